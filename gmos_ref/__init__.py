@@ -1,0 +1,1 @@
+"""The PyTorch reference of GMOS: loads the published checkpoints and implements the runtime's interfaces."""

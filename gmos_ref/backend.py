@@ -1,0 +1,212 @@
+"""The runtime's backend on PyTorch: the reference networks on one device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..errors import GmosError
+from ..runtime.backend import HostArray, Runner
+from ..runtime.contract import ModelSpec, NetworkName, network_specs
+from ..runtime.host_memory import free_host_bytes
+from ..runtime.tracker import FrameFeatures
+from .gmos_s import GmosS
+from .networks import DinoNetwork, HeadNetwork
+from .pi3 import Pi3Encoder
+from .proposer import GmosProposer
+from .reference_config import Precision
+from .resizing import Sam2Resize, foreground_map, proposal_labels
+from .sam2_model import FeaturePredictor
+from .tracker import Sam2Tracker
+
+AUTOCAST_DTYPE = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+RESOLUTIONS_KEPT = 4
+"""Pi3 resolutions whose tables are kept; a run over many videos meets few."""
+
+Inputs = Mapping[str, Tensor | NDArray[np.generic]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceNetworks:
+    """The loaded modules, on the CPU in float32 and in eval mode."""
+
+    pi3: Pi3Encoder
+    sam2: FeaturePredictor
+    head: GmosProposer | GmosS
+
+
+def video_size(inputs: Inputs) -> tuple[int, int]:
+    """The host input `video_hw` as a pair of ints."""
+    height, width = np.asarray(inputs["video_hw"]).tolist()
+    return height, width
+
+
+class TorchBackend:
+    """Runs the reference networks eagerly, as the published implementation does.
+
+    `bf16` and `fp16` are autocast for Pi3, the SAM2 encoder and the tracker; the heads stay float32.
+    """
+
+    def __init__(
+        self, model: ModelSpec, networks: ReferenceNetworks, *, device: torch.device, precision: Precision
+    ) -> None:
+        self._model = model
+        self._device = device
+        self._precision = precision
+        self._sam2 = networks.sam2.to(device).eval()
+        self._pi3 = networks.pi3.to(device).eval()
+        no_mem_embed = self._sam2.no_mem_embed
+        self._head = HeadNetwork(networks.head, no_mem_embed, model.kept_queries).to(device).eval()
+        self._dino = DinoNetwork(self._pi3)
+        self._resize = Sam2Resize(model.sam2_image_px).to(device)
+        self._tables = lru_cache(maxsize=RESOLUTIONS_KEPT)(self._pi3.tables)
+        self._networks: dict[str, Callable[[Inputs], dict[str, Tensor]]] = {
+            "sam2_resize": lambda x: {"images": self._resize(x["frames"])},
+            "dino": self._run_dino,
+            "pi3_decoder": self._run_pi3_decoder,
+            "sam2_encoder": lambda x: self._sam2.encode_image(x["images"]),
+            "proposer": self._run_head,
+            "gmos_s": self._run_head,
+            "proposal_labels": lambda x: {"labels": proposal_labels(x["mask_logits"], video_size(x))},
+            "foreground_map": self._run_foreground_map,
+        }
+
+    @property
+    def model(self) -> ModelSpec:
+        """See `runtime.backend.Backend`."""
+        return self._model
+
+    @property
+    def description(self) -> str:
+        """See `runtime.backend.Backend`."""
+        name = f" ({torch.cuda.get_device_name(self._device)})" if self._device.type == "cuda" else ""
+        return f"torch {torch.__version__} on {self._device}{name}, {self._precision}"
+
+    def runner(self, network: NetworkName) -> Runner:
+        """See `runtime.backend.Backend`.
+
+        Raises:
+            KeyError: this variant has no such network.
+        """
+        spec = network_specs(self._model)[network]
+        run = self._networks[spec.name]
+
+        def call(inputs: Inputs) -> dict[str, Tensor]:
+            with torch.inference_mode(), self._autocast(), self._explain_out_of_memory():
+                return run(inputs)
+
+        return call
+
+    def upload(self, host: NDArray[np.generic]) -> Tensor:
+        """See `runtime.backend.Backend`."""
+        return torch.from_numpy(host).to(self._device, non_blocking=True)
+
+    def download(self, array: Tensor) -> NDArray[Any]:
+        """See `runtime.backend.Backend`."""
+        whole = array.float() if array.is_floating_point() else array
+        return whole.cpu().numpy()
+
+    def stack(self, arrays: Sequence[Tensor]) -> Tensor:
+        """See `runtime.backend.Backend`."""
+        return torch.stack(list(arrays))
+
+    def unstack(self, array: Tensor) -> Sequence[Tensor]:
+        """See `runtime.backend.Backend`."""
+        return array.unbind()
+
+    def nbytes(self, array: Tensor) -> int:
+        """See `runtime.backend.Backend`."""
+        return array.nbytes
+
+    def to_host(self, array: Tensor) -> HostArray:
+        """See `runtime.backend.Backend`."""
+        host = torch.empty(
+            array.shape, dtype=array.dtype, device="cpu", pin_memory=self._device.type == "cuda"
+        )
+        host.copy_(array)
+        return HostArray(
+            data=host.flatten().view(torch.uint8).numpy(),
+            shape=tuple(array.shape),
+            dtype=str(array.dtype).removeprefix("torch."),
+        )
+
+    def from_host(self, parked: HostArray) -> Tensor:
+        """See `runtime.backend.Backend`."""
+        # torch cannot share memory that is mapped read-only: that is a file, and read here.
+        data = parked.data if parked.data.flags.writeable else np.array(parked.data)
+        flat = torch.from_numpy(data).view(getattr(torch, parked.dtype))
+        return flat.view(parked.shape).to(self._device, non_blocking=True)
+
+    def free_device_bytes(self) -> int:
+        """See `runtime.backend.Backend`."""
+        if self._device.type == "cuda":
+            return torch.cuda.mem_get_info(self._device)[0]
+        return free_host_bytes()
+
+    def tracker(self, features: FrameFeatures, *, frames: int, video_hw: tuple[int, int]) -> Sam2Tracker:
+        """See `runtime.backend.Backend`."""
+        return Sam2Tracker(
+            self._sam2,
+            features,
+            frames=frames,
+            video_hw=video_hw,
+            context=self._network_context,
+        )
+
+    def synchronize(self) -> None:
+        """See `runtime.backend.Backend`."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+    def close(self) -> None:
+        """See `runtime.backend.Backend`."""
+        self._tables.cache_clear()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _run_dino(self, inputs: Inputs) -> dict[str, Tensor]:
+        frames = inputs["frames"]
+        patch = self._model.patch_px
+        tables = self._tables(frames.shape[-2] // patch, frames.shape[-1] // patch)
+        return {"tokens": self._dino(frames, tables)}
+
+    def _run_pi3_decoder(self, inputs: Inputs) -> dict[str, Tensor]:
+        tokens = inputs["tokens"]
+        return {"geometry": self._pi3.decode_window(tokens, self._tables(*tokens.shape[2:4]))}
+
+    def _run_head(self, inputs: Inputs) -> dict[str, Tensor]:
+        out = self._head(inputs["geometry"], inputs["s0"], inputs["s1"], inputs["f"])
+        return out._asdict()
+
+    def _run_foreground_map(self, inputs: Inputs) -> dict[str, Tensor]:
+        mask, probability = foreground_map(inputs["foreground_logits"], video_size(inputs))
+        return {"mask": mask, "probability": probability}
+
+    def _autocast(self) -> AbstractContextManager[None]:
+        dtype = AUTOCAST_DTYPE.get(self._precision)
+        return torch.autocast(self._device.type, dtype=dtype, enabled=dtype is not None)
+
+    @contextmanager
+    def _network_context(self) -> Iterator[None]:
+        with self._autocast(), self._explain_out_of_memory():
+            yield
+
+    @contextmanager
+    def _explain_out_of_memory(self) -> Iterator[None]:
+        try:
+            yield
+        except torch.cuda.OutOfMemoryError as error:
+            free, total = (value / 2**20 for value in torch.cuda.mem_get_info(self._device))
+            raise GmosError(
+                f"{self._device} is out of memory ({free:.0f} of {total:.0f} MiB free): lower --batch_size, "
+                "or keep features in host memory with --offload_cpu"
+            ) from error

@@ -1,0 +1,129 @@
+"""From flags to a ready reference backend: device, precision, checkpoints or stand-in weights."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from ..errors import GmosError
+from ..runtime.contract import Variant
+from . import checkpoints
+from .backend import ReferenceNetworks, TorchBackend
+from .gmos_s import GmosS
+from .pi3 import Pi3Encoder
+from .presets import Preset, model_spec, preset
+from .proposer import GmosProposer
+from .reference_config import Precision, ReferenceConfig
+from .sam2_model import FeaturePredictor, build_sam2
+from .weights import fill_deterministic
+
+logger = logging.getLogger(__name__)
+
+STAND_IN_MOTION_BIAS = 1.5
+STAND_IN_IOU_BIAS = 2.0
+STAND_IN_OBJECT_BIAS = 4.0
+STAND_IN_TRACKER_IOU_BIAS = 3.5
+"""Offsets on stand-in weights' last biases, so that objects are proposed, tracked and kept."""
+
+
+def load_reference(config: ReferenceConfig) -> TorchBackend:
+    """Load the networks and put them on the device.
+
+    Raises:
+        GmosError: a checkpoint is missing or unusable, the device is not there, or it cannot run the
+            precision.
+    """
+    device = choose_device(config.device)
+    precision = choose_precision(config.precision, device)
+    sizes = preset(config.preset)
+    if config.pi3_ckpt is None:
+        logger.warning(
+            "no checkpoints: the %s preset runs on untrained stand-in weights, its masks mean nothing",
+            config.preset,
+        )
+        networks = stand_in_networks(sizes, config.variant)
+    else:
+        networks = _checkpoint_networks(sizes, config)
+    return TorchBackend(model_spec(sizes, config.variant), networks, device=device, precision=precision)
+
+
+def _checkpoint_networks(sizes: Preset, config: ReferenceConfig) -> ReferenceNetworks:
+    pi3_path, sam2_path, head_path = config.checkpoints().values()
+    if pi3_path is None or sam2_path is None or head_path is None:
+        raise ValueError("ReferenceConfig lets no incomplete set of checkpoints through")
+    # The small files first: a wrong one is found before gigabytes are read.
+    head: GmosProposer | GmosS = (
+        checkpoints.load_gmos(head_path, sizes.proposer)
+        if config.variant == "gmos"
+        else checkpoints.load_gmos_s(head_path, sizes.proposer)
+    )
+    sam2 = build_sam2(sizes.sam2)
+    checkpoints.assign_strict(sam2, checkpoints.load_sam2_state(sam2_path), sam2_path, "SAM2")
+    return ReferenceNetworks(pi3=checkpoints.load_pi3(pi3_path, sizes.pi3), sam2=sam2, head=head)
+
+
+def stand_in_networks(sizes: Preset, variant: Variant) -> ReferenceNetworks:
+    """Untrained networks with deterministic weights, biased so that every stage has work."""
+    head_class = GmosProposer if variant == "gmos" else GmosS
+    with torch.device("meta"):
+        pi3 = Pi3Encoder(sizes.pi3)
+        head = head_class(sizes.proposer)
+    sam2 = build_sam2(sizes.sam2)
+    for module in (pi3, head, sam2):
+        fill_deterministic(module)
+    _add_to_last_bias(head.iou_head, STAND_IN_IOU_BIAS)
+    if isinstance(head, GmosProposer):
+        _add_to_last_bias(head.motion_head, STAND_IN_MOTION_BIAS)
+    _add_to_last_bias(sam2.sam_mask_decoder.pred_obj_score_head, STAND_IN_OBJECT_BIAS)
+    _add_to_last_bias(sam2.sam_mask_decoder.iou_prediction_head, STAND_IN_TRACKER_IOU_BIAS)
+    return ReferenceNetworks(pi3=pi3.eval(), sam2=sam2, head=head.eval())
+
+
+def _add_to_last_bias(mlp: torch.nn.Module, value: float) -> None:
+    with torch.no_grad():
+        mlp.get_submodule(f"layers.{len(mlp.get_submodule('layers')) - 1}").bias.add_(value)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name (cpu, cuda, cuda:n, auto), if this machine has it."""
+    cuda = torch.cuda.is_available()
+    if name == "auto":
+        chosen = "cuda" if cuda else "cpu"
+        logger.info("device auto: %s, %s", chosen, "a CUDA device is there" if cuda else "no CUDA device")
+        return torch.device(chosen, 0) if cuda else torch.device(chosen)
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
+        raise GmosError(f"--device {name}: expected cpu, cuda, cuda:N or auto")
+    if kind == "cpu":
+        return torch.device("cpu")
+    if not cuda:
+        raise GmosError(
+            f"--device {name}: this PyTorch ({torch.__version__}) sees no CUDA device; "
+            "use --device cpu, or check the driver and that PyTorch is a CUDA build"
+        )
+    number = int(index or 0)
+    if number >= torch.cuda.device_count():
+        raise GmosError(f"--device {name}: there are {torch.cuda.device_count()} CUDA devices, counted from 0")
+    return torch.device("cuda", number)
+
+
+def choose_precision(name: str, device: torch.device) -> Precision:
+    """The precision of that name, if the device can run it; `auto` is that of the published runs."""
+    if name == "auto":
+        if device.type == "cpu":
+            return "fp32"
+        chosen: Precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        logger.info("precision auto: %s on %s", chosen, torch.cuda.get_device_name(device))
+        return chosen
+    if name == "fp32":
+        return "fp32"
+    if name == "bf16":
+        if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+            raise GmosError(f"--precision bf16: {torch.cuda.get_device_name(device)} has none; use fp16")
+        return "bf16"
+    if name == "fp16":
+        if device.type == "cpu":
+            raise GmosError("--precision fp16: not on a CPU; use fp32 or bf16")
+        return "fp16"
+    raise GmosError(f"--precision {name}: expected auto, fp32, bf16 or fp16")

@@ -1,0 +1,313 @@
+"""Sizes of the networks: the published ones, a small set for machines without a GPU, a tiny one for tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import GmosError
+from ..runtime.contract import ModelSpec, Variant
+
+SAM2_STRIDE = 16
+"""Pixels of the SAM2 image per token of its coarsest feature map."""
+
+
+def _require_positive(owner: str, **values: float) -> None:
+    for name, value in values.items():
+        if value <= 0:
+            raise GmosError(f"{owner}: {name} is {value}, expected a positive number")
+
+
+def _require_rope_width(owner: str, channels: int, heads: int) -> None:
+    """Two-dimensional RoPE splits a head in a row and a column half, and each half in two."""
+    if channels % heads or (channels // heads) % 4:
+        raise GmosError(
+            f"{owner}: {channels} channels over {heads} heads, "
+            "expected a whole head width that is a multiple of 4"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pi3Config:
+    """The Pi3 encoder: DINOv2 per frame, then the decoder over a window.
+
+    `area_px` is the area budget of a resized frame in pixels, `dino_grid` the side in patches of the
+    grid that the stored position embedding covers. Defaults are the published sizes.
+    """
+
+    dim: int = 1024
+    heads: int = 16
+    dino_depth: int = 24
+    decoder_depth: int = 36
+    patch_px: int = 14
+    dino_grid: int = 37
+    dino_registers: int = 4
+    decoder_registers: int = 5
+    window: int = 5
+    mlp_ratio: int = 4
+    rope_base: float = 100.0
+    area_px: int = 255_000
+
+    def __post_init__(self) -> None:
+        _require_positive(
+            "Pi3",
+            dim=self.dim,
+            heads=self.heads,
+            dino_depth=self.dino_depth,
+            decoder_depth=self.decoder_depth,
+            patch_px=self.patch_px,
+            dino_grid=self.dino_grid,
+            dino_registers=self.dino_registers,
+            decoder_registers=self.decoder_registers,
+            window=self.window,
+            mlp_ratio=self.mlp_ratio,
+            rope_base=self.rope_base,
+        )
+        _require_rope_width("Pi3", self.dim, self.heads)
+        if self.decoder_depth % 2:
+            raise GmosError(
+                f"Pi3: decoder_depth is {self.decoder_depth}, expected an even number of blocks: "
+                "they alternate between frame and window, and the last one spans the window"
+            )
+        if self.window % 2 == 0:
+            raise GmosError(f"Pi3: window is {self.window} frames, expected an odd number")
+        if self.area_px < self.patch_px**2:
+            raise GmosError(
+                f"Pi3: area_px is {self.area_px}, expected room for one patch ({self.patch_px**2})"
+            )
+
+    @property
+    def middle(self) -> int:
+        """Index of the window's frame whose features are read."""
+        return self.window // 2
+
+    @property
+    def head_dim(self) -> int:
+        """Channels of one attention head."""
+        return self.dim // self.heads
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sam2Config:
+    """The SAM2 image encoder and mask propagator, built by the `sam2` package.
+
+    `config` is a Hydra configuration of that package and `overrides` are Hydra overrides on top;
+    `image_px` (the side of the square input), `channels` (of the coarsest map) and `memory_channels` (of
+    the tracker's memories) say what they give.
+    """
+
+    config: str = "configs/sam2.1/sam2.1_hiera_l.yaml"
+    image_px: int = 1024
+    channels: int = 256
+    memory_channels: int = 64
+    overrides: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # 32: the deepest stage of the trunk; 64: a window of 8 positions at stride 4 tiles the first.
+        if self.image_px < 64 or self.image_px % 64:
+            raise GmosError(f"SAM2: image_px is {self.image_px}, expected a multiple of 64")
+        if self.channels < 8 or self.channels % 8:
+            raise GmosError(f"SAM2: channels is {self.channels}, expected a multiple of 8")
+
+    @property
+    def grid(self) -> int:
+        """Side of the coarsest feature map."""
+        return self.image_px // SAM2_STRIDE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProposerConfig:
+    """The GMOS proposer; GMOS-S has the same sizes and no queries or decoder.
+
+    `grid` is the side of the token map, `pi3_dim` and `sam2_channels` are the widths of what comes in.
+    RoPE base 56.25 is 100 * 36 / 64 in the published code. Defaults are the published sizes.
+    """
+
+    dim: int = 256
+    heads: int = 8
+    mlp_dim: int = 2048
+    encoder_layers: int = 3
+    decoder_layers: int = 3
+    cross_downsample: int = 2
+    queries: int = 100
+    pi3_dim: int = 1024
+    sam2_channels: int = 256
+    grid: int = 64
+    rope_base: float = 56.25
+
+    def __post_init__(self) -> None:
+        _require_positive(
+            "proposer",
+            dim=self.dim,
+            heads=self.heads,
+            mlp_dim=self.mlp_dim,
+            encoder_layers=self.encoder_layers,
+            decoder_layers=self.decoder_layers,
+            cross_downsample=self.cross_downsample,
+            queries=self.queries,
+            pi3_dim=self.pi3_dim,
+            grid=self.grid,
+            rope_base=self.rope_base,
+        )
+        if self.dim % self.cross_downsample:
+            raise GmosError(
+                f"proposer: dim {self.dim}, expected a multiple of cross_downsample {self.cross_downsample}"
+            )
+        _require_rope_width("proposer", self.dim, self.heads)
+        _require_rope_width("proposer cross-attention", self.dim // self.cross_downsample, self.heads)
+        if self.sam2_channels < 8 or self.sam2_channels % 8:
+            raise GmosError(f"proposer: sam2_channels is {self.sam2_channels}, expected a multiple of 8")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """One consistent set of sizes for all networks."""
+
+    name: str
+    pi3: Pi3Config
+    sam2: Sam2Config
+    proposer: ProposerConfig
+
+    def __post_init__(self) -> None:
+        pairs = (
+            ("proposer pi3_dim", self.proposer.pi3_dim, "Pi3 dim", self.pi3.dim),
+            ("proposer sam2_channels", self.proposer.sam2_channels, "SAM2 channels", self.sam2.channels),
+            ("proposer grid", self.proposer.grid, "SAM2 grid", self.sam2.grid),
+        )
+        for name, given, other, expected in pairs:
+            if given != expected:
+                raise GmosError(f"preset {self.name}: {name} is {given}, expected {other} {expected}")
+
+
+def _sam2_overrides(
+    *,
+    image_px: int,
+    trunk_dim: int,
+    stages: tuple[int, int, int, int],
+    global_block: int,
+    channels: int,
+    memory_channels: int,
+    memory_layers: int,
+    memory_mlp_dim: int,
+) -> tuple[str, ...]:
+    """Hydra overrides that shrink `sam2.1_hiera_t.yaml`.
+
+    `global_block` counts over all stages and must not open a stage: the package pools queries there
+    by the window size, and a global block has none.
+    """
+    grid = image_px // SAM2_STRIDE
+    trunk, neck = "model.image_encoder.trunk", "model.image_encoder.neck"
+    attention, memory = "model.memory_attention", "model.memory_encoder"
+    overrides = [
+        f"++model.image_size={image_px}",
+        f"{trunk}.embed_dim={trunk_dim}",
+        f"{trunk}.stages=[{','.join(map(str, stages))}]",
+        f"{trunk}.global_att_blocks=[{global_block}]",
+        f"{neck}.d_model={channels}",
+        f"{neck}.position_encoding.num_pos_feats={channels}",
+        f"{neck}.backbone_channel_list=[{8 * trunk_dim},{4 * trunk_dim},{2 * trunk_dim},{trunk_dim}]",
+        f"{attention}.d_model={channels}",
+        f"{attention}.num_layers={memory_layers}",
+        f"{attention}.layer.d_model={channels}",
+        f"{attention}.layer.dim_feedforward={memory_mlp_dim}",
+        f"{attention}.layer.cross_attention.kv_in_dim={memory_channels}",
+        f"++{memory}.in_dim={channels}",
+        f"{memory}.out_dim={memory_channels}",
+        f"{memory}.position_encoding.num_pos_feats={memory_channels}",
+        f"++{memory}.mask_downsampler.embed_dim={channels}",
+        f"{memory}.fuser.layer.dim={channels}",
+    ]
+    for part in ("self_attention", "cross_attention"):
+        overrides += [
+            f"{attention}.layer.{part}.embedding_dim={channels}",
+            f"{attention}.layer.{part}.feat_sizes=[{grid},{grid}]",
+        ]
+    return tuple(overrides)
+
+
+_HIERA_TINY = "configs/sam2.1/sam2.1_hiera_t.yaml"
+
+PUBLISHED = Preset(name="published", pi3=Pi3Config(), sam2=Sam2Config(), proposer=ProposerConfig())
+
+SMALL = Preset(
+    name="small",
+    pi3=Pi3Config(dim=128, heads=4, dino_depth=4, decoder_depth=6, dino_grid=16, area_px=60_000),
+    sam2=Sam2Config(
+        config=_HIERA_TINY,
+        image_px=256,
+        channels=128,
+        memory_channels=32,
+        overrides=_sam2_overrides(
+            image_px=256,
+            trunk_dim=32,
+            stages=(1, 2, 3, 2),
+            global_block=5,
+            channels=128,
+            memory_channels=32,
+            memory_layers=2,
+            memory_mlp_dim=512,
+        ),
+    ),
+    proposer=ProposerConfig(dim=128, mlp_dim=512, queries=50, pi3_dim=128, sam2_channels=128, grid=16),
+)
+
+TINY = Preset(
+    name="tiny",
+    pi3=Pi3Config(dim=64, heads=4, dino_depth=2, decoder_depth=4, dino_grid=5, area_px=20_000),
+    sam2=Sam2Config(
+        config=_HIERA_TINY,
+        image_px=128,
+        channels=64,
+        memory_channels=32,
+        overrides=_sam2_overrides(
+            image_px=128,
+            trunk_dim=16,
+            stages=(1, 2, 2, 1),
+            global_block=4,
+            channels=64,
+            memory_channels=32,
+            memory_layers=1,
+            memory_mlp_dim=128,
+        ),
+    ),
+    proposer=ProposerConfig(
+        dim=64,
+        heads=4,
+        mlp_dim=128,
+        encoder_layers=1,
+        decoder_layers=2,
+        queries=24,
+        pi3_dim=64,
+        sam2_channels=64,
+        grid=8,
+    ),
+)
+
+PRESETS: dict[str, Preset] = {preset.name: preset for preset in (PUBLISHED, SMALL, TINY)}
+
+
+def preset(name: str) -> Preset:
+    """The preset of that name.
+
+    Raises:
+        GmosError: no preset has this name.
+    """
+    try:
+        return PRESETS[name]
+    except KeyError:
+        raise GmosError(f"preset {name!r} does not exist: expected one of {', '.join(PRESETS)}") from None
+
+
+def model_spec(preset: Preset, variant: Variant) -> ModelSpec:
+    """What the runtime must know about the networks of a preset."""
+    return ModelSpec(
+        variant=variant,
+        preset=preset.name,
+        patch_px=preset.pi3.patch_px,
+        window=preset.pi3.window,
+        pi3_channels=preset.pi3.dim,
+        pi3_area_px=preset.pi3.area_px,
+        sam2_image_px=preset.sam2.image_px,
+        sam2_channels=preset.sam2.channels,
+        queries=preset.proposer.queries,
+        memory_channels=preset.sam2.memory_channels,
+    )

@@ -1,0 +1,58 @@
+"""What to load as the reference; checked before PyTorch is imported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..errors import GmosError
+from ..runtime.contract import Variant
+from .presets import preset
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+PUBLISHED_WHERE = {
+    "pi3_ckpt": "Pi3's model.safetensors, https://huggingface.co/yyfz233/Pi3",
+    "sam2_ckpt": "sam2.1_hiera_large.pt, https://github.com/facebookresearch/sam2",
+    "gmos_ckpt": "the GMOS proposer, https://github.com/Jyxarthur/gmos",
+    "gmos_s_ckpt": "the GMOS-S proposer, https://github.com/Jyxarthur/gmos",
+}
+"""What each flag takes and where its authors publish it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceConfig:
+    """Which reference to load.
+
+    `device` is cpu, cuda, cuda:N or auto (CUDA where there is one); `precision` auto is that of the
+    published runs: bf16 on CUDA (fp16 where the card has no bf16), fp32 on a CPU. The published preset
+    needs its checkpoints; others run on untrained stand-in weights without.
+    """
+
+    variant: Variant
+    preset: str = "published"
+    pi3_ckpt: Path | None = None
+    sam2_ckpt: Path | None = None
+    gmos_ckpt: Path | None = None
+    gmos_s_ckpt: Path | None = None
+    device: str = "auto"
+    precision: Literal["auto"] | Precision = "auto"
+
+    def __post_init__(self) -> None:
+        preset(self.preset)
+        given = self.checkpoints()
+        if self.preset != "published" and not any(given.values()):
+            return
+        missing = [f"--{name} ({PUBLISHED_WHERE[name]})" for name, path in given.items() if path is None]
+        if missing:
+            raise GmosError(
+                f"{self.variant} at the {self.preset} size needs {len(given)} checkpoints; not given: "
+                + "; ".join(missing)
+                + ". To try the pipeline without checkpoints: --preset small"
+            )
+
+    def checkpoints(self) -> dict[str, Path | None]:
+        """The checkpoint flags that this variant uses, with what was given."""
+        head = "gmos_ckpt" if self.variant == "gmos" else "gmos_s_ckpt"
+        return {name: getattr(self, name) for name in ("pi3_ckpt", "sam2_ckpt", head)}

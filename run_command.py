@@ -1,0 +1,224 @@
+"""`gmos-run` behind its options: check everything, load the networks once, run every sequence."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+
+from .errors import GmosError
+from .gmos_ref.presets import preset
+from .gmos_ref.reference_config import ReferenceConfig
+from .runtime.backend import Backend
+from .runtime.checkpoint_identity import checkpoint_identity
+from .runtime.console_progress import LineProgress, TerminalProgress
+from .runtime.contract import Variant
+from .runtime.inputs import resolve_inputs
+from .runtime.outputs import check_save_dir
+from .runtime.pipeline import RunOptions, SequenceRun, SequenceSummary
+from .runtime.progress import Progress
+from .runtime.results import Existing, ResultSet, should_skip
+from .runtime.save_modes import parse_save_mode
+from .runtime.sequence import SequenceInput
+
+logger = logging.getLogger(__name__)
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """Everything `gmos-run` was asked for; fields as the options, budgets in bytes."""
+
+    inputs: tuple[Path, ...]
+    save_dir: Path
+    save_mode: str | None
+    fps: float | None
+    stride: int | None
+    variant: Variant
+    preset: str
+    pi3_ckpt: Path | None
+    sam2_ckpt: Path | None
+    gmos_ckpt: Path | None
+    gmos_s_ckpt: Path | None
+    backend: Literal["torch"]
+    device: str
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    batch_size: int
+    device_budget: int | None
+    host_budget: int | None
+    spill_dir: Path | None
+    existing: Existing
+    quiet: bool
+
+    def reference(self) -> ReferenceConfig:
+        """What to load."""
+        return ReferenceConfig(
+            variant=self.variant,
+            preset=self.preset,
+            pi3_ckpt=self.pi3_ckpt,
+            sam2_ckpt=self.sam2_ckpt,
+            gmos_ckpt=self.gmos_ckpt,
+            gmos_s_ckpt=self.gmos_s_ckpt,
+            device=self.device,
+            precision=self.precision,
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class RunSummary:
+    """The closing summary of a run."""
+
+    variant: Variant
+    preset: str
+    backend: str | None = None
+    load_s: float = 0.0
+    sequences: list[SequenceSummary] = field(default_factory=list)
+
+    def render(self, *, as_json: bool) -> str:
+        """The summary as text for people, or as JSON."""
+        if as_json:
+            return json.dumps(asdict(self), default=str, indent=2, ensure_ascii=False)
+        lines = [] if self.backend is None else [f"{self.backend}, loaded in {self.load_s:.1f} s"]
+        for sequence in self.sequences:
+            lines += _sequence_lines(sequence)
+        return "\n".join(lines)
+
+
+def _sequence_lines(summary: SequenceSummary) -> list[str]:
+    if summary.skipped:
+        return [f"{summary.name}: finished before, skipped"]
+    total_s = sum(summary.stage_s.values())
+    objects = (
+        f"foreground on {summary.moving_frames} frames"
+        if summary.mos_i_objects is None
+        else f"{summary.mos_i_objects} moving objects, {summary.mos_objects} in MOS, "
+        f"motion on {summary.moving_frames} frames"
+    )
+    rate = summary.frames / total_s if total_s else 0.0
+    stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in summary.stage_s.items())
+    lines = [
+        f"{summary.name}: {summary.frames} frames, {objects}; {total_s:.1f} s, {rate:.2f} frames/s ({stages})"
+    ]
+    if summary.feature_bytes.get("host") or summary.feature_bytes.get("disk"):
+        places = ", ".join(f"{size / MIB:.0f} MiB {place}" for place, size in summary.feature_bytes.items())
+        lines.append(f"  features: {places}")
+    lines += [f"  note: {note}" for note in summary.notes]
+    lines += [f"  {path}" for path in summary.outputs]
+    return lines
+
+
+def run_all(request: RunRequest) -> RunSummary:
+    """Run every input that is not finished yet.
+
+    Raises:
+        GmosError: before any network is loaded, for everything that can be known by then; later for
+            a video or device that fails. Sequences finished by then stay.
+    """
+    modes = parse_save_mode(request.save_mode, request.variant)
+    sizes = preset(request.preset).pi3
+    options = RunOptions(
+        batch_size=request.batch_size,
+        device_budget=request.device_budget,
+        host_budget=request.host_budget,
+        spill_dir=_existing_directory(request.spill_dir),
+    )
+    reference = request.reference()
+    sequences = resolve_inputs(
+        request.inputs,
+        fps=request.fps,
+        stride=request.stride,
+        pi3_area_px=sizes.area_px,
+        patch_px=sizes.patch_px,
+    )
+    check_save_dir(request.save_dir)
+    planned = [
+        (
+            sequence,
+            ResultSet(
+                save_dir=request.save_dir,
+                sequence=sequence.name,
+                variant=request.variant,
+                modes=modes,
+                settings=_settings(request, sequence),
+            ),
+        )
+        for sequence in sequences
+    ]
+    summary = RunSummary(variant=request.variant, preset=request.preset)
+    todo = [(sequence, results) for sequence, results in planned if not should_skip(results, request.existing)]
+    pending = {sequence.name for sequence, _ in todo}
+    summary.sequences = [
+        SequenceSummary(name=sequence.name, skipped=True) for sequence in sequences if sequence.name not in pending
+    ]
+    if not todo:
+        return summary
+    start = time.monotonic()
+    with closing(_load(reference)) as backend:
+        summary.load_s = time.monotonic() - start
+        summary.backend = backend.description
+        logger.info("%s; loaded in %.1f s", backend.description, summary.load_s)
+        with _progress(request) as progress:
+            summary.sequences += _run_each(todo, backend, options, progress, request.existing)
+    return summary
+
+
+def _run_each(
+    todo: list[tuple[SequenceInput, ResultSet]],
+    backend: Backend,
+    options: RunOptions,
+    progress: Progress,
+    existing: Existing,
+) -> list[SequenceSummary]:
+    summaries = []
+    for sequence, results in todo:
+        for note in sequence.notes:
+            logger.info("%s: %s", sequence.name, note)
+        summaries.append(SequenceRun(sequence, backend, options, progress).run(results, existing))
+    return summaries
+
+
+def _load(reference: ReferenceConfig) -> Any:  # noqa: ANN401 - the type would import PyTorch
+    try:
+        from .gmos_ref.loading import load_reference  # noqa: PLC0415 - PyTorch takes seconds to import
+    except ImportError as error:
+        raise GmosError(
+            f"--backend torch needs PyTorch, SAM2 and safetensors ({error}); install them with "
+            "pip install 'gmos-deploy[ref]'"
+        ) from error
+    return load_reference(reference)
+
+
+def _progress(request: RunRequest) -> TerminalProgress | LineProgress:
+    console = Console(stderr=True)
+    return TerminalProgress(console) if console.is_terminal and not request.quiet else LineProgress()
+
+
+def _existing_directory(path: Path | None) -> Path | None:
+    if path is not None and not path.is_dir():
+        raise GmosError(f"--spill_dir {path}: expected an existing directory")
+    return path
+
+
+def _settings(request: RunRequest, sequence: SequenceInput) -> dict[str, Any]:
+    """What decides whether two results of a sequence are the same."""
+    checkpoints = {
+        name: checkpoint_identity(path)
+        for name, path in request.reference().checkpoints().items()
+        if path is not None
+    }
+    return {
+        "preset": request.preset,
+        "checkpoints": checkpoints,
+        "backend": request.backend,
+        "device": request.device,
+        "precision": request.precision,
+        "stride": sequence.stride,
+        "fps": sequence.output_fps,
+    }

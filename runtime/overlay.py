@@ -1,0 +1,56 @@
+"""Labels drawn over a frame: half colour inside, white outlines."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .palette import davis_palette
+
+OUTLINE = 255
+"""Value of all channels on the outline."""
+_PALETTE = davis_palette()
+
+
+def overlay(rgb: NDArray[np.uint8], labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Draw labels over a frame, which is left as it is.
+
+    Pixels of a non-zero label become 0.5 frame + 0.5 palette, truncated; those with a 4-neighbour of
+    another label become white. Neighbours outside the image do not count.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+        labels: (H, W) uint8, 0 for the background.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    drawn = rgb.copy()
+    rows = np.flatnonzero(labels.any(axis=1))
+    if not rows.size:
+        return drawn
+    # Outlines are inside the labels, so nothing changes outside their rows; one row more on each side
+    # is read to tell background neighbours.
+    top, bottom = max(rows[0] - 1, 0), rows[-1] + 2
+    part = np.ascontiguousarray(labels[top:bottom])
+    flat = drawn[top:bottom].reshape(-1, 3)
+    inside = np.flatnonzero(part)
+    colours = _PALETTE.take(part.ravel().take(inside), axis=0)
+    pixels = flat.take(inside, axis=0)
+    # floor((a + b) / 2) in uint8: the bits both have, and half of those only one has.
+    flat[inside] = (pixels & colours) + ((pixels ^ colours) >> 1)
+    flat[np.flatnonzero(_outline(part))] = OUTLINE
+    return drawn
+
+
+def _outline(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Pixels of a non-zero label beside another label, (H, W) bool."""
+    outline = np.zeros(labels.shape, dtype=np.bool_)
+    vertical = labels[1:] != labels[:-1]
+    outline[1:] |= vertical
+    outline[:-1] |= vertical
+    horizontal = labels[:, 1:] != labels[:, :-1]
+    outline[:, 1:] |= horizontal
+    outline[:, :-1] |= horizontal
+    outline &= labels != 0
+    return outline

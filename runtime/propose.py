@@ -1,0 +1,74 @@
+"""Per-frame results of the heads: proposals with stored features (GMOS), foreground maps (GMOS-S)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .backend import Backend, by_frame
+from .encode import SAM2_FEATURES, PreparedFrame, WindowEncoder
+from .feature_store import FeatureStore
+from .progress import Advance
+from .proposals import ProposalCollector, Proposals
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForegroundFrame:
+    """GMOS-S's answer on one frame: `mask` 0 or 1 and `probability` floor(255 p), (H, W) uint8."""
+
+    frame: PreparedFrame
+    mask: NDArray[np.uint8]
+    probability: NDArray[np.uint8]
+
+
+def propose(
+    frames: Iterable[PreparedFrame],
+    encoder: WindowEncoder,
+    backend: Backend,
+    store: FeatureStore,
+    *,
+    video_hw: tuple[int, int],
+    advance: Advance,
+) -> Proposals:
+    """Run the proposer over a video; its SAM2 features stay in `store` for the tracker.
+
+    Each batch is reduced to label maps on the device, so that mask logits never pile up.
+    """
+    proposer, label = backend.runner("proposer"), backend.runner("proposal_labels")
+    size = np.array(video_hw, np.int64)
+    collector = ProposalCollector(video_hw)
+    for batch in encoder.run(frames):
+        out = proposer({"geometry": batch.geometry, **batch.features})
+        labels = label({"mask_logits": out["mask_logits"], "video_hw": size})["labels"]
+        host = (backend.download(array) for array in (labels, out["motion_logits"], out["ious"]))
+        for answer in zip(*host, strict=True):
+            collector.add(*answer)
+        for frame, features in zip(
+            batch.frames, by_frame(backend, batch.features, SAM2_FEATURES), strict=True
+        ):
+            store.put(frame.index, features)
+        advance(len(batch.frames))
+    return collector.finish()
+
+
+def foreground(
+    frames: Iterable[PreparedFrame],
+    encoder: WindowEncoder,
+    backend: Backend,
+    *,
+    video_hw: tuple[int, int],
+    advance: Advance,
+) -> Iterator[ForegroundFrame]:
+    """Run GMOS-S over a video, frame by frame; nothing of a frame outlives its batch."""
+    head, to_map = backend.runner("gmos_s"), backend.runner("foreground_map")
+    size = np.array(video_hw, np.int64)
+    for batch in encoder.run(frames):
+        logits = head({"geometry": batch.geometry, **batch.features})["foreground_logits"]
+        maps = to_map({"foreground_logits": logits, "video_hw": size})
+        masks, probabilities = backend.download(maps["mask"]), backend.download(maps["probability"])
+        for frame, mask, probability in zip(batch.frames, masks, probabilities, strict=True):
+            yield ForegroundFrame(frame=frame, mask=mask, probability=probability)
+        advance(len(batch.frames))
