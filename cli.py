@@ -69,9 +69,10 @@ def published_option(name: str, **attributes: Any) -> Callable[[click.decorators
 
 
 FILE = click.Path(path_type=Path)
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-@click.command(name="gmos-run", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(name="gmos-run", context_settings=CONTEXT)
 @click.argument("inputs", nargs=-1, type=FILE, metavar="INPUT...")
 @published_option(
     "input_rgb",
@@ -116,7 +117,7 @@ FILE = click.Path(path_type=Path)
     "--preset",
     default="published",
     show_default=True,
-    help="Network sizes: published, small or tiny. The last two run on untrained weights without checkpoints.",
+    help="Network sizes: published, small or tiny; without checkpoints the last two run on untrained weights.",
 )
 @click.option(
     "--backend",
@@ -125,7 +126,9 @@ FILE = click.Path(path_type=Path)
     show_default=True,
     help="What runs the networks; torch is the PyTorch reference.",
 )
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, or auto: CUDA if there.")
+@click.option(
+    "--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, or auto: CUDA where there is one."
+)
 @click.option(
     "--precision",
     type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
@@ -154,7 +157,9 @@ FILE = click.Path(path_type=Path)
     help="MiB of features kept in host memory; more go to a file.  [default: a quarter of what is free]",
 )
 @published_option(
-    "spill_dir", type=FILE, help="Directory for features beyond both budgets.  [default: the system's temporary]"
+    "spill_dir",
+    type=FILE,
+    help="Directory for features beyond both budgets.  [default: the system's temporary one]",
 )
 @click.option("--resume", is_flag=True, help="Skip sequences that are finished with the same settings.")
 @click.option("--overwrite", is_flag=True, help="Replace existing results.")
@@ -222,7 +227,7 @@ def choose_existing(*, resume: bool, overwrite: bool) -> Literal["error", "resum
     return "resume" if resume else "overwrite" if overwrite else "error"
 
 
-def device_budget(offload_cpu: bool, budget_mib: int | None) -> int | None:  # noqa: FBT001 - a flag's value
+def device_budget(offload_cpu: bool, budget_mib: int | None) -> int | None:
     """Bytes of features on the device; None leaves the choice to the run."""
     if offload_cpu:
         if budget_mib:

@@ -152,11 +152,12 @@ def run_all(request: RunRequest) -> RunSummary:
         for sequence in sequences
     ]
     summary = RunSummary(variant=request.variant, preset=request.preset)
-    todo = [(sequence, results) for sequence, results in planned if not should_skip(results, request.existing)]
-    pending = {sequence.name for sequence, _ in todo}
-    summary.sequences = [
-        SequenceSummary(name=sequence.name, skipped=True) for sequence in sequences if sequence.name not in pending
-    ]
+    todo = []
+    for sequence, results in planned:
+        if should_skip(results, request.existing):
+            summary.sequences.append(SequenceSummary(name=sequence.name, skipped=True))
+        else:
+            todo.append((sequence, results))
     if not todo:
         return summary
     start = time.monotonic()

@@ -16,15 +16,14 @@ import time
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
 from gmos_deploy.evaluation.label_maps import LABEL_LIMIT, read_label_map
 from gmos_deploy.evaluation.mos_i import count_overlaps, evaluate_mos_i_sequence, overall_mos_i
 from gmos_deploy.evaluation.parallel import available_cores, evaluate_sequences
 from gmos_deploy.evaluation.preparation import prepare_mos_i
 from gmos_deploy.runtime.mask_overlap import iou_matrix
 from gmos_deploy.runtime.palette import davis_palette
+from numpy.typing import NDArray
+from PIL import Image
 
 SEQUENCES, FRAMES = 19, 65
 HEIGHT, WIDTH = 480, 854
@@ -53,10 +52,11 @@ def write_tree(root: Path) -> None:
             name = f"sequence_{sequence:02d}"
             writer.writerow([name, str({str(k): [[0, 30], [40, FRAMES - 1]] for k in (1, 2, 3)})])
             centres = rng.uniform((80, 80, 40), (400, 600, 110), (3, 3))
-            for folder, shift in (("annotations", 0.0), ("predictions", 4.0)):
+            for folder, shift in (("annotations", 0), ("predictions", 4)):
+                offset = np.array((shift, shift, 0))
                 (root / folder / name).mkdir(parents=True)
                 for frame in range(FRAMES):
-                    image = Image.fromarray(label_map(rng, centres + (shift, shift, 0), frame), mode="P")
+                    image = Image.fromarray(label_map(rng, centres + offset, frame), mode="P")
                     image.putpalette(palette)
                     image.save(root / folder / name / f"{frame:05d}.png")
 

@@ -1,4 +1,4 @@
-"""Bilinear resize of a mask, bit for bit the one the published MOS-I script asks of PyTorch."""
+"""Bilinear resize of a mask, pixel for pixel the one the published MOS-I script asks of PyTorch."""
 
 from __future__ import annotations
 
@@ -36,8 +36,9 @@ def resize_label(labels: Labels, label: int, hw: tuple[int, int]) -> Mask:
 def _taps(source: int, target: int) -> tuple[_Index, _Index, _Weight, _Weight]:
     """Two source positions and their weights for every target position along one axis."""
     scale = np.float32(source) / np.float32(target)
-    position = scale * (np.arange(target, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5)
-    position = np.maximum(position, np.float32(0.0))
+    centre = np.arange(target) + 0.5
+    # One rounding at the end, not two: PyTorch's builds fuse this multiplication and subtraction.
+    position = np.maximum((scale.astype(np.float64) * centre - 0.5).astype(np.float32), np.float32(0.0))
     first = np.minimum(position.astype(np.intp), source - 1)
     second = np.minimum(first + 1, source - 1)
     weight = np.clip(position - first.astype(np.float32), np.float32(0.0), np.float32(1.0))

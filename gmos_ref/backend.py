@@ -32,7 +32,8 @@ AUTOCAST_DTYPE = {"bf16": torch.bfloat16, "fp16": torch.float16}
 RESOLUTIONS_KEPT = 4
 """Pi3 resolutions whose tables are kept; a run over many videos meets few."""
 
-Inputs = Mapping[str, Tensor | NDArray[np.generic]]
+Inputs = Mapping[str, Any]
+"""Tensors by name, and NumPy arrays where the contract reads on the host."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

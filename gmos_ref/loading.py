@@ -15,7 +15,7 @@ from .pi3 import Pi3Encoder
 from .presets import Preset, model_spec, preset
 from .proposer import GmosProposer
 from .reference_config import Precision, ReferenceConfig
-from .sam2_model import FeaturePredictor, build_sam2
+from .sam2_model import build_sam2
 from .weights import fill_deterministic
 
 logger = logging.getLogger(__name__)
@@ -81,8 +81,9 @@ def stand_in_networks(sizes: Preset, variant: Variant) -> ReferenceNetworks:
 
 
 def _add_to_last_bias(mlp: torch.nn.Module, value: float) -> None:
+    *_, last = (module for module in mlp.modules() if isinstance(module, torch.nn.Linear))
     with torch.no_grad():
-        mlp.get_submodule(f"layers.{len(mlp.get_submodule('layers')) - 1}").bias.add_(value)
+        last.bias.add_(value)
 
 
 def choose_device(name: str) -> torch.device:
@@ -104,7 +105,7 @@ def choose_device(name: str) -> torch.device:
         )
     number = int(index or 0)
     if number >= torch.cuda.device_count():
-        raise GmosError(f"--device {name}: there are {torch.cuda.device_count()} CUDA devices, counted from 0")
+        raise GmosError(f"--device {name}: PyTorch sees {torch.cuda.device_count()}, counted from 0")
     return torch.device("cuda", number)
 
 

@@ -41,6 +41,8 @@ class HeadNetwork(nn.Module):
     `kept` queries of a proposer.
     """
 
+    no_mem_embed: Tensor
+
     def __init__(self, head: GmosProposer | GmosS, no_mem_embed: Tensor, kept: int) -> None:
         super().__init__()
         self.head = head

@@ -15,6 +15,9 @@ FOREGROUND_PROBABILITY = 0.5
 class Sam2Resize(nn.Module):
     """Video frames to SAM2's square input: antialiased bilinear on floats, then normalised."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, image_px: int) -> None:
         super().__init__()
         self.image_px = image_px

@@ -6,7 +6,6 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from sam2.build_sam import build_sam2_video_predictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from torch import Tensor
@@ -101,7 +100,7 @@ class FeaturePredictor(SAM2VideoPredictor):
         compact["maskmem_pos_enc"] = self._get_maskmem_pos_enc(inference_state, out)
         return compact, out["pred_masks"]
 
-    def _run_memory_encoder(
+    def _run_memory_encoder(  # noqa: PLR0917 - the package's signature
         self,
         inference_state: State,
         frame_idx: int,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from sam2.modeling.sam2_base import NO_OBJ_SCORE
@@ -99,7 +99,7 @@ class Sam2Tracker:
             out = outputs["cond_frame_outputs"].get(frame)
             if out is None:
                 with self._context():
-                    out, _ = self._predictor._run_single_frame_inference(  # noqa: SLF001
+                    out, _ = self._predictor._run_single_frame_inference(
                         state,
                         outputs,
                         frame,
@@ -152,5 +152,5 @@ class Sam2Tracker:
         )
 
 
-def _numpy(tensor: Tensor) -> NDArray[np.generic]:
+def _numpy(tensor: Tensor) -> NDArray[Any]:
     return tensor.cpu().numpy()

@@ -1,8 +1,8 @@
 """One contract per network: the tensors that go in and out, read by export, calibration and runtime.
 
 Axis letters are those of the model description: B batch, T frames in a window, H W pixels, h w patch
-grid, C channels, K kept queries, S the SAM2 image side, m the mask side (S/4), O tracked objects, R memories and P object
-pointers of an object.
+grid, C channels, K kept queries, S the SAM2 image side, m the mask side (S/4), O tracked objects, R
+memories and P object pointers of an object.
 """
 
 from __future__ import annotations
@@ -278,9 +278,9 @@ def _tracker_networks(
                 ),
                 TensorSpec(
                     name="memory_positions",
-                    axes=("R",),
+                    axes=("O", "R"),
                     dtype="int64",
-                    values="0 for prompted frames, else memory_frames minus the distance in frames",
+                    values="row of the temporal table: memory_frames - 1 for prompts, else distance - 1",
                 ),
                 TensorSpec(
                     name="pointers", axes=("O", "P", channels), dtype="compute", values="object pointers"

@@ -124,15 +124,16 @@ class FeatureStore:
         directory = self._budget.spill_dir or Path(tempfile.gettempdir())
         try:
             if self._file is None:
-                self._file = tempfile.TemporaryFile(dir=directory, buffering=0)
+                # Kept open: it lives as long as the store.
+                self._file = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115
             offset = self.disk_bytes
             self._file.seek(offset)
-            remaining = memoryview(np.ascontiguousarray(array.data))
+            remaining = memoryview(array.data.tobytes())
             while remaining:
                 remaining = remaining[self._file.write(remaining) :]
         except OSError as error:
             raise GmosError(
-                f"{directory}: cannot keep the features of the video there ({error.strerror}); free some space, "
+                f"{directory}: cannot keep features of the video there ({error.strerror}); free some space, "
                 "name another place with --spill_dir, or raise --host_budget"
             ) from error
         self.disk_bytes += array.data.nbytes

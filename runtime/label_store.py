@@ -33,7 +33,7 @@ class LabelStore:
                 f"label map {labels.shape} {labels.dtype}: expected {self.video_hw} uint8 for frame {frame}"
             )
         self._packed[frame] = (
-            zlib.compress(np.ascontiguousarray(labels), COMPRESSION_LEVEL) if labels.any() else None
+            zlib.compress(labels.tobytes(), COMPRESSION_LEVEL) if labels.any() else None
         )
 
     def __getitem__(self, frame: int) -> NDArray[np.uint8]:

@@ -1,10 +1,11 @@
-"""Work done ahead of its use, in a thread, with a bound on how far ahead."""
+"""Work done ahead of its use, in threads, with a bound on how far ahead."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import closing
 from types import GeneratorType, TracebackType
 from typing import Generic, TypeVar
@@ -16,31 +17,49 @@ Result = TypeVar("Result")
 
 
 class Prefetched(Generic[Source, Result]):
-    """Runs `transform` over an iterable in a background thread, at most `depth` results ahead.
+    """Reads an iterable in one background thread and transforms its items in others.
 
-    Use it in a `with` statement: the thread starts on entry and has ended after exit, whether or not
+    Use it in a `with` statement: threads start on entry and have ended after exit, whether or not
     everything was consumed. Results come in order; an exception of the iterable or the transform is
-    raised in the consumer after the results before it. One consumer at a time.
+    raised in the consumer after the results before it, and ends the iteration. One consumer at a time.
     """
 
     def __init__(
-        self, iterable: Iterable[Source], *, depth: int, transform: Callable[[Source], Result]
+        self,
+        iterable: Iterable[Source],
+        *,
+        depth: int,
+        transform: Callable[[Source], Result],
+        workers: int = 1,
     ) -> None:
-        if depth < 1:
-            raise GmosError(f"prefetch depth {depth}: expected at least 1")
+        """Prepare; nothing is read before entry.
+
+        Args:
+            iterable: read in one thread, item by item; a generator is also closed there.
+            depth: items that may have been read and not consumed, at least 1.
+            transform: called on each item; with several workers, on several items at once.
+            workers: threads that transform. More than `depth` of them have nothing to do.
+
+        Raises:
+            GmosError: `depth` or `workers` is less than 1.
+        """
+        if depth < 1 or workers < 1:
+            raise GmosError(f"prefetch depth {depth} with {workers} workers: expected at least 1 of each")
         self._iterable = iterable
         self._transform = transform
         self._depth = depth
-        self._ready: deque[Result] = deque()
+        self._ahead: deque[Future[Result]] = deque()
         self._error: BaseException | None = None
         self._finished = False
+        self._stopped = False
         self._closed = False
         self._changed = threading.Condition()
+        self._workers = ThreadPoolExecutor(workers, thread_name_prefix="transform")
         # A daemon: a read that hangs in the system must not keep the process alive.
-        self._thread = threading.Thread(target=self._produce, name="prefetch", daemon=True)
+        self._reader = threading.Thread(target=self._read, name="prefetch", daemon=True)
 
     def __enter__(self) -> Prefetched[Source, Result]:
-        self._thread.start()
+        self._reader.start()
         return self
 
     def __exit__(
@@ -49,62 +68,87 @@ class Prefetched(Generic[Source, Result]):
         self.close()
 
     def close(self) -> None:
-        """Stop after the item in hand, drop what was not consumed and wait for the thread to end."""
+        """Stop after the items in hand, drop what was not consumed and wait for the threads to end."""
         with self._changed:
             self._closed = True
-            self._ready.clear()
-            self._changed.notify_all()
-        if self._thread.ident is not None:
-            self._thread.join()
+            self._stop()
+        if self._reader.ident is not None:
+            self._reader.join()
+        self._workers.shutdown()
 
     def __iter__(self) -> Iterator[Result]:
         return self
 
     def __next__(self) -> Result:
-        if self._thread.ident is None:
+        if self._reader.ident is None:
             raise RuntimeError("the prefetcher was never entered: use it in a with statement")
         with self._changed:
-            self._changed.wait_for(lambda: self._ready or self._finished or self._closed)
+            self._changed.wait_for(lambda: self._ahead or self._finished or self._stopped)
             if self._closed:
                 raise RuntimeError("the prefetcher is closed")
-            if self._ready:
-                item = self._ready.popleft()
-                self._changed.notify_all()
-                return item
-            if self._error is not None:
+            if not self._ahead:
                 error, self._error = self._error, None
-                raise error
-            raise StopIteration
+                if error is not None:
+                    raise error
+                raise StopIteration
+            future = self._ahead[0]
+        try:
+            result = future.result()
+        except CancelledError as error:
+            raise RuntimeError("the prefetcher is closed") from error
+        except BaseException:
+            with self._changed:
+                self._stop()
+            raise
+        with self._changed:
+            # It counted as ahead while it was waited for; closing may have cleared it since.
+            if self._ahead and self._ahead[0] is future:
+                self._ahead.popleft()
+            self._changed.notify_all()
+        return result
 
-    def _produce(self) -> None:
+    def _stop(self) -> None:
+        """End the reading and forget what is ahead. The caller holds the lock."""
+        self._stopped = True
+        self._error = None
+        for future in self._ahead:
+            future.cancel()
+        self._ahead.clear()
+        self._changed.notify_all()
+
+    def _read(self) -> None:
         error: BaseException | None = None
         try:
             iterator = iter(self._iterable)
             if isinstance(iterator, GeneratorType):
                 # Its clean-up must run here, not wherever the garbage collector finds it.
                 with closing(iterator):
-                    self._run(iterator)
+                    self._submit_all(iterator)
             else:
-                self._run(iterator)
+                self._submit_all(iterator)
         except BaseException as caught:  # noqa: BLE001 - not swallowed: the consumer raises it
             error = caught
         with self._changed:
-            self._error = error
+            if not self._stopped:
+                self._error = error
             self._finished = True
             self._changed.notify_all()
 
-    def _run(self, iterator: Iterator[Source]) -> None:
+    def _submit_all(self, iterator: Iterator[Source]) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: len(self._ready) < self._depth or self._closed)
-                if self._closed:
+                self._changed.wait_for(lambda: len(self._ahead) < self._depth or self._stopped)
+                if self._stopped:
                     return
             try:
                 source = next(iterator)
             except StopIteration:
                 return
-            item = self._transform(source)
             with self._changed:
-                if not self._closed:
-                    self._ready.append(item)
-                    self._changed.notify_all()
+                self._submit(source)
+
+    def _submit(self, source: Source) -> None:
+        """Hand an item to the workers, unless the end came while it was read. The caller holds the lock."""
+        if not self._stopped:
+            self._ahead.append(self._workers.submit(self._transform, source))
+            self._changed.notify_all()

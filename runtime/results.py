@@ -143,8 +143,14 @@ def should_skip(results: ResultSet, existing: Existing) -> bool:
     """Apply the policy for existing results before any work: True where there is nothing left to do.
 
     Raises:
-        GmosError: there are results that the policy does not allow to replace.
+        GmosError: there are results that the policy does not allow to replace, or a file is in the way.
     """
+    for target_place in results.targets().values():
+        folder = results.save_dir / target_place.parent
+        if folder.exists() and not folder.is_dir():
+            raise GmosError(
+                f"{folder} is a file; expected a directory for results; move it or choose another place"
+            )
     if existing == "overwrite":
         return False
     present = [place for place in results.targets().values() if (results.save_dir / place).exists()]

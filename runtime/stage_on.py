@@ -66,7 +66,7 @@ def start_frame(proposals: Proposals, thresholds: Thresholds) -> int | None:
     def score(frame: int) -> np.float32:
         count = int(proposals.maps[frame].max())
         trusted = proposals.trusted(frame, count, thresholds)
-        return proposals.ious[frame, :count][trusted].sum(dtype=np.float32)
+        return np.float32(proposals.ious[frame, :count][trusted].sum(dtype=np.float32))
 
     first = [score(frame) for frame in range(min(START_FRAMES, len(proposals)))]
     if max(first) > 0:

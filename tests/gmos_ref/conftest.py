@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from gmos_deploy.gmos_ref.weights import fill_deterministic
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from gmos_deploy.gmos_ref.weights import fill_deterministic
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

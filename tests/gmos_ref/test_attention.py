@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from gmos_deploy.gmos_ref.attention import FusedAttention, SeparateAttention
 from gmos_deploy.gmos_ref.rope import RopeTable, apply_rope, grid_positions, rope_table
-from torch import Tensor, nn
 
 ROUNDING = 1e-5
 Build = Callable[[Callable[[], nn.Module]], nn.Module]

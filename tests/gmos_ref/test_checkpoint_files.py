@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gmos_deploy.errors import GmosError
-from gmos_deploy.gmos_ref.checkpoint_files import read_state
 from safetensors.torch import save_file
 from torch import Tensor
+
+from gmos_deploy.errors import GmosError
+from gmos_deploy.gmos_ref.checkpoint_files import read_state
 
 
 class Payload:

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
 from gmos_deploy.errors import GmosError
 from gmos_deploy.gmos_ref.checkpoints import (
     FLAGS,
@@ -27,8 +30,6 @@ from gmos_deploy.gmos_ref.pi3 import Pi3Encoder
 from gmos_deploy.gmos_ref.presets import TINY
 from gmos_deploy.gmos_ref.proposer import GmosProposer
 from gmos_deploy.gmos_ref.weights import deterministic_state
-from safetensors.torch import save_file
-from torch import Tensor, nn
 
 State = dict[str, Tensor]
 

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
+
 from gmos_deploy.gmos_ref.gmos_s import GmosS
 from gmos_deploy.gmos_ref.presets import PUBLISHED, TINY
-from torch import Tensor, nn
 
 Build = Callable[[Callable[[], nn.Module]], nn.Module]
 Draw = Callable[[int, tuple[int, ...]], Tensor]

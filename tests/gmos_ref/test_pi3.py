@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from gmos_deploy.gmos_ref.pi3 import Pi3Encoder, Pi3Tables
 from gmos_deploy.gmos_ref.presets import PUBLISHED, TINY, Pi3Config
 from gmos_deploy.gmos_ref.vit_block import VitBlock
-from torch import Tensor, nn
 
 SUMS = 1e-5
 """Float32 sums in another order, on activations of order one."""

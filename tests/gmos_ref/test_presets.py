@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from gmos_deploy.errors import GmosError
 from gmos_deploy.gmos_ref.presets import (
     PRESETS,

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
+
 from gmos_deploy.gmos_ref.mask_upsampling import ChannelNorm
 from gmos_deploy.gmos_ref.presets import PUBLISHED, TINY
 from gmos_deploy.gmos_ref.proposer import GmosProposer
-from torch import Tensor, nn
 
 SUMS = 1e-4
 """Float32 sums in another order, on mask logits of order ten."""

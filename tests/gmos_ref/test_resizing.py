@@ -41,7 +41,8 @@ def test_sam2_downsampling_is_antialiased_as_published() -> None:
 def test_proposals_equal_the_published_reduction() -> None:
     """Best queries, resize, arg-max, dropped slots and moved scores, from logits to label maps."""
     with np.load(GOLDEN / "proposer_postprocess.npz") as golden:
-        masks, motion, iou = (torch.from_numpy(golden[k]) for k in ("mask_logits", "motion_logits", "iou_pred"))
+        names = ("mask_logits", "motion_logits", "iou_pred")
+        masks, motion, iou = (torch.from_numpy(golden[name]) for name in names)
         height, width = golden["video_hw"].tolist()
         maps, motions, ious = golden["proposals"], golden["motions"][..., 0], golden["ious"][..., 0]
     kept = keep_best(

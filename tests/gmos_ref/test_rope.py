@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from gmos_deploy.gmos_ref.rope import apply_rope, grid_positions, rope_table
 from torch import Tensor
+
+from gmos_deploy.gmos_ref.rope import apply_rope, grid_positions, rope_table
 
 ROUNDING = 1e-5
 """Float32 angles up to a few radians, against float64."""

@@ -7,11 +7,12 @@ import zlib
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
 from gmos_deploy.gmos_ref.pi3 import IMAGENET_MEAN, Pi3Encoder
 from gmos_deploy.gmos_ref.presets import TINY
 from gmos_deploy.gmos_ref.proposer import GmosProposer
 from gmos_deploy.gmos_ref.weights import deterministic_state, deterministic_tensor, fill_deterministic
-from torch import nn
 
 
 @pytest.mark.parametrize(

@@ -64,5 +64,7 @@ def test_an_unwritable_sheet_is_a_clear_error(tmp_path: Path) -> None:
     """Its directory is a file."""
     (tmp_path / "file").write_text("x")
     frame = np.zeros((4, 4, 3), np.uint8)
-    with pytest.raises(GmosError, match="cannot write .*sheet.png: "):
-        write_contact_sheet(tmp_path / "file" / "sheet.png", [[frame]], row_captions=["a"], column_captions=["0"])
+    with pytest.raises(GmosError, match=r"cannot write .*sheet.png: "):
+        write_contact_sheet(
+            tmp_path / "file" / "sheet.png", [[frame]], row_captions=["a"], column_captions=["0"]
+        )

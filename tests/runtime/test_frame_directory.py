@@ -81,7 +81,9 @@ def test_a_frame_without_an_image_is_named(make_directory: Callable[..., Path], 
     """Found by its header, before any work."""
     directory = make_directory(count=3, suffix=suffix)
     (directory / f"00001{suffix}").write_bytes(b"not an image")
-    with pytest.raises(GmosError, match=f"00001{suffix} cannot be read: not an image; expected a JPEG or PNG"):
+    with pytest.raises(
+        GmosError, match=f"00001{suffix} cannot be read: not an image; expected a JPEG or PNG"
+    ):
         check_frames(list_frames(directory))
 
 
@@ -111,12 +113,13 @@ def test_any_damaged_byte_in_a_header_is_a_clear_error(tmp_path: Path, position:
     content = bytearray(path.read_bytes())
     content[position] ^= 0x55
     path.write_bytes(content)
+    message = ""
     try:
         check_frames([path])
         np.testing.assert_array_equal(read_frame(path), texture)
     except GmosError as error:
-        assert "00000.png" in str(error)
-        assert "\n" not in str(error)
+        message = str(error)
+    assert message == "" or ("00000.png" in message and "\n" not in message)
 
 
 def test_every_8_bit_mode_becomes_rgb(tmp_path: Path) -> None:
@@ -149,11 +152,13 @@ def test_16_bit_grey_is_refused(tmp_path: Path) -> None:
     """Converting depth maps and the like would clip them to white."""
     path = tmp_path / "00000.png"
     Image.fromarray(np.full((3, 4), 40_000, dtype=np.uint16)).save(path)
-    with pytest.raises(GmosError, match="00000.png has more than 8 bits a channel.*convert the frames"):
+    with pytest.raises(GmosError, match=r"00000.png has more than 8 bits a channel.*convert the frames"):
         check_frames([path])
 
 
-def test_huge_frames_are_refused(make_directory: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_huge_frames_are_refused(
+    make_directory: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Pillow's limit is a clear error, not a warning or a traceback."""
     paths = list_frames(make_directory(count=1))
     for limit in (2000, 1000):
@@ -201,7 +206,7 @@ def test_a_frame_that_changes_meanwhile_is_an_error(make_directory: Callable[...
     paths = list_frames(make_directory(count=1))
     with (
         DirectoryReader(paths, fps=10, video_hw=(24, 32)) as reader,
-        pytest.raises(GmosError, match="00000.png is now 64x48 pixels, it was 32x24"),
+        pytest.raises(GmosError, match=r"00000.png is now 64x48 pixels, it was 32x24"),
     ):
         list(reader)
 

@@ -12,6 +12,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from PIL import Image
 
 from gmos_deploy.errors import GmosError
@@ -75,7 +76,12 @@ def test_a_directory_with_a_stride_plays_at_24(make_directory: MakeDirectory) ->
 
 @pytest.mark.parametrize(
     ("fps", "stride", "expected"),
-    [(None, None, (3, "file")), (50.0, None, (6, "--fps")), (50.0, 2, (2, "--stride")), (None, 9, (9, "--stride"))],
+    [
+        (None, None, (3, "file")),
+        (50.0, None, (6, "--fps")),
+        (50.0, 2, (2, "--stride")),
+        (None, 9, (9, "--stride")),
+    ],
 )
 def test_stride_goes_before_fps_goes_before_the_file(
     make_video: MakeVideo, fps: float | None, stride: int | None, expected: tuple[int, str]
@@ -249,7 +255,7 @@ def test_videos_in_boxes_only(tmp_path: Path, make_video: MakeVideo) -> None:
 
 
 def test_audio_only_files(tmp_path: Path) -> None:
-    """A cover picture does not make them videos."""
+    """The message says what is in the file."""
     path = tmp_path / "song.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=48000)
@@ -258,6 +264,27 @@ def test_audio_only_files(tmp_path: Path) -> None:
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     refused("song.mp4 has no video stream, only audio; expected a video", path)
+
+
+def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
+    """It is a video stream in the file's eyes, marked as attached."""
+    path = tmp_path / "song.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=48000)
+        cover: Any = container.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 64, 48, "yuvj420p"
+        cover.disposition = Disposition.attached_pic.value
+        container.mux(
+            cover.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24"))
+        )
+        container.mux(cover.encode(None))
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 48000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with av.open(str(path)) as container:
+        assert len(container.streams.video) == 1
+    refused("song.mp4 has no video stream, only audio and video; expected a video", path)
 
 
 def test_videos_without_a_frame(make_video: MakeVideo) -> None:
@@ -287,12 +314,16 @@ def test_videos_without_a_rate(make_video: MakeVideo) -> None:
     assert "states no frame rate: overlays play at 24 frames per second" in with_stride.notes[0]
 
 
-def test_one_pixel_works_and_thin_ones_are_refused(make_video: MakeVideo, make_directory: MakeDirectory) -> None:
+def test_one_pixel_works_and_thin_ones_are_refused(
+    make_video: MakeVideo, make_directory: MakeDirectory
+) -> None:
     """Pi3 enlarges small videos; what is thinner than its patch allows cannot fit the budget."""
     assert resolve(make_video(hw=(1, 1), codec="mpeg4"))[0].video_hw == (1, 1)
     assert resolve(make_directory("dot", size_wh=(1, 1)), fps=8)[0].video_hw == (1, 1)
     refused(
-        "line: a video of 10000x1 pixels is too thin.*crop or pad", make_directory("line", size_wh=(10_000, 1)), fps=8
+        "line: a video of 10000x1 pixels is too thin.*crop or pad",
+        make_directory("line", size_wh=(10_000, 1)),
+        fps=8,
     )
 
 

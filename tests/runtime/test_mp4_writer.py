@@ -133,7 +133,7 @@ def test_impossible_settings(tmp_path: Path, settings: dict[str, float], message
 def test_a_missing_encoder_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another codec in its place would not play everywhere."""
     monkeypatch.setattr(av, "codecs_available", {"mpeg4"})
-    with pytest.raises(GmosError, match="has no libx264.*leave mp4 out of --save-mode"):
+    with pytest.raises(GmosError, match=r"has no libx264.*leave mp4 out of --save-mode"):
         Mp4Writer(tmp_path / "a.mp4", video_hw=(16, 16), fps=25)
 
 
@@ -148,7 +148,7 @@ def test_a_full_disk_is_a_clear_error(tmp_path: Path) -> None:
             for index in range(60):
                 writer.write(np.roll(noise, index, axis=1), index / 25)
 
-    with pytest.raises(GmosError, match="cannot write .*a.mp4: the disk is full; free some space"):
+    with pytest.raises(GmosError, match=r"cannot write .*a.mp4: the disk is full; free some space"):
         fill()
 
 
@@ -156,7 +156,7 @@ def test_an_impossible_place_is_a_clear_error(tmp_path: Path) -> None:
     """Under a file."""
     (tmp_path / "file").write_text("x")
     writer = Mp4Writer(tmp_path / "file" / "a.mp4", video_hw=(16, 16), fps=25)
-    with pytest.raises(GmosError, match="cannot write .*a.mp4: "), writer:
+    with pytest.raises(GmosError, match=r"cannot write .*a.mp4: "), writer:
         pass
 
 
@@ -167,7 +167,7 @@ def test_sizes_the_encoder_refuses_are_a_clear_error(tmp_path: Path) -> None:
         with Mp4Writer(tmp_path / "a.mp4", video_hw=(2, 20_000), fps=25) as writer:
             writer.write(np.zeros((2, 20_000, 3), np.uint8), 0)
 
-    with pytest.raises(GmosError, match="a.mp4: libx264 cannot encode 20000x2 pixels.*leave mp4 out"):
+    with pytest.raises(GmosError, match=r"a.mp4: libx264 cannot encode 20000x2 pixels.*leave mp4 out"):
         write_wide()
 
 

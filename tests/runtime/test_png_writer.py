@@ -64,11 +64,11 @@ def test_files_are_numbered_with_five_digits(tmp_path: Path) -> None:
 def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     """A file where a directory should be, and a disk without space (a device that is always full)."""
     (tmp_path / "file").write_text("x")
-    with pytest.raises(GmosError, match="cannot write .*file/bear: a part of this path is a file"):
+    with pytest.raises(GmosError, match=r"cannot write .*file/bear: a part of this path is a file"):
         PngWriter(tmp_path / "file" / "bear", "grey")
-    with pytest.raises(GmosError, match="cannot write .*file: there is a file where a directory is needed"):
+    with pytest.raises(GmosError, match=r"cannot write .*file: there is a file where a directory is needed"):
         PngWriter(tmp_path / "file", "grey")
     writer = PngWriter(tmp_path / "bear", "grey")
     (tmp_path / "bear" / "00000.png").symlink_to("/dev/full")
-    with pytest.raises(GmosError, match="cannot write .*00000.png: the disk is full; free some space"):
+    with pytest.raises(GmosError, match=r"cannot write .*00000.png: the disk is full; free some space"):
         writer.write(0, np.zeros((4, 4), dtype=np.uint8))

@@ -18,8 +18,9 @@ def identity(value: int) -> int:
 
 
 @pytest.mark.parametrize("depth", [1, 2, 7, 100])
-@pytest.mark.parametrize("slow_side", ["producer", "consumer", "neither"])
-def test_everything_arrives_once_and_in_order(depth: int, slow_side: str) -> None:
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("slow_side", ["producer", "transform", "consumer", "neither"])
+def test_everything_arrives_once_and_in_order(depth: int, workers: int, slow_side: str) -> None:
     """Whichever side is slow."""
 
     def source() -> Iterator[int]:
@@ -28,8 +29,14 @@ def test_everything_arrives_once_and_in_order(depth: int, slow_side: str) -> Non
                 time.sleep(0.001)
             yield value
 
+    def square(value: int) -> int:
+        # Later items are faster, so that several workers finish out of order.
+        if slow_side == "transform":
+            time.sleep(0.001 * (20 - value) / 10)
+        return value * value
+
     received = []
-    with Prefetched(source(), depth=depth, transform=lambda value: value * value) as items:
+    with Prefetched(source(), depth=depth, transform=square, workers=workers) as items:
         for item in items:
             if slow_side == "consumer":
                 time.sleep(0.001)
@@ -79,8 +86,9 @@ def test_errors_come_after_the_results_before_them(place: str) -> None:
     received = []
     with Prefetched(source(), depth=5, transform=transform) as items:
         with pytest.raises(GmosError) as caught:
-            received.extend(items)  # noqa: PERF402 - collects what comes before the error
+            received.extend(items)
         assert caught.value is error
+        assert list(items) == []
         assert list(items) == []
     assert received == [0, 1, 2]
 
@@ -152,10 +160,39 @@ def test_misuse_is_an_error() -> None:
         assert list(items) == [1]
     with pytest.raises(RuntimeError, match="closed"):
         next(items)
-    with pytest.raises(GmosError, match="depth 0: expected at least 1"):
+    with pytest.raises(GmosError, match="depth 0 with 1 workers: expected at least 1 of each"):
         Prefetched([1], depth=0, transform=identity)
+    with pytest.raises(GmosError, match="depth 1 with 0 workers: expected at least 1 of each"):
+        Prefetched([1], depth=1, transform=identity, workers=0)
 
 
 def test_closing_before_entry_is_harmless() -> None:
     """A clean-up path may close what was never started."""
     Prefetched([1], depth=1, transform=identity).close()
+
+
+def test_workers_run_at_the_same_time() -> None:
+    """Two transforms that wait for each other both finish."""
+    meeting = threading.Barrier(2, timeout=5)
+
+    def meet(value: int) -> int:
+        meeting.wait()
+        return value
+
+    with Prefetched(range(6), depth=4, transform=meet, workers=2) as items:
+        assert list(items) == list(range(6))
+
+
+def test_a_slow_transform_loses_nothing() -> None:
+    """Nothing is lost or given twice when the transform is slower than the consumer."""
+    release = threading.Event()
+
+    def wait(value: int) -> int:
+        release.wait(5)
+        return value
+
+    with Prefetched(range(3), depth=2, transform=wait) as items:
+        threading.Timer(0.02, release.set).start()
+        assert [next(items), next(items), next(items)] == [0, 1, 2]
+        with pytest.raises(StopIteration):
+            next(items)

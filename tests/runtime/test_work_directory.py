@@ -39,9 +39,14 @@ def test_nothing_is_left(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", [KeyboardInterrupt, GmosError])
 def test_nothing_is_left_after_an_error(tmp_path: Path, ending: type[BaseException]) -> None:
     """Ctrl-C included."""
-    with pytest.raises(ending), work_directory(tmp_path, ".gmos") as work:
-        (work / "file").write_text("x")
-        raise ending
+
+    def stop() -> None:
+        with work_directory(tmp_path, ".gmos") as work:
+            (work / "file").write_text("x")
+            raise ending
+
+    with pytest.raises(ending):
+        stop()
     assert everything(tmp_path) == []
 
 

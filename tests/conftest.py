@@ -1,0 +1,235 @@
+"""A backend without any network: it sees colours. What it must answer is known exactly."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from gmos_deploy.runtime.backend import HostArray
+from gmos_deploy.runtime.contract import ModelSpec, Variant, network_specs
+from gmos_deploy.runtime.tracker import FrameFeatures, Prompt, TrackerStep, step_from_logits
+
+COLOURS = np.array([[220, 30, 30], [30, 220, 30], [30, 30, 220]], np.uint8)
+"""An object's colour; everything else is background."""
+
+SIDE = 64
+"""SAM2 image side of the fake; its mask maps have a quarter of it."""
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def colour_map(images: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """(..., 3) colours to 0 or 1 + the object of exactly that colour."""
+    labels = np.zeros(images.shape[:-1], np.uint8)
+    for number, colour in enumerate(COLOURS, start=1):
+        labels[(np.abs(images.astype(float) - colour) < 40).all(axis=-1)] = number
+    return labels
+
+
+class ColourTracker:
+    """Finds a prompted object again by the colour it was prompted on."""
+
+    def __init__(self, features: FrameFeatures, frames: int, video_hw: tuple[int, int]) -> None:
+        self._features = features
+        self._frames = frames
+        self._video_hw = video_hw
+        self._colours: dict[int, int] = {}
+
+    def prompt(self, frame: int, prompts: Sequence[Prompt]) -> TrackerStep:
+        for prompt in prompts:
+            seen = self._labels(frame)[prompt.mask]
+            self._colours[prompt.object_id] = int(np.bincount(seen, minlength=4).argmax())
+        return self._step(frame)
+
+    def propagate(self, start: int, *, reverse: bool = False) -> Iterator[TrackerStep]:
+        for frame in range(start, -1, -1) if reverse else range(start, self._frames):
+            yield self._step(frame)
+
+    def reset(self) -> None:
+        self._colours.clear()
+
+    def _labels(self, frame: int) -> NDArray[np.uint8]:
+        return enlarged(colour_map(self._features.get(frame)["s0"]), self._video_hw)
+
+    def _step(self, frame: int) -> TrackerStep:
+        labels = self._labels(frame)
+        logits = np.stack([np.where(labels == colour, 9.0, -9.0) for colour in self._colours.values()])
+        return step_from_logits(
+            frame, list(self._colours), logits.astype(np.float32), np.full(len(logits), 0.97, np.float32)
+        )
+
+
+def enlarged(maps: NDArray[Any], video_hw: tuple[int, int]) -> NDArray[Any]:
+    """Nearest-neighbour resize of the last two axes."""
+    height, width = maps.shape[-2:]
+    rows = np.arange(video_hw[0]) * height // video_hw[0]
+    columns = np.arange(video_hw[1]) * width // video_hw[1]
+    return maps[..., rows[:, None], columns]
+
+
+class ColourBackend:
+    """Implements `runtime.backend.Backend` on numpy, and counts the frames each network sees.
+
+    `moves(colour, frame_mean)` decides the motion state of a colour from the window it sees.
+    """
+
+    description = "colours"
+
+    def __init__(self, variant: Variant = "gmos") -> None:
+        self.model = ModelSpec(
+            variant=variant,
+            preset="colours",
+            patch_px=14,
+            window=5,
+            pi3_channels=3,
+            pi3_area_px=56 * 56,
+            sam2_image_px=SIDE,
+            sam2_channels=8,
+            queries=len(COLOURS),
+            memory_channels=8,
+        )
+        self.seen: Counter[str] = Counter()
+        self.batches: dict[str, list[int]] = {}
+        self.closed = False
+
+    def runner(self, network: str) -> Callable[[Mapping[str, Any]], Arrays]:
+        spec = network_specs(self.model)[network]
+
+        def run(inputs: Mapping[str, Any]) -> Arrays:
+            assert set(inputs) == {tensor.name for tensor in spec.inputs}, network
+            batch = len(next(value for name, value in inputs.items() if name != "video_hw"))
+            self.seen[network] += batch
+            self.batches.setdefault(network, []).append(batch)
+            outputs: Arrays = getattr(self, f"_{network}")(**inputs)
+            assert set(outputs) == {tensor.name for tensor in spec.outputs}, network
+            return outputs
+
+        return run
+
+    def upload(self, host: NDArray[Any]) -> NDArray[Any]:
+        return host
+
+    def download(self, array: NDArray[Any]) -> NDArray[Any]:
+        return array
+
+    def stack(self, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        return np.stack(arrays)
+
+    def unstack(self, array: NDArray[Any]) -> Sequence[NDArray[Any]]:
+        return list(array)
+
+    def nbytes(self, array: NDArray[Any]) -> int:
+        return array.nbytes
+
+    def to_host(self, array: NDArray[Any]) -> HostArray:
+        data = np.frombuffer(array.tobytes(), np.uint8)
+        return HostArray(data=data, shape=array.shape, dtype=array.dtype.name)
+
+    def from_host(self, parked: HostArray) -> NDArray[Any]:
+        return np.frombuffer(parked.data.tobytes(), parked.dtype).reshape(parked.shape)
+
+    def free_device_bytes(self) -> int:
+        return 1 << 30
+
+    def tracker(
+        self, features: FrameFeatures, *, frames: int, video_hw: tuple[int, int]
+    ) -> ColourTracker:
+        return ColourTracker(features, frames, video_hw)
+
+    def synchronize(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _sam2_resize(self, frames: NDArray[np.uint8]) -> Arrays:
+        resized = enlarged(frames.transpose(0, 3, 1, 2), (SIDE // 4, SIDE // 4))
+        return {"images": resized.transpose(0, 2, 3, 1)}
+
+    def _sam2_encoder(self, images: NDArray[np.uint8]) -> Arrays:
+        return {"s0": images, "s1": images[:, ::2, ::2], "f": images[:, ::4, ::4]}
+
+    def _dino(self, frames: NDArray[np.uint8]) -> Arrays:
+        labels = colour_map(frames.transpose(0, 2, 3, 1))
+        # One token per frame: how much of the frame has each colour, and where its centre is.
+        rows = np.arange(labels.shape[1])[:, None]
+        tokens = np.stack(
+            [
+                [
+                    float((rows * (frame == colour)).sum() / max((frame == colour).sum(), 1))
+                    for colour in range(1, 4)
+                ]
+                for frame in labels
+            ]
+        )
+        return {"tokens": tokens[:, None, None, :]}
+
+    def _pi3_decoder(self, tokens: NDArray[np.float64]) -> Arrays:
+        # Geometry of the fake: how far each colour's centre moves within the window.
+        return {"geometry": np.ptp(tokens, axis=1)}
+
+    def _proposer(self, geometry: NDArray[Any], s0: NDArray[Any], **_: NDArray[Any]) -> Arrays:
+        labels = colour_map(s0)
+        logits = np.stack([np.where(labels == colour, 5.0, -5.0) for colour in range(1, 4)], axis=1)
+        motion = np.where(geometry[:, 0, 0] > 0.5, 4.0, -4.0)
+        ious = np.full(motion.shape, 0.9)
+        return {
+            "mask_logits": logits.astype(np.float32),
+            "motion_logits": motion.astype(np.float32),
+            "ious": ious.astype(np.float32),
+            "confidences": ious.astype(np.float32),
+        }
+
+    def _proposal_labels(self, mask_logits: NDArray[Any], video_hw: NDArray[np.int64]) -> Arrays:
+        best = np.where(mask_logits.max(axis=1) > 0, mask_logits.argmax(axis=1) + 1, 0)
+        height, width = video_hw.tolist()
+        return {"labels": enlarged(best.astype(np.uint8), (height, width))}
+
+    def _gmos_s(self, geometry: NDArray[Any], s0: NDArray[Any], **_: NDArray[Any]) -> Arrays:
+        moving = np.concatenate([np.zeros((len(geometry), 1), bool), geometry[:, 0, 0] > 0.5], axis=1)
+        labels = colour_map(s0)
+        seen = np.stack([row[frame] for row, frame in zip(moving, labels, strict=True)])
+        logits = np.where(seen, 3.0, -3.0)[:, None].astype(np.float32)
+        return {"foreground_logits": logits, "ious": logits[:, :, 0, 0], "confidences": logits[:, :, 0, 0]}
+
+    def _foreground_map(self, foreground_logits: NDArray[Any], video_hw: NDArray[np.int64]) -> Arrays:
+        height, width = video_hw.tolist()
+        probability = 1 / (1 + np.exp(-enlarged(foreground_logits[:, 0], (height, width))))
+        return {
+            "mask": (probability > 0.5).astype(np.uint8),
+            "probability": np.floor(255 * probability).astype(np.uint8),
+        }
+
+
+@pytest.fixture
+def colour_backend() -> Callable[..., ColourBackend]:
+    """Makes a backend that sees colours; takes the variant."""
+    return ColourBackend
+
+
+Box = tuple[int, int, int, int, int]
+"""Colour number from 1, top, left, height, width, in pixels."""
+
+
+@pytest.fixture
+def colour_video(tmp_path: Path) -> Callable[..., Path]:
+    """Writes frames of boxes into a directory of PNGs: `(name, list of boxes per frame, (H, W))`."""
+    from PIL import Image
+
+    def write(name: str, frames: Sequence[Sequence[Box]], video_hw: tuple[int, int] = (64, 96)) -> Path:
+        directory = tmp_path / name
+        directory.mkdir()
+        for index, boxes in enumerate(frames):
+            rgb = np.full((*video_hw, 3), 128, np.uint8)
+            for colour, top, left, height, width in boxes:
+                rgb[top : top + height, left : left + width] = COLOURS[colour - 1]
+            Image.fromarray(rgb).save(directory / f"{index:05d}.png")
+        return directory
+
+    return write

@@ -1,0 +1,251 @@
+"""`gmos-run` as a user meets it: real files, the tiny reference, messages and exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gmos_deploy.cli import guarded, run_command
+
+FRAMES = 6
+
+
+@pytest.fixture
+def clip(colour_video: Callable[..., Path]) -> Path:
+    """A directory of frames in which one box moves."""
+    return colour_video("clip", [[(1, 4 + 4 * index, 8, 16, 24)] for index in range(FRAMES)])
+
+
+@pytest.fixture
+def gmos_run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs the command in this process: exit status, stdout, stderr."""
+
+    def call(*arguments: Any) -> tuple[int, str, str]:
+        status = guarded(run_command, "gmos-run", [str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+def test_gmos_from_frames_to_files(
+    gmos_run: Callable[..., tuple[int, str, str]], clip: Path, tmp_path: Path
+) -> None:
+    """Palette PNGs and overlays for both results, a summary, and a warning that weights are stand-ins."""
+    status, out, err = gmos_run(
+        clip, "--stride", 1, "--preset", "tiny", "--save_dir", tmp_path / "out", "--save_mode", "mask+mp4"
+    )
+    assert status == 0, err
+    assert "untrained stand-in weights" in err
+    assert f"clip: {FRAMES} frames" in out
+    for result in ("mos-i", "mos"):
+        frames = sorted((tmp_path / f"out/{result}_frame/clip").iterdir())
+        assert [frame.name for frame in frames] == [f"{i:05d}.png" for i in range(FRAMES)]
+        with Image.open(frames[0]) as image:
+            assert (image.mode, image.size) == ("P", (96, 64))
+        assert (tmp_path / f"out/{result}_mp4/clip.mp4").stat().st_size > 0
+    assert str(tmp_path / "out/mos_frame/clip") in out
+
+
+def test_gmos_s_defaults_to_probabilities_and_prints_json(
+    gmos_run: Callable[..., tuple[int, str, str]], clip: Path, tmp_path: Path
+) -> None:
+    """The summary is one JSON document on stdout."""
+    status, out, err = gmos_run(
+        "--input-rgb", clip, "--fps", 8, "--variant", "gmos-s", "--preset", "tiny",
+        "--save-dir", tmp_path / "out", "--json", "--batch-size", 2, "--precision", "bf16",
+    )  # fmt: skip
+    assert status == 0, err
+    summary = json.loads(out)
+    assert summary["variant"] == "gmos-s"
+    assert summary["sequences"][0]["frames"] == FRAMES
+    assert "bf16" in summary["backend"]
+    with Image.open(tmp_path / "out/prob/clip/00000.png") as image:
+        assert image.mode == "L"
+
+
+def test_published_spelling_takes_several_inputs(
+    gmos_run: Callable[..., tuple[int, str, str]], colour_video: Callable[..., Path], tmp_path: Path
+) -> None:
+    """`--input_rgb A B` runs both, in order; non-ASCII names work."""
+    first, second = (colour_video(name, [[(1, 4, 8, 16, 24)]] * 2) for name in ("zweite-größe", "a"))
+    status, out, err = gmos_run(
+        "--input_rgb", first, second, "--stride", 2, "--preset", "tiny", "--variant", "gmos-s",
+        "--save_dir", tmp_path / "out",
+    )  # fmt: skip
+    assert status == 0, err
+    assert out.index("zweite-größe: 2 frames") < out.index("a: 2 frames")
+    assert (tmp_path / "out/prob/zweite-größe/00001.png").is_file()
+
+
+def test_existing_results_are_kept_resumed_or_replaced(
+    gmos_run: Callable[..., tuple[int, str, str]], clip: Path, tmp_path: Path
+) -> None:
+    """Without a word they are refused; --resume skips them; --overwrite makes them again."""
+    base = (clip, "--stride", 1, "--preset", "tiny", "--variant", "gmos-s", "--save_dir", tmp_path / "out")
+    assert gmos_run(*base)[0] == 0
+    frame = tmp_path / "out/prob/clip/00000.png"
+    before = frame.stat().st_mtime_ns
+    status, out, err = gmos_run(*base)
+    assert (status, out) == (2, "")
+    assert "exists already" in err
+    assert err.count("\n") == 1
+    status, out, _ = gmos_run(*base, "--resume")
+    assert (status, frame.stat().st_mtime_ns) == (0, before)
+    assert "clip: finished before, skipped" in out
+    status, _, err = gmos_run(*base, "--resume", "--batch_size", 3, "--stride", 2)
+    assert status == 2
+    assert "stride was 1 and is 2" in err
+    assert gmos_run(*base, "--overwrite")[0] == 0
+    assert frame.stat().st_mtime_ns > before
+
+
+BAD_CALLS: list[tuple[list[str], str]] = [
+    ([], "no input was given"),
+    (["missing.mp4"], "missing.mp4 does not exist"),
+    (["clip"], "directory of frames, which has no frame rate; expected --fps"),
+    (["clip", "--stride", "0"], "--stride 0"),
+    (["clip", "--fps", "nan"], "--fps nan"),
+    (["clip", "--stride", "x"], "'x' is not a valid integer"),
+    (["clip", "--stride", "1", "--save_mode", "prob"], "gmos has no mode 'prob'"),
+    (["clip", "--stride", "1", "--preset", "huge"], "preset 'huge' does not exist: expected one of published"),
+    (["clip", "--stride", "1", "--device", "tpu"], "--device tpu: expected cpu, cuda, cuda:N or auto"),
+    (["clip", "--stride", "1", "--device", "cuda"], "--device cuda: this PyTorch"),
+    (["clip", "--stride", "1", "--device", "cpu", "--precision", "fp16"], "--precision fp16: not on a CPU"),
+    (["clip", "--stride", "1", "--resume", "--overwrite"], "--resume and --overwrite were both given"),
+    (["clip", "--stride", "1", "--offload_cpu", "--device_budget", "5"], "contradict each other"),
+    (["clip", "--stride", "1", "--spill_dir", "nowhere"], "--spill_dir nowhere: expected an existing directory"),
+    (["clip", "--stride", "1", "--save_dir", "clip/00000.png/x"], "00000.png"),
+    (["clip", "--stride", "1", "--gmos_ckpt", "a", "--gmos_s_ckpt", "b"], "both --gmos_ckpt and --gmos_s_ckpt"),
+    (["clip", "--stride", "1", "--pi3_ckpt", "a.safetensors"], "needs 3 checkpoints; not given: --sam2_ckpt"),
+    (
+        ["clip", "--stride", "1", "--pi3_ckpt", "a", "--sam2_ckpt", "b", "--gmos_ckpt", "c", "--preset", "tiny"],
+        "a cannot be read",
+    ),
+    (["clip", "--colour"], "No such option"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD_CALLS, ids=[message for _, message in BAD_CALLS])
+def test_bad_calls_are_one_line_and_status_2(
+    gmos_run: Callable[..., tuple[int, str, str]],
+    clip: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
+) -> None:
+    """The line names what was given; nothing is written."""
+    monkeypatch.chdir(tmp_path)
+    defaults = [] if "--preset" in arguments or "ckpt" in " ".join(arguments) else ["--preset", "tiny"]
+    if "cuda" in arguments and _has_cuda():
+        pytest.skip("there is a CUDA device")
+    status, out, err = gmos_run(*arguments, *defaults)
+    last = err.splitlines()[-1]
+    assert (status, out) == (2, "")
+    assert message in last
+    assert last.startswith("gmos-run: ")
+    assert "Traceback" not in err
+    assert [path.name for path in tmp_path.iterdir()] == [clip.name]
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def test_without_checkpoints_the_needed_files_are_named(
+    gmos_run: Callable[..., tuple[int, str, str]], clip: Path, tmp_path: Path
+) -> None:
+    """Each flag, what it takes and where that is published; GMOS-S asks for its own."""
+    status, _, err = gmos_run(clip, "--stride", 1, "--save_dir", tmp_path / "out")
+    assert status == 2
+    for part in ("--pi3_ckpt (", "huggingface.co/yyfz233/Pi3", "sam2.1_hiera_large.pt", "--gmos_ckpt ("):
+        assert part in err
+    assert "--gmos_s_ckpt (" in gmos_run(clip, "--stride", 1, "--variant", "gmos-s")[2]
+
+
+def test_a_full_disk_is_one_line(
+    gmos_run: Callable[..., tuple[int, str, str]], clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system's refusal in the middle of writing becomes a message; nothing is filed."""
+    import errno
+
+    from gmos_deploy.runtime import png_writer
+
+    def full(*_: Any, **__: Any) -> bytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(png_writer, "encode_png", full)
+    status, _, err = gmos_run(
+        clip, "--stride", 1, "--preset", "tiny", "--variant", "gmos-s", "--save_dir", tmp_path / "out"
+    )
+    assert status == 2
+    assert "the disk is full" in err.splitlines()[-1]
+    assert not (tmp_path / "out/prob").exists()
+
+
+def test_ctrl_c_stops_with_one_line_and_nothing_half_written(clip: Path, tmp_path: Path) -> None:
+    """SIGINT to the real process, while it works."""
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [
+            sys.executable, "-c", "from gmos_deploy.cli import run; run()", str(clip),
+            "--stride", "1", "--preset", "tiny", "--save_dir", str(out),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "loaded in" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    rest = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, rest
+    assert rest.splitlines()[-1] == "gmos-run: interrupted; what was finished is kept (--resume goes on)"
+    assert [path for path in out.rglob("*") if path.is_file()] == []
+
+
+def test_real_checkpoints_run_and_decide_the_result(
+    gmos_run: Callable[..., tuple[int, str, str]], clip: Path, tmp_path: Path
+) -> None:
+    """Checkpoints saved in the published layouts load by their flags and give the preset's masks."""
+    import torch
+    from safetensors.torch import save_file
+
+    from gmos_deploy.gmos_ref.loading import stand_in_networks
+    from gmos_deploy.gmos_ref.presets import TINY
+
+    networks = stand_in_networks(TINY, "gmos")
+    pi3, sam2, gmos = (tmp_path / name for name in ("model.safetensors", "sam2.pt", "gmos.pth"))
+    save_file(networks.pi3.state_dict(), pi3)
+    torch.save({"model": networks.sam2.state_dict()}, sam2)
+    state = {f"module.{key}": value for key, value in networks.head.state_dict().items()}
+    torch.save({"model_state_dict": state}, gmos)
+    base = (clip, "--stride", 1, "--preset", "tiny", "--save_dir")
+    status, _, err = gmos_run(
+        *base, tmp_path / "loaded", "--pi3_ckpt", pi3, "--sam2_ckpt", sam2, "--gmos_ckpt", gmos
+    )
+    assert status == 0, err
+    assert "untrained" not in err
+    assert gmos_run(*base, tmp_path / "preset")[0] == 0
+    for frame in (tmp_path / "loaded/mos_frame/clip").iterdir():
+        same = tmp_path / "preset/mos_frame/clip" / frame.name
+        assert np.array_equal(np.asarray(Image.open(frame)), np.asarray(Image.open(same)))
+    status, _, err = gmos_run(
+        *base, tmp_path / "swapped", "--pi3_ckpt", sam2, "--sam2_ckpt", sam2, "--gmos_ckpt", gmos
+    )
+    assert status == 2
+    assert "--sam2_ckpt" in err.splitlines()[-1]
