@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import distance_transform_edt
 
 from .label_maps import Mask
 
@@ -44,6 +43,9 @@ class Contour:
         return float(other.near[rows[inside], columns[inside]].sum()) / len(self)
 
 
+_NO_CONTOUR = Contour(np.empty(0, np.intp), np.empty(0, np.intp), np.zeros((0, 0), bool), (0, 0))
+
+
 def boundary_map(mask: Mask, *, last_row: bool = True, last_column: bool = True) -> Mask:
     """Pixels that differ from their right, lower or lower-right neighbour.
 
@@ -69,26 +71,32 @@ def boundary_map(mask: Mask, *, last_row: bool = True, last_column: bool = True)
 
 
 def contour(mask: Mask, tolerance_px: int) -> Contour:
-    """The boundary of a mask (bool, H x W), worked out in the window around it only."""
-    rows = np.flatnonzero(mask.any(axis=1))
-    if not len(rows):
-        nothing = np.empty(0, np.intp)
-        return Contour(nothing, nothing, np.zeros((0, 0), bool), (0, 0))
-    columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(axis=0))
+    """The boundary of a mask (bool, H x W) and what lies within the tolerance of it."""
     height, width = mask.shape
-    # A boundary pixel may lie one above or left of the mask, and reaches `tolerance_px` from there.
-    reach = tolerance_px + 1
-    top, bottom = max(0, int(rows[0]) - reach), min(height, int(rows[-1]) + 1 + reach)
-    left, right = max(0, int(columns[0]) - reach), min(width, int(columns[-1]) + 1 + reach)
+    occupied = np.flatnonzero(mask.any(axis=1))
+    if not len(occupied):
+        return _NO_CONTOUR
+    # A boundary pixel may lie one above or left of the mask.
+    top, bottom = max(0, int(occupied[0]) - 1), min(height, int(occupied[-1]) + 2)
+    occupied = np.flatnonzero(mask[top:bottom].any(axis=0))
+    left, right = max(0, int(occupied[0]) - 1), min(width, int(occupied[-1]) + 2)
     boundary = boundary_map(
         mask[top:bottom, left:right], last_row=bottom == height, last_column=right == width
     )
-    if not boundary.any():
-        nothing = np.empty(0, np.intp)
-        return Contour(nothing, nothing, np.zeros((0, 0), bool), (0, 0))
-    near = np.asarray(distance_transform_edt(~boundary) <= tolerance_px)
-    boundary_rows, boundary_columns = np.nonzero(boundary)
-    return Contour(boundary_rows + top, boundary_columns + left, near, (top, left))
+    rows, columns = np.nonzero(boundary)
+    if not len(rows):
+        return _NO_CONTOUR
+    # Stamping a disc on every boundary pixel gives what a Euclidean distance transform gives, and
+    # costs by the contour's length instead of by the window's area.
+    near = np.zeros((bottom - top + 2 * tolerance_px, right - left + 2 * tolerance_px), dtype=bool)
+    flat = near.ravel()
+    positions = (rows + tolerance_px) * near.shape[1] + columns + tolerance_px
+    for down in range(-tolerance_px, tolerance_px + 1):
+        reach = math.isqrt(tolerance_px**2 - down**2)
+        for across in range(-reach, reach + 1):
+            flat[positions + (down * near.shape[1] + across)] = True
+    origin = (top - tolerance_px, left - tolerance_px)
+    return Contour(rows + top, columns + left, near, origin)
 
 
 def contour_f(predicted: Contour, annotated: Contour) -> float:

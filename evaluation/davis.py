@@ -85,7 +85,7 @@ def score_frame(annotation: LabelMap, prediction: LabelMap, objects: int) -> tup
     tolerance = boundary_tolerance_px(annotation.hw)
     annotated = [contour(annotation.labels == label, tolerance) for label in range(1, objects + 1)]
     areas = joint.sum(axis=1)[1 : objects + 1]
-    empty = contour(np.zeros((1, 1), bool), tolerance)
+    empty = contour(np.zeros((1, 1), dtype=bool), tolerance)
     for proposal in range(1, LABEL_LIMIT + 1):
         present = proposal in prediction.present
         intersections = joint[1 : objects + 1, proposal]

@@ -106,7 +106,7 @@ def joint_histogram(rows: Labels, columns: Labels, side: int) -> Counts:
         side: at most 256.
     """
     highest = int(columns.max()) + 1
-    if (int(rows.max()) + 1) * highest > _BYTE_CODES:
+    if (int(rows.max()) + 1) * highest >= _BYTE_CODES:
         codes = np.multiply(rows, side, dtype=np.uint16)
         codes += columns
         return np.bincount(codes.ravel(), minlength=side * side).reshape(side, side)

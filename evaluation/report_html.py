@@ -80,8 +80,8 @@ def write_html(path: Path, evaluation: Evaluation, *, worst: int, merged: bool, 
             '<meta name="viewport" content="width=device-width,initial-scale=1">',
             f"<title>{_text(title)}</title><style>{_STYLE}</style></head><body>",
             f"<h1>{_text(title)}</h1>",
-            f'<p class="dim">{len(evaluation.sequences)} sequences, {frames} frames,'
-            f" {evaluation.seconds:.1f} s, gmos-deploy {_text(__version__)}</p>",
+            f'<p class="dim">sequences: {len(evaluation.sequences)}, frames: {frames},'
+            f" time: {evaluation.seconds:.1f} s, gmos-deploy {_text(__version__)}</p>",
             _cards(evaluation),
             _notes(evaluation),
             _sequences(evaluation),

@@ -20,8 +20,8 @@ def format_metric(value: float | None) -> str:
 def evaluation_tables(evaluation: Evaluation, *, verbose: bool) -> RenderableType:
     """The benchmark's numbers, per sequence and object too if `verbose`, and everything counted."""
     frames = sum(len(sequence.frames) for sequence in evaluation.sequences)
-    size = f"{len(evaluation.sequences)} sequences, {frames} frames"
-    title = f"{evaluation.evaluator} on {evaluation.dataset}: {size}"
+    size = f"sequences: {len(evaluation.sequences)}, frames: {frames}"
+    title = f"{evaluation.evaluator} on {evaluation.dataset} ({size})"
     overall = Table()
     overall.add_column("metric", no_wrap=True)
     overall.add_column("value", justify="right")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..runtime.mask_upsampling import argmax_labels
 from .pi3 import IMAGENET_MEAN, IMAGENET_STD
 
 FOREGROUND_PROBABILITY = 0.5
@@ -42,6 +43,8 @@ def proposal_labels(mask_logits: Tensor, video_hw: tuple[int, int]) -> Tensor:
 
 
 def _labels_of_frame(logits: Tensor, video_hw: tuple[int, int]) -> Tensor:
+    if logits.device.type == "cpu":
+        return torch.from_numpy(argmax_labels(logits.numpy(), video_hw))
     resized = F.interpolate(logits[None], video_hw, mode="bilinear", align_corners=False)[0]
     best, query = resized.max(dim=0)
     return torch.where(best > 0, query + 1, 0).to(torch.uint8)

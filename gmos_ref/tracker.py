@@ -12,6 +12,7 @@ from sam2.modeling.sam2_base import NO_OBJ_SCORE
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..runtime.mask_upsampling import argmax_labels_and_masks
 from ..runtime.tracker import LABEL_THRESHOLD_LOGIT, FrameFeatures, Prompt, TrackerStep
 from .sam2_model import FeaturePredictor, State
 
@@ -52,7 +53,7 @@ class Sam2Tracker:
 
     def propagate(self, start: int, *, reverse: bool = False) -> Iterator[TrackerStep]:
         """See `runtime.tracker.Tracker.propagate`."""
-        for frame, answer in self.propagate_logits(start, reverse=reverse):
+        for frame, answer in self._propagate_masks(start, reverse=reverse):
             yield self._step(frame, answer)
 
     def reset(self) -> None:
@@ -75,7 +76,12 @@ class Sam2Tracker:
         return logits.float(), torch.stack(ious)
 
     def propagate_logits(self, start: int, *, reverse: bool = False) -> Iterator[tuple[int, Answer]]:
-        """The frames of `propagate` with mask logits and object IoUs."""
+        """The frames of `propagate` with mask logits at the video's size and object IoUs."""
+        for frame, (masks, ious) in self._propagate_masks(start, reverse=reverse):
+            yield frame, (self._video_size(masks), ious)
+
+    def _propagate_masks(self, start: int, *, reverse: bool) -> Iterator[tuple[int, Answer]]:
+        """The frames of `propagate` with mask logits at the model's size and object IoUs."""
         self._begin(start)
         for frame in range(start, -1, -1) if reverse else range(start, self._frames):
             yield frame, self._track(frame, reverse=reverse)
@@ -114,7 +120,7 @@ class Sam2Tracker:
             state["frames_tracked_per_obj"][o][frame] = {"reverse": reverse}
             masks.append(out["pred_masks"])
             ious.append(out["object_iou"][0])
-        return self._video_size(torch.cat(masks)), torch.stack(ious)
+        return torch.cat(masks).float(), torch.stack(ious)
 
     def _forget(self, frame: int, start: int, *, reverse: bool) -> None:
         """Drop the memory that has just left the reach of this pass and of one back from its start."""
@@ -136,18 +142,28 @@ class Sam2Tracker:
         return torch.tensor(NO_OBJ_SCORE, device=self._predictor.device)
 
     def _video_size(self, masks: Tensor) -> Tensor:
+        if masks.shape[-2:] == self._video_hw:
+            return masks
         return F.interpolate(masks.float(), self._video_hw, mode="bilinear", align_corners=False)
 
     @torch.inference_mode()
     def _step(self, frame: int, answer: Answer) -> TrackerStep:
-        logits, ious = answer[0][:, 0], answer[1]
-        best, position = logits.max(dim=0)
-        labels = torch.where(best > LABEL_THRESHOLD_LOGIT, position + 1, 0)
+        """The answer with masks of any size, reduced to what the stages read."""
+        logits, ious = answer
+        if logits.device.type == "cpu":
+            labels, masks = argmax_labels_and_masks(
+                logits[:, 0].numpy(), self._video_hw, LABEL_THRESHOLD_LOGIT
+            )
+        else:
+            resized = self._video_size(logits)[:, 0]
+            best, position = resized.max(dim=0)
+            covered = torch.where(best > LABEL_THRESHOLD_LOGIT, position + 1, 0)
+            labels, masks = _numpy(covered.to(torch.uint8)), _numpy(resized > 0)
         return TrackerStep(
             frame=frame,
             object_ids=tuple(self._state["obj_ids"]),
-            masks=_numpy(logits > 0),
-            labels=_numpy(labels.to(torch.uint8)),
+            masks=masks,
+            labels=labels,
             ious=_numpy(ious.float()),
         )
 

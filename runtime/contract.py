@@ -233,7 +233,8 @@ def _tracker_networks(
 ) -> list[NetworkSpec]:
     """SAM2's tracker, cut where its recurrent state passes through the host's memory bank.
 
-    The features of the frame come with B = 1 and serve all O objects of a call.
+    The features of the frame come with B = 1 and serve all O objects of a call. A prompt needs f
+    alone: its mask is the answer, and SAM's decoder runs only as far as the object pointer.
     """
     s0, s1, f = features
     side, mask, channels = model.sam2_image_px, model.mask_px, model.sam2_channels
@@ -262,7 +263,7 @@ def _tracker_networks(
             name="mask_prompt",
             inputs=(
                 TensorSpec(name="prompt", axes=("O", side, side), dtype="uint8", values="mask, 0 or 1"),
-                *features,
+                f,
             ),
             outputs=(masks, pointer, score),
         ),
@@ -323,9 +324,7 @@ def _tracker_networks(
             name="tracked_labels",
             inputs=(masks, video_hw),
             outputs=(
-                TensorSpec(
-                    name="positive", axes=("O", "H", "W"), dtype="uint8", values="1 where logit > 0"
-                ),
+                TensorSpec(name="positive", axes=("O", "H", "W"), dtype="uint8", values="1 where logit > 0"),
                 TensorSpec(
                     name="labels",
                     axes=("H", "W"),

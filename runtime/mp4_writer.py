@@ -24,7 +24,7 @@ DEFAULT_CRF = 20
 """Constant rate factor, 0 (lossless) to 51: 20 shows no artefacts at normal size."""
 CRF_RANGE = (0, 51)
 PRESET = "veryfast"
-"""Overlays are looked at, not archived: slower presets cost more than the networks do on a GPU."""
+"""Overlays are looked at, not archived: speed goes before size."""
 FPS_LIMIT = 100_000
 """Largest denominator of a frame rate: finds 30000/1001 in 29.97003."""
 BT601_MATRIX, LIMITED_RANGE = 6, 1

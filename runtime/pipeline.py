@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,11 @@ DEFAULT_BATCH_SIZE = 8
 
 PREFETCH_FRAMES = 8
 """Frames decoded and resized ahead of use."""
+
+
+def prepare_workers() -> int:
+    """Threads that resize frames; Pillow's Lanczos filter is the slow step and releases the GIL."""
+    return min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,7 +229,7 @@ class SequenceRun:
         depth = self._options.prefetch_frames
         with (
             open_frames(self._sequence) as reader,
-            Prefetched(reader, depth=depth, transform=prepare) as frames,
+            Prefetched(reader, depth=depth, transform=prepare, workers=prepare_workers()) as frames,
         ):
             yield frames
         if reader.is_variable_rate:

@@ -24,7 +24,7 @@ GREY, INDEXED = 0, 3
 NO_FILTER, UP_FILTER = 0, 2
 """Row filters (PNG specification, section 9.2)."""
 FAST_LEVEL = 1
-"""zlib level; higher ones take two to seven times as long and save a tenth."""
+"""zlib level; higher ones take up to seven times as long and save at most a fifth."""
 
 PngKind = Literal["palette", "grey"]
 

@@ -43,7 +43,7 @@ def test_intervals_become_a_table_of_moving_frames(mixed: Path) -> None:
 
 
 def test_summary_counts_each_frame_once(mixed: Path) -> None:
-    """The union of overlapping intervals up to the last frame, and their plain sum for the published share."""
+    """The union of intervals up to the last frame; their plain sum for the published share."""
     rows = read_time_annotation(mixed)
     splits = summarise_time_annotation(rows)
     davis, ytvos = splits["davis/test"], splits["ytvos/test"]
