@@ -44,7 +44,7 @@ def guarded(command: click.Command, name: str, arguments: list[str] | None = Non
     except GmosError as error:
         message = str(error)
     except (click.Abort, KeyboardInterrupt):
-        click.echo(f"{name}: interrupted; what was finished is kept (--resume goes on)", err=True)
+        click.echo(f"{name}: interrupted; what was finished is kept", err=True)
         return INTERRUPTED_STATUS
     else:
         return status if isinstance(status, int) else 0
@@ -161,6 +161,18 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
     type=FILE,
     help="Directory for features beyond both budgets.  [default: the system's temporary one]",
 )
+@click.option(
+    "--dataset",
+    help="Run every sequence of a benchmark split instead of INPUT: davis16, davis17, davis17-im, ytvos19-im, "
+    "segtrackv2, fbms59 or moca; needs --root.",
+)
+@click.option("--root", type=FILE, help="The dataset's own folder, as it is unpacked.")
+@published_option(
+    "time_anno_csv",
+    type=FILE,
+    help="Motion annotation that names the sequences of davis17-im and ytvos19-im.  [default: looked for in "
+    "--root]",
+)
 @click.option("--resume", is_flag=True, help="Skip sequences that are finished with the same settings.")
 @click.option("--overwrite", is_flag=True, help="Replace existing results.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout.")
@@ -201,6 +213,9 @@ def run_command(**options: Any) -> None:
         device_budget=device_budget(options["offload_cpu"], options["device_budget"]),
         host_budget=None if options["host_budget"] is None else options["host_budget"] * MIB,
         spill_dir=options["spill_dir"],
+        dataset=options["dataset"],
+        root=options["root"],
+        time_anno_csv=options["time_anno_csv"],
         existing=choose_existing(resume=options["resume"], overwrite=options["overwrite"]),
         quiet=options["quiet"],
     )
@@ -239,3 +254,12 @@ def device_budget(offload_cpu: bool, budget_mib: int | None) -> int | None:
 def run() -> None:
     """Entry point of `gmos-run`."""
     sys.exit(guarded(run_command, "gmos-run"))
+
+
+def evaluate() -> None:
+    """Entry point of `gmos-eval`."""
+    # Imported here: the evaluators need NumPy and SciPy, and no other command does.
+    from .evaluation.commands import evaluate as command  # noqa: PLC0415
+
+    set_up_logging("gmos-eval", quiet=False)
+    sys.exit(guarded(command, "gmos-eval"))

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from .errors import GmosError
-from .gmos_ref.presets import preset
+from .gmos_ref.presets import Preset, preset
 from .gmos_ref.reference_config import ReferenceConfig
 from .runtime.backend import Backend
 from .runtime.checkpoint_identity import checkpoint_identity
@@ -55,6 +55,9 @@ class RunRequest:
     host_budget: int | None
     spill_dir: Path | None
     existing: Existing
+    dataset: str | None = None
+    root: Path | None = None
+    time_anno_csv: Path | None = None
     quiet: bool
 
     def reference(self) -> ReferenceConfig:
@@ -122,7 +125,6 @@ def run_all(request: RunRequest) -> RunSummary:
             a video or device that fails. Sequences finished by then stay.
     """
     modes = parse_save_mode(request.save_mode, request.variant)
-    sizes = preset(request.preset).pi3
     options = RunOptions(
         batch_size=request.batch_size,
         device_budget=request.device_budget,
@@ -130,13 +132,7 @@ def run_all(request: RunRequest) -> RunSummary:
         spill_dir=_existing_directory(request.spill_dir),
     )
     reference = request.reference()
-    sequences = resolve_inputs(
-        request.inputs,
-        fps=request.fps,
-        stride=request.stride,
-        pi3_area_px=sizes.area_px,
-        patch_px=sizes.patch_px,
-    )
+    sequences = _sequences(request, preset(request.preset))
     check_save_dir(request.save_dir)
     planned = [
         (
@@ -199,6 +195,39 @@ def _load(reference: ReferenceConfig) -> Any:  # noqa: ANN401 - the type would i
 def _progress(request: RunRequest) -> TerminalProgress | LineProgress:
     console = Console(stderr=True)
     return TerminalProgress(console) if console.is_terminal and not request.quiet else LineProgress()
+
+
+def _sequences(request: RunRequest, sizes: Preset) -> list[SequenceInput]:
+    """The checked inputs: those named, or those of a benchmark split."""
+    if request.dataset is None:
+        for name, value in (("--root", request.root), ("--time_anno_csv", request.time_anno_csv)):
+            if value is not None:
+                raise GmosError(f"{name} {value}: goes with --dataset, which was not given")
+        paths, names, fps = request.inputs, None, request.fps
+    else:
+        if request.inputs:
+            raise GmosError(f"--dataset {request.dataset} and {request.inputs[0]} were both given; give one")
+        if request.root is None:
+            raise GmosError(f"--dataset {request.dataset} needs --root, the dataset's own folder")
+        from .evaluation.datasets import dataset_split  # noqa: PLC0415 - only benchmark runs need it
+
+        split = dataset_split(request.dataset, request.root, time_annotation=request.time_anno_csv)
+        missing = split.missing(frames=True, annotations=False)
+        if missing.lines:
+            for line in missing.listing():
+                logger.warning("missing: %s", line)
+            raise missing.error(len(split.sequences))
+        paths = tuple(sequence.frame_dir for sequence in split.sequences)
+        names = [sequence.name for sequence in split.sequences]
+        fps = split.fps if request.fps is None else request.fps
+    return resolve_inputs(
+        paths,
+        fps=fps,
+        stride=request.stride,
+        names=names,
+        pi3_area_px=sizes.pi3.area_px,
+        patch_px=sizes.pi3.patch_px,
+    )
 
 
 def _existing_directory(path: Path | None) -> Path | None:

@@ -40,8 +40,12 @@ class BoxTracker:
 
     def prompt(self, frame: int, prompts: Sequence[Prompt]) -> TrackerStep:
         """See `runtime.tracker.Tracker`."""
-        self._ids += [p.object_id for p in prompts if p.object_id not in self._ids]
+        self.add_prompts(frame, prompts)
         return self._step(frame)
+
+    def add_prompts(self, frame: int, prompts: Sequence[Prompt]) -> None:  # noqa: ARG002 - the protocol's
+        """See `runtime.tracker.Tracker`."""
+        self._ids += [p.object_id for p in prompts if p.object_id not in self._ids]
 
     def propagate(self, start: int, *, reverse: bool = False) -> Iterator[TrackerStep]:
         """See `runtime.tracker.Tracker`."""

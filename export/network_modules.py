@@ -18,7 +18,10 @@ from ..gmos_ref.proposer import GmosProposer, Proposals
 from ..gmos_ref.rope import RopeTable
 from ..gmos_ref.sam2_model import FeaturePredictor
 from ..gmos_ref.vit_block import LayerScale, VitBlock
+from ..gmos_ref.tracker_networks import tracker_networks
 from ..runtime.contract import ModelSpec, NetworkName
+
+TRACKER_NETWORKS = ("mask_prompt", "memory_attention", "mask_decoder", "memory_encoder")
 
 
 def fold_layer_scale(module: nn.Module) -> None:
@@ -182,6 +185,10 @@ def build_network(
         model: its sizes.
         dtype: precision of weights and activations.
     """
+    if name in TRACKER_NETWORKS:
+        # The networks are views on the predictor's parameters, so it is the predictor that is copied.
+        predictor = copy.deepcopy(networks.sam2).to(dtype)
+        return tracker_networks(predictor)[name]
     builders: dict[str, Callable[[], nn.Module]] = {
         "dino": lambda: DinoExport(copy.deepcopy(networks.pi3.encoder), dtype),
         "pi3_decoder": lambda: Pi3DecoderExport(_decoder_only(networks.pi3), dtype),

@@ -26,6 +26,7 @@ from .reference_config import Precision
 from .resizing import Sam2Resize, foreground_map, proposal_labels
 from .sam2_model import FeaturePredictor
 from .tracker import Sam2Tracker
+from .tracker_networks import tracker_runners
 
 AUTOCAST_DTYPE = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -74,12 +75,14 @@ class TorchBackend:
             "sam2_resize": lambda x: {"images": self._resize(x["frames"])},
             "dino": self._run_dino,
             "pi3_decoder": self._run_pi3_decoder,
-            "sam2_encoder": lambda x: self._sam2.encode_image(x["images"]),
+            "sam2_encoder": self._run_sam2_encoder,
             "proposer": self._run_head,
             "gmos_s": self._run_head,
             "proposal_labels": lambda x: {"labels": proposal_labels(x["mask_logits"], video_size(x))},
             "foreground_map": self._run_foreground_map,
         }
+        if model.variant == "gmos":
+            self._networks |= tracker_runners(model, self._sam2)
 
     @property
     def model(self) -> ModelSpec:
@@ -142,9 +145,12 @@ class TorchBackend:
 
     def from_host(self, parked: HostArray) -> Tensor:
         """See `runtime.backend.Backend`."""
+        dtype = getattr(torch, parked.dtype)
+        if not parked.data.size:  # torch cannot view no bytes as another dtype
+            return torch.empty(parked.shape, dtype=dtype, device=self._device)
         # torch cannot share memory that is mapped read-only: that is a file, and read here.
         data = parked.data if parked.data.flags.writeable else np.array(parked.data)
-        flat = torch.from_numpy(data).view(getattr(torch, parked.dtype))
+        flat = torch.from_numpy(data).view(dtype)
         return flat.view(parked.shape).to(self._device, non_blocking=True)
 
     def free_device_bytes(self) -> int:
@@ -183,6 +189,12 @@ class TorchBackend:
     def _run_pi3_decoder(self, inputs: Inputs) -> dict[str, Tensor]:
         tokens = inputs["tokens"]
         return {"geometry": self._pi3.decode_window(tokens, self._tables(*tokens.shape[2:4]))}
+
+    def _run_sam2_encoder(self, inputs: Inputs) -> dict[str, Tensor]:
+        # Autocast leaves f in float32, as the sum of two levels; it is kept for the whole video, so it
+        # is rounded like s0 and s1 here, in the precision that the layers after it read it in.
+        dtype = AUTOCAST_DTYPE.get(self._precision, torch.float32)
+        return {name: maps.to(dtype) for name, maps in self._sam2.encode_image(inputs["images"]).items()}
 
     def _run_head(self, inputs: Inputs) -> dict[str, Tensor]:
         out = self._head(inputs["geometry"], inputs["s0"], inputs["s1"], inputs["f"])

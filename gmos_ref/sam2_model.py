@@ -23,7 +23,7 @@ class FeaturePredictor(SAM2VideoPredictor):
     Differences from the package (rf-sam-2 1.0.3), all of them outside the networks:
     features of a frame come from a store; memories keep the dtype they were computed in, where the
     package casts to bfloat16, which loses precision in float32 runs; each output carries the object
-    IoU, the largest IoU that the mask decoder predicts for the step.
+    IoU, the largest IoU that the mask decoder predicts for the step; masks stay at the model's size.
     """
 
     def new_state(self, features: FrameFeatures, *, frames: int, video_hw: tuple[int, int]) -> State:
@@ -58,6 +58,24 @@ class FeaturePredictor(SAM2VideoPredictor):
     def memory_reach_frames(self) -> int:
         """How many frames away a memory or an object pointer can still be read."""
         return max(self.num_maskmem, self.max_obj_ptrs_in_encoder)
+
+    def _consolidate_temp_output_across_obj(
+        self, inference_state: State, frame_idx: int, is_cond: bool, **_: bool
+    ) -> State:
+        """The answer to a prompt at the model's size; the package resizes all objects at every prompt.
+
+        Resizing later gives the same: each mask is resized alone, and missing ones are constant.
+        """
+        masks = super()._consolidate_temp_output_across_obj(
+            inference_state, frame_idx, is_cond=is_cond, consolidate_at_video_res=False
+        )["pred_masks"]
+        return {"pred_masks_video_res": masks}
+
+    def _get_orig_video_res_output(
+        self, inference_state: State, any_res_masks: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The masks as they are: the tracker resizes the answers that are read."""
+        return any_res_masks, any_res_masks
 
     def _get_image_feature(
         self, inference_state: State, frame_idx: int, batch_size: int

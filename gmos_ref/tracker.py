@@ -17,7 +17,7 @@ from ..runtime.tracker import LABEL_THRESHOLD_LOGIT, FrameFeatures, Prompt, Trac
 from .sam2_model import FeaturePredictor, State
 
 Answer = tuple[Tensor, Tensor]
-"""Mask logits (O, 1, H, W) at the video's size and object IoUs (O,), both float32."""
+"""Mask logits (O, 1, height, width) and object IoUs (O,), both float32."""
 
 
 class Sam2Tracker:
@@ -45,11 +45,11 @@ class Sam2Tracker:
 
     def prompt(self, frame: int, prompts: Sequence[Prompt]) -> TrackerStep:
         """See `runtime.tracker.Tracker.prompt`."""
-        if not prompts:
-            raise ValueError("prompt() needs at least one prompt")
-        for prompt in prompts:
-            answer = self.prompt_mask(frame, prompt)
-        return self._step(frame, answer)
+        return self._step(frame, self._prompt_all(frame, prompts))
+
+    def add_prompts(self, frame: int, prompts: Sequence[Prompt]) -> None:
+        """See `runtime.tracker.Tracker.add_prompts`."""
+        self._prompt_all(frame, prompts)
 
     def propagate(self, start: int, *, reverse: bool = False) -> Iterator[TrackerStep]:
         """See `runtime.tracker.Tracker.propagate`."""
@@ -60,9 +60,19 @@ class Sam2Tracker:
         """See `runtime.tracker.Tracker.reset`."""
         self._predictor.reset_state(self._state)
 
-    @torch.inference_mode()
     def prompt_mask(self, frame: int, prompt: Prompt) -> Answer:
-        """Add one prompt and return the package's answer for all objects."""
+        """Add one prompt and return the answer for all objects at the video's size."""
+        masks, ious = self._prompt(frame, prompt)
+        return self._video_size(masks), ious
+
+    def _prompt_all(self, frame: int, prompts: Sequence[Prompt]) -> Answer:
+        if not prompts:
+            raise ValueError("prompting needs at least one prompt")
+        return [self._prompt(frame, prompt) for prompt in prompts][-1]
+
+    @torch.inference_mode()
+    def _prompt(self, frame: int, prompt: Prompt) -> Answer:
+        """Add one prompt and return the answer for all objects at the model's size."""
         state, known = self._state, self._state["obj_id_to_idx"].get(prompt.object_id)
         # A first prompt on a frame not yet tracked is a conditioning memory; one on a tracked frame
         # is kept as a non-conditioning memory. The answer reads new outputs of the same kind only.

@@ -7,13 +7,16 @@ a batch of 1 and serve all objects of a call, so what does not depend on the obj
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import torch
 from sam2.modeling.sam2_base import NO_OBJ_SCORE
 from sam2.modeling.sam2_utils import get_1d_sine_pe
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..runtime.contract import NetworkName
+from ..runtime.contract import ModelSpec, NetworkName, NetworkSpec, network_specs
 from ..runtime.tracker import LABEL_THRESHOLD_LOGIT
 from .rope import RopeTable
 from .sam2_model import FeaturePredictor
@@ -75,6 +78,23 @@ def tracker_networks(predictor: FeaturePredictor) -> dict[NetworkName, nn.Module
     return {name: network.to(predictor.device).eval() for name, network in networks.items()}
 
 
+def tracker_runners(
+    model: ModelSpec, predictor: FeaturePredictor
+) -> dict[str, Callable[[Mapping[str, Any]], dict[str, Tensor]]]:
+    """The networks as functions of tensors by name to tensors by name, as the contract has them."""
+    specs, networks = network_specs(model), tracker_networks(predictor)
+    return {name: _by_name(specs[name], network) for name, network in networks.items()}
+
+
+def _by_name(spec: NetworkSpec, network: nn.Module) -> Callable[[Mapping[str, Any]], dict[str, Tensor]]:
+    def call(inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+        outputs = network(*(inputs[tensor.name] for tensor in spec.inputs))
+        outputs = (outputs,) if isinstance(outputs, Tensor) else outputs
+        return dict(zip((tensor.name for tensor in spec.outputs), outputs, strict=True))
+
+    return call
+
+
 def tracked_labels(masks: Tensor, video_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Mask logits (O, m, m) at the video's size: where each is positive, and whose each pixel is.
 
@@ -107,6 +127,8 @@ def quarter(x: Tensor) -> Tensor:
 
 class ObjectDecoder(Float32Tables):
     """SAM's two-way transformer on a frame: what its tokens say about the object there."""
+
+    grid_positions: Tensor
 
     def __init__(self, predictor: FeaturePredictor) -> None:
         super().__init__()
@@ -180,6 +202,11 @@ class MaskPromptNetwork(nn.Module):
 class MemoryAttentionNetwork(Float32Tables):
     """The features of a frame conditioned on each object's memories and pointers."""
 
+    frame_positions: Tensor
+    spatial: Tensor
+    cos: Tensor
+    sin: Tensor
+
     def __init__(self, predictor: FeaturePredictor) -> None:
         super().__init__()
         attention = predictor.memory_attention
@@ -247,7 +274,8 @@ class MaskDecoderNetwork(nn.Module):
         super().__init__()
         decoder = predictor.sam_mask_decoder
         self.decoder = ObjectDecoder(predictor)
-        self.upscaling = with_shared_layers(decoder.output_upscaling)
+        upscaling = with_shared_layers(decoder.output_upscaling).children()
+        self.first, self.norm, self.activation, self.second, self.last_activation = upscaling
         self.mask_mlps = decoder.output_hypernetworks_mlps
         self.iou_head = decoder.iou_prediction_head
         self.no_mask = predictor.sam_prompt_encoder.no_mask_embed
@@ -279,9 +307,8 @@ class MaskDecoderNetwork(nn.Module):
         return masks, ious.amax(dim=1), self.decoder.pointer(token, visible), score[:, 0].float()
 
     def _upscale(self, image: Tensor, s0: Tensor, s1: Tensor) -> Tensor:
-        first, norm, activation, second, last_activation = self.upscaling
-        finer = activation(norm(first(image) + s1))
-        return last_activation(second(finer) + s0)
+        finer = self.activation(self.norm(self.first(image) + s1))
+        return self.last_activation(self.second(finer) + s0)
 
 
 class MemoryEncoderNetwork(nn.Module):

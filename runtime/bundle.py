@@ -15,7 +15,7 @@ from ..errors import GmosError
 from .bundle_fields import Fields
 from .bundle_files import BundleFiles, FileRecord
 from .bundle_tables import Pi3TableSource
-from .contract import ModelSpec, NetworkName, NetworkSpec, network_specs
+from .contract import ModelSpec, NetworkName, NetworkSpec, TensorSpec, network_specs
 from .onnx_external import external_locations
 
 MANIFEST = "bundle.json"
@@ -260,9 +260,20 @@ def _check_contract(networks: Mapping[str, BundleNetwork], model: ModelSpec, man
             )
 
 
+def graph_axes(spec: NetworkSpec, tensor: TensorSpec) -> tuple[str | int, ...]:
+    """Axes of a contract's tensor in a graph: where objects are batched, the frame is a single one."""
+    objects = any("O" in given.axes for given in spec.inputs)
+    return tuple(1 if objects and axis == "B" else axis for axis in tensor.axes)
+
+
 def _signature(network: BundleNetwork | NetworkSpec) -> str:
-    def side(tensors: tuple[Any, ...]) -> str:
-        return " ".join(f"{tensor.name}({','.join(map(str, tensor.axes))})" for tensor in tensors)
+    def side(tensors: tuple[BundleTensor, ...] | tuple[TensorSpec, ...]) -> str:
+        return " ".join(f"{tensor.name}({','.join(map(str, axes(tensor)))})" for tensor in tensors)
+
+    def axes(tensor: BundleTensor | TensorSpec) -> tuple[str | int, ...]:
+        if isinstance(network, NetworkSpec) and isinstance(tensor, TensorSpec):
+            return graph_axes(network, tensor)
+        return tensor.axes
 
     return f"{side(network.inputs)} -> {side(network.outputs)}"
 

@@ -29,6 +29,7 @@ def resolve_inputs(
     *,
     fps: float | None,
     stride: int | None,
+    names: Sequence[str] | None = None,
     pi3_area_px: int = PI3_AREA_PX,
     patch_px: int = PI3_PATCH_PX,
 ) -> list[SequenceInput]:
@@ -41,6 +42,7 @@ def resolve_inputs(
         paths: .mp4 files, or directories of JPEG or PNG frames, not both.
         fps: frames per second, --fps. It never changes the output rate of a video that has its own.
         stride: frames between neighbours of a window, --stride.
+        names: sequence names, where the paths' own are not those of the results.
         pi3_area_px: area budget of a Pi3 frame in pixels.
         patch_px: side of a Pi3 patch in pixels.
 
@@ -55,7 +57,8 @@ def resolve_inputs(
         raise GmosError(f"--stride {stride}: expected a whole number of frames, at least 1")
     kinds = [_kind(path) for path in paths]
     _refuse_mixed(paths, kinds)
-    names = [_sequence_name(path, kind) for path, kind in zip(paths, kinds, strict=True)]
+    if names is None:
+        names = [_sequence_name(path, kind) for path, kind in zip(paths, kinds, strict=True)]
     _refuse_repeated(paths, names)
     if kinds[0] == "directory" and fps is None and stride is None:
         raise GmosError(

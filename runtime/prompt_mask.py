@@ -37,12 +37,22 @@ class _Filter:
     count: NDArray[np.int64]
     weights: NDArray[np.float32]
 
-    def reading(self, begin: int, last: int) -> tuple[_Filter, slice]:
-        """The outputs that read any of the inputs begin..last: they lie side by side."""
+    def at(self, outputs: NDArray[np.int64] | slice) -> _Filter:
+        """The filter of some outputs."""
+        return _Filter(first=self.first[outputs], count=self.count[outputs], weights=self.weights[outputs])
+
+    def around(self, begin: int, last: int) -> tuple[_Filter, slice, slice]:
+        """The outputs that read any of the inputs begin..last, and all that they read.
+
+        Returns:
+            Their filter on inputs counted from the first that is read, and the slices of the outputs
+            and of the inputs: both lie side by side.
+        """
         start = int(np.searchsorted(self.first + self.count, begin, side="right"))
         stop = int(np.searchsorted(self.first, last, side="right"))
-        outputs = slice(start, stop)
-        return _at(self, outputs), outputs
+        part = self.at(slice(start, stop))
+        inputs = slice(int(part.first[0]), int(part.first[-1] + part.count[-1]))
+        return replace(part, first=part.first - inputs.start), slice(start, stop), inputs
 
 
 @lru_cache(maxsize=LENGTHS_KEPT)
@@ -80,23 +90,18 @@ def resize_prompt(mask: NDArray[np.bool_], side_px: int) -> NDArray[np.uint8]:
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
         return resized
-    down, across = _filter(mask.shape[0], side_px), _filter(mask.shape[1], side_px)
-    down, out_rows = down.reading(rows[0], rows[-1])
-    across, out_columns = across.reading(columns[0], columns[-1])
-    # Only these rows are read; the horizontal pass needs no others.
-    start, stop = down.first[0], down.first[-1] + down.count[-1]
-    part, down = mask[start:stop], replace(down, first=down.first - start)
-    seen = _seen(_seen(np.where(part, np.uint8(INSIDE), np.uint8(OUTSIDE)).T, across).T, down)
+    down, out_rows, in_rows = _filter(mask.shape[0], side_px).around(rows[0], rows[-1])
+    across, out_columns, in_columns = _filter(mask.shape[1], side_px).around(columns[0], columns[-1])
+    part = mask[in_rows, in_columns]
+    bits = np.where(part, np.uint8(INSIDE), np.uint8(OUTSIDE))
+    # Whole rows are cheaper to gather than columns.
+    seen = _seen(_seen(bits.T, across).T, down)
     inside = seen == INSIDE
     outline = np.flatnonzero(seen == (INSIDE | OUTSIDE))
     y, x = np.divmod(outline, seen.shape[1])
-    inside.flat[outline] = _shares(part, _at(down, y), _at(across, x)) >= THRESHOLD
+    inside.flat[outline] = _shares(part, down.at(y), across.at(x)) >= THRESHOLD
     resized[out_rows, out_columns] = inside
     return resized
-
-
-def _at(taps: _Filter, outputs: NDArray[np.int64] | slice) -> _Filter:
-    return _Filter(first=taps.first[outputs], count=taps.count[outputs], weights=taps.weights[outputs])
 
 
 def _seen(values: NDArray[np.uint8], taps: _Filter) -> NDArray[np.uint8]:

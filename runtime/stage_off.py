@@ -75,7 +75,7 @@ class StageOff:
         self._tracker.reset()
         for frame, o in prompts:
             mask = stage1.labels[frame] == o + 1
-            self._tracker.prompt(frame, [Prompt(object_id=o, mask=mask)])
+            self._tracker.add_prompts(frame, [Prompt(object_id=o, mask=mask)])
         counts = Counter(o for _, o in prompts)
         start = int(stage1.ious.sum(axis=1, dtype=np.float32).argmax())
         for step in self._tracker.propagate(start):

@@ -104,7 +104,9 @@ class StageOn:
         start = start_frame(self._proposals, thresholds)
         if start is None:
             return result
-        self._prompt(start, self._first_prompts(start))
+        first = self._first_prompts(start)
+        self._note(start, first)
+        self._tracker.add_prompts(start, first)
         frame = 0
         while frame < frames:
             for step in self._tracker.propagate(frame):
@@ -112,7 +114,8 @@ class StageOn:
                 proposal_map = self._proposals.maps[frame]
                 prompts = self._decide(step, proposal_map)
                 if prompts:
-                    answer = self._prompt(frame, prompts)
+                    self._note(frame, prompts)
+                    answer = self._tracker.prompt(frame, prompts)
                 self._record(answer, proposal_map, result)
                 if prompts:
                     break
@@ -166,12 +169,11 @@ class StageOn:
         gap = self._thresholds.prompt_gap_frames
         return any(abs(frame - prompted) < gap for prompted in self._prompt_frames[object_id])
 
-    def _prompt(self, frame: int, prompts: list[Prompt]) -> TrackerStep:
+    def _note(self, frame: int, prompts: list[Prompt]) -> None:
         for prompt in prompts:
             self._prompts.append((frame, prompt.object_id))
             self._prompt_frames[prompt.object_id].append(frame)
             self._objects = max(self._objects, prompt.object_id + 1)
-        return self._tracker.prompt(frame, prompts)
 
     def _record(self, step: TrackerStep, proposal_map: NDArray[np.uint8], result: TrackedVideo) -> None:
         frame, objects = step.frame, len(step.object_ids)

@@ -48,6 +48,10 @@ class Tracker(Protocol):
         """
         ...
 
+    def add_prompts(self, frame: int, prompts: Sequence[Prompt]) -> None:
+        """As `prompt`, where the answer is not read: it costs a resize of every object's mask."""
+        ...
+
     def propagate(self, start: int, *, reverse: bool = False) -> Iterator[TrackerStep]:
         """Yield frames start, start+1, .. to the last one, or start, start-1, .. 0.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -46,6 +47,9 @@ class ColourTracker:
             seen = self._labels(frame)[prompt.mask]
             self._colours[prompt.object_id] = int(np.bincount(seen, minlength=4).argmax())
         return self._step(frame)
+
+    def add_prompts(self, frame: int, prompts: Sequence[Prompt]) -> None:
+        self.prompt(frame, prompts)
 
     def propagate(self, start: int, *, reverse: bool = False) -> Iterator[TrackerStep]:
         for frame in range(start, -1, -1) if reverse else range(start, self._frames):
@@ -233,3 +237,13 @@ def colour_video(tmp_path: Path) -> Callable[..., Path]:
         return directory
 
     return write
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_torch_thread(request: pytest.FixtureRequest) -> None:
+    """Small networks run on one thread: waiting for a second one costs more, much more on a busy machine."""
+    if importlib.util.find_spec("torch") is None or "not published" not in request.config.option.markexpr:
+        return
+    import torch
+
+    torch.set_num_threads(1)

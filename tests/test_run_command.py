@@ -133,6 +133,10 @@ BAD_CALLS: list[tuple[list[str], str]] = [
         "a cannot be read",
     ),
     (["clip", "--colour"], "No such option"),
+    (["clip", "--stride", "1", "--root", "x"], "--root x: goes with --dataset"),
+    (["clip", "--dataset", "davis17", "--root", "x"], "--dataset davis17 and clip were both given"),
+    (["--dataset", "davis17"], "--dataset davis17 needs --root"),
+    (["--dataset", "davis99", "--root", "clip"], "dataset 'davis99': expected one of"),
 ]
 
 
@@ -214,7 +218,7 @@ def test_ctrl_c_stops_with_one_line_and_nothing_half_written(clip: Path, tmp_pat
     process.send_signal(signal.SIGINT)
     rest = process.communicate(timeout=60)[1]
     assert process.returncode == 130, rest
-    assert rest.splitlines()[-1] == "gmos-run: interrupted; what was finished is kept (--resume goes on)"
+    assert rest.splitlines()[-1] == "gmos-run: interrupted; what was finished is kept"
     assert [path for path in out.rglob("*") if path.is_file()] == []
 
 
@@ -249,3 +253,63 @@ def test_real_checkpoints_run_and_decide_the_result(
     )
     assert status == 2
     assert "--sam2_ckpt" in err.splitlines()[-1]
+
+
+@pytest.fixture
+def davis17_im(colour_video: Callable[..., Path], tmp_path: Path) -> Path:
+    """A DAVIS folder of two test sequences, in DAVIS' own layout, with its motion annotation."""
+    root = tmp_path / "DAVIS"
+    for folder in ("JPEGImages", "Annotations_unsupervised"):
+        (root / folder / "480p").mkdir(parents=True)
+    rows = ["seq_name,time_anno,ann_frames,vid_frames,dataset,split"]
+    for name in ("one", "two"):
+        frames = colour_video(name, [[(1, 4 + 4 * i, 8, 16, 24)] for i in range(3)])
+        for target in (root / "JPEGImages/480p" / name, root / "Annotations_unsupervised/480p" / name):
+            target.mkdir()
+        for index, frame in enumerate(sorted(frames.iterdir())):
+            image = Image.open(frame)
+            image.save(root / "JPEGImages/480p" / name / f"{index:05d}.jpg", quality=95)
+            labels = (np.asarray(image)[..., 0] == 220).astype(np.uint8)
+            mask = Image.fromarray(labels).convert("P")
+            mask.putpalette([0, 0, 0, 128, 0, 0])
+            mask.save(root / "Annotations_unsupervised/480p" / name / f"{index:05d}.png")
+        rows.append(f"{name},\"{{'1': [[0, 2]]}}\",3,3,davis,test")
+    (root / "time_annotation.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return root
+
+
+def test_a_benchmark_split_is_run_and_its_output_evaluated(
+    gmos_run: Callable[..., tuple[int, str, str]],
+    davis17_im: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`gmos-run --dataset` fills a tree that `gmos-eval` reads as it is; a second run has nothing to do."""
+    from gmos_deploy.evaluation.commands import evaluate
+
+    base = ("--dataset", "davis17-im", "--root", davis17_im, "--preset", "tiny", "--save_dir", tmp_path / "out")
+    status, out, err = gmos_run(*base)
+    assert status == 0, err
+    assert "one: 3 frames" in out
+    assert "two: 3 frames" in out
+    assert "skipped" in gmos_run(*base, "--resume")[1]
+    evaluation = [
+        "mos-i", "--dataset", "davis17-im", "--res_dir", str(tmp_path / "out"),
+        "--anno_dir", str(davis17_im / "Annotations_unsupervised/480p"),
+        "--time_anno_csv", str(davis17_im / "time_annotation.csv"), "--json", str(tmp_path / "mos_i.json"),
+    ]  # fmt: skip
+    assert guarded(evaluate, "gmos-eval", evaluation) == 0, capsys.readouterr().err
+    assert "J_mov" in capsys.readouterr().out
+    assert (tmp_path / "mos_i.json").stat().st_size > 0
+
+
+def test_missing_frames_of_a_split_are_listed_before_anything_runs(
+    gmos_run: Callable[..., tuple[int, str, str]], davis17_im: Path, tmp_path: Path
+) -> None:
+    """One line per missing folder, then the error."""
+    for frame in (davis17_im / "JPEGImages/480p/two").iterdir():
+        frame.unlink()
+    status, _, err = gmos_run("--dataset", "davis17-im", "--root", davis17_im, "--preset", "tiny")
+    assert status == 2
+    assert "1 missing in 1 of 2 sequences (two)" in err
+    assert not (tmp_path / "gmos-output").exists()

@@ -1,0 +1,203 @@
+"""One network: capture, count, write its graphs, compare."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from ..gmos_ref.backend import ReferenceNetworks
+from ..gmos_ref.presets import Preset
+from ..runtime.bundle import TARGETS, BundleGraph, Ranges, Target
+from ..runtime.bundle_tables import Pi3TableSource, TableMaker
+from ..runtime.contract import ModelSpec, NetworkName
+from . import gate
+from .capture import capture, declare_shapes, grid_lengths
+from .flops import count_flops, count_parameters
+from .gate_inputs import gate_cases, gate_inputs
+from .graph_session import GraphSession, write_float32_twin
+from .lowering import lower_attention
+from .network_modules import build_network
+from .reference_outputs import Reference
+from .signature import TORCH_DTYPES, Precision, Signature, signature
+from .small_graphs import NO_WEIGHTS, small_graph
+from .weight_files import WeightFiles
+
+SUFFIX: dict[Target, str] = {"standard": ".onnx", "onnxruntime": ".ort.onnx"}
+
+HEADS: tuple[NetworkName, ...] = ("proposer", "gmos_s")
+"""Networks with a precision of their own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What every network of a bundle is exported with.
+
+    `ranges` are the profiles by axis letter, one per Pi3 resolution.
+    """
+
+    sizes: Preset
+    model: ModelSpec
+    precision: Precision
+    head_precision: Precision
+    opset: int
+    profiles: tuple[Ranges, ...]
+
+    def signature(self, name: NetworkName) -> Signature:
+        """The tensors of a network."""
+        return signature(name, self.model, head_dim=self.sizes.pi3.head_dim, precision=self.precision)
+
+    def precision_of(self, name: NetworkName) -> Precision:
+        """Precision of a network's weights."""
+        return self.head_precision if name in HEADS else "fp32" if name in NO_WEIGHTS else self.precision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportedNetwork:
+    """What is written about a network in `bundle.json`."""
+
+    signature: Signature
+    precision: Precision
+    graphs: Mapping[Target, BundleGraph]
+    profiles: tuple[Ranges, ...]
+    parameters: int
+    flops: float
+    flops_at: Mapping[str, int]
+    gate: Mapping[str, Any]
+
+
+class NetworkExporter:
+    """Exports networks into a directory one after the other; equal weights are written once."""
+
+    def __init__(
+        self, root: Path, plan: Plan, networks: ReferenceNetworks, tables: Pi3TableSource, *, gated: bool
+    ) -> None:
+        self._root = root
+        self._plan = plan
+        self._networks = networks
+        self._tables = TableMaker(tables, plan.model)
+        self._reference = Reference(plan.model, networks) if gated else None
+        self._weights = WeightFiles(root)
+
+    def export(self, name: NetworkName) -> ExportedNetwork:
+        """Write the graphs and weights of a network, and hold them against the reference.
+
+        Raises:
+            GmosError: the exported network does not compute what the reference does.
+        """
+        plan, sign = self._plan, self._plan.signature(name)
+        letters = {letter for tensor in (*sign.all_inputs, *sign.outputs) for letter in tensor.axes}
+        profiles = _distinct(
+            {letter: ranges[letter] for letter in ranges if letter in letters} for ranges in plan.profiles
+        )
+        usual = {letter: ranges[1] for letter, ranges in profiles[0].items()} if profiles else {}
+        if name in NO_WEIGHTS:
+            flops, parameters = 0.0, 0
+            graphs = {target: self._write_small(name, target) for target in TARGETS}
+        else:
+            model = self._capture(name, sign)
+            lengths = {letter: length for letter, length in usual.items() if letter not in ("H", "W")}
+            flops, parameters = count_flops(model.graph, lengths), count_parameters(model.graph)
+            graphs = self._write(model, sign)
+        return ExportedNetwork(
+            signature=sign,
+            precision=plan.precision_of(name),
+            graphs=graphs,
+            profiles=profiles,
+            parameters=parameters,
+            flops=flops,
+            flops_at=usual,
+            gate=self._compare(sign, graphs),
+        )
+
+    def _capture(self, name: NetworkName, sign: Signature) -> ir.Model:
+        plan = self._plan
+        dtype = TORCH_DTYPES[plan.precision_of(name)]
+        module = build_network(name, self._networks, plan.model, dtype)
+        return capture(module, sign, patch_px=plan.model.patch_px, opset=plan.opset)
+
+    def _write(self, model: ir.Model, sign: Signature) -> dict[Target, BundleGraph]:
+        weights = self._weights.move_out(model, f"{sign.name}.weights")
+        graphs: dict[Target, BundleGraph] = {}
+        for target in TARGETS:
+            # Weights are outside by now: a copy is a matter of kilobytes.
+            form = ir.from_proto(ir.to_proto(model))
+            lower_attention(form, target)
+            declare_shapes(form, sign)
+            graphs[target] = self._save(form, sign, target, weights)
+        return graphs
+
+    def _write_small(self, name: NetworkName, target: Target) -> BundleGraph:
+        form = small_graph(name, self._plan.model, target, opset=self._plan.opset)
+        return self._save(form, self._plan.signature(name), target, ())
+
+    def _save(
+        self, model: ir.Model, sign: Signature, target: Target, weights: tuple[str, ...]
+    ) -> BundleGraph:
+        file = sign.name + SUFFIX[target]
+        ir.save(model, self._root / file)
+        if target == "standard":
+            onnx.checker.check_model(str(self._root / file))
+        given = {value.name for value in model.graph.inputs}
+        return BundleGraph(
+            file=file,
+            weights=weights,
+            tables=tuple(table for table in sign.tables if table.name in given),
+        )
+
+    def _compare(self, sign: Signature, graphs: Mapping[Target, BundleGraph]) -> Mapping[str, Any]:
+        if self._reference is None:
+            return {"passed": False, "compared": "nothing", "limits": {}, "differences": []}
+        plan, model = self._plan, self._plan.model
+        precision: Precision = max(
+            (plan.precision_of(sign.name), plan.precision if sign.name in HEADS else "fp32"),
+            key=list(gate.LIMITS).index,
+        )
+        twin = "bfloat16" in {tensor.dtype for tensor in (*sign.inputs, *sign.outputs)} | {
+            {"bf16": "bfloat16"}.get(plan.precision_of(sign.name))
+        }
+        cases = [
+            grid_lengths(sign, dict(case), model.patch_px)
+            for case in gate_cases(sign.name, model.patch_px, model.memory_frames)
+        ]
+        inputs = [gate_inputs(sign.name, sign.inputs, model, case) for case in cases]
+        expected = [self._reference.run(sign.name, given) for given in inputs]
+        found = []
+        for target in TARGETS:
+            with tempfile.TemporaryDirectory(dir=self._root, prefix=".twin-") as folder:
+                session = self._session(graphs[target], sign, Path(folder) if twin else None)
+                for case, given, wanted in zip(cases, inputs, expected, strict=True):
+                    shapes = {name: np.shape(array) for name, array in given.items()}
+                    tables = self._tables.tables(sign.name, shapes) if graphs[target].tables else {}
+                    outputs = session.run({**given, **tables})
+                    found += [
+                        gate.difference(
+                            outputs[name], wanted[name], target=target, lengths=case, output=name
+                        )
+                        for name in wanted
+                    ]
+        gate.check(sign.name, found, precision)
+        return gate.report(found, precision, twin=twin)
+
+    def _session(self, graph: BundleGraph, sign: Signature, twin_folder: Path | None) -> GraphSession:
+        path = self._root / graph.file
+        dtypes = {tensor.name: tensor.dtype for tensor in sign.all_inputs}
+        if twin_folder is not None:
+            path = write_float32_twin(path, twin_folder)
+            dtypes = {n: "float32" if dtype == "bfloat16" else dtype for n, dtype in dtypes.items()}
+        return GraphSession(path, dtypes)
+
+
+def _distinct(profiles: Iterable[Ranges]) -> tuple[Ranges, ...]:
+    """Without repetitions: most networks do not see the Pi3 resolution."""
+    found: list[Ranges] = []
+    for ranges in profiles:
+        if ranges and ranges not in found:
+            found.append(ranges)
+    return tuple(found)

