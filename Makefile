@@ -34,7 +34,7 @@ lint: install
 types: install
 	@mkdir -p build/types && ln -sfn ../.. build/types/gmos_deploy
 	cd build/types && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml \
-		-m gmos_deploy.cli -m gmos_deploy.run_command \
+		-m gmos_deploy.cli -m gmos_deploy.run_command -m gmos_deploy.network_sources \
 		$(foreach package,evaluation export gmos_ref runtime,-p gmos_deploy.$(package))
 
 check: lint types test

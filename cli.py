@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import click
 
@@ -115,16 +115,17 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 @published_option("gmos_s_ckpt", type=FILE, help="GMOS-S checkpoint (.pth or .safetensors).")
 @click.option(
     "--preset",
-    default="published",
-    show_default=True,
-    help="Network sizes: published, small or tiny; without checkpoints the last two run on untrained weights.",
+    help="Network sizes: published, small or tiny; without checkpoints the last two run on untrained weights.  "
+    "[default: published]",
 )
+@click.option("--bundle", type=FILE, help="Run an exported bundle instead of checkpoints (gmos-export onnx).")
 @click.option(
     "--backend",
-    type=click.Choice(["torch"]),
-    default="torch",
+    type=click.Choice(["auto", "torch", "onnxruntime"]),
+    default="auto",
     show_default=True,
-    help="What runs the networks; torch is the PyTorch reference.",
+    help="What runs the networks: torch is the PyTorch reference, onnxruntime runs a bundle; auto is "
+    "onnxruntime with --bundle, else torch.",
 )
 @click.option(
     "--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, or auto: CUDA where there is one."
@@ -134,7 +135,8 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
     type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
     default="auto",
     show_default=True,
-    help="auto is that of the published runs: bf16 on CUDA (fp16 where there is no bf16), fp32 on a CPU.",
+    help="auto is that of the bundle, or of the published runs: bf16 on CUDA (fp16 where there is no bf16), "
+    "fp32 on a CPU.",
 )
 @published_option(
     "batch_size",
@@ -190,25 +192,34 @@ def run_command(**options: Any) -> None:
     """
     set_up_logging("gmos-run", quiet=options["quiet"])
     # Imported here so that --help does not pay for NumPy, PyAV and rich.
+    from .network_sources import SourceRequest  # noqa: PLC0415
     from .run_command import RunRequest, run_all  # noqa: PLC0415
 
-    variant = choose_variant(options["variant"], options["gmos_ckpt"], options["gmos_s_ckpt"])
+    networks = SourceRequest(
+        **{
+            name: options[name]
+            for name in (
+                "variant",
+                "preset",
+                "bundle",
+                "pi3_ckpt",
+                "sam2_ckpt",
+                "gmos_ckpt",
+                "gmos_s_ckpt",
+                "backend",
+                "device",
+                "precision",
+            )
+        }
+    )
     request = RunRequest(
+        networks=networks,
         # The published spelling takes several values; those after the first arrive as arguments.
         inputs=(*options["input_rgb"], *options["inputs"]),
         save_dir=options["save_dir"],
         save_mode=options["save_mode"],
         fps=options["fps"],
         stride=options["stride"],
-        variant=variant,
-        preset=options["preset"],
-        pi3_ckpt=options["pi3_ckpt"],
-        sam2_ckpt=options["sam2_ckpt"],
-        gmos_ckpt=options["gmos_ckpt"],
-        gmos_s_ckpt=options["gmos_s_ckpt"],
-        backend=options["backend"],
-        device=options["device"],
-        precision=options["precision"],
         batch_size=options["batch_size"],
         device_budget=device_budget(options["offload_cpu"], options["device_budget"]),
         host_budget=None if options["host_budget"] is None else options["host_budget"] * MIB,
@@ -220,19 +231,6 @@ def run_command(**options: Any) -> None:
         quiet=options["quiet"],
     )
     click.echo(run_all(request).render(as_json=options["as_json"]))
-
-
-def choose_variant(
-    given: str | None, gmos_ckpt: Path | None, gmos_s_ckpt: Path | None
-) -> Literal["gmos", "gmos-s"]:
-    """The variant that was asked for, by name or by checkpoint."""
-    if given is not None:
-        return cast(Literal["gmos", "gmos-s"], given)
-    if gmos_ckpt is not None and gmos_s_ckpt is not None:
-        raise GmosError(
-            "both --gmos_ckpt and --gmos_s_ckpt were given; expected one of them, or --variant gmos or gmos-s"
-        )
-    return "gmos-s" if gmos_s_ckpt is not None else "gmos"
 
 
 def choose_existing(*, resume: bool, overwrite: bool) -> Literal["error", "resume", "overwrite"]:

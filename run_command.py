@@ -8,17 +8,14 @@ import time
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
 
 from rich.console import Console
 
 from .errors import GmosError
-from .gmos_ref.presets import Preset, preset
-from .gmos_ref.reference_config import ReferenceConfig
+from .network_sources import SourceRequest
 from .runtime.backend import Backend
-from .runtime.checkpoint_identity import checkpoint_identity
 from .runtime.console_progress import LineProgress, TerminalProgress
-from .runtime.contract import Variant
+from .runtime.contract import ModelSpec, Variant
 from .runtime.inputs import resolve_inputs
 from .runtime.outputs import check_save_dir
 from .runtime.pipeline import RunOptions, SequenceRun, SequenceSummary
@@ -36,42 +33,21 @@ MIB = 1 << 20
 class RunRequest:
     """Everything `gmos-run` was asked for; fields as the options, budgets in bytes."""
 
+    networks: SourceRequest
     inputs: tuple[Path, ...]
     save_dir: Path
     save_mode: str | None
     fps: float | None
     stride: int | None
-    variant: Variant
-    preset: str
-    pi3_ckpt: Path | None
-    sam2_ckpt: Path | None
-    gmos_ckpt: Path | None
-    gmos_s_ckpt: Path | None
-    backend: Literal["torch"]
-    device: str
-    precision: Literal["auto", "fp32", "bf16", "fp16"]
     batch_size: int
     device_budget: int | None
     host_budget: int | None
     spill_dir: Path | None
     existing: Existing
+    quiet: bool
     dataset: str | None = None
     root: Path | None = None
     time_anno_csv: Path | None = None
-    quiet: bool
-
-    def reference(self) -> ReferenceConfig:
-        """What to load."""
-        return ReferenceConfig(
-            variant=self.variant,
-            preset=self.preset,
-            pi3_ckpt=self.pi3_ckpt,
-            sam2_ckpt=self.sam2_ckpt,
-            gmos_ckpt=self.gmos_ckpt,
-            gmos_s_ckpt=self.gmos_s_ckpt,
-            device=self.device,
-            precision=self.precision,
-        )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -124,32 +100,28 @@ def run_all(request: RunRequest) -> RunSummary:
         GmosError: before any network is loaded, for everything that can be known by then; later for
             a video or device that fails. Sequences finished by then stay.
     """
-    modes = parse_save_mode(request.save_mode, request.variant)
+    source = request.networks.resolve()
+    model = source.model
+    modes = parse_save_mode(request.save_mode, model.variant)
     options = RunOptions(
         batch_size=request.batch_size,
         device_budget=request.device_budget,
         host_budget=request.host_budget,
         spill_dir=_existing_directory(request.spill_dir),
     )
-    reference = request.reference()
-    sequences = _sequences(request, preset(request.preset))
+    sequences = _sequences(request, model)
     check_save_dir(request.save_dir)
-    planned = [
-        (
-            sequence,
-            ResultSet(
-                save_dir=request.save_dir,
-                sequence=sequence.name,
-                variant=request.variant,
-                modes=modes,
-                settings=_settings(request, sequence),
-            ),
-        )
-        for sequence in sequences
-    ]
-    summary = RunSummary(variant=request.variant, preset=request.preset)
+    networks = source.settings()
+    summary = RunSummary(variant=model.variant, preset=model.preset)
     todo = []
-    for sequence, results in planned:
+    for sequence in sequences:
+        results = ResultSet(
+            save_dir=request.save_dir,
+            sequence=sequence.name,
+            variant=model.variant,
+            modes=modes,
+            settings={**networks, "stride": sequence.stride, "fps": sequence.output_fps},
+        )
         if should_skip(results, request.existing):
             summary.sequences.append(SequenceSummary(name=sequence.name, skipped=True))
         else:
@@ -157,7 +129,7 @@ def run_all(request: RunRequest) -> RunSummary:
     if not todo:
         return summary
     start = time.monotonic()
-    with closing(_load(reference)) as backend:
+    with closing(source.load()) as backend:
         summary.load_s = time.monotonic() - start
         summary.backend = backend.description
         logger.info("%s; loaded in %.1f s", backend.description, summary.load_s)
@@ -181,23 +153,12 @@ def _run_each(
     return summaries
 
 
-def _load(reference: ReferenceConfig) -> Any:  # noqa: ANN401 - the type would import PyTorch
-    try:
-        from .gmos_ref.loading import load_reference  # noqa: PLC0415 - PyTorch takes seconds to import
-    except ImportError as error:
-        raise GmosError(
-            f"--backend torch needs PyTorch, SAM2 and safetensors ({error}); install them with "
-            "pip install 'gmos-deploy[ref]'"
-        ) from error
-    return load_reference(reference)
-
-
 def _progress(request: RunRequest) -> TerminalProgress | LineProgress:
     console = Console(stderr=True)
     return TerminalProgress(console) if console.is_terminal and not request.quiet else LineProgress()
 
 
-def _sequences(request: RunRequest, sizes: Preset) -> list[SequenceInput]:
+def _sequences(request: RunRequest, model: ModelSpec) -> list[SequenceInput]:
     """The checked inputs: those named, or those of a benchmark split."""
     if request.dataset is None:
         for name, value in (("--root", request.root), ("--time_anno_csv", request.time_anno_csv)):
@@ -225,8 +186,8 @@ def _sequences(request: RunRequest, sizes: Preset) -> list[SequenceInput]:
         fps=fps,
         stride=request.stride,
         names=names,
-        pi3_area_px=sizes.pi3.area_px,
-        patch_px=sizes.pi3.patch_px,
+        pi3_area_px=model.pi3_area_px,
+        patch_px=model.patch_px,
     )
 
 
@@ -234,21 +195,3 @@ def _existing_directory(path: Path | None) -> Path | None:
     if path is not None and not path.is_dir():
         raise GmosError(f"--spill_dir {path}: expected an existing directory")
     return path
-
-
-def _settings(request: RunRequest, sequence: SequenceInput) -> dict[str, Any]:
-    """What decides whether two results of a sequence are the same."""
-    checkpoints = {
-        name: checkpoint_identity(path)
-        for name, path in request.reference().checkpoints().items()
-        if path is not None
-    }
-    return {
-        "preset": request.preset,
-        "checkpoints": checkpoints,
-        "backend": request.backend,
-        "device": request.device,
-        "precision": request.precision,
-        "stride": sequence.stride,
-        "fps": sequence.output_fps,
-    }

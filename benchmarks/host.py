@@ -1,6 +1,6 @@
 """Milliseconds a frame of the host's work around the networks.
 
-    python benchmarks/host.py [--json FILE]
+`python benchmarks/host.py [--json FILE]`
 
 Each step is timed alone on one process, best of several repeats in milliseconds, at 854x480 and
 1920x1080. Proposal reduction is measured on smooth masks like a trained proposer's and on noise, the
@@ -145,7 +145,9 @@ def main() -> None:
     names = list(next(iter(figures.values())))
     print(f"{'':34}" + "".join(f"{size:>20}" for size in figures))
     for name in names:
-        row = "".join(f"{best:10.1f} ({median:5.1f})  " for best, median in (f[name] for f in figures.values()))
+        row = "".join(
+            f"{best:10.1f} ({median:5.1f})  " for best, median in (f[name] for f in figures.values())
+        )
         print(f"{name:34}{row}")
     if options.json:
         report = {"machine": machine, "ms_best_median": figures}

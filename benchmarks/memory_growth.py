@@ -1,6 +1,6 @@
 """Memory that each further frame of a video costs, features apart.
 
-    python benchmarks/memory_growth.py
+`python benchmarks/memory_growth.py`
 
 Every case runs twice in processes of its own, on a short and on a long video; the difference of their
 peak resident memory over the difference in frames is the growth.
@@ -16,13 +16,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from host import moving_scene
+
 from gmos_deploy.runtime.mp4_writer import Mp4Writer
 from gmos_deploy.runtime.proposals import ProposalCollector
 from gmos_deploy.runtime.stage_off import StageOff
 from gmos_deploy.runtime.stage_on import StageOn
 from gmos_deploy.runtime.thresholds import PUBLISHED
 from gmos_deploy.runtime.tracker import Prompt, TrackerStep, step_from_logits
-from host import moving_scene
 
 QUERIES = 20
 SHORT, LONG = 60, 260

@@ -24,6 +24,7 @@ from .gate_inputs import gate_cases, gate_inputs
 from .graph_session import GraphSession, write_float32_twin
 from .lowering import lower_attention
 from .network_modules import build_network
+from .profiles import lengths_of
 from .reference_outputs import Reference
 from .signature import TORCH_DTYPES, Precision, Signature, signature
 from .small_graphs import NO_WEIGHTS, small_graph
@@ -39,7 +40,7 @@ HEADS: tuple[NetworkName, ...] = ("proposer", "gmos_s")
 class Plan:
     """What every network of a bundle is exported with.
 
-    `ranges` are the profiles by axis letter, one per Pi3 resolution.
+    `profiles` are as `profiles.profiles` makes them.
     """
 
     sizes: Preset
@@ -94,16 +95,16 @@ class NetworkExporter:
         plan, sign = self._plan, self._plan.signature(name)
         letters = {letter for tensor in (*sign.all_inputs, *sign.outputs) for letter in tensor.axes}
         profiles = _distinct(
-            {letter: ranges[letter] for letter in ranges if letter in letters} for ranges in plan.profiles
+            {letter: lengths for letter, lengths in lengths_of(name, ranges, plan.model).items() if letter in letters}
+            for ranges in plan.profiles
         )
         usual = {letter: ranges[1] for letter, ranges in profiles[0].items()} if profiles else {}
         if name in NO_WEIGHTS:
             flops, parameters = 0.0, 0
-            graphs = {target: self._write_small(name, target) for target in TARGETS}
+            graphs = self._without_copies({target: self._write_small(name, target) for target in TARGETS})
         else:
             model = self._capture(name, sign)
-            lengths = {letter: length for letter, length in usual.items() if letter not in ("H", "W")}
-            flops, parameters = count_flops(model.graph, lengths), count_parameters(model.graph)
+            flops, parameters = count_flops(model.graph, usual), count_parameters(model.graph)
             graphs = self._write(model, sign)
         return ExportedNetwork(
             signature=sign,
@@ -131,7 +132,7 @@ class NetworkExporter:
             lower_attention(form, target)
             declare_shapes(form, sign)
             graphs[target] = self._save(form, sign, target, weights)
-        return graphs
+        return self._without_copies(graphs)
 
     def _write_small(self, name: NetworkName, target: Target) -> BundleGraph:
         form = small_graph(name, self._plan.model, target, opset=self._plan.opset)
@@ -151,6 +152,15 @@ class NetworkExporter:
             tables=tuple(table for table in sign.tables if table.name in given),
         )
 
+    def _without_copies(self, graphs: dict[Target, BundleGraph]) -> dict[Target, BundleGraph]:
+        """One file for both targets where they need no forms of their own."""
+        standard, own = graphs["standard"], graphs["onnxruntime"]
+        path = self._root / own.file
+        if path.read_bytes() != (self._root / standard.file).read_bytes():
+            return graphs
+        path.unlink()
+        return {"standard": standard, "onnxruntime": standard}
+
     def _compare(self, sign: Signature, graphs: Mapping[Target, BundleGraph]) -> Mapping[str, Any]:
         if self._reference is None:
             return {"passed": False, "compared": "nothing", "limits": {}, "differences": []}
@@ -169,7 +179,7 @@ class NetworkExporter:
         inputs = [gate_inputs(sign.name, sign.inputs, model, case) for case in cases]
         expected = [self._reference.run(sign.name, given) for given in inputs]
         found = []
-        for target in TARGETS:
+        for target in TARGETS if graphs["standard"] != graphs["onnxruntime"] else TARGETS[:1]:
             with tempfile.TemporaryDirectory(dir=self._root, prefix=".twin-") as folder:
                 session = self._session(graphs[target], sign, Path(folder) if twin else None)
                 for case, given, wanted in zip(cases, inputs, expected, strict=True):

@@ -186,9 +186,11 @@ def build_network(
         dtype: precision of weights and activations.
     """
     if name in TRACKER_NETWORKS:
-        # The networks are views on the predictor's parameters, so it is the predictor that is copied.
-        predictor = copy.deepcopy(networks.sam2).to(dtype)
-        return tracker_networks(predictor)[name]
+        # They are views on the predictor's parameters, so it is the predictor that is copied; its trunk
+        # is the image encoder's and nine tenths of its size. Tables are computed before the conversion.
+        trunk = networks.sam2.image_encoder.trunk
+        predictor = copy.deepcopy(networks.sam2, {id(trunk): nn.Identity()})
+        return tracker_networks(predictor)[name].to(dtype).eval()
     builders: dict[str, Callable[[], nn.Module]] = {
         "dino": lambda: DinoExport(copy.deepcopy(networks.pi3.encoder), dtype),
         "pi3_decoder": lambda: Pi3DecoderExport(_decoder_only(networks.pi3), dtype),

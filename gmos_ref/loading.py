@@ -37,15 +37,20 @@ def load_reference(config: ReferenceConfig) -> TorchBackend:
     device = choose_device(config.device)
     precision = choose_precision(config.precision, device)
     sizes = preset(config.preset)
-    if config.pi3_ckpt is None:
+    stand_in = config.pi3_ckpt is None
+    networks = stand_in_networks(sizes, config.variant) if stand_in else _checkpoint_networks(sizes, config)
+    backend = TorchBackend(model_spec(sizes, config.variant), networks, device=device, precision=precision)
+    # Said once nothing can be refused any more: a refusal is one line.
+    if config.device == "auto":
+        logger.info("device auto: %s, PyTorch sees %d CUDA devices", device, torch.cuda.device_count())
+    if config.precision == "auto":
+        logger.info("precision auto: %s, as the published runs on such a device", precision)
+    if stand_in:
         logger.warning(
             "no checkpoints: the %s preset runs on untrained stand-in weights, its masks mean nothing",
             config.preset,
         )
-        networks = stand_in_networks(sizes, config.variant)
-    else:
-        networks = _checkpoint_networks(sizes, config)
-    return TorchBackend(model_spec(sizes, config.variant), networks, device=device, precision=precision)
+    return backend
 
 
 def _checkpoint_networks(sizes: Preset, config: ReferenceConfig) -> ReferenceNetworks:
@@ -90,9 +95,7 @@ def choose_device(name: str) -> torch.device:
     """The device of that name (cpu, cuda, cuda:n, auto), if this machine has it."""
     cuda = torch.cuda.is_available()
     if name == "auto":
-        chosen = "cuda" if cuda else "cpu"
-        logger.info("device auto: %s, %s", chosen, "a CUDA device is there" if cuda else "no CUDA device")
-        return torch.device(chosen, 0) if cuda else torch.device(chosen)
+        return torch.device("cuda", 0) if cuda else torch.device("cpu")
     kind, _, index = name.partition(":")
     if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
         raise GmosError(f"--device {name}: expected cpu, cuda, cuda:N or auto")
@@ -114,9 +117,7 @@ def choose_precision(name: str, device: torch.device) -> Precision:
     if name == "auto":
         if device.type == "cpu":
             return "fp32"
-        chosen: Precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-        logger.info("precision auto: %s on %s", chosen, torch.cuda.get_device_name(device))
-        return chosen
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     if name == "fp32":
         return "fp32"
     if name == "bf16":

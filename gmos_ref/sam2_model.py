@@ -72,7 +72,9 @@ class FeaturePredictor(SAM2VideoPredictor):
         return {"pred_masks_video_res": masks}
 
     def _get_orig_video_res_output(
-        self, inference_state: State, any_res_masks: Tensor
+        self,
+        inference_state: State,  # noqa: ARG002 - the package's signature
+        any_res_masks: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """The masks as they are: the tracker resizes the answers that are read."""
         return any_res_masks, any_res_masks

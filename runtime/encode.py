@@ -91,10 +91,7 @@ class WindowEncoder:
     def _encode(self, count: int) -> EncodedBatch:
         frames = [self._waiting.popleft() for _ in range(count)]
         windows = [
-            [
-                self._tokens[i]
-                for i in window_indices(frame.index, self._seen, self._stride, self._window)
-            ]
+            [self._tokens[i] for i in window_indices(frame.index, self._seen, self._stride, self._window)]
             for frame in frames
         ]
         tokens = self._backend.stack([self._backend.stack(window) for window in windows])

@@ -32,9 +32,7 @@ class LabelStore:
             raise ValueError(
                 f"label map {labels.shape} {labels.dtype}: expected {self.video_hw} uint8 for frame {frame}"
             )
-        self._packed[frame] = (
-            zlib.compress(labels.tobytes(), COMPRESSION_LEVEL) if labels.any() else None
-        )
+        self._packed[frame] = zlib.compress(labels.tobytes(), COMPRESSION_LEVEL) if labels.any() else None
 
     def __getitem__(self, frame: int) -> NDArray[np.uint8]:
         packed = self._packed[frame]

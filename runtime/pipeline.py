@@ -238,9 +238,7 @@ class SequenceRun:
             )
 
     def _encoder(self) -> WindowEncoder:
-        return WindowEncoder(
-            self._backend, stride=self._sequence.stride, batch_size=self._options.batch_size
-        )
+        return WindowEncoder(self._backend, stride=self._sequence.stride, batch_size=self._options.batch_size)
 
     @contextmanager
     def _stage(self, name: str, frames: int | None = None) -> Iterator[Advance]:

@@ -99,9 +99,7 @@ class StageOff:
         )
         self._on_frame(frame, len(ids))
 
-    def _without_still_objects(
-        self, result: TrackedVideo, prompts: list[tuple[int, int]]
-    ) -> TrackedVideo:
+    def _without_still_objects(self, result: TrackedVideo, prompts: list[tuple[int, int]]) -> TrackedVideo:
         share = result.moving.mean(axis=0, dtype=np.float32)
         kept = sorted(
             o for o in {o for _, o in prompts} if share[o] >= np.float32(self._thresholds.moving_frames)

@@ -180,7 +180,5 @@ class StageOn:
         motion_map = self._proposals.motion_map(frame, proposal_map, self._thresholds)
         result.labels[frame] = step.labels
         result.ious[frame, :objects] = step.ious
-        result.moving[frame, :objects] = motion_of_objects(
-            step.labels, motion_map, objects, self._thresholds
-        )
+        result.moving[frame, :objects] = motion_of_objects(step.labels, motion_map, objects, self._thresholds)
         self._on_frame(frame, objects)

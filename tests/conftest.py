@@ -141,9 +141,7 @@ class ColourBackend:
     def free_device_bytes(self) -> int:
         return 1 << 30
 
-    def tracker(
-        self, features: FrameFeatures, *, frames: int, video_hw: tuple[int, int]
-    ) -> ColourTracker:
+    def tracker(self, features: FrameFeatures, *, frames: int, video_hw: tuple[int, int]) -> ColourTracker:
         return ColourTracker(features, frames, video_hw)
 
     def synchronize(self) -> None:

@@ -105,6 +105,7 @@ def test_help_is_quick() -> None:
 
 def test_importing_the_reference_changes_no_global_state() -> None:
     """No CUDA start, no torch flags, no environment."""
+    pytest.importorskip("torch")
     code = """
 import os, torch
 before = dict(os.environ), torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads()

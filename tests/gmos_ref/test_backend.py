@@ -129,7 +129,7 @@ def test_an_unknown_device_is_refused(device: str, message: str) -> None:
 
 
 def test_precision_follows_the_device() -> None:
-    """auto is float32 on a CPU; fp16 is refused there, nothing falls back."""
+    """Left to itself, float32 on a CPU; fp16 is refused there, nothing falls back."""
     assert choose_precision("auto", CPU) == "fp32"
     assert choose_precision("bf16", CPU) == "bf16"
     with pytest.raises(GmosError, match="--precision fp16: not on a CPU; use fp32 or bf16"):
@@ -146,7 +146,9 @@ def test_out_of_memory_says_what_to_lower(backend: TorchBackend, monkeypatch: py
 
     monkeypatch.setitem(backend._networks, "sam2_resize", full)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (3 << 20, 8 << 30))
-    with pytest.raises(GmosError, match=r"out of memory \(3 of 8192 MiB free\): lower --batch_size, .*--offload_cpu"):
+    with pytest.raises(
+        GmosError, match=r"out of memory \(3 of 8192 MiB free\): lower --batch_size, .*--offload_cpu"
+    ):
         backend.runner("sam2_resize")({})
 
 

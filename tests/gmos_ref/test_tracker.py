@@ -69,9 +69,7 @@ def mixed_features(predictor: FeaturePredictor) -> StoredFeatures:
     return StoredFeatures(predictor, np.random.default_rng(51).standard_normal(shape, dtype=np.float32))
 
 
-def assert_golden(
-    answer: Answer, logits: NDArray[np.float32], ious: NDArray[np.float32], step: str
-) -> None:
+def assert_golden(answer: Answer, logits: NDArray[np.float32], ious: NDArray[np.float32], step: str) -> None:
     found = answer[0].numpy()[:, :, ::2, ::2]
     assert found.shape == logits.shape, step
     tolerance = LOGIT_TOLERANCE * (1 + logits.std())
@@ -86,9 +84,7 @@ def until(steps: Iterator[tuple[int, Answer]], last: int) -> Iterator[tuple[int,
             return
 
 
-def test_tracking_equals_the_published_result(
-    predictor: FeaturePredictor, features: StoredFeatures
-) -> None:
+def test_tracking_equals_the_published_result(predictor: FeaturePredictor, features: StoredFeatures) -> None:
     """A second object joins at frame 3 and both are tracked to the end."""
     tracker = make_tracker(predictor, features)
     with np.load(GOLDEN / "sam2_tracking.npz") as golden:

@@ -50,6 +50,23 @@ def quadrants() -> Callable[..., NDArray[np.uint8]]:
     return make
 
 
+LUMA_WEIGHTS = {1: (0.2126, 0.0722), 5: (0.299, 0.114), 9: (0.2627, 0.0593)}
+"""Weights of red and blue by H.273 matrix code: BT.709, BT.601, BT.2020."""
+
+
+def yuv420(rgb: NDArray[np.uint8], matrix: int, *, full_range: bool) -> NDArray[np.uint8]:
+    """(H, W, 3) of even sides to the planes of a 4:2:0 frame, (H * 3/2, W), by the definition."""
+    red, green, blue = (rgb[..., channel] / 255 for channel in range(3))
+    weight_red, weight_blue = LUMA_WEIGHTS[matrix]
+    luma = weight_red * red + (1 - weight_red - weight_blue) * green + weight_blue * blue
+    chroma = [(blue - luma) / (2 - 2 * weight_blue), (red - luma) / (2 - 2 * weight_red)]
+    luma_scale, luma_offset, chroma_scale = (255, 0, 255) if full_range else (219, 16, 224)
+    planes = [luma_offset + luma_scale * luma] + [128 + chroma_scale * plane[::2, ::2] for plane in chroma]
+    width = rgb.shape[1]
+    flat = np.concatenate([plane.ravel() for plane in planes])
+    return np.rint(flat).clip(0, 255).astype(np.uint8).reshape(-1, width)
+
+
 @pytest.fixture
 def make_video(tmp_path: Path, quadrants: Callable[..., NDArray[np.uint8]]) -> MakeVideo:
     """Write an H.264 .mp4: textured frames that move, or the frames given."""
@@ -84,13 +101,11 @@ def make_video(tmp_path: Path, quadrants: Callable[..., NDArray[np.uint8]]) -> M
                 stream.codec_context.colorspace = matrix
                 stream.codec_context.color_range = 2 if full_range else 1
             for index, pixels in enumerate(frames):
-                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-                if matrix is not None:
-                    frame = frame.reformat(
-                        format=pix_fmt,
-                        src_colorspace=matrix,
-                        dst_colorspace=matrix,
-                        dst_color_range=2 if full_range else 1,
+                if matrix is None:
+                    frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+                else:
+                    frame = av.VideoFrame.from_ndarray(
+                        yuv420(pixels, matrix, full_range=full_range), format="yuv420p"
                     )
                     frame.colorspace, frame.color_range = matrix, 2 if full_range else 1
                 if times is not None:

@@ -51,21 +51,21 @@ def test_the_spill_file_has_no_name_and_is_gone_after_the_run(
         assert os.listdir(tmp_path) == []  # noqa: PTH208 - hidden files count
 
 
-def test_a_place_that_cannot_be_written_is_named(
-    colour_backend: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_a_place_that_cannot_be_written_is_named(colour_backend: Callable[..., Any], tmp_path: Path) -> None:
     """The message says the directory and what to do."""
     missing = tmp_path / "gone"
-    with FeatureStore(colour_backend(), FeatureBudget(device=0, host=0, spill_dir=missing)) as store:
-        with pytest.raises(GmosError, match=r"gone: cannot keep features .* --spill_dir, or raise --host_budget"):
-            store.put(0, features(0))
+    budget = FeatureBudget(device=0, host=0, spill_dir=missing)
+    with (
+        FeatureStore(colour_backend(), budget) as store,
+        pytest.raises(GmosError, match=r"gone: cannot keep features .* --spill_dir, or raise --host_budget"),
+    ):
+        store.put(0, features(0))
 
 
 def test_an_unknown_frame_is_a_key_error(colour_backend: Callable[..., Any]) -> None:
     """The pipeline never asks for one; if it does, it is a bug."""
-    with FeatureStore(colour_backend(), FeatureBudget(device=1, host=1)) as store:
-        with pytest.raises(KeyError):
-            store.get(3)
+    with FeatureStore(colour_backend(), FeatureBudget(device=1, host=1)) as store, pytest.raises(KeyError):
+        store.get(3)
 
 
 def test_a_negative_budget_is_refused() -> None:

@@ -71,9 +71,9 @@ def test_real_sizes_equal_torch(video_hw: tuple[int, int]) -> None:
     generator = np.random.default_rng(3)
     rows, columns = np.mgrid[:256, :256]
     centres = generator.random((20, 3)) * [256, 256, 70]
-    logits = np.stack(
-        [(r + 10 - np.hypot(rows - y, columns - x)) / 8 for y, x, r in centres]
-    ).astype(np.float32)
+    logits = np.stack([(r + 10 - np.hypot(rows - y, columns - x)) / 8 for y, x, r in centres]).astype(
+        np.float32
+    )
     logits += 0.2 * generator.standard_normal(logits.shape, dtype=np.float32)
     resized = torch.nn.functional.interpolate(
         torch.from_numpy(logits)[None], video_hw, mode="bilinear", align_corners=False

@@ -43,9 +43,7 @@ def run(
     sequence = resolve_inputs(
         [clip], fps=None, stride=1, pi3_area_px=backend.model.pi3_area_px, patch_px=backend.model.patch_px
     )[0]
-    results = ResultSet(
-        save_dir=save_dir, sequence=sequence.name, variant=backend.model.variant, modes=modes
-    )
+    results = ResultSet(save_dir=save_dir, sequence=sequence.name, variant=backend.model.variant, modes=modes)
     return SequenceRun(sequence, backend, RunOptions(**options), NoProgress()).run(results, existing)
 
 
@@ -124,9 +122,7 @@ def test_gmos_s_writes_masks_probabilities_and_an_overlay(
     colour_backend: Callable[..., Any], clip: Path, tmp_path: Path
 ) -> None:
     """All modes at once, from one pass."""
-    summary = run(
-        colour_backend("gmos-s"), clip, tmp_path / "out", modes=frozenset({"mask", "prob", "mp4"})
-    )
+    summary = run(colour_backend("gmos-s"), clip, tmp_path / "out", modes=frozenset({"mask", "prob", "mp4"}))
     assert (summary.frames, summary.moving_frames, summary.mos_i_objects) == (FRAMES, STOPS + 2, None)
     for frame in range(FRAMES):
         moves = frame < STOPS + 2

@@ -1,0 +1,123 @@
+"""Tiny bundles, exported once per run: capturing a network takes seconds whatever its size."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from gmos_deploy.export.bundle_export import ExportConfig, export_bundle
+from gmos_deploy.export.exported_network import NetworkExporter, Plan
+from gmos_deploy.export.bundle_export import table_source
+from gmos_deploy.export.profiles import profiles
+from gmos_deploy.gmos_ref.backend import ReferenceNetworks, TorchBackend
+from gmos_deploy.gmos_ref.loading import stand_in_networks
+from gmos_deploy.gmos_ref.presets import model_spec, preset
+from gmos_deploy.gmos_ref.reference_config import ReferenceConfig
+from gmos_deploy.runtime.bundle import MANIFEST, Bundle, open_bundle
+from gmos_deploy.runtime.onnx_backend import OnnxBackend, open_bundle_backend
+
+TINY = preset("tiny")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Threads cost more than they give at these sizes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> Callable[..., ExportConfig]:
+    """An export of the tiny preset with stand-in weights; keywords replace its fields."""
+
+    def make(out: Path, **fields: Any) -> ExportConfig:
+        reference = ReferenceConfig(
+            variant=fields.pop("variant", "gmos"), preset="tiny", device="cpu", precision="fp32"
+        )
+        return ExportConfig(out=out, reference=reference, **fields)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(
+    tmp_path_factory: pytest.TempPathFactory, tiny_config: Callable[..., ExportConfig]
+) -> Bundle:
+    """All networks of GMOS at the tiny size in fp32, each through the gate. Left as it is by every test."""
+    out = tmp_path_factory.mktemp("bundles") / "tiny"
+    return export_bundle(tiny_config(out, aspect=("4:3", "16:9")))
+
+
+@pytest.fixture
+def bundle_copy(tiny_bundle: Bundle, tmp_path: Path) -> Path:
+    """A copy of the tiny bundle that a test may damage."""
+    return Path(shutil.copytree(tiny_bundle.root, tmp_path / "copy"))
+
+
+@pytest.fixture
+def edit_manifest() -> Callable[[Path, Callable[[dict[str, Any]], None]], None]:
+    """Change the `bundle.json` of a bundle through a function on its content."""
+
+    def edit(root: Path, change: Callable[[dict[str, Any]], None]) -> None:
+        content = json.loads((root / MANIFEST).read_text())
+        change(content)
+        (root / MANIFEST).write_text(json.dumps(content))
+
+    return edit
+
+
+@pytest.fixture(scope="session")
+def tiny_networks() -> ReferenceNetworks:
+    """The reference that the tiny bundle was exported from."""
+    return stand_in_networks(TINY, "gmos")
+
+
+@pytest.fixture(scope="session")
+def tiny_small_networks() -> ReferenceNetworks:
+    """The same for GMOS-S."""
+    return stand_in_networks(TINY, "gmos-s")
+
+
+@pytest.fixture(scope="session")
+def torch_backend(tiny_networks: ReferenceNetworks) -> TorchBackend:
+    """The reference behind the tiny bundle."""
+    return TorchBackend(
+        model_spec(TINY, "gmos"), tiny_networks, device=torch.device("cpu"), precision="fp32"
+    )
+
+
+@pytest.fixture(scope="session")
+def onnx_backend(tiny_bundle: Bundle) -> OnnxBackend:
+    """The tiny bundle on the CPU."""
+    return open_bundle_backend(tiny_bundle.root, device="cpu")
+
+
+@pytest.fixture
+def exporter(
+    tiny_networks: ReferenceNetworks, tiny_small_networks: ReferenceNetworks, tmp_path: Path
+) -> Callable[..., NetworkExporter]:
+    """An exporter of single tiny networks into the test's directory; keywords replace the plan's fields."""
+
+    def make(*, gated: bool = True, **fields: Any) -> NetworkExporter:
+        variant = fields.pop("variant", "gmos")
+        model = model_spec(TINY, variant)
+        plan: dict[str, Any] = {
+            "sizes": TINY,
+            "model": model,
+            "precision": "fp32",
+            "head_precision": "fp32",
+            "opset": 20,
+            "profiles": profiles(((168, 112),), model, max_batch=2),
+            **fields,
+        }
+        networks = tiny_networks if variant == "gmos" else tiny_small_networks
+        return NetworkExporter(tmp_path, Plan(**plan), networks, table_source(networks.pi3), gated=gated)
+
+    return make
