@@ -254,6 +254,15 @@ def run() -> None:
     sys.exit(guarded(run_command, "gmos-run"))
 
 
+def export() -> None:
+    """Entry point of `gmos-export`."""
+    # Imported here: exporting needs PyTorch and ONNX, and no other command does both.
+    from .export.commands import export_command as command  # noqa: PLC0415
+
+    set_up_logging("gmos-export", quiet=False)
+    sys.exit(guarded(command, "gmos-export"))
+
+
 def evaluate() -> None:
     """Entry point of `gmos-eval`."""
     # Imported here: the evaluators need NumPy and SciPy, and no other command does.

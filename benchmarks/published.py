@@ -23,8 +23,9 @@ import torch
 from PIL import Image
 
 from gmos_deploy.gmos_ref.backend import TorchBackend
-from gmos_deploy.gmos_ref.loading import choose_device, choose_precision, stand_in_networks
+from gmos_deploy.gmos_ref.loading import choose_device, choose_precision
 from gmos_deploy.gmos_ref.presets import PUBLISHED, model_spec
+from gmos_deploy.gmos_ref.stand_in import stand_in_networks
 from gmos_deploy.runtime.inputs import resolve_inputs
 from gmos_deploy.runtime.pipeline import RunOptions, SequenceRun
 from gmos_deploy.runtime.progress import NoProgress

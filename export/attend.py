@@ -16,9 +16,9 @@ ATTEND = "Attend"
 """softmax(q k^T / sqrt(D)) v on (B, heads, L, D)."""
 
 
-def _captured(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.0) -> Tensor:
-    if dropout_p:
-        raise ValueError(f"dropout of {dropout_p} in an exported attention")
+def _captured(q: Tensor, k: Tensor, v: Tensor, *options: object, **named: object) -> Tensor:
+    if any(options) or any(named.values()):
+        raise ValueError(f"attention with options cannot be exported: {options} {named}")
     shape = (*q.shape[:-1], v.shape[-1])
     return torch.onnx.ops.symbolic(f"{DOMAIN}::{ATTEND}", (q, k, v), dtype=q.dtype, shape=shape, version=1)
 
@@ -32,7 +32,7 @@ def opaque_attention() -> Iterator[None]:
     block: the operator has no values.
     """
     original = F.scaled_dot_product_attention
-    F.scaled_dot_product_attention = _captured
+    F.scaled_dot_product_attention = _captured  # type: ignore[assignment]
     try:
         yield
     finally:

@@ -16,12 +16,12 @@ import numpy as np
 
 from .. import __version__
 from ..errors import GmosError
-from ..gmos_ref.backend import ReferenceNetworks
-from ..gmos_ref.loading import _checkpoint_networks as checkpoint_networks
-from ..gmos_ref.loading import stand_in_networks
+from ..gmos_ref.loading import checkpoint_networks
 from ..gmos_ref.pi3 import Pi3Encoder
 from ..gmos_ref.presets import model_spec, preset
 from ..gmos_ref.reference_config import ReferenceConfig
+from ..gmos_ref.reference_networks import ReferenceNetworks
+from ..gmos_ref.stand_in import stand_in_networks
 from ..runtime.bundle import FORMAT, MANIFEST, TABLES_FILE, Bundle, BundleGraph, Ranges, open_bundle
 from ..runtime.bundle_files import file_sha256
 from ..runtime.bundle_tables import Pi3TableSource
@@ -169,7 +169,8 @@ def _load(reference: ReferenceConfig) -> ReferenceNetworks:
 def table_source(pi3: Pi3Encoder) -> Pi3TableSource:
     """The stored position embedding as a grid, and the rotation of the decoder."""
     config = pi3.config
-    stored = pi3.encoder.pos_embed.detach()[0, 1:].unflatten(0, (config.dino_grid, config.dino_grid))
+    grid = config.dino_grid
+    stored = pi3.encoder.pos_embed.detach()[0, 1:].reshape(grid, grid, -1)
     return Pi3TableSource(
         position_embedding=stored.float().numpy(), head_dim=config.head_dim, rope_base=config.rope_base
     )
@@ -221,12 +222,14 @@ def _checkpoints(reference: ReferenceConfig) -> Mapping[str, Any]:
 
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version(), "gmos-deploy": __version__}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "unknown"
-    return found
+    return found | {package: _version(package) for package in PACKAGES}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def _files(root: Path) -> dict[str, Any]:
@@ -234,5 +237,3 @@ def _files(root: Path) -> dict[str, Any]:
         path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
         for path in sorted(root.iterdir())
     }
-
-

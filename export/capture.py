@@ -20,6 +20,9 @@ SCOPES_KEY = "pkg.torch.onnx.name_scopes"
 
 PRODUCER = "gmos-deploy"
 
+QUIETED_LOGGERS = ("torch.onnx", "onnxscript", "torch.export", "torch.__trace")
+"""The last one writes a record per symbolic shape to whatever listens to the root logger."""
+
 
 def capture(module: nn.Module, sign: Signature, *, patch_px: int, opset: int) -> ir.Model:
     """Capture a network with the exporter of PyTorch.
@@ -84,7 +87,7 @@ def _name_nodes(graph: ir.Graph) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the exporter's remarks about itself off the terminal."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
+    loggers = [logging.getLogger(name) for name in QUIETED_LOGGERS]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

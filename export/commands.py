@@ -135,7 +135,7 @@ def onnx_command(**options: Any) -> None:
 @export_command.command(name="inspect")
 @click.argument("directory", type=PATH, metavar="DIR")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-def inspect_command(directory: Path, as_json: bool) -> None:  # noqa: FBT001 - a flag's value
+def inspect_command(directory: Path, as_json: bool) -> None:
     """Show the networks of a bundle: tensors, precision, size, arithmetic and the gate's result."""
     from . import inspection  # noqa: PLC0415 - rich's tables are not needed for --help
 

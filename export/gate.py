@@ -20,7 +20,7 @@ class Limits:
     """What an output may differ by.
 
     `relative` is the L2 norm of the difference over that of the reference, `largest` the largest
-    difference over the reference's standard deviation, `cosine` the least cosine between both, and
+    difference over the reference's root mean square, `cosine` the least cosine between both, and
     `changed` the share of whole numbers (labels, masks) that may differ.
     """
 
@@ -66,7 +66,7 @@ class OutputDifference:
             f"{name} {value:.3g} (limit {limit:g})"
             for name, value, limit in (
                 ("relative error", self.relative, limits.relative),
-                ("largest error over the standard deviation", self.largest, limits.largest),
+                ("largest error over the root mean square", self.largest, limits.largest),
                 ("share of changed values", self.changed, limits.changed),
             )
             if value > limit
@@ -99,9 +99,8 @@ def difference(
     whole = not np.issubdtype(expected.dtype, np.floating)
     a, b = given.astype(np.float64).ravel(), expected.astype(np.float64).ravel()
     error = np.abs(a - b)
-    norm, spread = float(np.linalg.norm(b)), float(b.std())
+    count, norm = max(len(b), 1), float(np.linalg.norm(b))
     norms = norm * float(np.linalg.norm(a))
-    changed = float((error > 0).mean()) if whole and len(error) else 0.0
     worst = float(error.max(initial=0.0))
     return OutputDifference(
         target=target,
@@ -109,13 +108,12 @@ def difference(
         output=output,
         finite=bool(np.isfinite(a).all()),
         max_abs=worst,
-        mean_abs=float(error.mean()) if len(error) else 0.0,
+        mean_abs=float(error.sum()) / count,
         # Labels are names: only how many differ says something.
         relative=0.0 if whole else float(np.linalg.norm(error)) / max(norm, TINY),
-        # A single value has no spread of its own: it is held against its size.
-        largest=0.0 if whole else worst / max(spread, 0.1 * norm / max(len(b), 1) ** 0.5, TINY),
+        largest=0.0 if whole else worst / max(norm / count**0.5, TINY),
         cosine=1.0 if whole or norms == 0 else float(a @ b) / norms,
-        changed=changed,
+        changed=float(np.count_nonzero(error)) / count if whole else 0.0,
     )
 
 

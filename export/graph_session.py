@@ -62,7 +62,10 @@ def write_float32_twin(graph: Path, folder: Path) -> Path:
     for node in model.graph:
         values += node.outputs
         for name, attribute in list(node.attributes.items()):
-            if attribute.type == ir.AttributeType.TENSOR and attribute.as_tensor().dtype == ir.DataType.BFLOAT16:
+            if (
+                attribute.type == ir.AttributeType.TENSOR
+                and attribute.as_tensor().dtype == ir.DataType.BFLOAT16
+            ):
                 node.attributes[name] = ir.AttrTensor(name, _widened(attribute.as_tensor()))
         if node.op_type == "Cast" and node.attributes.get_int("to") == ir.DataType.BFLOAT16:
             node.attributes["to"] = ir.AttrInt64("to", int(ir.DataType.FLOAT))
@@ -80,6 +83,6 @@ def _widened(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     return ir.LazyTensor(
         lambda: ir.Tensor(tensor.numpy().astype(np.float32), name=tensor.name),
         dtype=ir.DataType.FLOAT,
-        shape=ir.Shape(tensor.shape),
+        shape=ir.Shape(tensor.shape.numpy()),
         name=tensor.name,
     )

@@ -76,7 +76,7 @@ def _cast(tape: Tape, x: ir.Value, dtype: ir.DataType) -> ir.Value:
     return tape.op("Cast", [x], {"to": int(dtype)})
 
 
-def _constant(tape: Tape, value: object, dtype: ir.DataType) -> ir.Value:
+def _constant(tape: Tape, value: float | list[int], dtype: ir.DataType) -> ir.Value:
     return tape.op("Constant", [], {"value": ir.tensor(value, dtype=dtype)})
 
 

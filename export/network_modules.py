@@ -8,17 +8,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ..gmos_ref.backend import ReferenceNetworks
 from ..gmos_ref.dino import DinoV2
 from ..gmos_ref.feature_fusion import GridRope, confidence
 from ..gmos_ref.gmos_s import Foreground, GmosS
 from ..gmos_ref.networks import HeadNetwork
 from ..gmos_ref.pi3 import IMAGENET_MEAN, IMAGENET_STD, Pi3Encoder, Pi3Tables
 from ..gmos_ref.proposer import GmosProposer, Proposals
+from ..gmos_ref.reference_networks import ReferenceNetworks
 from ..gmos_ref.rope import RopeTable
 from ..gmos_ref.sam2_model import FeaturePredictor
-from ..gmos_ref.vit_block import LayerScale, VitBlock
 from ..gmos_ref.tracker_networks import tracker_networks
+from ..gmos_ref.vit_block import LayerScale, VitBlock
 from ..runtime.contract import ModelSpec, NetworkName
 
 TRACKER_NETWORKS = ("mask_prompt", "memory_attention", "mask_decoder", "memory_encoder")
@@ -54,6 +54,10 @@ def cast_weights(module: nn.Module, dtype: torch.dtype) -> None:
 class DinoExport(nn.Module):
     """DINOv2 from 8-bit frames; the position embedding of the grid comes from outside."""
 
+    front: Tensor
+    factor: Tensor
+    offset: Tensor
+
     def __init__(self, dino: DinoV2, dtype: torch.dtype) -> None:
         super().__init__()
         with torch.no_grad():
@@ -74,7 +78,8 @@ class DinoExport(nn.Module):
         x = torch.cat((self.front.expand(frames.shape[0], -1, -1), patches), dim=1).to(self.dtype)
         for block in self.dino.blocks:
             x = block(x)
-        return self.dino.norm(x[:, self.dino.skipped :]).unflatten(1, (h, w))
+        tokens: Tensor = self.dino.norm(x[:, self.dino.skipped :])
+        return tokens.reshape(frames.shape[0], h, w, -1)
 
 
 class Pi3DecoderExport(nn.Module):
@@ -101,11 +106,13 @@ class Pi3DecoderExport(nn.Module):
 class Sam2EncoderExport(nn.Module):
     """SAM2's image encoder at its one resolution."""
 
+    position: Tensor
+
     def __init__(self, predictor: FeaturePredictor, dtype: torch.dtype) -> None:
         super().__init__()
         encoder, side = predictor.image_encoder, predictor.image_size // 4
         with torch.no_grad():
-            position = encoder.trunk._get_pos_embed((side, side))  # noqa: SLF001 - the package has no other way
+            position = encoder.trunk._get_pos_embed((side, side))
         # Nothing of the encoder's position maps is read here.
         encoder.neck.position_encoding = nn.Identity()
         self.trunk, self.neck = encoder.trunk.to(dtype), encoder.neck.to(dtype)
@@ -130,6 +137,8 @@ class Sam2EncoderExport(nn.Module):
 
 class ProposerExport(nn.Module):
     """The proposer with its K best queries; masks and scores are computed for those only."""
+
+    no_mem_embed: Tensor
 
     def __init__(self, network: HeadNetwork, dtype: torch.dtype) -> None:
         super().__init__()
@@ -158,6 +167,8 @@ class ProposerExport(nn.Module):
 
 class GmosSExport(nn.Module):
     """GMOS-S on the encoders' own outputs."""
+
+    no_mem_embed: Tensor
 
     def __init__(self, network: HeadNetwork, dtype: torch.dtype) -> None:
         super().__init__()

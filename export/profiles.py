@@ -70,9 +70,7 @@ def choose_resolutions(
     return tuple(dict.fromkeys(found))
 
 
-def profiles(
-    sizes: tuple[Resolution, ...], model: ModelSpec, *, max_batch: int
-) -> tuple[Ranges, ...]:
+def profiles(sizes: tuple[Resolution, ...], model: ModelSpec, *, max_batch: int) -> tuple[Ranges, ...]:
     """Least, usual and greatest length by axis letter for each resolution."""
 
     def fixed(length: int) -> tuple[int, int, int]:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from ..gmos_ref.backend import ReferenceNetworks, TorchBackend
+from ..gmos_ref.backend import TorchBackend
+from ..gmos_ref.reference_networks import ReferenceNetworks
 from ..runtime.contract import ModelSpec, NetworkName, network_specs
 
 Array = NDArray[Any]

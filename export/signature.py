@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.export import Dim
 
-from ..runtime.bundle import BundleTensor, graph_axes
+from ..runtime.bundle import BundleTensor
 from ..runtime.bundle_tables import table_specs
 from ..runtime.contract import ModelSpec, NetworkName, TensorSpec, network_specs
 
@@ -66,11 +66,11 @@ def signature(name: NetworkName, model: ModelSpec, *, head_dim: int, precision: 
     """
     spec = network_specs(model)[name]
 
-    def resolve(tensors: tuple[TensorSpec, ...], *, tables: bool = False) -> tuple[BundleTensor, ...]:
+    def resolve(tensors: tuple[TensorSpec, ...]) -> tuple[BundleTensor, ...]:
         return tuple(
             BundleTensor(
                 name=tensor.name,
-                axes=tensor.axes if tables else graph_axes(spec, tensor),
+                axes=tensor.axes,
                 dtype=COMPUTE_DTYPE[precision] if tensor.dtype == "compute" else tensor.dtype,
                 values=tensor.values,
                 host=tensor.host,
@@ -81,7 +81,7 @@ def signature(name: NetworkName, model: ModelSpec, *, head_dim: int, precision: 
     return Signature(
         name=name,
         inputs=resolve(spec.inputs),
-        tables=resolve(table_specs(name, model, head_dim), tables=True),
+        tables=resolve(table_specs(name, model, head_dim)),
         outputs=resolve(spec.outputs),
     )
 
@@ -91,7 +91,7 @@ def example_inputs(sign: Signature, patch_px: int) -> tuple[Tensor, ...]:
     lengths = dict(EXAMPLE_LENGTHS)
     lengths |= {pixels: patch_px * lengths[grid] for pixels, grid in PIXEL_AXES.items()}
     return tuple(
-        torch.zeros([lengths.get(axis, axis) for axis in tensor.axes], dtype=DTYPES[tensor.dtype])  # type: ignore[arg-type,misc]
+        torch.zeros([lengths.get(axis, axis) for axis in tensor.axes], dtype=DTYPES[tensor.dtype])  # type: ignore[arg-type]
         for tensor in sign.all_inputs
     )
 

@@ -73,7 +73,7 @@ def _sam2_resize(model: ModelSpec, target: Target) -> str:
         outer = Shape <start = 0, end = 2> (pixels)
         inner = Constant <value_ints = [{side}, {side}]> ()
         sizes = Concat <axis = 0> (outer, inner)
-        resized = Resize <{BILINEAR}, antialias = 1> (pixels, , , sizes)
+        resized = Resize <{BILINEAR}, antialias = 1, exclude_outside = 1> (pixels, , , sizes)
         {end}
     }}"""
 

@@ -53,7 +53,7 @@ class WeightFiles:
                     place.offset,
                     len(content),
                     tensor.dtype,
-                    shape=tensor.shape,
+                    shape=ir.Shape(tensor.shape.numpy()),
                     name=value.name or "",
                     base_dir=self._root,
                 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -18,13 +17,10 @@ from ..runtime.backend import HostArray, Runner
 from ..runtime.contract import ModelSpec, NetworkName, network_specs
 from ..runtime.host_memory import free_host_bytes
 from ..runtime.tracker import FrameFeatures
-from .gmos_s import GmosS
 from .networks import DinoNetwork, HeadNetwork
-from .pi3 import Pi3Encoder
-from .proposer import GmosProposer
 from .reference_config import Precision
+from .reference_networks import ReferenceNetworks
 from .resizing import Sam2Resize, foreground_map, proposal_labels
-from .sam2_model import FeaturePredictor
 from .tracker import Sam2Tracker
 from .tracker_networks import tracker_runners
 
@@ -35,15 +31,6 @@ RESOLUTIONS_KEPT = 4
 
 Inputs = Mapping[str, Any]
 """Tensors by name, and NumPy arrays where the contract reads on the host."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReferenceNetworks:
-    """The loaded modules, on the CPU in float32 and in eval mode."""
-
-    pi3: Pi3Encoder
-    sam2: FeaturePredictor
-    head: GmosProposer | GmosS
 
 
 def video_size(inputs: Inputs) -> tuple[int, int]:

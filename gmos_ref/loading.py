@@ -7,25 +7,17 @@ import logging
 import torch
 
 from ..errors import GmosError
-from ..runtime.contract import Variant
 from . import checkpoints
-from .backend import ReferenceNetworks, TorchBackend
+from .backend import TorchBackend
 from .gmos_s import GmosS
-from .pi3 import Pi3Encoder
 from .presets import Preset, model_spec, preset
 from .proposer import GmosProposer
 from .reference_config import Precision, ReferenceConfig
+from .reference_networks import ReferenceNetworks
 from .sam2_model import build_sam2
-from .weights import fill_deterministic
+from .stand_in import stand_in_networks
 
 logger = logging.getLogger(__name__)
-
-STAND_IN_MOTION_BIAS = 1.5
-STAND_IN_IOU_BIAS = 2.0
-STAND_IN_OBJECT_BIAS = 4.0
-STAND_IN_TRACKER_IOU_BIAS = 3.5
-"""Offsets on stand-in weights' last biases, so that objects are proposed, tracked and kept."""
-
 
 def load_reference(config: ReferenceConfig) -> TorchBackend:
     """Load the networks and put them on the device.
@@ -38,7 +30,7 @@ def load_reference(config: ReferenceConfig) -> TorchBackend:
     precision = choose_precision(config.precision, device)
     sizes = preset(config.preset)
     stand_in = config.pi3_ckpt is None
-    networks = stand_in_networks(sizes, config.variant) if stand_in else _checkpoint_networks(sizes, config)
+    networks = stand_in_networks(sizes, config.variant) if stand_in else checkpoint_networks(sizes, config)
     backend = TorchBackend(model_spec(sizes, config.variant), networks, device=device, precision=precision)
     # Said once nothing can be refused any more: a refusal is one line.
     if config.device == "auto":
@@ -53,7 +45,12 @@ def load_reference(config: ReferenceConfig) -> TorchBackend:
     return backend
 
 
-def _checkpoint_networks(sizes: Preset, config: ReferenceConfig) -> ReferenceNetworks:
+def checkpoint_networks(sizes: Preset, config: ReferenceConfig) -> ReferenceNetworks:
+    """The networks of a complete set of checkpoints.
+
+    Raises:
+        GmosError: a checkpoint is missing or unusable.
+    """
     pi3_path, sam2_path, head_path = config.checkpoints().values()
     if pi3_path is None or sam2_path is None or head_path is None:
         raise ValueError("ReferenceConfig lets no incomplete set of checkpoints through")
@@ -66,29 +63,6 @@ def _checkpoint_networks(sizes: Preset, config: ReferenceConfig) -> ReferenceNet
     sam2 = build_sam2(sizes.sam2)
     checkpoints.assign_strict(sam2, checkpoints.load_sam2_state(sam2_path), sam2_path, "SAM2")
     return ReferenceNetworks(pi3=checkpoints.load_pi3(pi3_path, sizes.pi3), sam2=sam2, head=head)
-
-
-def stand_in_networks(sizes: Preset, variant: Variant) -> ReferenceNetworks:
-    """Untrained networks with deterministic weights, biased so that every stage has work."""
-    head_class = GmosProposer if variant == "gmos" else GmosS
-    with torch.device("meta"):
-        pi3 = Pi3Encoder(sizes.pi3)
-        head = head_class(sizes.proposer)
-    sam2 = build_sam2(sizes.sam2)
-    for module in (pi3, head, sam2):
-        fill_deterministic(module)
-    _add_to_last_bias(head.iou_head, STAND_IN_IOU_BIAS)
-    if isinstance(head, GmosProposer):
-        _add_to_last_bias(head.motion_head, STAND_IN_MOTION_BIAS)
-    _add_to_last_bias(sam2.sam_mask_decoder.pred_obj_score_head, STAND_IN_OBJECT_BIAS)
-    _add_to_last_bias(sam2.sam_mask_decoder.iou_prediction_head, STAND_IN_TRACKER_IOU_BIAS)
-    return ReferenceNetworks(pi3=pi3.eval(), sam2=sam2, head=head.eval())
-
-
-def _add_to_last_bias(mlp: torch.nn.Module, value: float) -> None:
-    *_, last = (module for module in mlp.modules() if isinstance(module, torch.nn.Linear))
-    with torch.no_grad():
-        last.bias.add_(value)
 
 
 def choose_device(name: str) -> torch.device:

@@ -252,10 +252,20 @@ class MemoryAttentionNetwork(Float32Tables):
         positioned = (memories.float() + (self.spatial + temporal[:, :, None])).to(memories.dtype)
         tokens, positioned_tokens = self._pointer_tokens(pointers, pointer_distances)
         values = torch.cat((memories.flatten(1, 2), tokens), dim=1)
+        keys = torch.cat((positioned.flatten(1, 2), positioned_tokens), dim=1)
         table = RopeTable(cos=self.cos, sin=self.sin)
+        key_table = self._key_table(memories.shape[1], tokens.shape[1])
         for layer in self.layers:
-            x = layer(x, values, positioned, positioned_tokens, table)
+            x = layer(x, keys, values, table, key_table)
         return self.norm(x).transpose(1, 2).unflatten(2, f.shape[2:])
+
+    def _key_table(self, memories: int, pointer_tokens: int) -> RopeTable:
+        """Each memory turns as the grid it is; pointers have no place in it and do not turn."""
+        still = self.cos.new_ones((pointer_tokens, self.cos.shape[1]))
+        return RopeTable(
+            cos=torch.cat((self.cos.repeat(memories, 1), still)),
+            sin=torch.cat((self.sin.repeat(memories, 1), 0 * still)),
+        )
 
     def _pointer_tokens(self, pointers: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:
         """A pointer (C,) as C/M tokens of M channels, without and with their temporal position."""

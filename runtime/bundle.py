@@ -47,8 +47,11 @@ class BundleTensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleGraph:
-    """One ONNX file. `weights` are the files it reads tensors from, `tables` its inputs beyond the
-    contract's, which the host computes once per video size."""
+    """One ONNX file.
+
+    `weights` are the files it reads tensors from, `tables` its inputs beyond the contract's, which the
+    host computes once per video size.
+    """
 
     file: str
     weights: tuple[str, ...]
@@ -57,8 +60,11 @@ class BundleGraph:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleNetwork:
-    """A network with its graphs. `profiles` has one entry per Pi3 resolution that engines are built for;
-    `flops` count multiply-adds twice, at the lengths `flops_at`; `gate` is the comparison's report."""
+    """A network with its graphs.
+
+    `profiles` has one entry per Pi3 resolution that engines are built for; `flops` counts a multiply-add
+    as two, at the lengths `flops_at`; `gate` is the comparison's report.
+    """
 
     name: NetworkName
     precision: str
@@ -260,20 +266,9 @@ def _check_contract(networks: Mapping[str, BundleNetwork], model: ModelSpec, man
             )
 
 
-def graph_axes(spec: NetworkSpec, tensor: TensorSpec) -> tuple[str | int, ...]:
-    """Axes of a contract's tensor in a graph: where objects are batched, the frame is a single one."""
-    objects = any("O" in given.axes for given in spec.inputs)
-    return tuple(1 if objects and axis == "B" else axis for axis in tensor.axes)
-
-
 def _signature(network: BundleNetwork | NetworkSpec) -> str:
     def side(tensors: tuple[BundleTensor, ...] | tuple[TensorSpec, ...]) -> str:
-        return " ".join(f"{tensor.name}({','.join(map(str, axes(tensor)))})" for tensor in tensors)
-
-    def axes(tensor: BundleTensor | TensorSpec) -> tuple[str | int, ...]:
-        if isinstance(network, NetworkSpec) and isinstance(tensor, TensorSpec):
-            return graph_axes(network, tensor)
-        return tensor.axes
+        return " ".join(f"{tensor.name}({','.join(map(str, tensor.axes))})" for tensor in tensors)
 
     return f"{side(network.inputs)} -> {side(network.outputs)}"
 

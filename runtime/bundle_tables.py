@@ -148,17 +148,17 @@ def _filter_weights(
     first = np.maximum((centres - radius * stretch + 0.5).astype(np.int64), 0)
     last = np.minimum((centres + radius * stretch + 0.5).astype(np.int64), source)
     pixels = np.arange(source, dtype=np.float32)
-    weights = kernel((pixels - centres[:, None] + np.float32(0.5)) / stretch)
+    weights: Float32Array = kernel((pixels - centres[:, None] + np.float32(0.5)) / stretch)
     weights[(pixels < first[:, None]) | (pixels >= last[:, None])] = 0
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)
 
 
 def _triangle(x: Float32Array) -> Float32Array:
-    return np.maximum(1 - np.abs(x), 0)
+    return np.asarray(np.maximum(1 - np.abs(x), 0), np.float32)
 
 
 def _cubic(x: Float32Array) -> Float32Array:
     a, x = BICUBIC_A, np.abs(x)
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     far = ((x - 5) * x + 8) * x * a - 4 * a
-    return np.where(x < 1, near, np.where(x < 2, far, 0))
+    return np.asarray(np.where(x < 1, near, np.where(x < 2, far, 0)), np.float32)

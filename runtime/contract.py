@@ -7,7 +7,7 @@ memories and P object pointers of an object.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..errors import GmosError
@@ -233,10 +233,10 @@ def _tracker_networks(
 ) -> list[NetworkSpec]:
     """SAM2's tracker, cut where its recurrent state passes through the host's memory bank.
 
-    The features of the frame come with B = 1 and serve all O objects of a call. A prompt needs f
-    alone: its mask is the answer, and SAM's decoder runs only as far as the object pointer.
+    The features are those of one frame and serve all O objects of a call. A prompt needs f alone: its
+    mask is the answer, and SAM's decoder runs only as far as the object pointer.
     """
-    s0, s1, f = features
+    s0, s1, f = (replace(feature, axes=(1, *feature.axes[1:])) for feature in features)
     side, mask, channels = model.sam2_image_px, model.mask_px, model.sam2_channels
     grid = side // 16
     masks = TensorSpec(name="masks", axes=("O", mask, mask), dtype="float32", values="mask logits")

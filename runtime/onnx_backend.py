@@ -46,7 +46,11 @@ class OnnxBackend:
     """Runs a bundle. Arrays are NumPy's on the CPU and `DeviceArray`s on CUDA."""
 
     def __init__(
-        self, bundle: Bundle, device: OnnxDevice, options: SessionOptions, onnxruntime: Any  # noqa: ANN401
+        self,
+        bundle: Bundle,
+        device: OnnxDevice,
+        options: SessionOptions,
+        onnxruntime: Any,  # noqa: ANN401
     ) -> None:
         if device.kind == "cpu" and bundle.precision == "bf16":
             raise GmosError(
@@ -142,9 +146,7 @@ class OnnxBackend:
             self._sessions[network] = open_session(path, self._device, self._options, self._ort)
         return self._sessions[network]
 
-    def _run(
-        self, entry: BundleNetwork, session: Session, inputs: Mapping[str, Array]
-    ) -> dict[str, Array]:
+    def _run(self, entry: BundleNetwork, session: Session, inputs: Mapping[str, Array]) -> dict[str, Array]:
         feeds = {tensor.name: inputs[tensor.name] for tensor in entry.inputs}
         if entry.graphs["onnxruntime"].tables:
             shapes = {name: tuple(array.shape) for name, array in feeds.items()}

@@ -143,9 +143,7 @@ class CudaMemory:
         session.run_with_iobinding(binding)
         values = zip(names, types, binding.get_outputs(), strict=True)
         return {
-            name: DeviceArray(
-                owner=value, pointer=value.data_ptr(), shape=tuple(value.shape()), dtype=dtype
-            )
+            name: DeviceArray(owner=value, pointer=value.data_ptr(), shape=tuple(value.shape()), dtype=dtype)
             for name, dtype, value in values
         }
 
@@ -179,9 +177,7 @@ class CudaMemory:
         shape = array.shape[1:]
         step = math.prod(shape) * ITEM_BYTES[array.dtype]
         return [
-            DeviceArray(
-                owner=array.owner, pointer=array.pointer + i * step, shape=shape, dtype=array.dtype
-            )
+            DeviceArray(owner=array.owner, pointer=array.pointer + i * step, shape=shape, dtype=array.dtype)
             for i in range(array.shape[0])
         ]
 

@@ -63,7 +63,7 @@ def choose_device(name: str, onnxruntime: Any) -> OnnxDevice:  # noqa: ANN401 - 
     offered = onnxruntime.get_available_providers()
     if name == "auto":
         chosen = OnnxDevice(kind="cuda" if CUDA_PROVIDER in offered else "cpu")
-        reason = "has" if CUDA_PROVIDER in offered else "has no"
+        reason = "has a" if CUDA_PROVIDER in offered else "has no"
         logger.info("device auto: %s, this ONNX Runtime %s CUDA provider", chosen, reason)
         return chosen
     found = re.fullmatch(r"(cpu)|cuda(?::(\d+))?", name)
@@ -81,8 +81,11 @@ def choose_device(name: str, onnxruntime: Any) -> OnnxDevice:  # noqa: ANN401 - 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionOptions:
-    """`threads` of the CPU, 0 for one per physical core. `prepack` copies weights into the order that the
-    products read them in: about a tenth faster, for their size again in memory."""
+    """How sessions use the machine.
+
+    `threads` of the CPU, 0 for one per physical core. `prepack` copies weights into the order that the
+    products read them in: about a tenth faster, for their size again in memory.
+    """
 
     threads: int = 0
     prepack: bool = True
@@ -93,7 +96,10 @@ class SessionOptions:
 
 
 def open_session(
-    path: Path, device: OnnxDevice, options: SessionOptions, onnxruntime: Any  # noqa: ANN401 - untyped
+    path: Path,
+    device: OnnxDevice,
+    options: SessionOptions,
+    onnxruntime: Any,  # noqa: ANN401 - untyped
 ) -> Session:
     """Load a graph.
 

@@ -256,8 +256,8 @@ def test_real_checkpoints_run_and_decide_the_result(
     import torch
     from safetensors.torch import save_file
 
-    from gmos_deploy.gmos_ref.loading import stand_in_networks
     from gmos_deploy.gmos_ref.presets import TINY
+    from gmos_deploy.gmos_ref.stand_in import stand_in_networks
 
     networks = stand_in_networks(TINY, "gmos")
     pi3, sam2, gmos = (tmp_path / name for name in ("model.safetensors", "sam2.pt", "gmos.pth"))

@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 import torch
-from gmos_deploy.export.bundle_export import ExportConfig, export_bundle
+
+from gmos_deploy.export.bundle_export import ExportConfig, export_bundle, table_source
 from gmos_deploy.export.exported_network import NetworkExporter, Plan
-from gmos_deploy.export.bundle_export import table_source
 from gmos_deploy.export.profiles import profiles
-from gmos_deploy.gmos_ref.backend import ReferenceNetworks, TorchBackend
-from gmos_deploy.gmos_ref.loading import stand_in_networks
+from gmos_deploy.gmos_ref.backend import TorchBackend
 from gmos_deploy.gmos_ref.presets import model_spec, preset
 from gmos_deploy.gmos_ref.reference_config import ReferenceConfig
-from gmos_deploy.runtime.bundle import MANIFEST, Bundle, open_bundle
+from gmos_deploy.gmos_ref.reference_networks import ReferenceNetworks
+from gmos_deploy.gmos_ref.stand_in import stand_in_networks
+from gmos_deploy.runtime.bundle import MANIFEST, Bundle
 from gmos_deploy.runtime.onnx_backend import OnnxBackend, open_bundle_backend
 
 TINY = preset("tiny")
@@ -47,9 +48,7 @@ def tiny_config() -> Callable[..., ExportConfig]:
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(
-    tmp_path_factory: pytest.TempPathFactory, tiny_config: Callable[..., ExportConfig]
-) -> Bundle:
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_config: Callable[..., ExportConfig]) -> Bundle:
     """All networks of GMOS at the tiny size in fp32, each through the gate. Left as it is by every test."""
     out = tmp_path_factory.mktemp("bundles") / "tiny"
     return export_bundle(tiny_config(out, aspect=("4:3", "16:9")))
@@ -88,9 +87,7 @@ def tiny_small_networks() -> ReferenceNetworks:
 @pytest.fixture(scope="session")
 def torch_backend(tiny_networks: ReferenceNetworks) -> TorchBackend:
     """The reference behind the tiny bundle."""
-    return TorchBackend(
-        model_spec(TINY, "gmos"), tiny_networks, device=torch.device("cpu"), precision="fp32"
-    )
+    return TorchBackend(model_spec(TINY, "gmos"), tiny_networks, device=torch.device("cpu"), precision="fp32")
 
 
 @pytest.fixture(scope="session")

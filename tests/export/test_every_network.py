@@ -9,16 +9,24 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
+from numpy.typing import NDArray
+
 from gmos_deploy.export.exported_network import NetworkExporter
 from gmos_deploy.export.gate_inputs import gate_inputs
 from gmos_deploy.gmos_ref.backend import TorchBackend
+from gmos_deploy.gmos_ref.reference_networks import ReferenceNetworks
 from gmos_deploy.runtime.bundle import TARGETS, Bundle
 from gmos_deploy.runtime.contract import NetworkName, network_specs
 from gmos_deploy.runtime.onnx_backend import OnnxBackend
 
-FLOAT32_RELATIVE = 5e-5
-"""L2 error over the reference's norm. Sums in another order give 1e-6; ONNX Runtime's antialiased resize,
-which weighs taps a little differently, 4e-5."""
+FLOAT32_RELATIVE = 1e-5
+"""L2 error over the reference's norm: sums in another order give 1e-6."""
+
+RESIZE_RELATIVE = 1e-4
+"""The same for ONNX Runtime's antialiased resize, which weighs taps a little differently."""
+
+Array = NDArray[Any]
 
 CASES: list[tuple[NetworkName, dict[str, int]]] = [
     ("sam2_resize", {"B": 1, "H": 90, "W": 160}),
@@ -49,15 +57,15 @@ CASES: list[tuple[NetworkName, dict[str, int]]] = [
 ]
 
 
-def assert_close(given: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> None:
-    """Equal whole numbers; floating-point ones within `FLOAT32_RELATIVE`."""
+def assert_close(given: Array, expected: Array, tolerance: float) -> None:
+    """Equal whole numbers; floating-point ones within a relative L2 error."""
     assert given.shape == expected.shape
     assert given.dtype == expected.dtype
     if not np.issubdtype(expected.dtype, np.floating):
         np.testing.assert_array_equal(given, expected)
         return
     error = np.linalg.norm((given - expected).ravel()) / np.linalg.norm(expected.ravel())
-    assert error < FLOAT32_RELATIVE
+    assert error < tolerance
 
 
 @pytest.mark.parametrize(("name", "lengths"), CASES, ids=lambda value: str(value).replace(" ", ""))
@@ -79,9 +87,10 @@ def test_a_network_of_the_bundle_equals_the_reference(
 
     expected = run(torch_backend)
     given = run(onnx_backend)
+    tolerance = RESIZE_RELATIVE if name == "sam2_resize" else FLOAT32_RELATIVE
     assert given.keys() == expected.keys()
     for output in expected:
-        assert_close(given[output], expected[output])
+        assert_close(given[output], expected[output], tolerance)
 
 
 def test_the_cases_cover_every_network(tiny_bundle: Bundle) -> None:
@@ -94,9 +103,8 @@ def test_the_standard_graphs_hold_standard_operators_only(tiny_bundle: Bundle) -
     for name in tiny_bundle.networks:
         model = onnx.load(tiny_bundle.graph_file(name, "standard"), load_external_data=False)
         assert {node.domain for node in model.graph.node} == {""}, name
-        assert not [
-            node for node in model.graph.node for attribute in node.attribute if attribute.name == "antialias"
-        ]
+        attributes = [attribute for node in model.graph.node for attribute in node.attribute]
+        assert not [found for found in attributes if found.name == "antialias" and found.i]
 
 
 def test_a_layer_norm_is_one_operator(tiny_bundle: Bundle) -> None:
@@ -131,22 +139,32 @@ def test_nodes_are_named_by_their_module(tiny_bundle: Bundle) -> None:
 
 HALF: list[tuple[NetworkName, dict[str, Any]]] = [
     ("pi3_decoder", {"precision": "fp16"}),
-    ("mask_decoder", {"precision": "fp16"}),
     ("dino", {"precision": "bf16"}),
     ("memory_attention", {"precision": "fp16", "opset": 23}),
-    ("proposer", {"precision": "bf16", "head_precision": "fp16"}),
+    ("gmos_s", {"precision": "bf16", "head_precision": "fp16", "variant": "gmos-s"}),
 ]
 """Not every network in every precision: capturing one takes seconds."""
 
 
-@pytest.mark.parametrize(("name", "plan"), HALF, ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else value)
+@pytest.mark.parametrize(
+    ("name", "plan"),
+    HALF,
+    ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else value,
+)
 def test_half_precision_passes_the_gate(
-    name: NetworkName, plan: dict[str, Any], exporter: Callable[..., NetworkExporter], tmp_path: Path
+    name: NetworkName,
+    plan: dict[str, Any],
+    exporter: Callable[..., NetworkExporter],
+    tiny_networks: ReferenceNetworks,
+    tmp_path: Path,
 ) -> None:
     """In the graph itself: weights and tensors between networks are half as long."""
     found = exporter(**plan).export(name)
     assert found.gate["passed"]
     assert found.gate["compared"] == ("fp32 twin" if plan["precision"] == "bf16" else "graph")
+    # Networks are converted, and layer scales folded into them, on copies.
+    assert {parameter.dtype for parameter in tiny_networks.pi3.parameters()} == {torch.float32}
+    assert "ls1.gamma" in tiny_networks.pi3.decoder[0].state_dict()
     between = {"fp16": "float16", "bf16": "bfloat16"}[plan["precision"]]
     assert between in {tensor.dtype for tensor in (*found.signature.inputs, *found.signature.outputs)}
     assert (tmp_path / f"{name}.weights").stat().st_size < 3 * found.parameters
@@ -180,8 +198,6 @@ def check_fp16_attention(model: onnx.ModelProto, *, fused: bool) -> None:
         assert [maker[name].op_type for name in product.input] == ["Cast", "Cast"]
 
 
-def test_gmos_s_and_its_map_pass_the_gate(exporter: Callable[..., NetworkExporter]) -> None:
-    """The other variant's own networks."""
-    small = exporter(variant="gmos-s")
-    assert small.export("gmos_s").gate["passed"]
-    assert small.export("foreground_map").gate["passed"]
+def test_the_map_of_gmos_s_passes_the_gate(exporter: Callable[..., NetworkExporter]) -> None:
+    """The other variant's own network without weights."""
+    assert exporter(variant="gmos-s").export("foreground_map").gate["passed"]

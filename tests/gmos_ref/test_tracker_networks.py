@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 
 from gmos_deploy.gmos_ref.presets import TINY, Sam2Config, model_spec
 from gmos_deploy.gmos_ref.sam2_model import FeaturePredictor, build_sam2
-from gmos_deploy.gmos_ref.tracker_layers import Float32Tables
+from gmos_deploy.gmos_ref.tracker_layers import Float32Tables, mix_narrow_values
 from gmos_deploy.gmos_ref.tracker_networks import (
     ASSUMED_OPTIONS,
     quarter,
@@ -21,7 +22,7 @@ from gmos_deploy.gmos_ref.tracker_networks import (
     tracker_networks,
 )
 from gmos_deploy.gmos_ref.weights import fill_deterministic
-from gmos_deploy.runtime.contract import network_specs
+from gmos_deploy.runtime.contract import ModelSpec, network_specs
 
 GOLDEN_TRACKER = Sam2Config(
     config="configs/sam2.1/sam2.1_hiera_t.yaml", image_px=256, overrides=("++model.image_size=256",)
@@ -167,6 +168,28 @@ def test_memory_attention_equals_the_package(
 
 
 @torch.inference_mode()
+def test_values_may_be_projected_after_they_are_mixed(predictor: FeaturePredictor) -> None:
+    """The narrow form of memory attention equals the wide one."""
+    wide, narrow = (tracker_networks(predictor)["memory_attention"] for _ in range(2))
+    mix_narrow_values(narrow)
+    spec = model_spec(TINY, "gmos")
+    spec = replace(
+        spec,
+        sam2_image_px=predictor.image_size,
+        sam2_channels=predictor.hidden_dim,
+        memory_channels=predictor.mem_dim,
+    )
+    inputs = example(spec, "memory_attention", objects=2, memories=3, pointers=2)
+    widths: list[int] = []
+    for layer in narrow.layers:
+        layer.cross_attention.attend.register_forward_hook(
+            lambda _, given, __: widths.append(given[2].shape[-1])
+        )
+    assert_close(narrow(*inputs), wide(*inputs))
+    assert widths == [predictor.mem_dim] * len(narrow.layers)
+
+
+@torch.inference_mode()
 def test_mask_decoder_equals_the_package(predictor: FeaturePredictor, frame: Frame, normal: Normal) -> None:
     """The best of three masks, its IoU and pointer, with and without a visible object."""
     conditioned = normal(5, (8, predictor.hidden_dim, frame.grid, frame.grid))
@@ -250,11 +273,12 @@ def tiny() -> FeaturePredictor:
 
 
 def test_weights_are_the_predictors_own(tiny: FeaturePredictor) -> None:
-    """A network is a view: no parameter is copied."""
+    """A network is a view: only the projections that a rotation needs in another order are copies."""
     own = {parameter.data_ptr() for parameter in tiny.parameters()}
     for name, network in tracker_networks(tiny).items():
-        for parameter in network.parameters():
-            assert parameter.data_ptr() in own, name
+        for key, parameter in network.named_parameters():
+            reordered = "_attention.q_proj." in key or "_attention.k_proj." in key
+            assert (parameter.data_ptr() in own) is not reordered, f"{name}: {key}"
 
 
 def test_the_predictor_is_left_as_it_was(tiny: FeaturePredictor) -> None:
@@ -275,7 +299,7 @@ def test_tables_stay_float32_in_half_networks(tiny: FeaturePredictor) -> None:
         assert table.dtype is torch.float32, name
         assert torch.equal(table, expected), name
     spec = network_specs(model_spec(TINY, "gmos"))["memory_attention"]
-    inputs = example(tiny, "memory_attention", objects=2, memories=3, pointers=2)
+    inputs = example(model_spec(TINY, "gmos"), "memory_attention", objects=2, memories=3, pointers=2)
     inputs = [
         x.bfloat16() if tensor.dtype == "compute" else x
         for x, tensor in zip(inputs, spec.inputs, strict=True)
@@ -284,18 +308,18 @@ def test_tables_stay_float32_in_half_networks(tiny: FeaturePredictor) -> None:
 
 
 def example(
-    predictor: FeaturePredictor, name: str, *, objects: int, memories: int = 1, pointers: int = 0
+    model: ModelSpec, name: str, *, objects: int, memories: int = 1, pointers: int = 0
 ) -> list[Tensor]:
     """Seeded inputs of a network with the axes and dtypes of the contract."""
-    lengths = {"B": 1, "O": objects, "R": memories, "P": pointers}
+    lengths = {"O": objects, "R": memories, "P": pointers}
     draw = torch.Generator().manual_seed(objects)
     inputs = []
-    for tensor in network_specs(model_spec(TINY, "gmos"))[name].inputs:
+    for tensor in network_specs(model)[name].inputs:
         shape = [axis if isinstance(axis, int) else lengths[axis] for axis in tensor.axes]
         if tensor.name == "video_hw":
             inputs.append(torch.tensor([20, 20 + memories]))
         elif tensor.dtype == "int64":
-            inputs.append(torch.randint(0, predictor.num_maskmem, shape, generator=draw))
+            inputs.append(torch.randint(0, model.memory_frames, shape, generator=draw))
         elif tensor.dtype == "uint8":
             inputs.append((torch.rand(shape, generator=draw) > 0.5).to(torch.uint8))
         else:
@@ -306,8 +330,8 @@ def example(
 @pytest.mark.parametrize("name", NAMES)
 def test_networks_have_the_contracts_tensors(tiny: FeaturePredictor, name: str) -> None:
     """Every output has the axes and dtype that its specification says."""
-    lengths = {"B": 1, "O": 2, "R": 3, "P": 4, "H": 20, "W": 23}
-    inputs = example(tiny, name, objects=2, memories=3, pointers=4)
+    lengths = {"O": 2, "R": 3, "P": 4, "H": 20, "W": 23}
+    inputs = example(model_spec(TINY, "gmos"), name, objects=2, memories=3, pointers=4)
     outputs = tracker_networks(tiny)[name](*inputs)
     outputs = (outputs,) if isinstance(outputs, Tensor) else outputs
     for tensor, output in zip(network_specs(model_spec(TINY, "gmos"))[name].outputs, outputs, strict=True):
@@ -327,10 +351,12 @@ def test_one_graph_serves_every_number_of_objects_memories_and_pointers(
         {i: axes[axis] for i, axis in enumerate(tensor.axes) if axis in axes}
         for tensor in network_specs(model_spec(TINY, "gmos"))[name].inputs
     )
-    traced_on = example(tiny, name, objects=2, memories=3, pointers=4)
+    traced_on = example(model_spec(TINY, "gmos"), name, objects=2, memories=3, pointers=4)
     graph = torch.export.export(network, tuple(traced_on), dynamic_shapes=dynamic).module()
     for objects, memories, pointers in ((1, 1, 0), (3, 1, 0), (1, 7, 15), (4, 9, 16)):
-        inputs = example(tiny, name, objects=objects, memories=memories, pointers=pointers)
+        inputs = example(
+            model_spec(TINY, "gmos"), name, objects=objects, memories=memories, pointers=pointers
+        )
         torch.testing.assert_close(graph(*inputs), network(*inputs), rtol=0, atol=TOLERANCE)
 
 

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gmos_deploy.gmos_ref.backend import TorchBackend
-from gmos_deploy.gmos_ref.loading import stand_in_networks
 from gmos_deploy.gmos_ref.presets import TINY, Sam2Config, model_spec
 from gmos_deploy.gmos_ref.sam2_model import FeaturePredictor, build_sam2
+from gmos_deploy.gmos_ref.stand_in import stand_in_networks
 from gmos_deploy.gmos_ref.tracker import Sam2Tracker
 from gmos_deploy.gmos_ref.weights import fill_deterministic
 from gmos_deploy.runtime.backend import Runner
