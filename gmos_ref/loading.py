@@ -19,6 +19,7 @@ from .stand_in import stand_in_networks
 
 logger = logging.getLogger(__name__)
 
+
 def load_reference(config: ReferenceConfig) -> TorchBackend:
     """Load the networks and put them on the device.
 

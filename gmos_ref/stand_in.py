@@ -11,7 +11,7 @@ from .pi3 import Pi3Encoder
 from .presets import Preset, ProposerConfig
 from .proposer import GmosProposer
 from .reference_networks import ReferenceNetworks
-from .sam2_model import build_sam2
+from .sam2_model import FeaturePredictor, build_sam2
 from .weights import fill_deterministic
 
 MOTION_LOGIT = (1.2, 1.0)
@@ -22,6 +22,9 @@ MASK_WEIGHT = (-0.4, 1.0)
 OBJECT_SCORE_BIAS = 4.0
 TRACKER_IOU_BIAS = 3.5
 """Offsets of SAM2's last biases: tracked objects are there, and good enough to prompt stage 2."""
+
+MEMORY_GAIN = 4.0
+"""Of the weights between memories and the frame: 4 separates objects, 16 makes tracks drift on rounding."""
 
 TOKEN_GAIN = 8.0
 """Of the query tokens: enough for each query to attend to few others."""
@@ -52,7 +55,21 @@ def stand_in_networks(sizes: Preset, variant: Variant) -> ReferenceNetworks:
         (sam2.sam_mask_decoder.iou_prediction_head, TRACKER_IOU_BIAS),
     ):
         _last_linear(mlp).bias.data.add_(bias)
+    _separate_objects(sam2)
     return ReferenceNetworks(pi3=pi3.eval(), sam2=sam2, head=head.eval())
+
+
+def _separate_objects(sam2: FeaturePredictor) -> None:
+    """Let the tracker's masks depend on what the objects' memories hold.
+
+    Untrained attention averages all of a memory, which is much the same for every object.
+    """
+    weights = [sam2.memory_encoder.out_proj.weight]
+    for layer in sam2.memory_attention.layers:
+        attention = layer.cross_attn_image
+        weights += [attention.q_proj.weight, attention.k_proj.weight, attention.out_proj.weight]
+    for weight in weights:
+        weight.data.mul_(MEMORY_GAIN)
 
 
 @torch.inference_mode()
