@@ -23,6 +23,9 @@ OBJECT_SCORE_BIAS = 4.0
 TRACKER_IOU_BIAS = 3.5
 """Offsets of SAM2's last biases: tracked objects are there, and good enough to prompt stage 2."""
 
+TRACKER_IOU_GAIN = 8.0
+"""Of SAM2's predicted IoUs over frames: stage 2 ranks the frames by them."""
+
 MEMORY_GAIN = 4.0
 """Of the weights between memories and the frame: 4 separates objects, 16 makes tracks drift on rounding."""
 
@@ -55,6 +58,7 @@ def stand_in_networks(sizes: Preset, variant: Variant) -> ReferenceNetworks:
         (sam2.sam_mask_decoder.iou_prediction_head, TRACKER_IOU_BIAS),
     ):
         _last_linear(mlp).bias.data.add_(bias)
+    _last_linear(sam2.sam_mask_decoder.iou_prediction_head).weight.data.mul_(TRACKER_IOU_GAIN)
     _separate_objects(sam2)
     return ReferenceNetworks(pi3=pi3.eval(), sam2=sam2, head=head.eval())
 
