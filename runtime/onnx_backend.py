@@ -16,12 +16,15 @@ from .bundle_tables import TableMaker
 from .contract import ModelSpec, NetworkName
 from .memory_tracker import MemoryTracker
 from .onnx_cuda import CudaDriver, CudaMemory
-from .onnx_memory import HostMemory, Memory, Session
+from .onnx_memory import HostMemory, LoadedGraph, Memory
 from .onnx_sessions import OnnxDevice, SessionOptions, choose_device, load_onnxruntime, open_session
 from .tracker import FrameFeatures, Tracker
 
 FRAME_BY_FRAME: tuple[NetworkName, ...] = ("proposal_labels",)
 """Run one frame at a time: the logits of one frame at the video's size are 160 MB at 1080p."""
+
+OUT_OF_MEMORY = "failed to allocate memory"
+"""What ONNX Runtime says on any device; it has no exception for it."""
 
 
 def open_bundle_backend(
@@ -67,7 +70,7 @@ class OnnxBackend:
             if device.kind == "cpu"
             else CudaMemory(device.index, onnxruntime, CudaDriver(device.index))
         )
-        self._sessions: dict[NetworkName, Session] = {}
+        self._graphs: dict[NetworkName, LoadedGraph] = {}
         self._uploaded: dict[int, tuple[NDArray[np.float32], Array]] = {}
 
     @property
@@ -88,10 +91,10 @@ class OnnxBackend:
             KeyError: this variant has no such network.
         """
         entry = self._bundle.networks[network]
-        session = self._session(network)
+        graph = self._graph(network)
 
         def call(inputs: Mapping[str, Array | NDArray[np.generic]]) -> dict[str, Array]:
-            return self._run(entry, session, inputs)
+            return self._run(entry, graph, inputs)
 
         return self._by_frame(entry, call) if network in FRAME_BY_FRAME else call
 
@@ -137,21 +140,31 @@ class OnnxBackend:
 
     def close(self) -> None:
         """See `runtime.backend.Backend`."""
-        self._sessions.clear()
+        self._graphs.clear()
         self._uploaded.clear()
 
-    def _session(self, network: NetworkName) -> Session:
-        if network not in self._sessions:
+    def _graph(self, network: NetworkName) -> LoadedGraph:
+        if network not in self._graphs:
             path = self._bundle.graph_file(network, "onnxruntime")
-            self._sessions[network] = open_session(path, self._device, self._options, self._ort)
-        return self._sessions[network]
+            flops = self._bundle.networks[network].flops
+            self._graphs[network] = open_session(path, self._device, self._options, self._ort, flops=flops)
+        return self._graphs[network]
 
-    def _run(self, entry: BundleNetwork, session: Session, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def _run(self, entry: BundleNetwork, graph: LoadedGraph, inputs: Mapping[str, Array]) -> dict[str, Array]:
         feeds = {tensor.name: inputs[tensor.name] for tensor in entry.inputs}
         if entry.graphs["onnxruntime"].tables:
             shapes = {name: tuple(array.shape) for name, array in feeds.items()}
             feeds |= self._on_device(self._tables.tables(entry.name, shapes))
-        return self._memory.run(session, feeds)
+        try:
+            return self._memory.run(graph, feeds)
+        # The extension module's exceptions have no common base but this.
+        except Exception as error:
+            if OUT_OF_MEMORY not in str(error).lower():
+                raise
+            raise GmosError(
+                f"{self._device} is out of memory in {entry.name} ({self.free_device_bytes() >> 20} MiB free): "
+                "lower --batch_size, or keep features in host memory with --offload_cpu"
+            ) from error
 
     def _by_frame(self, entry: BundleNetwork, call: Runner) -> Runner:
         """Cut the batch, run each frame on its own, and put the answers together again."""

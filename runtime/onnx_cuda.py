@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import GmosError
 from .backend import HostArray
-from .onnx_memory import Session
+from .onnx_memory import LoadedGraph
 
 DRIVER = "libcuda.so.1"
 
@@ -123,8 +123,9 @@ class CudaMemory:
         self._ort = onnxruntime
         self._driver = driver
 
-    def run(self, session: Session, inputs: Mapping[str, Any]) -> dict[str, DeviceArray]:
+    def run(self, graph: LoadedGraph, inputs: Mapping[str, Any]) -> dict[str, DeviceArray]:
         """See `onnx_memory.Memory.run`."""
+        session = graph.session
         binding = session.io_binding()
         kept = []
         for name, given in inputs.items():
@@ -140,7 +141,7 @@ class CudaMemory:
         types = [ORT_TYPES[output.type] for output in session.get_outputs()]
         for name in names:
             binding.bind_output(name, "cuda", self._device)
-        session.run_with_iobinding(binding)
+        session.run_with_iobinding(binding, graph.run_options)
         values = zip(names, types, binding.get_outputs(), strict=True)
         return {
             name: DeviceArray(owner=value, pointer=value.data_ptr(), shape=tuple(value.shape()), dtype=dtype)

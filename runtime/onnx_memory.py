@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,15 +12,20 @@ from numpy.typing import NDArray
 from .backend import Array, HostArray
 from .host_memory import free_host_bytes
 
-Session = Any
-"""An `onnxruntime.InferenceSession`; the package has no types."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedGraph:
+    """An `onnxruntime.InferenceSession` and the `RunOptions` of its calls; the package has no types."""
+
+    session: Any
+    run_options: Any | None = None
 
 
 class Memory(Protocol):
     """Where arrays live, and how a session reads and writes them there."""
 
-    def run(self, session: Session, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Run a session. Inputs are arrays of this memory, or NumPy arrays."""
+    def run(self, graph: LoadedGraph, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run a graph. Inputs are arrays of this memory, or NumPy arrays."""
         ...
 
     def upload(self, host: NDArray[np.generic]) -> Array:
@@ -66,11 +72,11 @@ class Memory(Protocol):
 class HostMemory:
     """Host memory. ONNX Runtime reads NumPy arrays where they are."""
 
-    def run(self, session: Session, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, graph: LoadedGraph, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """See `Memory.run`."""
-        names = [output.name for output in session.get_outputs()]
+        names = [output.name for output in graph.session.get_outputs()]
         feeds = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
-        return dict(zip(names, session.run(names, feeds), strict=True))
+        return dict(zip(names, graph.session.run(names, feeds, graph.run_options), strict=True))
 
     def upload(self, host: NDArray[np.generic]) -> NDArray[np.generic]:
         """See `runtime.backend.Backend`."""

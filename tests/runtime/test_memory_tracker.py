@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from gmos_deploy.gmos_ref.backend import TorchBackend
 from gmos_deploy.gmos_ref.presets import TINY, Sam2Config, model_spec
 from gmos_deploy.gmos_ref.sam2_model import FeaturePredictor, build_sam2
-from gmos_deploy.gmos_ref.stand_in import stand_in_networks
+from gmos_deploy.gmos_ref.stand_in import TRACKER_IOU_GAIN, stand_in_networks
 from gmos_deploy.gmos_ref.tracker import Sam2Tracker
 from gmos_deploy.gmos_ref.weights import fill_deterministic
 from gmos_deploy.runtime.backend import Runner
@@ -268,7 +268,8 @@ def test_any_schedule_equals_the_reference_tracker(
     found = follow(schedule, tracker.prompt, steps, tracker.reset)
     for (name, (logits, ious)), (_, step) in zip(expected, found, strict=True):
         assert step.object_ids == tuple(reference._state["obj_ids"]), name
-        assert np.abs(step.ious - ious.numpy()).max() <= IOU_TOLERANCE, name
+        # Stand-in networks spread the predicted IoUs, and with them what rounding does to these.
+        assert np.abs(step.ious - ious.numpy()).max() <= IOU_TOLERANCE * TRACKER_IOU_GAIN, name
         deviation = np.abs(backend.logits() - logits[:, 0].numpy()).max()
         assert deviation <= LOGIT_TOLERANCE * (1 + logits.std().item()), name
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gmos_deploy.errors import GmosError
 from gmos_deploy.runtime.onnx_cuda import CudaDriver, CudaMemory, DeviceArray
-from gmos_deploy.runtime.onnx_memory import HostMemory
+from gmos_deploy.runtime.onnx_memory import HostMemory, LoadedGraph
 from gmos_deploy.runtime.onnx_sessions import (
     CPU_PROVIDER,
     CUDA_PROVIDER,
@@ -47,6 +47,16 @@ class FakeSettings:
         self.entries: dict[str, str] = {}
 
     def add_session_config_entry(self, name: str, value: str) -> None:
+        self.entries[name] = value
+
+
+class FakeRunOptions:
+    """Run options, remembered."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, str] = {}
+
+    def add_run_config_entry(self, name: str, value: str) -> None:
         self.entries[name] = value
 
 
@@ -110,10 +120,23 @@ def test_a_session_that_fell_back_is_an_error(tmp_path: Path) -> None:
 def test_a_session_gets_threads_memory_and_full_float32(tmp_path: Path) -> None:
     """TF32 is off: it would round an fp32 bundle's products."""
     options = SessionOptions(threads=3, prepack=False)
-    session = open_session(tmp_path / "m", OnnxDevice(kind="cuda", index=1), options, fake_runtime(GPU_BUILD))
+    graph = open_session(tmp_path / "m", OnnxDevice(kind="cuda", index=1), options, fake_runtime(GPU_BUILD))
+    session = graph.session
     assert session.settings.intra_op_num_threads == 3
     assert session.settings.entries == {"session.disable_prepacking": "1"}
     assert session.asked[0] == (CUDA_PROVIDER, {"device_id": "1", "use_tf32": "0"})
+
+
+def test_only_large_networks_give_their_memory_back(tmp_path: Path) -> None:
+    """For small ones taking it again would cost more than running."""
+    runtime = fake_runtime(CPU_BUILD)
+    runtime.RunOptions = FakeRunOptions
+
+    def load(flops: float) -> LoadedGraph:
+        return open_session(tmp_path / "m", OnnxDevice(kind="cpu"), SessionOptions(), runtime, flops=flops)
+
+    assert load(1e9).run_options is None
+    assert load(2e12).run_options.entries == {"memory.enable_memory_arena_shrinkage": "cpu:0"}
 
 
 def test_a_graph_that_the_runtime_refuses_is_one_line(tmp_path: Path) -> None:
@@ -216,8 +239,9 @@ class FakeCudaSession:
     def get_outputs(self) -> list[Any]:
         return [SimpleNamespace(name="y", type="tensor(float16)")]
 
-    def run_with_iobinding(self, binding: FakeBinding) -> None:
+    def run_with_iobinding(self, binding: FakeBinding, run_options: Any) -> None:
         assert binding is self.binding
+        assert run_options is None
 
 
 @pytest.fixture
@@ -296,7 +320,9 @@ def test_a_session_on_cuda_reads_and_writes_device_memory(cuda: CudaMemory) -> N
     """Only shape-like inputs are read on the host."""
     session = FakeCudaSession()
     x = cuda.upload(np.array([[1, 2], [3, 4]], np.float16))
-    out = cuda.run(session, {"x": cuda.unstack(x)[1], "factor": np.array([2], np.float16)})
+    out = cuda.run(
+        LoadedGraph(session=session), {"x": cuda.unstack(x)[1], "factor": np.array([2], np.float16)}
+    )
     assert session.binding.bound == [("x", "cuda"), ("factor", "cpu"), ("y", "cuda")]
     assert (out["y"].shape, out["y"].dtype) == ((2,), "float16")
     np.testing.assert_array_equal(cuda.download(out["y"]), [6, 8])
