@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import logging
 import os
 import platform
 import resource
@@ -26,9 +27,9 @@ from gmos_deploy.gmos_ref.backend import TorchBackend
 from gmos_deploy.gmos_ref.loading import choose_device, choose_precision
 from gmos_deploy.gmos_ref.presets import PUBLISHED, model_spec
 from gmos_deploy.gmos_ref.stand_in import stand_in_networks
+from gmos_deploy.runtime.console_progress import LineProgress
 from gmos_deploy.runtime.inputs import resolve_inputs
 from gmos_deploy.runtime.pipeline import RunOptions, SequenceRun
-from gmos_deploy.runtime.progress import NoProgress
 from gmos_deploy.runtime.results import ResultSet
 from gmos_deploy.runtime.video import open_frames
 
@@ -48,6 +49,7 @@ def main() -> None:
     parser.add_argument("--variant", choices=["gmos", "gmos-s"], default="gmos", help="(gmos)")
     parser.add_argument("--batch-size", type=int, default=1, help="windows per call (1)")
     options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     device = choose_device(options.device)
     precision = choose_precision(options.precision, device)
     start = time.perf_counter()
@@ -70,7 +72,7 @@ def main() -> None:
         results = ResultSet(
             save_dir=Path(folder) / "out", sequence="clip", variant=options.variant, modes=mode
         )
-        run = SequenceRun(sequence, backend, RunOptions(batch_size=options.batch_size), NoProgress())
+        run = SequenceRun(sequence, backend, RunOptions(batch_size=options.batch_size), LineProgress())
         summary = run.run(results, "error")
     height, width = sequence.video_hw
     for stage, seconds in summary.stage_s.items():

@@ -8,6 +8,7 @@ import pickle
 import shlex
 import stat
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -169,7 +170,9 @@ def test_refused_types_are_named(tmp_path: Path, state: dict[str, Tensor], legac
     assert "holds argparse.Namespace beside tensors" in message
     assert "on a machine where you trust the file" in message
     command = message.split("`")[1]
-    subprocess.run(["bash", "-c", command], check=True, capture_output=True)
+    # The user's `python` is the one that has PyTorch, as this test's is.
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    subprocess.run(["bash", "-c", command], check=True, capture_output=True, env={**os.environ, "PATH": path})
     assert same(read_state(tmp_path / "my gmos.safetensors"), held["model_state_dict"])
 
 
