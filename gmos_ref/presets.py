@@ -230,7 +230,7 @@ PUBLISHED = Preset(name="published", pi3=Pi3Config(), sam2=Sam2Config(), propose
 
 SMALL = Preset(
     name="small",
-    pi3=Pi3Config(dim=128, heads=4, dino_depth=4, decoder_depth=6, dino_grid=16, area_px=60_000),
+    pi3=Pi3Config(dim=128, heads=4, dino_depth=4, decoder_depth=6, dino_grid=16, area_px=40_000),
     sam2=Sam2Config(
         config=_HIERA_TINY,
         image_px=256,
@@ -243,7 +243,7 @@ SMALL = Preset(
             global_block=5,
             channels=128,
             memory_channels=32,
-            memory_layers=2,
+            memory_layers=1,
             memory_mlp_dim=512,
         ),
     ),
