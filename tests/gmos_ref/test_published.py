@@ -16,8 +16,8 @@ from gmos_deploy.runtime.tracker import Prompt
 
 pytestmark = pytest.mark.published
 
-PARAMETERS = 224_430_130
-"""Of SAM2.1 Hiera-L with its tracker, counted by the package's own configuration."""
+PARAMETERS = 224_446_642
+"""Of SAM2.1 Hiera-L with its tracker, as the package builds it."""
 
 
 @pytest.fixture(scope="module")
