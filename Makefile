@@ -15,7 +15,7 @@ help:
 # The stamp is newer than pyproject.toml when the environment is up to date.
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[ref,cpu,export,test,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[ref,cpu,export,rtx,test,dev]'
 	@touch $@
 
 install: $(VENV)/installed
@@ -34,7 +34,7 @@ lint: install
 types: install
 	@mkdir -p build/types && ln -sfn ../.. build/types/gmos_deploy
 	cd build/types && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml \
-		-m gmos_deploy.cli -m gmos_deploy.run_command -m gmos_deploy.network_sources \
+		-m gmos_deploy.cli -m gmos_deploy.run_command -m gmos_deploy.nano_source -m gmos_deploy.network_sources -m gmos_deploy.parity_runs \
 		$(foreach package,evaluation export gmos_ref runtime,-p gmos_deploy.$(package))
 
 check: lint types test

@@ -121,11 +121,26 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 @click.option("--bundle", type=FILE, help="Run an exported bundle instead of checkpoints (gmos-export onnx).")
 @click.option(
     "--backend",
-    type=click.Choice(["auto", "torch", "onnxruntime"]),
+    type=click.Choice(["auto", "torch", "onnxruntime", "tensorrt", "tensorrt-rtx"]),
     default="auto",
     show_default=True,
-    help="What runs the networks: torch is the PyTorch reference, onnxruntime runs a bundle; auto is "
-    "onnxruntime with --bundle, else torch.",
+    help="What runs the networks: torch is the PyTorch reference, onnxruntime runs a bundle, tensorrt and "
+    "tensorrt-rtx run its engines (gmos-export build-engines); auto is torch without --bundle, else engines that "
+    "fit the GPU, else onnxruntime.",
+)
+@click.option(
+    "--build", is_flag=True, help="Build the engines that are missing or out of date first; minutes."
+)
+@published_option(
+    "memory_budget",
+    type=click.IntRange(min=1),
+    help="MiB of device memory for all of a run on engines: weights, activations, arrays and stored features.  "
+    "[default: what is free]",
+)
+@published_option(
+    "no_cuda_graphs",
+    is_flag=True,
+    help="Launch the kernels of engines one by one; for devices or drivers on which CUDA graphs fail.",
 )
 @click.option(
     "--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, or auto: CUDA where there is one."
@@ -209,8 +224,11 @@ def run_command(**options: Any) -> None:
                 "backend",
                 "device",
                 "precision",
+                "build",
             )
-        }
+        },
+        memory_budget=None if options["memory_budget"] is None else options["memory_budget"] * MIB,
+        cuda_graphs=not options["no_cuda_graphs"],
     )
     request = RunRequest(
         networks=networks,
@@ -270,3 +288,15 @@ def evaluate() -> None:
 
     set_up_logging("gmos-eval", quiet=False)
     sys.exit(guarded(command, "gmos-eval"))
+
+
+def parity() -> None:
+    """Entry point of `gmos-parity`."""
+    # Imported here: comparing needs NumPy and SciPy, and a run of both sides much more.
+    from .evaluation.parity_commands import parity as command  # noqa: PLC0415
+    from .evaluation.parity_commands import video_command  # noqa: PLC0415
+    from .parity_runs import run_side  # noqa: PLC0415
+
+    set_up_logging("gmos-parity", quiet=False)
+    command.add_command(video_command(run_side))
+    sys.exit(guarded(command, "gmos-parity"))

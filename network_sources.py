@@ -1,11 +1,11 @@
-"""Where the networks of a run come from: checkpoints for the reference, or an exported bundle."""
+"""Where the networks of a run come from: checkpoints for the reference, a bundle, or its engines."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from .errors import GmosError
 from .runtime.backend import Backend
@@ -15,10 +15,14 @@ from .runtime.contract import ModelSpec, Variant
 if TYPE_CHECKING:
     from .gmos_ref.reference_config import ReferenceConfig
     from .runtime.bundle import Bundle
+    from .runtime.engine_library import Flavour
+    from .runtime.engine_runner import EngineOptions
 
 logger = logging.getLogger(__name__)
 
-BackendName = Literal["auto", "torch", "onnxruntime"]
+BackendName = Literal["auto", "torch", "onnxruntime", "tensorrt", "tensorrt-rtx"]
+
+ENGINE_BACKENDS = ("tensorrt", "tensorrt-rtx")
 
 
 class NetworkSource(Protocol):
@@ -44,7 +48,7 @@ class NetworkSource(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceRequest:
-    """The options that choose networks and how they run; fields as `gmos-run`'s options."""
+    """The options that choose networks and how they run; fields as `gmos-run`'s options, budgets in bytes."""
 
     variant: Variant | None = None
     preset: str | None = None
@@ -57,14 +61,36 @@ class SourceRequest:
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
 
+    build: bool = False
+    memory_budget: int | None = None
+    cuda_graphs: bool = True
+
     def resolve(self) -> NetworkSource:
         """The source that the options describe, checked as far as possible without loading.
 
         Raises:
-            GmosError: options that contradict each other, missing checkpoints, an unusable bundle.
+            GmosError: options that contradict each other, missing checkpoints, an unusable bundle, missing
+                engines.
         """
-        bundled = self.backend == "onnxruntime" or (self.backend == "auto" and self.bundle is not None)
-        return self._bundle_source() if bundled else self._reference_source()
+        if self.backend in ENGINE_BACKENDS:
+            return self._engine_source(self._open_bundle(), cast("Flavour", self.backend), reason=None)
+        self._refuse_engine_options()
+        if self.backend == "torch" or (self.backend == "auto" and self.bundle is None):
+            return self._reference_source()
+        bundle = self._open_bundle()
+        return self._chosen_source(bundle) if self.backend == "auto" else self._bundle_source(bundle, None)
+
+    def _refuse_engine_options(self) -> None:
+        given = {
+            "--build": self.build,
+            "--memory_budget": self.memory_budget is not None,
+            "--no_cuda_graphs": not self.cuda_graphs,
+        }
+        for name, is_given in given.items():
+            if is_given:
+                raise GmosError(
+                    f"{name} goes with --backend tensorrt or tensorrt-rtx, and the backend is {self.backend}"
+                )
 
     def _reference_source(self) -> ReferenceSource:
         # The reference's own package: a device that runs bundles never gets here.
@@ -92,12 +118,44 @@ class SourceRequest:
             chosen=self.backend == "auto",
         )
 
-    def _bundle_source(self) -> BundleSource:
+    def _chosen_source(self, bundle: Bundle) -> NetworkSource:
+        """Engines where they fit the machine, else ONNX Runtime."""
+        from .runtime.engine_backend import device_index  # noqa: PLC0415 - see _engine_source
+        from .runtime.engine_choice import usable_flavour  # noqa: PLC0415
+
+        if self.device == "cpu":
+            return self._bundle_source(bundle, "onnxruntime, which runs on --device cpu")
+        flavour, reason = usable_flavour(bundle, device_index(self.device, "tensorrt"))
+        if flavour is None:
+            return self._bundle_source(bundle, f"onnxruntime, {reason}")
+        return self._engine_source(bundle, flavour, reason=f"{flavour}, {reason}")
+
+    def _bundle_source(self, bundle: Bundle, reason: str | None) -> BundleSource:
+        return BundleSource(bundle=bundle, device=self.device, reason=reason)
+
+    def _engine_source(self, bundle: Bundle, flavour: Flavour, *, reason: str | None) -> EngineSource:
+        # Only runs on engines need these, and they import SciPy.
+        from .runtime.engine_backend import device_index  # noqa: PLC0415
+        from .runtime.engine_choice import require_engines  # noqa: PLC0415
+        from .runtime.engine_runner import EngineOptions  # noqa: PLC0415
+
+        if not self.build:
+            require_engines(bundle, flavour)
+        return EngineSource(
+            bundle=bundle,
+            flavour=flavour,
+            index=device_index(self.device, flavour),
+            options=EngineOptions(memory_budget=self.memory_budget, cuda_graphs=self.cuda_graphs),
+            build=self.build,
+            reason=reason,
+        )
+
+    def _open_bundle(self) -> Bundle:
         from .runtime.bundle import open_bundle  # noqa: PLC0415 - only bundle runs need it
 
         if self.bundle is None:
             raise GmosError(
-                "--backend onnxruntime runs a bundle; give --bundle DIR, made by gmos-export onnx"
+                f"--backend {self.backend} runs a bundle; give --bundle DIR, made by gmos-export onnx"
             )
         for name in ("preset", "pi3_ckpt", "sam2_ckpt", "gmos_ckpt", "gmos_s_ckpt"):
             if getattr(self, name) is not None:
@@ -115,7 +173,7 @@ class SourceRequest:
                 f"--precision {self.precision}: {self.bundle} was exported in {bundle.precision}, and a bundle's "
                 f"precision is in its graphs; export another one with gmos-export onnx --precision {self.precision}"
             )
-        return BundleSource(bundle=bundle, device=self.device, chosen=self.backend == "auto")
+        return bundle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,8 +225,8 @@ class BundleSource:
 
     bundle: Bundle = field(repr=False)
     device: str
-    chosen: bool
-    """Whether `auto` led here, which is said once everything is loaded."""
+    reason: str | None
+    """Why `auto` led here, which is said once everything is loaded; None: it was asked for."""
 
     @property
     def model(self) -> ModelSpec:
@@ -184,6 +242,46 @@ class BundleSource:
         from .runtime.onnx_backend import open_bundle_backend  # noqa: PLC0415 - imports ONNX Runtime
 
         backend = open_bundle_backend(self.bundle.root, device=self.device)
-        if self.chosen:
-            logger.info("backend auto: onnxruntime, a --bundle was given")
+        if self.reason is not None:
+            logger.info("backend auto: %s", self.reason)
+        return backend
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSource:
+    """The engines of a bundle, built first if that was asked for."""
+
+    bundle: Bundle = field(repr=False)
+    flavour: Flavour
+    index: int
+    options: EngineOptions
+    build: bool
+    reason: str | None
+    """As `BundleSource.reason`."""
+
+    @property
+    def model(self) -> ModelSpec:
+        """See `NetworkSource`."""
+        return self.bundle.model
+
+    def settings(self) -> dict[str, Any]:
+        """See `NetworkSource`."""
+        return {"backend": self.flavour, "bundle": self.bundle.identity, "device": f"cuda:{self.index}"}
+
+    def load(self) -> Backend:
+        """See `NetworkSource`."""
+        from .runtime.engine_backend import open_engine_backend  # noqa: PLC0415 - see _engine_source
+
+        if self.build:
+            # The builder's own package: a device that only runs engines never gets here.
+            from .export.engine_build import build_engines  # noqa: PLC0415
+
+            build_engines(self.bundle.root, self.flavour, device=self.index)
+        backend = open_engine_backend(
+            self.bundle.root, self.flavour, device=f"cuda:{self.index}", options=self.options
+        )
+        if self.reason is not None:
+            logger.info("backend auto: %s", self.reason)
+        for line in backend.warnings():
+            logger.warning("%s", line)
         return backend

@@ -65,8 +65,10 @@ def agreement(first: Path, second: Path) -> str:
         a, b = labels(path), labels(second / path.relative_to(first))
         different += int((a != b).sum())
         pixels += a.size
-        for label in (set(np.unique(a)) | set(np.unique(b))) - {0}:
-            ious.append(float(((a == label) & (b == label)).sum() / ((a == label) | (b == label)).sum()))
+        ious += [
+            float(((a == label) & (b == label)).sum() / ((a == label) | (b == label)).sum())
+            for label in (set(np.unique(a)) | set(np.unique(b))) - {0}
+        ]
     if not ious:
         return "no objects in either"
     return (

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from rich.console import Console
@@ -12,17 +11,10 @@ from rich.console import Console
 from ..errors import GmosError
 from ..runtime.bundle import open_bundle
 from ..runtime.contract import Variant
+from .command_options import PATH, option
+from .engine_commands import build_engines_command, check_engines_command
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-PATH = click.Path(path_type=Path)
 PRECISIONS = click.Choice(["fp32", "fp16", "bf16"])
-
-
-def _option(name: str, **attributes: Any) -> Callable[[Command], Command]:
-    """An option in the published snake_case spelling and in kebab-case."""
-    spellings = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
-    return click.option(*spellings, name, **attributes)
 
 
 @click.group(
@@ -32,32 +24,36 @@ def export_command() -> None:
     """Export the networks for deployment, and look at what was exported."""
 
 
+export_command.add_command(build_engines_command)
+export_command.add_command(check_engines_command)
+
+
 @export_command.command(name="onnx")
-@_option("out", type=PATH, required=True, metavar="DIR", help="Directory of the new bundle. Required.")
+@option("out", type=PATH, required=True, metavar="DIR", help="Directory of the new bundle. Required.")
 @click.option(
     "--variant",
     type=click.Choice(["gmos", "gmos-s"]),
     help="gmos: tracked objects; gmos-s: one foreground mask per frame.  [default: gmos, or gmos-s if only "
     "--gmos_s_ckpt is given]",
 )
-@_option("pi3_ckpt", type=PATH, metavar="FILE", help="Pi3 checkpoint (.safetensors or .pth).")
-@_option("sam2_ckpt", type=PATH, metavar="FILE", help="SAM2.1 Hiera-L checkpoint (.pt or .safetensors).")
-@_option("gmos_ckpt", type=PATH, metavar="FILE", help="GMOS checkpoint (.pth or .safetensors).")
-@_option("gmos_s_ckpt", type=PATH, metavar="FILE", help="GMOS-S checkpoint (.pth or .safetensors).")
+@option("pi3_ckpt", type=PATH, metavar="FILE", help="Pi3 checkpoint (.safetensors or .pth).")
+@option("sam2_ckpt", type=PATH, metavar="FILE", help="SAM2.1 Hiera-L checkpoint (.pt or .safetensors).")
+@option("gmos_ckpt", type=PATH, metavar="FILE", help="GMOS checkpoint (.pth or .safetensors).")
+@option("gmos_s_ckpt", type=PATH, metavar="FILE", help="GMOS-S checkpoint (.pth or .safetensors).")
 @click.option(
     "--preset",
     default="published",
     show_default=True,
     help="Network sizes: published, small or tiny; without checkpoints the last two get untrained weights.",
 )
-@_option(
+@option(
     "precision",
     type=PRECISIONS,
     default="fp32",
     show_default=True,
     help="Precision of the weights and activations in the graphs.",
 )
-@_option(
+@option(
     "head_precision",
     type=PRECISIONS,
     default="fp32",
@@ -71,27 +67,27 @@ def export_command() -> None:
     show_default=True,
     help="ONNX opset, 20 or 23. 23 has an attention operator, which JetPack 6 and 7.1 cannot build.",
 )
-@_option(
+@option(
     "resolution",
     multiple=True,
     metavar="WxH",
     help="Pi3 resolution in pixels that engines are built for, such as 672x378; may be repeated. ONNX "
     "Runtime takes any.",
 )
-@_option(
+@option(
     "aspect",
     multiple=True,
     metavar="W:H",
     help="The same by the shape of the videos; may be repeated.  [default: 16:9]",
 )
-@_option(
+@option(
     "max_batch",
     type=int,
     default=8,
     show_default=True,
     help="Largest batch of windows or frames that engines are built for, 1 or more.",
 )
-@_option("no_gate", is_flag=True, help="Keep the networks without comparing them with the reference.")
+@option("no_gate", is_flag=True, help="Keep the networks without comparing them with the reference.")
 @click.option("--force", is_flag=True, help="Replace a bundle that is there.")
 def onnx_command(**options: Any) -> None:
     """Export the networks as ONNX into a bundle, a directory that gmos-run --bundle takes.

@@ -24,6 +24,7 @@ from .flops import count_flops, count_parameters
 from .gate_inputs import Array, gate_cases, gate_inputs
 from .graph_session import GraphSession, write_float32_twin
 from .lowering import lower_attention
+from .lowering_upsampling import lower_upsampling
 from .network_modules import build_network
 from .profiles import lengths_of
 from .reference_outputs import Reference
@@ -135,6 +136,7 @@ class NetworkExporter:
             # Weights are outside by now: a copy is a matter of kilobytes.
             form = ir.from_proto(ir.to_proto(model))
             lower_attention(form, target)
+            lower_upsampling(form, target)
             declare_shapes(form, sign)
             graphs[target] = self._save(form, sign, target, weights)
         return self._without_copies(graphs)

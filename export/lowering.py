@@ -25,8 +25,8 @@ Lowering = Callable[[Tape, ir.Value, ir.Value, ir.Value], ir.Value]
 def lower_attention(model: ir.Model, target: Target) -> None:
     """Replace every opaque attention in place.
 
-    `standard`, for TensorRT: below opset 23 two products and a softmax with the scale written out; in
-    fp16 both products are computed in float32 by casts, the one form that TensorRT fuses and still
+    `standard`, for TensorRT: below opset 23 two products and a softmax with the scale written out on q;
+    in fp16 both products are computed in float32 by casts, the one form that TensorRT fuses and still
     accumulates in float32. From opset 23 the Attention operator in half precision (TensorRT builds none
     in fp32), with float32 inputs in fp16 for the same reason. bf16 kernels accumulate in float32 anyway.
 
@@ -47,13 +47,14 @@ def lower_attention(model: ir.Model, target: Target) -> None:
             result = _attention(tape, q, k, v)
         else:
             result = _decomposed(tape, q, k, v)
-        _replace(model.graph, node, tape, result)
+        replace_node(model.graph, node, tape, result)
     model.opset_imports.pop(DOMAIN, None)
     if found and target == "onnxruntime":
         model.opset_imports[ORT_DOMAIN] = 1
 
 
-def _replace(graph: ir.Graph, node: ir.Node, tape: Tape, result: ir.Value) -> None:
+def replace_node(graph: ir.Graph, node: ir.Node, tape: Tape, result: ir.Value) -> None:
+    """Put the nodes of a tape in the place of one, named after it."""
     old = node.outputs[0]
     for number, new in enumerate(tape.nodes):
         new.name = f"{node.name}/{new.op_type}_{number}"
@@ -81,18 +82,15 @@ def _constant(tape: Tape, value: float | list[int], dtype: ir.DataType) -> ir.Va
 
 
 def _decomposed(tape: Tape, q: ir.Value, k: ir.Value, v: ir.Value) -> ir.Value:
-    half = q.dtype if q.dtype == FLOAT16 else None
-    scale = _constant(tape, _scale(q), q.dtype if q.dtype == BFLOAT16 else FLOAT)
-    if half is not None:
-        q, k = _cast(tape, q, FLOAT), _cast(tape, k, FLOAT)
-    k_turned = tape.op("Transpose", [k], {"perm": [0, 1, 3, 2]})
-    scores = tape.op("MatMul", [tape.op("Mul", [q, scale]), k_turned])
-    if half is not None:
-        scores = _cast(tape, scores, half)
-    shares = tape.op("Softmax", [scores], {"axis": -1})
-    if half is None:
-        return tape.op("MatMul", [shares, v])
-    return _cast(tape, tape.op("MatMul", [_cast(tape, shares, FLOAT), _cast(tape, v, FLOAT)]), half)
+    """Scaled before the cast to float32: TensorRT-RTX 1.7 fuses nothing when the scale follows it."""
+    half = q.dtype == FLOAT16
+    q = tape.op("Mul", [q, _constant(tape, _scale(q), q.dtype or FLOAT)])
+    k = tape.op("Transpose", [k], {"perm": [0, 1, 3, 2]})
+    if not half:
+        return tape.op("MatMul", [tape.op("Softmax", [tape.op("MatMul", [q, k])], {"axis": -1}), v])
+    scores = tape.op("MatMul", [_cast(tape, q, FLOAT), _cast(tape, k, FLOAT)])
+    shares = tape.op("Softmax", [_cast(tape, scores, FLOAT16)], {"axis": -1})
+    return _cast(tape, tape.op("MatMul", [_cast(tape, shares, FLOAT), _cast(tape, v, FLOAT)]), FLOAT16)
 
 
 def _attention(tape: Tape, q: ir.Value, k: ir.Value, v: ir.Value) -> ir.Value:

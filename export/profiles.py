@@ -19,6 +19,9 @@ ASPECT_UNIT_PX = 120
 """16:9 is taken as a video of 1920x1080; only the ratio matters."""
 
 OBJECTS = (1, 4, 16)
+LABELLED_OBJECTS = (1, 4, 128)
+"""Of `tracked_labels`, the one network that must see all objects of a frame at once. At the greatest video
+size 160 maps still have a place in TensorRT-RTX's activation memory; of 240 it takes memory on its own."""
 MEMORIES = (1, 7, 12)
 """Six passed frames and a prompt, up to six prompts."""
 VIDEO_HEIGHTS, VIDEO_WIDTHS = (64, 720, 2160), (64, 1280, 4096)
@@ -89,7 +92,10 @@ def profiles(sizes: tuple[Resolution, ...], model: ModelSpec, *, max_batch: int)
 
 
 def lengths_of(name: str, ranges: Ranges, model: ModelSpec) -> Ranges:
-    """The ranges of a profile with those of the pixels, which mean Pi3's frame for DINO and the video's else."""
+    """The ranges of a profile for one network.
+
+    Pixels mean Pi3's frame for DINO and the video's elsewhere; labels are chosen among all objects.
+    """
     if name == "dino":
         rows, columns = ranges["h"], ranges["w"]
         patch = model.patch_px
@@ -98,4 +104,5 @@ def lengths_of(name: str, ranges: Ranges, model: ModelSpec) -> Ranges:
             "H": (patch * rows[0], patch * rows[1], patch * rows[2]),
             "W": (patch * columns[0], patch * columns[1], patch * columns[2]),
         }
-    return {**ranges, "H": VIDEO_HEIGHTS, "W": VIDEO_WIDTHS}
+    objects = LABELLED_OBJECTS if name == "tracked_labels" else ranges["O"]
+    return {**ranges, "O": objects, "H": VIDEO_HEIGHTS, "W": VIDEO_WIDTHS}

@@ -9,16 +9,17 @@ from ..errors import GmosError
 
 
 class Fields:
-    """A JSON object of `bundle.json` with the place it came from, for messages.
+    """A JSON object of `bundle.json` or of an engine's record, with the place it came from and advice, for messages.
 
     Fields that nobody asks for are ignored: a later version may add some without a new format.
     """
 
-    def __init__(self, value: object, where: str) -> None:
+    def __init__(self, value: object, where: str, advice: str = "export the bundle again") -> None:
         if not isinstance(value, dict):
-            raise GmosError(f"{where} is {_kind(value)}, expected an object; export the bundle again")
+            raise GmosError(f"{where} is {_kind(value)}, expected an object; {advice}")
         self._value: dict[str, Any] = value
         self._where = where
+        self._advice = advice
 
     def text(self, name: str) -> str:
         """A string."""
@@ -57,19 +58,27 @@ class Fields:
             raise self._error(name, values, "a list of axis letters and lengths")
         return tuple(values)
 
+    def is_null(self, name: str) -> bool:
+        """Whether it is missing or null, which a field may be that is read only where it is not."""
+        return self._value.get(name) is None
+
     def inner(self, name: str) -> Fields:
         """An object."""
-        return Fields(self._get(name, dict, "an object"), f"{self._where}.{name}")
+        return Fields(self._get(name, dict, "an object"), f"{self._where}.{name}", self._advice)
 
     def each(self, name: str) -> Iterator[Fields]:
         """A list of objects."""
         for i, value in enumerate(self._get(name, list, "a list of objects")):
-            yield Fields(value, f"{self._where}.{name}[{i}]")
+            yield Fields(value, f"{self._where}.{name}[{i}]", self._advice)
 
     def entries(self, name: str) -> Iterator[tuple[str, Fields]]:
         """An object of objects."""
-        for key, value in self._get(name, dict, "an object").items():
-            yield key, Fields(value, f"{self._where}.{name}.{key}")
+        return self.inner(name).items()
+
+    def items(self) -> Iterator[tuple[str, Fields]]:
+        """The fields of an object of objects."""
+        for key, value in self._value.items():
+            yield key, Fields(value, f"{self._where}.{key}", self._advice)
 
     def plain(self, name: str) -> Mapping[str, Any]:
         """An object whose content is only shown or passed on."""
@@ -84,7 +93,7 @@ class Fields:
 
     def _error(self, name: str, value: object, expected: str) -> GmosError:
         given = "missing" if value is None else f"{value!r:.60}"
-        return GmosError(f"{self._where}.{name} is {given}, expected {expected}; export the bundle again")
+        return GmosError(f"{self._where}.{name} is {given}, expected {expected}; {self._advice}")
 
 
 def _kind(value: object) -> str:

@@ -61,6 +61,10 @@ class BundleFiles:
         """Length in bytes."""
         return self._records[name].size
 
+    def sha256(self, name: str) -> str:
+        """What the bundle says the SHA-256 of a file is, in hexadecimal."""
+        return self._records[name].sha256
+
     def verified(self, name: str) -> Path:
         """The path of a file whose content is that of the export.
 

@@ -7,9 +7,7 @@ are cut from; copies go through the CUDA driver, which every machine with a GPU 
 from __future__ import annotations
 
 import ctypes
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,11 +15,10 @@ from numpy.typing import NDArray
 
 from ..errors import GmosError
 from .backend import HostArray
+from .device_array import DeviceArray, byte_count, host_values
 from .onnx_memory import LoadedGraph
 
 DRIVER = "libcuda.so.1"
-
-ITEM_BYTES = {"uint8": 1, "bool": 1, "int64": 8, "float16": 2, "bfloat16": 2, "float32": 4}
 
 ONNX_BFLOAT16 = 16
 """`TensorProto.BFLOAT16`; NumPy has no such type."""
@@ -34,21 +31,6 @@ ORT_TYPES = {
     "tensor(bfloat16)": "bfloat16",
     "tensor(float)": "float32",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class DeviceArray:
-    """A contiguous array on the device; `owner` keeps its memory alive."""
-
-    owner: object
-    pointer: int
-    shape: tuple[int, ...]
-    dtype: str
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes on the device."""
-        return math.prod(self.shape) * ITEM_BYTES[self.dtype]
 
 
 class CudaDriver:
@@ -159,11 +141,7 @@ class CudaMemory:
         """See `runtime.backend.Backend`."""
         raw = np.empty(array.nbytes, np.uint8)
         self._driver.to_host(raw, array.pointer)
-        if array.dtype == "bfloat16":
-            # The upper half of a float32.
-            return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(array.shape)
-        host = raw.view(array.dtype).reshape(array.shape)
-        return host.astype(np.float32) if array.dtype == "float16" else host
+        return host_values(raw, array.shape, array.dtype)
 
     def stack(self, arrays: Sequence[DeviceArray]) -> DeviceArray:
         """See `runtime.backend.Backend`."""
@@ -175,18 +153,11 @@ class CudaMemory:
 
     def unstack(self, array: DeviceArray) -> Sequence[DeviceArray]:
         """See `runtime.backend.Backend`."""
-        shape = array.shape[1:]
-        step = math.prod(shape) * ITEM_BYTES[array.dtype]
-        return [
-            DeviceArray(owner=array.owner, pointer=array.pointer + i * step, shape=shape, dtype=array.dtype)
-            for i in range(array.shape[0])
-        ]
+        return array.slices()
 
     def batch_of_one(self, array: DeviceArray) -> DeviceArray:
         """See `onnx_memory.Memory.batch_of_one`."""
-        return DeviceArray(
-            owner=array.owner, pointer=array.pointer, shape=(1, *array.shape), dtype=array.dtype
-        )
+        return array.as_batch_of_one()
 
     def nbytes(self, array: DeviceArray) -> int:
         """See `runtime.backend.Backend`."""
@@ -213,7 +184,7 @@ class CudaMemory:
         self._driver.synchronize()
 
     def _allocate(self, shape: tuple[int, ...], dtype: str) -> DeviceArray:
-        nbytes = math.prod(shape) * ITEM_BYTES[dtype]
+        nbytes = byte_count(shape, dtype)
         owner = self._ort.OrtValue.ortvalue_from_shape_and_type(
             [max(nbytes, 1)], np.uint8, "cuda", self._device
         )

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from gmos_deploy.export.bundle_export import ExportConfig, export_bundle, table_source
-from gmos_deploy.export.exported_network import NetworkExporter, Plan
+from gmos_deploy.export.exported_network import ExportedNetwork, NetworkExporter, Plan
 from gmos_deploy.export.profiles import profiles
 from gmos_deploy.gmos_ref.backend import TorchBackend
 from gmos_deploy.gmos_ref.presets import model_spec, preset
@@ -20,6 +20,7 @@ from gmos_deploy.gmos_ref.reference_config import ReferenceConfig
 from gmos_deploy.gmos_ref.reference_networks import ReferenceNetworks
 from gmos_deploy.gmos_ref.stand_in import stand_in_networks
 from gmos_deploy.runtime.bundle import MANIFEST, Bundle
+from gmos_deploy.runtime.contract import NetworkName
 from gmos_deploy.runtime.onnx_backend import OnnxBackend, open_bundle_backend
 
 TINY = preset("tiny")
@@ -116,5 +117,39 @@ def exporter(
         }
         networks = tiny_networks if variant == "gmos" else tiny_small_networks
         return NetworkExporter(tmp_path, Plan(**plan), networks, table_source(networks.pi3), gated=gated)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def half_network(
+    tiny_networks: ReferenceNetworks,
+    tiny_small_networks: ReferenceNetworks,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[..., tuple[ExportedNetwork, Path]]:
+    """A tiny network in half precision that passed the gate, and its directory; each is exported once.
+
+    Takes the name and fields of the plan.
+    """
+    made: dict[str, tuple[ExportedNetwork, Path]] = {}
+
+    def make(name: NetworkName, **fields: Any) -> tuple[ExportedNetwork, Path]:
+        key = f"{name} {sorted(fields.items())}"
+        if key not in made:
+            root = tmp_path_factory.mktemp("half")
+            variant = fields.pop("variant", "gmos")
+            model = model_spec(TINY, variant)
+            plan: dict[str, Any] = {
+                "sizes": TINY,
+                "model": model,
+                "head_precision": "fp32",
+                "opset": 20,
+                "profiles": profiles(((168, 112),), model, max_batch=2),
+                **fields,
+            }
+            networks = tiny_networks if variant == "gmos" else tiny_small_networks
+            exporter = NetworkExporter(root, Plan(**plan), networks, table_source(networks.pi3), gated=True)
+            made[key] = exporter.export(name), root
+        return made[key]
 
     return make

@@ -12,7 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from gmos_deploy.export.exported_network import NetworkExporter
+from gmos_deploy.export.exported_network import ExportedNetwork, NetworkExporter
 from gmos_deploy.export.gate_inputs import gate_inputs
 from gmos_deploy.gmos_ref.backend import TorchBackend
 from gmos_deploy.gmos_ref.reference_networks import ReferenceNetworks
@@ -154,12 +154,11 @@ HALF: list[tuple[NetworkName, dict[str, Any]]] = [
 def test_half_precision_passes_the_gate(
     name: NetworkName,
     plan: dict[str, Any],
-    exporter: Callable[..., NetworkExporter],
+    half_network: Callable[..., tuple[ExportedNetwork, Path]],
     tiny_networks: ReferenceNetworks,
-    tmp_path: Path,
 ) -> None:
     """In the graph itself: weights and tensors between networks are half as long."""
-    found = exporter(**plan).export(name)
+    found, root = half_network(name, **plan)
     assert found.gate["passed"]
     assert found.gate["compared"] == ("fp32 twin" if plan["precision"] == "bf16" else "graph")
     # Networks are converted, and layer scales folded into them, on copies.
@@ -167,9 +166,9 @@ def test_half_precision_passes_the_gate(
     assert "ls1.gamma" in tiny_networks.pi3.decoder[0].state_dict()
     between = {"fp16": "float16", "bf16": "bfloat16"}[plan["precision"]]
     assert between in {tensor.dtype for tensor in (*found.signature.inputs, *found.signature.outputs)}
-    assert (tmp_path / f"{name}.weights").stat().st_size < 3 * found.parameters
+    assert (root / f"{name}.weights").stat().st_size < 3 * found.parameters
     if plan["precision"] == "fp16":
-        standard = onnx.load(tmp_path / found.graphs["standard"].file, load_external_data=False)
+        standard = onnx.load(root / found.graphs["standard"].file, load_external_data=False)
         check_fp16_attention(standard, fused=plan.get("opset") == 23)
 
 
@@ -190,8 +189,8 @@ def check_fp16_attention(model: onnx.ModelProto, *, fused: bool) -> None:
         back = maker[softmax.input[0]]
         scores = maker[back.input[0]]
         assert (back.op_type, scores.op_type) == ("Cast", "MatMul")
-        assert [maker[name].op_type for name in scores.input] == ["Mul", "Transpose"]
-        assert [maker[maker[name].input[0]].op_type for name in scores.input] == ["Cast", "Cast"]
+        assert [maker[name].op_type for name in scores.input] == ["Cast", "Cast"]
+        assert [maker[maker[name].input[0]].op_type for name in scores.input] == ["Mul", "Transpose"]
         shares = reader[softmax.output[0]]
         product = reader[shares.output[0]]
         assert (shares.op_type, product.op_type) == ("Cast", "MatMul")

@@ -1,0 +1,160 @@
+"""A parity report: its result as JSON, every observation as JSON lines, and the tables of the terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ..errors import GmosError
+from ..runtime.atomic_file import replaced_at_end
+from .mask_agreement import SequenceAgreement
+from .parity_limits import MaskLimits, ProfileName, failures, weakest
+
+SCHEMA = "gmos-parity/1"
+"""Name and version of the layout of result.json; the number rises when a reader of the old one would break."""
+
+RESULT_FILE, OBSERVATIONS_FILE, PAGE_FILE = "result.json", "observations.jsonl", "report.html"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParityReport:
+    """Two sides, what was compared of them, and the limits that it was held to."""
+
+    kind: str
+    a: str
+    b: str
+    profile: ProfileName
+    limits: MaskLimits
+    found: tuple[SequenceAgreement, ...]
+    environment: Mapping[str, Any]
+    seconds: float
+
+    @property
+    def failures(self) -> list[str]:
+        """What is beyond the limits, in words."""
+        return [line for agreement in self.found for line in failures(agreement, self.limits)]
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing is beyond the limits."""
+        return not self.failures
+
+    @property
+    def verdict(self) -> str:
+        """PASS or FAIL with the profile."""
+        return f"{'PASS' if self.passed else 'FAIL'} ({self.profile})"
+
+
+def result_json(report: ParityReport) -> dict[str, Any]:
+    """The content of result.json, documented in docs/parity.md."""
+    return {
+        "schema": SCHEMA,
+        "kind": report.kind,
+        "passed": report.passed,
+        "profile": report.profile,
+        "limits": asdict(report.limits),
+        "failures": report.failures,
+        "a": report.a,
+        "b": report.b,
+        "seconds": round(report.seconds, 3),
+        "results": [_result(found) for found in report.found],
+        "environment": dict(report.environment),
+    }
+
+
+def _result(found: SequenceAgreement) -> dict[str, Any]:
+    worst = found.worst_frame
+    return {
+        "result": found.result,
+        "sequence": found.sequence,
+        "frames": len(found.frames),
+        "mean_iou": found.mean_iou,
+        "mean_boundary_f": found.mean_boundary_f,
+        "worst_frame": {"name": worst.name, "iou": worst.iou, "weakest": weakest(worst)},
+        "different_pixels": sum(frame.different for frame in found.frames),
+        "different_share": found.different_share,
+        "matching": {str(a): b for a, b in found.matching.items()},
+        "only_a": list(found.only_a),
+        "only_b": list(found.only_b),
+    }
+
+
+def observations(report: ParityReport) -> Iterator[dict[str, Any]]:
+    """A line of observations.jsonl per frame."""
+    for found in report.found:
+        for frame in found.frames:
+            yield {
+                "result": found.result,
+                "sequence": found.sequence,
+                "frame": frame.name,
+                "iou": frame.iou,
+                "boundary_f": frame.boundary_f,
+                "pixels": frame.pixels,
+                "different": frame.different,
+                "objects": [asdict(item) for item in frame.objects],
+            }
+
+
+def write_report_files(directory: Path, report: ParityReport) -> None:
+    """Write result.json and observations.jsonl, each whole or not at all.
+
+    Raises:
+        GmosError: they cannot be written.
+    """
+    text = json.dumps(result_json(report), indent=1, ensure_ascii=False, allow_nan=False)
+    with replaced_at_end(directory / RESULT_FILE) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+    with (
+        replaced_at_end(directory / OBSERVATIONS_FILE) as temporary,
+        temporary.open("w", encoding="utf-8") as file,
+    ):
+        for line in observations(report):
+            file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Read a result.json of this version.
+
+    Raises:
+        GmosError: it cannot be read, is no JSON, or has another schema.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise GmosError(f"{path} cannot be read ({error}); expected {RESULT_FILE} of gmos-parity") from error
+    schema = found.get("schema") if isinstance(found, dict) else None
+    if schema != SCHEMA:
+        raise GmosError(f"{path} has schema {schema!r}, expected {SCHEMA!r}; make the report again")
+    return dict(found)
+
+
+def report_tables(report: ParityReport) -> RenderableType:
+    """The report for the terminal."""
+    table = Table(title=f"A: {report.a}\nB: {report.b}", title_justify="left")
+    table.add_column("result of video")
+    for head in ("frames", "mean IoU", "least", "on frame", "mean F", "pixels that differ", "objects"):
+        table.add_column(head, justify="right")
+    for found in report.found:
+        worst = found.worst_frame
+        different = sum(frame.different for frame in found.frames)
+        unmatched = len(found.only_a) + len(found.only_b)
+        table.add_row(
+            f"{found.result} of {found.sequence}",
+            str(len(found.frames)),
+            f"{found.mean_iou:.5f}",
+            f"{worst.iou:.5f}",
+            worst.name,
+            f"{found.mean_boundary_f:.5f}",
+            f"{different} ({found.different_share:.1e})",
+            f"{len(found.matching)}" + (f" + {unmatched} unmatched" if unmatched else ""),
+        )
+    lines = [Text(line, style="red") for line in report.failures]
+    verdict = Text(report.verdict, style="bold green" if report.passed else "bold red")
+    return Group(table, *lines, verdict)

@@ -1,0 +1,97 @@
+"""The model that comes with the package, as a bundle that is exported once into the user's cache directory."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from platformdirs import user_cache_path
+
+from . import __version__
+from .errors import GmosError
+from .gmos_ref.nano_weights import NANO, nano_checkpoints
+from .gmos_ref.presets import model_spec, preset
+from .runtime.backend import Backend
+from .runtime.checkpoint_identity import checkpoint_identity
+from .runtime.contract import ModelSpec, Variant
+
+if TYPE_CHECKING:
+    from .runtime.bundle import Bundle
+
+logger = logging.getLogger(__name__)
+
+EXPORTER = ("torch", "sam2", "onnx", "onnxscript", "onnxruntime")
+"""Modules that an export needs; the extra `export` installs them."""
+
+
+def can_export() -> bool:
+    """Whether everything that an export needs is installed; imports none of it."""
+    return all(find_spec(name) is not None for name in EXPORTER)
+
+
+def cached_bundle(variant: Variant) -> Path:
+    """Where the bundle of a variant is, or will be: another version or other weights have another place."""
+    digest = hashlib.sha256(__version__.encode())
+    for path in nano_checkpoints(variant).values():
+        digest.update(path.read_bytes())
+    return user_cache_path("gmos-deploy") / f"{NANO}-{variant}-{digest.hexdigest()[:16]}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NanoSource:
+    """The nano model on ONNX Runtime."""
+
+    variant: Variant
+    device: str
+
+    @property
+    def model(self) -> ModelSpec:
+        """See `network_sources.NetworkSource`."""
+        return model_spec(preset(NANO), self.variant)
+
+    def settings(self) -> dict[str, Any]:
+        """See `network_sources.NetworkSource`."""
+        checkpoints = nano_checkpoints(self.variant).items()
+        return {
+            "backend": "onnxruntime",
+            "preset": NANO,
+            "checkpoints": {name: checkpoint_identity(path) for name, path in checkpoints},
+            "device": self.device,
+        }
+
+    def load(self) -> Backend:
+        """See `network_sources.NetworkSource`."""
+        from .runtime.onnx_backend import open_bundle_backend  # noqa: PLC0415 - imports ONNX Runtime
+
+        return open_bundle_backend(self.bundle().root, device=self.device)
+
+    def bundle(self) -> Bundle:
+        """The bundle, exported now if it is not there yet: about a minute on a laptop.
+
+        Raises:
+            GmosError: it must be exported and what that needs is not installed, or the cache directory
+                cannot be written.
+        """
+        from .runtime.bundle import open_bundle  # noqa: PLC0415 - see load
+
+        root = cached_bundle(self.variant)
+        try:
+            return open_bundle(root)
+        except GmosError as error:
+            # Not there, or damaged: either way it is made again from the package's own weights.
+            logger.debug("no usable bundle in the cache: %s", error)
+        if not can_export():
+            raise GmosError(
+                "the nano model must be exported once, which needs PyTorch and ONNX: pip install "
+                "'gmos-deploy[export]', or give --bundle DIR with a bundle exported elsewhere"
+            )
+        from .export.bundle_export import ExportConfig, export_bundle  # noqa: PLC0415 - imports PyTorch
+        from .gmos_ref.reference_config import ReferenceConfig  # noqa: PLC0415
+
+        logger.info("exporting the nano model once into %s, about a minute", root)
+        reference = ReferenceConfig(variant=self.variant, preset=NANO, device="cpu", precision="fp32")
+        return export_bundle(ExportConfig(out=root, reference=reference, force=True))

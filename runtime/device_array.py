@@ -1,0 +1,70 @@
+"""An array in the memory of a CUDA device, and what its bytes mean on the host."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+ITEM_BYTES = {"uint8": 1, "bool": 1, "int64": 8, "float16": 2, "bfloat16": 2, "float32": 4}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DeviceArray:
+    """A contiguous array on the device; `owner` keeps its memory alive."""
+
+    owner: object
+    pointer: int
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on the device."""
+        return byte_count(self.shape, self.dtype)
+
+    def rows(self, start: int, stop: int) -> DeviceArray:
+        """The part [start:stop] along the first axis, in the same memory."""
+        step = byte_count(self.shape[1:], self.dtype)
+        return DeviceArray(
+            owner=self.owner,
+            pointer=self.pointer + start * step,
+            shape=(stop - start, *self.shape[1:]),
+            dtype=self.dtype,
+        )
+
+    def slices(self) -> list[DeviceArray]:
+        """The slices along the first axis, without that axis, in the same memory."""
+        shape = self.shape[1:]
+        step = byte_count(shape, self.dtype)
+        return [
+            DeviceArray(owner=self.owner, pointer=self.pointer + i * step, shape=shape, dtype=self.dtype)
+            for i in range(self.shape[0])
+        ]
+
+    def as_batch_of_one(self) -> DeviceArray:
+        """The same memory with a new first axis of length 1."""
+        return DeviceArray(owner=self.owner, pointer=self.pointer, shape=(1, *self.shape), dtype=self.dtype)
+
+
+def byte_count(shape: tuple[int, ...], dtype: str) -> int:
+    """Bytes of an array of that shape."""
+    return math.prod(shape) * ITEM_BYTES[dtype]
+
+
+def host_values(raw: NDArray[np.uint8], shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    """The values of an array's bytes; half precision becomes float32.
+
+    Args:
+        raw: contiguous bytes, one-dimensional.
+        shape: of the array.
+        dtype: of the array; `bfloat16` is a name here and no NumPy type.
+    """
+    if dtype == "bfloat16":
+        # The upper half of a float32.
+        return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(shape)
+    host = raw.view(dtype).reshape(shape)
+    return host.astype(np.float32) if dtype == "float16" else host
