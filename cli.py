@@ -115,8 +115,8 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 @published_option("gmos_s_ckpt", type=FILE, help="GMOS-S checkpoint (.pth or .safetensors).")
 @click.option(
     "--preset",
-    help="Network sizes: published, small or tiny; without checkpoints the last two run on untrained weights.  "
-    "[default: published]",
+    help="Network sizes: published, nano, small or tiny. Without checkpoints nano runs on the trained weights that "
+    "come with gmos-deploy, small and tiny on untrained ones.  [default: published with checkpoints, else nano]",
 )
 @click.option("--bundle", type=FILE, help="Run an exported bundle instead of checkpoints (gmos-export onnx).")
 @click.option(
@@ -200,8 +200,8 @@ def run_command(**options: Any) -> None:
 
     INPUT is one or more .mp4 files, or one or more directories of JPEG or PNG frames.
 
-    Runs the published checkpoints with --pi3_ckpt, --sam2_ckpt and --gmos_ckpt (or --gmos_s_ckpt);
-    --preset small tries the pipeline without any.
+    Runs the published checkpoints with --pi3_ckpt, --sam2_ckpt and --gmos_ckpt (or --gmos_s_ckpt), or an
+    exported bundle with --bundle. Without either it runs nano, a small model that comes with gmos-deploy.
 
     Exit status: 0 done, 2 something given cannot be used (one line says what), 130 interrupted.
     """
@@ -295,8 +295,10 @@ def parity() -> None:
     # Imported here: comparing needs NumPy and SciPy, and a run of both sides much more.
     from .evaluation.parity_commands import parity as command  # noqa: PLC0415
     from .evaluation.parity_commands import video_command  # noqa: PLC0415
-    from .parity_runs import run_side  # noqa: PLC0415
+    from .evaluation.parity_networks import networks_command  # noqa: PLC0415
+    from .parity_runs import load_side, run_side  # noqa: PLC0415
 
     set_up_logging("gmos-parity", quiet=False)
     command.add_command(video_command(run_side))
+    command.add_command(networks_command(load_side))
     sys.exit(guarded(command, "gmos-parity"))

@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from platformdirs import user_cache_path
 
@@ -16,21 +16,30 @@ from .errors import GmosError
 from .gmos_ref.nano_weights import NANO, nano_checkpoints
 from .gmos_ref.presets import model_spec, preset
 from .runtime.backend import Backend
+from .runtime.bundle import MANIFEST, Bundle, open_bundle
 from .runtime.checkpoint_identity import checkpoint_identity
 from .runtime.contract import ModelSpec, Variant
-
-if TYPE_CHECKING:
-    from .runtime.bundle import Bundle
 
 logger = logging.getLogger(__name__)
 
 EXPORTER = ("torch", "sam2", "onnx", "onnxscript", "onnxruntime")
 """Modules that an export needs; the extra `export` installs them."""
 
+BY_DEFAULT = (
+    "neither checkpoints nor a bundle were given: using nano, the small model that comes with gmos-deploy"
+)
+
 
 def can_export() -> bool:
     """Whether everything that an export needs is installed; imports none of it."""
     return all(find_spec(name) is not None for name in EXPORTER)
+
+
+def prefers_bundle(variant: Variant) -> bool:
+    """Whether ONNX Runtime is installed and the bundle is there or can be made."""
+    if find_spec("onnxruntime") is None:
+        return False
+    return can_export() or (cached_bundle(variant) / MANIFEST).is_file()
 
 
 def cached_bundle(variant: Variant) -> Path:
@@ -47,6 +56,8 @@ class NanoSource:
 
     variant: Variant
     device: str
+    chosen: bool
+    """Whether it runs because nothing else was named, which is said once it is loaded."""
 
     @property
     def model(self) -> ModelSpec:
@@ -67,7 +78,10 @@ class NanoSource:
         """See `network_sources.NetworkSource`."""
         from .runtime.onnx_backend import open_bundle_backend  # noqa: PLC0415 - imports ONNX Runtime
 
-        return open_bundle_backend(self.bundle().root, device=self.device)
+        backend = open_bundle_backend(self.bundle().root, device=self.device)
+        if self.chosen:
+            logger.info(BY_DEFAULT)
+        return backend
 
     def bundle(self) -> Bundle:
         """The bundle, exported now if it is not there yet: about a minute on a laptop.
@@ -76,8 +90,6 @@ class NanoSource:
             GmosError: it must be exported and what that needs is not installed, or the cache directory
                 cannot be written.
         """
-        from .runtime.bundle import open_bundle  # noqa: PLC0415 - see load
-
         root = cached_bundle(self.variant)
         try:
             return open_bundle(root)

@@ -75,6 +75,8 @@ class SourceRequest:
         if self.backend in ENGINE_BACKENDS:
             return self._engine_source(self._open_bundle(), cast("Flavour", self.backend), reason=None)
         self._refuse_engine_options()
+        if self._asks_for_nano() and self.backend != "torch" and self.precision in ("auto", "fp32"):
+            return self._nano_source()
         if self.backend == "torch" or (self.backend == "auto" and self.bundle is None):
             return self._reference_source()
         bundle = self._open_bundle()
@@ -92,6 +94,22 @@ class SourceRequest:
                     f"{name} goes with --backend tensorrt or tensorrt-rtx, and the backend is {self.backend}"
                 )
 
+    def _names_nothing(self) -> bool:
+        """Whether neither checkpoints nor a bundle were given."""
+        checkpoints = (self.pi3_ckpt, self.sam2_ckpt, self.gmos_ckpt, self.gmos_s_ckpt)
+        return self.bundle is None and not any(checkpoints)
+
+    def _asks_for_nano(self) -> bool:
+        return self._names_nothing() and self.preset in (None, "nano")
+
+    def _nano_source(self) -> NetworkSource:
+        """The nano model on ONNX Runtime if that is installed or was asked for, else on the reference."""
+        from .nano_source import NanoSource, prefers_bundle  # noqa: PLC0415 - only nano runs need it
+
+        if self.backend == "onnxruntime" or prefers_bundle(self.variant or "gmos"):
+            return NanoSource(variant=self.variant or "gmos", device=self.device, chosen=self.preset is None)
+        return self._reference_source()
+
     def _reference_source(self) -> ReferenceSource:
         # The reference's own package: a device that runs bundles never gets here.
         from .gmos_ref.reference_config import ReferenceConfig  # noqa: PLC0415
@@ -107,7 +125,7 @@ class SourceRequest:
         return ReferenceSource(
             config=ReferenceConfig(
                 variant=self.variant or ("gmos-s" if self.gmos_s_ckpt is not None else "gmos"),
-                preset=self.preset or "published",
+                preset=self.preset or ("nano" if self._names_nothing() else "published"),
                 pi3_ckpt=self.pi3_ckpt,
                 sam2_ckpt=self.sam2_ckpt,
                 gmos_ckpt=self.gmos_ckpt,
@@ -116,6 +134,7 @@ class SourceRequest:
                 precision=self.precision,
             ),
             chosen=self.backend == "auto",
+            by_default=self.preset is None and self._names_nothing(),
         )
 
     def _chosen_source(self, bundle: Bundle) -> NetworkSource:
@@ -123,8 +142,8 @@ class SourceRequest:
         from .runtime.engine_backend import device_index  # noqa: PLC0415 - see _engine_source
         from .runtime.engine_choice import usable_flavour  # noqa: PLC0415
 
-        if self.device == "cpu":
-            return self._bundle_source(bundle, "onnxruntime, which runs on --device cpu")
+        if not self.device.startswith(("auto", "cuda")):
+            return self._bundle_source(bundle, f"onnxruntime, which runs on --device {self.device}")
         flavour, reason = usable_flavour(bundle, device_index(self.device, "tensorrt"))
         if flavour is None:
             return self._bundle_source(bundle, f"onnxruntime, {reason}")
@@ -183,6 +202,8 @@ class ReferenceSource:
     config: ReferenceConfig
     chosen: bool
     """Whether `auto` led here, which is said once everything is loaded."""
+    by_default: bool = False
+    """Whether the nano model runs because nothing else was named, which is said too."""
 
     @property
     def model(self) -> ModelSpec:
@@ -214,6 +235,10 @@ class ReferenceSource:
                 "pip install 'gmos-deploy[ref]'"
             ) from error
         backend = load_reference(self.config)
+        if self.by_default:
+            from .nano_source import BY_DEFAULT  # noqa: PLC0415 - only nano runs need it
+
+            logger.info(BY_DEFAULT)
         if self.chosen:
             logger.info("backend auto: torch, no --bundle was given")
         return backend

@@ -1,13 +1,17 @@
-"""Runs one side of `gmos-parity video` as `gmos-run` would."""
+"""Runs or loads one side of `gmos-parity` as `gmos-run` would."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from .errors import GmosError
 from .evaluation.parity_sides import Side
+
+if TYPE_CHECKING:
+    from .network_sources import SourceRequest
+    from .runtime.backend import Backend
 
 BATCH_SIZE = 8
 
@@ -18,17 +22,11 @@ def run_side(side: Side, inputs: Sequence[Path], directory: Path) -> None:
     Raises:
         GmosError: as `gmos-run`.
     """
-    from .network_sources import SourceRequest  # noqa: PLC0415 - imports NumPy and PyAV
-    from .run_command import RunRequest, run_all  # noqa: PLC0415
+    from .run_command import RunRequest, run_all  # noqa: PLC0415 - imports NumPy and PyAV
 
-    options = cast(dict[str, Any], side.run_options())
-    choices = {"variant": ("gmos", "gmos-s"), "precision": ("auto", "fp32", "bf16", "fp16")}
-    for name, known in choices.items():
-        if options[name] not in (None, *known):
-            raise GmosError(f"{side.text}: {name} {options[name]}, expected one of {', '.join(known)}")
     run_all(
         RunRequest(
-            networks=SourceRequest(**options),
+            networks=_networks(side),
             inputs=tuple(inputs),
             save_dir=directory,
             save_mode="mask",
@@ -42,3 +40,23 @@ def run_side(side: Side, inputs: Sequence[Path], directory: Path) -> None:
             quiet=False,
         )
     )
+
+
+def load_side(side: Side) -> Backend:
+    """Load the networks of a side.
+
+    Raises:
+        GmosError: as `gmos-run`.
+    """
+    return _networks(side).resolve().load()
+
+
+def _networks(side: Side) -> SourceRequest:
+    from .network_sources import SourceRequest  # noqa: PLC0415 - imports NumPy
+
+    options = cast(dict[str, Any], side.run_options())
+    choices = {"variant": ("gmos", "gmos-s"), "precision": ("auto", "fp32", "bf16", "fp16")}
+    for name, known in choices.items():
+        if options[name] not in (None, *known):
+            raise GmosError(f"{side.text}: {name} {options[name]}, expected one of {', '.join(known)}")
+    return SourceRequest(**options)

@@ -15,7 +15,9 @@ from .sequence_trees import list_frames
 MASKS = "masks"
 """The result of a directory that is not laid out as gmos-run's."""
 
-RESULTS = {folder: result for modes in FOLDERS.values() for result, folder in modes["mask"].items()}
+RESULTS: dict[str, str] = {
+    folder: result for modes in FOLDERS.values() for result, folder in modes["mask"].items()
+}
 """Results by the folder of gmos-run that their label maps are in."""
 
 Tree = Mapping[str, Mapping[str, list[Path]]]
@@ -54,7 +56,7 @@ def read_tree(root: Path) -> Tree:
     if not root.is_dir():
         state = "is a file" if root.exists() else "does not exist"
         raise GmosError(f"{root} {state}; expected a directory of label-map PNGs, as gmos-run writes them")
-    found = {
+    found: dict[str, dict[str, list[Path]]] = {
         result: _sequences(root / folder) for folder, result in RESULTS.items() if (root / folder).is_dir()
     }
     if not found:

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -138,7 +138,7 @@ def sequence_agreement(
         only_a=only_a,
         only_b=only_b,
         frames=tuple(
-            _frame(name, counts[index], names, matching, maps=lambda index=index: read(index))
+            _frame(name, counts[index], names, matching, maps=partial(read, index))
             for index, name in enumerate(frames)
         ),
     )
