@@ -302,3 +302,13 @@ def parity() -> None:
     command.add_command(video_command(run_side))
     command.add_command(networks_command(load_side))
     sys.exit(guarded(command, "gmos-parity"))
+
+
+def profile() -> None:
+    """Entry point of `gmos-profile`."""
+    # Imported here, as for gmos-parity.
+    from .evaluation.profile_commands import profile_command  # noqa: PLC0415
+    from .parity_runs import load_side  # noqa: PLC0415
+
+    set_up_logging("gmos-profile", quiet=False)
+    sys.exit(guarded(profile_command(load_side), "gmos-profile"))

@@ -1,0 +1,169 @@
+"""The gmos-profile command: a video and sides in, times and a report out."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import click
+
+from ..errors import GmosError
+from ..runtime.contract import NetworkName
+from ..runtime.inputs import resolve_inputs
+from .environment import environment
+from .parity_sides import Side, parse_side
+from .profile_page import write_profile_page
+from .profile_report import (
+    PAGE_FILE,
+    Change,
+    ProfileReport,
+    changes,
+    read_result,
+    result_json,
+    tables,
+    write_files,
+)
+from .profiling import LoadSide, ProfileOptions, matrix_rate, profile_networks, profile_video
+from .run import show
+
+PATH = click.Path(path_type=Path)
+REGRESSION_STATUS = 1
+
+
+def profile_command(load: LoadSide) -> click.Command:
+    """The command; `load` loads the networks of a side."""
+
+    @click.command(
+        "gmos-profile",
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+    @click.argument("video", type=PATH)
+    @click.option(
+        "--side",
+        "sides",
+        multiple=True,
+        required=True,
+        metavar="SPEC",
+        help="torch:PRESET, onnxruntime:BUNDLE, tensorrt:BUNDLE or tensorrt-rtx:BUNDLE; repeated, sides are measured "
+        "in turns and compared with the first. Required.",
+    )
+    @click.option(
+        "--only", type=click.Choice(["networks", "video"]), help="Measure one of them.  [default: both]"
+    )
+    @click.option("--networks", metavar="NAMES", help="Networks, joined by commas.  [default: all]")
+    @click.option(
+        "--iterations",
+        type=click.IntRange(1),
+        default=20,
+        show_default=True,
+        help="Timed calls of a network.",
+    )
+    @click.option(
+        "--warm_up",
+        "--warm-up",
+        "warm_up",
+        type=click.IntRange(0),
+        default=3,
+        show_default=True,
+        help="Calls before them.",
+    )
+    @click.option(
+        "--batches", default="1", show_default=True, help="Batch sizes of the networks, joined by commas."
+    )
+    @click.option(
+        "--objects",
+        default="1,4",
+        show_default=True,
+        help="Numbers of tracked objects of the tracker's networks, joined by commas.",
+    )
+    @click.option(
+        "--baseline",
+        type=PATH,
+        metavar="FILE",
+        help="result.json of an earlier profile; exit status 1 if a time has grown beyond --threshold.",
+    )
+    @click.option(
+        "--threshold",
+        type=click.FloatRange(0),
+        default=0.1,
+        show_default=True,
+        help="Share by which a time may grow.",
+    )
+    @click.option(
+        "--report",
+        type=PATH,
+        metavar="DIR",
+        help="Write result.json, observations.jsonl and report.html there. Default: not written.",
+    )
+    def command(video: Path, sides: tuple[str, ...], **options: Any) -> int:
+        """How fast is it: latency of every network, seconds of every stage, frames per second, memory.
+
+        VIDEO is an .mp4 file or a directory of frames. Exit status: 0 done, 1 slower than the baseline, 2 could not
+        be measured.
+        """
+        return _profile(video, [parse_side("--side", text) for text in sides], load, options)
+
+    return command
+
+
+def _profile(video: Path, sides: list[Side], load: LoadSide, options: dict[str, Any]) -> int:
+    started = time.monotonic()
+    if len({side.text for side in sides}) < len(sides):
+        raise GmosError("--side: the same side twice; give each once")
+    for side in sides:
+        if side.masks is not None:
+            raise GmosError(f"--side {side.text}: masks take no time; name a backend")
+    report_dir: Path | None = options["report"]
+    if report_dir is not None and report_dir.exists() and not report_dir.is_dir():
+        raise GmosError(f"--report {report_dir} is a file; expected a directory")
+    baseline = None if options["baseline"] is None else read_result(options["baseline"])
+    wanted = _options(options)
+    (sequence,) = resolve_inputs([video], fps=None, stride=None if video.is_file() else 1)
+    rate = matrix_rate()
+    networks = profile_networks(sides, sequence, load, wanted) if options["only"] != "video" else []
+    runs = [profile_video(side, sequence, load) for side in sides] if options["only"] != "networks" else []
+    report = ProfileReport(
+        video=str(video),
+        sides=tuple(side.text for side in sides),
+        networks=tuple(networks),
+        runs=tuple(runs),
+        rate=rate,
+        environment=environment(),
+        seconds=time.monotonic() - started,
+    )
+    show(tables(report))
+    compared: list[Change] = []
+    if baseline is not None:
+        compared = changes(baseline, result_json(report))
+    slower = [change for change in compared if change.factor > 1 + options["threshold"]]
+    if report_dir is not None:
+        report_dir.mkdir(parents=True, exist_ok=True)
+        write_files(report_dir, report)
+        write_profile_page(report_dir / PAGE_FILE, report, compared=compared, threshold=options["threshold"])
+        click.echo(f"report: {report_dir / PAGE_FILE}")
+    for change in slower:
+        click.echo(
+            f"slower: {change.what}: {change.before:.2f} before, {change.now:.2f} now ({change.factor:.2f}x)"
+        )
+    if baseline is not None:
+        click.echo(f"{len(slower)} of {len(compared)} times grew by more than {options['threshold']:.0%}")
+    return REGRESSION_STATUS if slower else 0
+
+
+def _options(options: dict[str, Any]) -> ProfileOptions:
+    names = () if options["networks"] is None else tuple(options["networks"].split(","))
+    return ProfileOptions(
+        warm_up=options["warm_up"],
+        iterations=options["iterations"],
+        batches=_lengths("--batches", options["batches"]),
+        objects=_lengths("--objects", options["objects"]),
+        networks=cast(tuple[NetworkName, ...], names),
+    )
+
+
+def _lengths(option: str, text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise GmosError(f"{option} {text}: expected whole numbers from 1, joined by commas, such as 1,4")
+    return tuple(int(part) for part in parts)
