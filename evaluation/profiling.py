@@ -144,7 +144,7 @@ def profile_video(side: Side, sequence: SequenceInput, load: LoadSide) -> VideoR
         summary = _run(sequence, backend)
         device_mib = max(0, free_before - backend.free_device_bytes()) / 2**20
         timed = TimedBackend(backend)
-        _run(sequence, timed)  # type: ignore[arg-type]  # the rest is the backend's by __getattr__
+        _run(sequence, timed)
         origin = timed.spans[0][1] if timed.spans else 0.0
         return VideoRun(
             side=side.text,
