@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard *.py) benchmarks evaluation export gmos_ref runtime tests tools
 
-.PHONY: help install test lint types check demo published clean
+.PHONY: help install test lint types check demo published gpu clean
 
 help:
 	@echo "make test       install and run the tests (no GPU needed)"
 	@echo "make demo       install and segment a real video"
 	@echo "make check      lint, types and tests"
 	@echo "make published  tests at published size: minutes and 5 GB"
+	@echo "make gpu        tests on this machine's GPU"
 
 # The stamp is newer than pyproject.toml when the environment is up to date.
 $(VENV)/installed: pyproject.toml
@@ -25,6 +26,9 @@ test: install
 
 published: install
 	$(BIN)/python -m pytest -m published
+
+gpu: install
+	$(BIN)/python -m pytest -m gpu
 
 lint: install
 	$(BIN)/ruff check $(SOURCES)

@@ -131,9 +131,12 @@ def needs(
             [sys.executable, "-c", GMOS_EXPORT, *command], stdout=subprocess.PIPE, text=True, check=True
         )
     engines = json.loads(done.stdout)["engines"]
-    return {
-        name: need_of(engines[name]["record"], shape_texts(bundle, name, lengths, "max")) for name in names
-    }
+    found = {}
+    for name in names:
+        axes = {axis for tensor in bundle.networks[name].inputs for axis in tensor.axes}
+        batch = lengths["B"] if "B" in axes else lengths["O"]
+        found[name] = need_of(engines[name]["record"], shape_texts(bundle, name, lengths, "max"), batch)
+    return found
 
 
 def shape_texts(bundle: Bundle, name: str, lengths: dict[str, int], place: str) -> list[str]:
@@ -153,7 +156,7 @@ def shape_texts(bundle: Bundle, name: str, lengths: dict[str, int], place: str) 
     return found
 
 
-def need_of(record: dict[str, Any], wanted: list[str]) -> Need:
+def need_of(record: dict[str, Any], wanted: list[str], batch: int) -> Need:
     """From an engine's record; outputs that vary take the greatest lengths of the inputs they follow.
 
     A bundle of several resolutions has a profile for each; the one of the `wanted` shapes is read.
@@ -168,7 +171,6 @@ def need_of(record: dict[str, Any], wanted: list[str]) -> Need:
     index = next(i for i, found in enumerate(texts) if found >= set(wanted))
     profile = record["profiles"][index]
     video = profile.get("video_hw", {}).get("max", [1, 1])
-    batch = max((ranges["max"][0] for name, ranges in profile.items() if name != "video_hw"), default=1)
     arrays = 0
     for tensor in record["tensors"]:
         if tensor["mode"] == "input":

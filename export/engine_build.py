@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -34,7 +33,7 @@ from ..runtime.engine_trust import graph_sources, misfit, plan_difference, plan_
 from .engine_comparison import compare_engines, refuse_wrong
 from .engine_options import BuildOptions, check_precision, settled
 from .engine_plan import BuiltPlan, build_plan
-from .engine_progress import BuildPhases, LineBuilds, TerminalBuilds
+from .engine_progress import BuildListener, BuildPhases, LineBuilds, TerminalBuilds
 from .engine_shapes import ShapeOverride, engine_profile, engine_ranges
 
 logger = logging.getLogger(__name__)
@@ -227,18 +226,18 @@ def build_engines(
     if dry_run:
         return tuple(_outcome(engine, None, dry_run=True) for engine in planned)
     records: dict[NetworkName, EngineRecord] = {}
-    with _listener() as listener:
-        for engine in due:
-            with listener.engine(engine.network.name) as report:
-                record = build.build(engine, BuildPhases(report))
-            records[engine.network.name] = record
-            logger.info(
-                "%s: built in %.1f s, plan %.1f MiB, activations up to %.0f MiB",
-                record.network,
-                record.seconds,
-                record.plan_bytes / MIB,
-                max(record.activation_bytes, default=0) / MIB,
-            )
+    listener = _listener()
+    for engine in due:
+        with listener.engine(engine.network.name) as report:
+            record = build.build(engine, BuildPhases(report))
+        records[engine.network.name] = record
+        logger.info(
+            "%s: built in %.1f s, plan %.1f MiB, activations up to %.0f MiB",
+            record.network,
+            record.seconds,
+            record.plan_bytes / MIB,
+            max(record.activation_bytes, default=0) / MIB,
+        )
     if checked and records:
         _check(build, tuple(records), device)
     return tuple(_outcome(engine, records.get(engine.network.name), dry_run=False) for engine in planned)
@@ -260,7 +259,7 @@ def _outcome(engine: Planned, record: EngineRecord | None, *, dry_run: bool) -> 
     return BuildOutcome(network=engine.network.name, action=action, record=record)
 
 
-def _listener() -> AbstractContextManager[TerminalBuilds] | AbstractContextManager[LineBuilds]:
+def _listener() -> BuildListener:
     console = Console(file=sys.stderr)
     return TerminalBuilds(console) if console.is_terminal else LineBuilds()
 

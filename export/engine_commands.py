@@ -76,8 +76,8 @@ SHAPE += "or repeated. Axes shared with other inputs follow.  [default: the bund
 @option(
     "hardware_compatible",
     type=click.Choice(["ampere-plus", "same-capability"]),
-    help="Engines for more than this machine's GPU: any from Ampere on, or all of its compute capability (from "
-    "TensorRT 10.4). tensorrt only.",
+    help="Engines for more than this machine's GPU: any from Ampere on, or all of its compute capability (not in "
+    "TensorRT 10.3). tensorrt only.",
 )
 @click.option("--tf32", is_flag=True, help="Allow fp32 products with 10-bit mantissas: faster, less exact.")
 @click.option(

@@ -6,9 +6,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -26,7 +25,7 @@ Report = Callable[[float, str], None]
 class BuildListener(Protocol):
     """Hears where the build of one engine after the other is."""
 
-    def engine(self, name: str) -> Any:  # noqa: ANN401 - a context manager of `Report`
+    def engine(self, name: str) -> AbstractContextManager[Report]:
         """An engine's build, which ends with the context."""
         ...
 
@@ -117,44 +116,34 @@ def progress_monitor(module: Any, phases: BuildPhases) -> Any:  # noqa: ANN401 -
 
 
 class TerminalBuilds:
-    """A bar per engine with its phase, percent and time; the time goes on in long steps. A context manager."""
+    """A bar per engine with percent, time and phase; the time goes on in long steps."""
 
     def __init__(self, console: Console) -> None:
-        self._bars = RichProgress(
+        self._console = console
+
+    @contextmanager
+    def engine(self, name: str) -> Iterator[Report]:
+        """See `BuildListener`."""
+        # One display per engine: log lines between them would break into a longer one.
+        with RichProgress(
             TextColumn("{task.description:<17}"),
             BarColumn(),
             TaskProgressColumn(),
             TimeElapsedColumn(),
             TextColumn("{task.fields[phase]}"),
-            console=console,
-        )
+            console=self._console,
+        ) as bars:
+            task = bars.add_task(name, total=1.0, phase="Parsing")
 
-    def __enter__(self) -> TerminalBuilds:
-        self._bars.start()
-        return self
+            def report(share: float, phase: str) -> None:
+                bars.update(task, completed=share, phase=phase)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._bars.stop()
-
-    @contextmanager
-    def engine(self, name: str) -> Iterator[Report]:
-        """See `BuildListener`."""
-        task = self._bars.add_task(name, total=1.0, phase="")
-
-        def report(share: float, phase: str) -> None:
-            self._bars.update(task, completed=share, phase=phase)
-
-        yield report
-        self._bars.update(task, completed=1.0, phase="done")
+            yield report
+            bars.update(task, completed=1.0, phase="done")
 
 
 class LineBuilds:
-    """A log line every ten seconds: network, phase, percent, seconds. A context manager."""
+    """A log line every ten seconds: network, phase, percent, seconds."""
 
     def __init__(
         self, clock: Callable[[], float] = time.monotonic, interval_s: float = LINE_INTERVAL_S
@@ -162,22 +151,11 @@ class LineBuilds:
         self._clock = clock
         self._interval_s = interval_s
 
-    def __enter__(self) -> LineBuilds:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Nothing to release."""
-
     @contextmanager
     def engine(self, name: str) -> Iterator[Report]:
         """See `BuildListener`."""
         start = self._clock()
-        latest: tuple[float, str] = (0.0, "parsing")
+        latest: tuple[float, str] = (0.0, "Parsing")
         ended = threading.Event()
 
         def report(share: float, phase: str) -> None:

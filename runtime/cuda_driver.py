@@ -226,8 +226,10 @@ class Cuda:
         self._call("cudaGraphExecDestroy", graph)
 
     def check(self) -> None:
-        """Raise what an earlier call of another library has left, if it did."""
-        self._call("cudaGetLastError")
+        """Raise if a call of another library has lost the device or found no memory on it."""
+        status = int(self._cuda.cudaGetLastError()[0])
+        if status == OUT_OF_MEMORY or status in LOST_DEVICE_ERRORS:
+            raise self._error("the work given to it", status, None)
 
     def synchronize(self, stream: Handle) -> None:
         """Wait on the host for everything given to the stream."""

@@ -87,13 +87,13 @@ class DevicePool:
             room = min(room, self._budget - self._reserved - self.held_bytes + kept)
         return max(room, 0)
 
-    def allocate(self, nbytes: int, use: Use = "compute") -> Block:
-        """Memory of at least so many bytes.
+    def allocate(self, nbytes: int, use: Use = "compute", *, exact: bool = False) -> Block:
+        """Memory of at least so many bytes; of no more than that in multiples of 512 if `exact`.
 
         Raises:
             OutOfDeviceMemoryError: there is no room, not even without what is kept for later.
         """
-        size = rounded_size(nbytes)
+        size = -(-nbytes // SMALLEST_BYTES) * SMALLEST_BYTES if exact else rounded_size(nbytes)
         self._take_back()
         free = self._pick(self._free[use, size], use)
         if free is None:

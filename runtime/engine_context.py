@@ -46,7 +46,7 @@ class ShapedContext:
         self._host_values: dict[str, NDArray[np.generic]] = {
             tensor.name: np.zeros(tensor.shape, tensor.dtype) for tensor in tensors if tensor.host
         }
-        self._profile = 0
+        self._profile: int | None = None
         self._key: object = None
         self._shaped: Shaped | None = None
         self._activation: tuple[int, int] | None = None

@@ -134,7 +134,7 @@ class ActivationMemory:
             # The old one goes back to the device first: both at once need not fit.
             self._device.pool.trim()
             steps = -(-max(nbytes, 1) // ACTIVATION_STEP_BYTES)
-            self._block = self._device.pool.allocate(steps * ACTIVATION_STEP_BYTES)
+            self._block = self._device.pool.allocate(steps * ACTIVATION_STEP_BYTES, exact=True)
         return self._block.pointer, self._block.nbytes
 
     def drop(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -12,11 +12,14 @@ from .contract import ModelSpec, NetworkName
 from .device_array import byte_count
 from .engine_record import EngineRecord
 from .engine_runner import EngineRunner
-from .engine_shapes import NoProfileError, Sizes
+from .engine_shapes import CALL_LIMITS, NoProfileError, Sizes, cut_inputs
 from .engine_trust import build_command
 from .pi3_frame import pi3_size_wh
 
 MIB = 1 << 20
+
+ACTIVATION_SHARE = 0.5
+"""Of what weights and arrays leave: beyond it calls are cut, as features want room too."""
 
 ENCODING: tuple[NetworkName, ...] = (
     "dino",
@@ -46,6 +49,7 @@ class RunSize:
 class MemoryPlan:
     """Bytes by part. `activations` are those of `largest`, the network that needs most; all share them.
 
+    `parts` are the windows or objects per call of networks that do not take all of them at once.
     `free` is what is left beside the weights, which are loaded; `budget` bounds the whole if given.
     """
 
@@ -53,6 +57,7 @@ class MemoryPlan:
     weights: int
     activations: int
     largest: NetworkName
+    parts: Mapping[NetworkName, int]
     arrays: int
     free: int
     budget: int | None
@@ -71,9 +76,10 @@ class MemoryPlan:
     def line(self, features: int) -> str:
         """The plan in one line, with the bytes that features may take."""
         together = self.weights + self.activations + self.arrays + features
+        parts = "".join(f"; {name} {count} at a time" for name, count in self.parts.items())
         return (
             f"memory: weights {_mib(self.weights)}, activations {_mib(self.activations)} "
-            f"({self.largest}), arrays {_mib(self.arrays)}, features up to {_mib(features)}; together up to "
+            f"({self.largest}{parts}), arrays {_mib(self.arrays)}, features up to {_mib(features)}; together up to "
             f"{_mib(together)} {self.bound}"
         )
 
@@ -157,41 +163,74 @@ def plan_memory(
     Raises:
         GmosError: an engine takes no calls of these sizes.
     """
+    lengths = {
+        name: run_lengths(runner.entry, runner.record, bundle.model, size) for name, runner in runners.items()
+    }
+    arrays = _array_bytes(runners, lengths, _waiting_tokens(bundle, size))
+    room = int(ACTIVATION_SHARE * max(free - arrays, 0))
     activations: dict[NetworkName, int] = {}
+    parts: dict[NetworkName, int] = {}
     misfits: list[NoProfileError] = []
-    arrays = {"encoding": _waiting_tokens(bundle, size), "tracking": 0}
     for name, runner in runners.items():
-        lengths = run_lengths(runner.entry, runner.record, bundle.model, size)
         try:
-            activations[name] = runner.shaped(_sizes(runner, lengths, size)).activation_bytes
+            shaped, part = runner.fit(_sizes(runner, lengths[name], size), room)
         except NoProfileError as error:
             misfits.append(error)
             continue
-        # An output is the next network's input in the first pass; the tracker stacks what it feeds.
-        phase = "encoding" if name in ENCODING else "tracking"
-        counted = list(runner.entry.outputs)
-        if phase == "tracking" or name in ("dino", "sam2_resize"):
-            counted += [tensor for tensor in runner.entry.inputs if not tensor.host]
-        counted += runner.entry.graphs["standard"].tables
-        arrays[phase] += sum(byte_count(_shape(tensor, lengths), tensor.dtype) for tensor in counted)
+        activations[name] = shaped.activation_bytes
+        if name not in CALL_LIMITS and cut_inputs(runner.entry) and part < _rows(runner.entry, lengths[name]):
+            parts[name] = part
     if misfits:
-        names = [error.network for error in misfits]
-        command = build_command(bundle.root, next(iter(runners.values())).record.flavour, names)
-        height, width = size.video_hw
-        raise GmosError(
-            f"no engines for a video of {width}x{height} pixels: {misfits[0].problem}; build them: {command} "
-            f"{' '.join(error.options for error in misfits)}"
-        )
+        raise _without_profile(misfits, bundle, runners, size)
     largest = max(activations, key=lambda name: activations[name])
     return MemoryPlan(
         device=device,
         weights=sum(runner.record.weight_bytes for runner in runners.values()),
         activations=activations[largest],
         largest=largest,
-        arrays=max(arrays.values()),
+        parts=parts,
+        arrays=arrays,
         free=free,
         budget=budget,
     )
+
+
+def _array_bytes(
+    runners: Mapping[NetworkName, EngineRunner], lengths: Mapping[NetworkName, Lengths], tokens: int
+) -> int:
+    """Bytes of the arrays of the first pass, with its waiting tokens, or of tracking if that is more."""
+    phases = {"encoding": tokens, "tracking": 0}
+    for name, runner in runners.items():
+        # An output is the next network's input in the first pass; the tracker stacks what it feeds.
+        phase = "encoding" if name in ENCODING else "tracking"
+        counted = list(runner.entry.outputs)
+        if phase == "tracking" or name in ("dino", "sam2_resize"):
+            counted += [tensor for tensor in runner.entry.inputs if not tensor.host]
+        counted += runner.entry.graphs["standard"].tables
+        phases[phase] += sum(byte_count(_shape(tensor, lengths[name]), tensor.dtype) for tensor in counted)
+    return max(phases.values())
+
+
+def _without_profile(
+    misfits: Sequence[NoProfileError],
+    bundle: Bundle,
+    runners: Mapping[NetworkName, EngineRunner],
+    size: RunSize,
+) -> GmosError:
+    """What is wrong first, and the one command that builds all engines that are missing."""
+    flavour = next(iter(runners.values())).record.flavour
+    command = build_command(bundle.root, flavour, [error.network for error in misfits])
+    height, width = size.video_hw
+    return GmosError(
+        f"no engines for a video of {width}x{height} pixels: {misfits[0].problem}; build them: {command} "
+        f"{' '.join(error.options for error in misfits)}"
+    )
+
+
+def _rows(entry: BundleNetwork, lengths: Lengths) -> int:
+    """The length along which calls of a network are cut."""
+    axis = entry.outputs[0].axes[0]
+    return lengths[axis] if isinstance(axis, str) else axis
 
 
 def run_lengths(entry: BundleNetwork, record: EngineRecord, model: ModelSpec, size: RunSize) -> Lengths:

@@ -16,16 +16,19 @@ from .backend import Array
 from .bundle import Bundle, BundleNetwork
 from .contract import NetworkName
 from .cuda_driver import OutOfDeviceMemoryError
-from .device_array import DeviceArray
+from .device_array import DeviceArray, byte_count
 from .engine_context import Shaped, ShapedContext
-from .engine_device import EngineDevice
+from .engine_device import ACTIVATION_STEP_BYTES, EngineDevice
 from .engine_graphs import CallGraphs
 from .engine_library import TensorRT
 from .engine_record import EngineRecord, engine_directory
-from .engine_shapes import CallPlanner, Sizes
+from .engine_shapes import CallPlanner, Sizes, size_key
 from .engine_trust import build_command, verified_plan
 
 logger = logging.getLogger(__name__)
+
+SHAPES_KNOWN = 256
+"""Shapes of a network whose outputs and activations are remembered; a video has a few dozen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +70,7 @@ class EngineRunner:
         self._cache: Any = None
         self._planner = CallPlanner(self.entry, self.record.profiles, self._build_line)
         self._context = self._new_context()
+        self._known: dict[tuple[int, object], Shaped] = {}
         self._graphs = (
             CallGraphs(network, self.record.tensors, device, self._new_context)
             if options.cuda_graphs and not library.own_cuda_graphs
@@ -85,17 +89,24 @@ class EngineRunner:
         except OutOfDeviceMemoryError as error:
             raise GmosError(f"out of memory in {self.entry.name}: {error}") from error
 
-    def shaped(self, sizes: Sizes) -> Shaped:
-        """What a call at these sizes needs; where it would be cut, its largest part.
+    def fit(self, sizes: Sizes, room: int) -> tuple[Shaped, int]:
+        """Cut calls at these sizes until their working memory fits, from now on and as far as that helps.
+
+        Args:
+            sizes: of all inputs.
+            room: bytes.
+
+        Returns:
+            What the largest part needs, and its length along the first axis.
 
         Raises:
             GmosError: no profile takes them.
         """
-        plan = self._planner.plan(sizes)
-        part = {
-            name: (plan.lengths[0], *size[1:]) if name in plan.cut else size for name, size in sizes.items()
-        }
-        return self._context.shape(plan.profile, part, self._device.stream)
+        found = self._largest_part(sizes)
+        while found[0].activation_bytes > room and self._planner.cut_smaller(sizes):
+            found = self._largest_part(sizes)
+            logger.debug("%s: %d at a time, for memory", self.entry.name, found[1])
+        return found
 
     def close(self) -> None:
         """Release the engine, and keep the kernels that were compiled for it."""
@@ -150,6 +161,7 @@ class EngineRunner:
 
     def _run(self, arrays: Mapping[str, DeviceArray], sizes: Sizes) -> dict[str, Array]:
         """One call, or several whose outputs are written side by side."""
+        self._make_room(sizes)
         plan = self._planner.plan(sizes)
         outputs: dict[str, DeviceArray] = {}
         start = 0
@@ -159,23 +171,52 @@ class EngineRunner:
                 name: array.rows(start, stop) if name in plan.cut else array for name, array in arrays.items()
             }
             part_sizes = {name: part[name].shape if name in part else size for name, size in sizes.items()}
-            shaped = self._context.shape(plan.profile, part_sizes, self._device.stream)
             if not outputs:
+                shaped = self._shaped(plan.profile, part_sizes)
                 outputs = self._new_outputs(shaped, sum(plan.lengths) if plan.cut else None)
             place = {name: array.rows(start, stop) if plan.cut else array for name, array in outputs.items()}
-            self._run_part(plan.profile, part_sizes, shaped, {**part, **place})
+            self._run_part(plan.profile, part_sizes, {**part, **place})
             start = stop
         self._device.note_ready(list(outputs.values()))
         return dict(outputs)
 
-    def _run_part(
-        self, profile: int, sizes: Sizes, shaped: Shaped, arrays: Mapping[str, DeviceArray]
-    ) -> None:
+    def _make_room(self, sizes: Sizes) -> None:
+        """Cut a call that needs more working memory than there is beside its outputs."""
+        needed, activations = self._largest_part(sizes)[0], self._device.activations
+        if needed.activation_bytes > activations.nbytes:
+            outputs = sum(
+                byte_count(needed.output_shapes[tensor.name], tensor.dtype)
+                * len(self._planner.plan(sizes).lengths)
+                for tensor in self.record.tensors
+                if tensor.mode == "output"
+            )
+            room = self._device.pool.free_bytes() + activations.nbytes - outputs
+            self.fit(sizes, room - ACTIVATION_STEP_BYTES)
+
+    def _largest_part(self, sizes: Sizes) -> tuple[Shaped, int]:
+        """What the largest call needs that a call at these sizes is cut to, and its length."""
+        plan = self._planner.plan(sizes)
+        length = plan.lengths[0]
+        part = {name: (length, *size[1:]) if name in plan.cut else size for name, size in sizes.items()}
+        return self._shaped(plan.profile, part), length
+
+    def _run_part(self, profile: int, sizes: Sizes, arrays: Mapping[str, DeviceArray]) -> None:
         if self._graphs is not None and self._graphs.run(profile, sizes, arrays):
             return
+        shaped = self._context.shape(profile, sizes, self._device.stream)
         activation = self._device.activations.require(shaped.activation_bytes)
         addresses = {name: array.pointer for name, array in arrays.items()}
         self._context.run(addresses, activation, self._device.stream)
+
+    def _shaped(self, profile: int, sizes: Sizes) -> Shaped:
+        """What a call needs and gives; a shape that was seen before need not be set to know that."""
+        key = (profile, size_key(sizes))
+        found = self._known.get(key)
+        if found is None:
+            if len(self._known) >= SHAPES_KNOWN:
+                self._known.clear()
+            found = self._known[key] = self._context.shape(profile, sizes, self._device.stream)
+        return found
 
     def _new_outputs(self, shaped: Shaped, length: int | None) -> dict[str, DeviceArray]:
         """Arrays for the outputs; of that length along the first axis if the call was cut."""

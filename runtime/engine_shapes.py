@@ -63,6 +63,22 @@ class CallPlanner:
             found = self._plans[key] = self._compute(sizes)
         return found
 
+    def cut_smaller(self, sizes: Sizes) -> bool:
+        """From now on make calls of half the length that this one would be cut to; whether that is less."""
+        longest = max(self.plan(sizes).lengths)
+        if not self._cut or longest < 2:
+            return False
+        before, self._limit = self._limit, -(-longest // 2)
+        self._plans.clear()
+        try:
+            self.plan(sizes)
+        except NoProfileError:
+            # Profiles may have a least length above 1.
+            self._limit = before
+            self._plans.clear()
+            return False
+        return True
+
     def _compute(self, sizes: Sizes) -> CallPlan:
         length = next((sizes[name][0] for name in self._cut if name in sizes), 1)
         best: tuple[int, int, CallPlan] | None = None

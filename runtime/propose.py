@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .backend import Backend, by_frame
-from .encode import SAM2_FEATURES, PreparedFrame, WindowEncoder
+from .backend import Array, Backend, by_frame
+from .encode import SAM2_FEATURES, EncodedBatch, PreparedFrame, WindowEncoder
 from .feature_store import FeatureStore
 from .progress import Advance
 from .proposals import ProposalCollector, Proposals
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,11 +44,14 @@ def propose(
     proposer, label = backend.runner("proposer"), backend.runner("proposal_labels")
     size = np.array(video_hw, np.int64)
     collector = ProposalCollector(video_hw)
-    for batch in encoder.run(frames):
+
+    def start(batch: EncodedBatch) -> tuple[EncodedBatch, list[Array]]:
         out = proposer({"geometry": batch.geometry, **batch.features})
         labels = label({"mask_logits": out["mask_logits"], "video_hw": size})["labels"]
-        host = (backend.download(array) for array in (labels, out["motion_logits"], out["ious"]))
-        for answer in zip(*host, strict=True):
+        return batch, [labels, out["motion_logits"], out["ious"]]
+
+    for batch, answers in one_ahead(map(start, encoder.run(frames))):
+        for answer in zip(*map(backend.download, answers), strict=True):
             collector.add(*answer)
         for frame, features in zip(
             batch.frames, by_frame(backend, batch.features, SAM2_FEATURES), strict=True
@@ -65,10 +72,27 @@ def foreground(
     """Run GMOS-S over a video, frame by frame; nothing of a frame outlives its batch."""
     head, to_map = backend.runner("gmos_s"), backend.runner("foreground_map")
     size = np.array(video_hw, np.int64)
-    for batch in encoder.run(frames):
+
+    def start(batch: EncodedBatch) -> tuple[EncodedBatch, dict[str, Array]]:
         logits = head({"geometry": batch.geometry, **batch.features})["foreground_logits"]
-        maps = to_map({"foreground_logits": logits, "video_hw": size})
+        return batch, to_map({"foreground_logits": logits, "video_hw": size})
+
+    for batch, maps in one_ahead(map(start, encoder.run(frames))):
         masks, probabilities = backend.download(maps["mask"]), backend.download(maps["probability"])
         for frame, mask, probability in zip(batch.frames, masks, probabilities, strict=True):
             yield ForegroundFrame(frame=frame, mask=mask, probability=probability)
         advance(len(batch.frames))
+
+
+def one_ahead(items: Iterable[Item]) -> Iterator[Item]:
+    """The same items, each when the next one has been made.
+
+    A device whose work is only started by the host then has the next batch to upload and compute while
+    the results of this one are read back.
+    """
+    waiting: deque[Item] = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > 1:
+            yield waiting.popleft()
+    yield from waiting

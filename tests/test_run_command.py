@@ -200,11 +200,12 @@ def test_without_checkpoints_the_needed_files_are_named(
     gmos_run: Callable[..., tuple[int, str, str]], clip: Path, tmp_path: Path
 ) -> None:
     """Each flag, what it takes and where that is published; GMOS-S asks for its own."""
-    status, _, err = gmos_run(clip, "--stride", 1, "--save_dir", tmp_path / "out")
+    published = (clip, "--stride", 1, "--save_dir", tmp_path / "out", "--preset", "published")
+    status, _, err = gmos_run(*published)
     assert status == 2
     for part in ("--pi3_ckpt (", "huggingface.co/yyfz233/Pi3", "sam2.1_hiera_large.pt", "--gmos_ckpt ("):
         assert part in err
-    assert "--gmos_s_ckpt (" in gmos_run(clip, "--stride", 1, "--variant", "gmos-s")[2]
+    assert "--gmos_s_ckpt (" in gmos_run(*published, "--variant", "gmos-s")[2]
 
 
 def test_a_full_disk_is_one_line(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -205,6 +207,29 @@ def test_a_stale_engine_is_built_again_and_the_others_are_kept(engines_copy: Pat
     assert "1 built, 1 kept" in found.stdout
     record = read_engine_record(record_path(directory, "tracked_labels"))
     assert plan_is_unchanged(change_plan_of, record)
+
+
+ON_A_DEVICE = """
+import sys
+for name in ("torch", "sam2", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "gmos_deploy.gmos_ref"):
+    sys.modules[name] = None
+from gmos_deploy.cli import export
+export()
+"""
+"""An entry of None is how Python marks a module that cannot be imported."""
+
+
+def test_building_needs_nothing_of_the_export(engines_copy: Path) -> None:
+    """A device has neither PyTorch nor ONNX, and need not have ONNX Runtime."""
+    given = ["build-engines", "--bundle", engines_copy, "--backend", "tensorrt-rtx", "--target", "sm89"]
+    given += ["--networks", "tracked_labels"]
+    done = subprocess.run(
+        [sys.executable, "-c", ON_A_DEVICE, *map(str, given)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 built" in done.stdout
+    path = record_path(engine_directory(engines_copy, "tensorrt-rtx"), "tracked_labels")
+    assert read_engine_record(path).targets == ("sm89",)
 
 
 def test_ctrl_c_keeps_what_was_finished(

@@ -50,6 +50,9 @@ CASES: dict[str, dict[str, int]] = {
 }
 """Networks that do not depend on the Pi3 resolution, and lengths to run them at."""
 
+HALF_ROUNDING = 2e-3
+"""Of the largest value: TensorRT-RTX changes to faster kernels while it runs, which round differently."""
+
 LEFT_BYTES = 64 << 20
 """Device memory that CUDA and its libraries may keep for themselves after a backend is closed."""
 
@@ -63,7 +66,9 @@ def need_engines(flavour: Flavour, gpu: DeviceIdentity) -> None:
 def has_library(flavour: Flavour, gpu: DeviceIdentity) -> bool:
     try:
         library = load_tensorrt(flavour)
-    except GmosError:
+    except GmosError as error:
+        if "No module named" not in str(error):
+            pytest.fail(str(error))
         return False
     return not library.builds_ahead or gpu.target in library.targets
 
@@ -181,9 +186,9 @@ def test_graphs_change_no_result(
         answers.append(rounds)
         for later in rounds[1:]:
             for a, b in zip(rounds[0], later, strict=True):
-                np.testing.assert_array_equal(a, b)
+                np.testing.assert_allclose(a, b, rtol=0, atol=HALF_ROUNDING * float(np.abs(a).max()))
     for a, b in zip(answers[0][-1], answers[1][-1], strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=2e-3 * float(np.abs(a).max()))
+        np.testing.assert_allclose(a, b, rtol=0, atol=HALF_ROUNDING * float(np.abs(a).max()))
 
 
 def masks_of(backend: Any, clip: Path, out: Path) -> NDArray[np.uint8]:

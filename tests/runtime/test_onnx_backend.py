@@ -123,7 +123,10 @@ def test_a_session_gets_threads_memory_and_full_float32(tmp_path: Path) -> None:
     graph = open_session(tmp_path / "m", OnnxDevice(kind="cuda", index=1), options, fake_runtime(GPU_BUILD))
     session = graph.session
     assert session.settings.intra_op_num_threads == 3
-    assert session.settings.entries == {"session.disable_prepacking": "1"}
+    assert session.settings.entries == {
+        "session.disable_prepacking": "1",
+        "session.intra_op.allow_spinning": "0",
+    }
     assert session.asked[0] == (CUDA_PROVIDER, {"device_id": "1", "use_tf32": "0"})
 
 

@@ -210,3 +210,20 @@ def test_options_are_validated(options: dict[str, int], message: str) -> None:
     """A value outside its range is refused by the option's name."""
     with pytest.raises(GmosError, match=message):
         RunOptions(**options)
+
+
+def test_the_next_batch_is_started_before_results_are_read(
+    colour_backend: Callable[..., Any], clip: Path, tmp_path: Path
+) -> None:
+    """A device computes it meanwhile; the last batch has none to wait for."""
+    backend = colour_backend("gmos-s")
+    started: list[int] = []
+    download = backend.download
+
+    def read(array: Any) -> Any:
+        started.append(len(backend.batches["gmos_s"]))
+        return download(array)
+
+    backend.download = read
+    run(backend, clip, tmp_path / "out", modes=frozenset({"mask"}), batch_size=4)
+    assert started == [2, 2, 3, 3, 4, 4, 4, 4]

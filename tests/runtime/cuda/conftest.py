@@ -79,7 +79,8 @@ class FakeCuda:
 
         def call(*arguments: Any) -> tuple[Any, ...]:
             self.calls[name] += 1
-            status = 0 if name.startswith("cudaGet") else self.sticky or self.failures.pop(name, 0)
+            asks = name.startswith("cudaGet")
+            status = self.failures.pop(name, 0) or (0 if asks else self.sticky)
             if status:
                 if name == "cudaStreamEndCapture":
                     arguments[0].capturing = None

@@ -247,6 +247,19 @@ def test_what_the_library_says_reaches_the_user(backend: Any, world: Any) -> Non
         run({"images": backend.upload(inputs["images"])})
 
 
+def test_a_device_lost_in_an_engine_is_named_before_the_library_s_reason(world: Any) -> None:
+    """The library only says that its work could not be started."""
+    backend = world.backend()
+    run, images = backend.runner("sam2_encoder"), inputs_of(world, "sam2_encoder", {"B": 1})["images"]
+    world.broken["sam2_encoder"] = "enqueueV3 failed"
+    world.fake_cuda.failures["cudaGetLastError"] = 700
+    with pytest.raises(
+        GmosError, match=r"cuda:0 failed in the work given to it \(CUDA error 700, an illegal memory"
+    ):
+        run({"images": backend.upload(images)})
+    backend.close()
+
+
 def test_description_names_library_device_and_precision(backend: Any) -> None:
     """For the summary."""
     assert backend.description == "TensorRT 10.3.0 on cuda:0 (Fake GPU), fp32"

@@ -65,6 +65,28 @@ def test_each_shape_has_its_graph_and_its_context(backend: Any, world: Any) -> N
     assert launches(world) == 6
 
 
+def test_a_replay_costs_no_shapes(backend: Any, world: Any) -> None:
+    """Calls at two shapes in turn launch their graphs; no context is set to either again."""
+    for _ in range(CAPTURE_AT_CALL):
+        decode(backend, world, 1)
+        decode(backend, world, 2)
+    contexts = [context for context in world.contexts if context.engine.name == "mask_decoder"]
+    before = [dict(context.shapes) for context in contexts]
+    runs = [context.runs for context in contexts]
+    for context in contexts:
+        context.shapes = {}
+    decode_only = launches(world)
+    inputs = seeded_inputs(
+        "mask_decoder", world.bundle.networks["mask_decoder"].inputs, world.model, {"O": 2}
+    )
+    backend.runner("mask_decoder")({name: backend.upload(array) for name, array in inputs.items()})
+    assert launches(world) == decode_only + 1
+    assert all(not context.shapes for context in contexts)
+    assert [context.runs for context in contexts] == runs
+    for context, shapes in zip(contexts, before, strict=True):
+        context.shapes = shapes
+
+
 def test_host_values_are_part_of_a_graph(backend: Any, world: Any) -> None:
     """Another video size is another call, though no shape on the device differs."""
     spec = world.bundle.networks["tracked_labels"].inputs

@@ -8,12 +8,19 @@ import numpy as np
 import pytest
 
 from gmos_deploy.errors import GmosError
+from gmos_deploy.runtime import engine_device, engine_runner
 from gmos_deploy.runtime.engine_memory import RunSize, fitting_plan, settle_features
 from gmos_deploy.runtime.engine_runner import EngineOptions
+from gmos_deploy.runtime.seeded_inputs import seeded_inputs
 
 MIB = 1 << 20
 SIZE = RunSize(batch_size=4, video_hw=(70, 90), stride=2)
 """A video that Pi3 sees at 154x126 pixels."""
+
+
+def activation_need(shapes: dict[str, tuple[int, ...]]) -> int:
+    """What the fake library asks for: four bytes for each number that is fed."""
+    return 4 * sum(int(np.prod(shape)) for shape in shapes.values())
 
 
 @pytest.fixture
@@ -47,6 +54,45 @@ def test_the_plan_of_a_large_batch_is_that_of_its_parts(wide: Any) -> None:
     backend.close()
 
 
+def test_networks_that_need_much_are_called_with_less_at_a_time(wide: Any) -> None:
+    """Half of what weights and arrays leave is for activations; the others keep their batch."""
+    backend = wide.backend()
+    backend.load()
+    full = backend.plan(SIZE)
+    assert not full.parts
+    assert full.largest == "dino"
+    backend.close()
+    budget = full.weights + full.arrays + int(1.5 * full.activations)
+    tight = wide.backend(memory_budget=budget)
+    plan = tight.plan(SIZE)
+    assert plan.parts["dino"] == 2
+    assert not {"pi3_decoder", "proposer"} & plan.parts.keys(), "they need less than that"
+    assert plan.activations < 0.75 * full.activations + 1
+    assert f"({plan.largest}; dino 2 at a time" in plan.line(0)
+    inputs = np.zeros((4, 3, 126, 154), np.uint8)
+    tight.download(tight.runner("dino")({"frames": tight.upload(inputs)})["tokens"])
+    assert wide.computed["dino"] == 2
+    tight.close()
+
+
+def test_a_call_without_room_is_cut_when_it_comes(wide: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More objects than the plan reckoned with: the answer is that of the whole call."""
+    for module in (engine_device, engine_runner):
+        # As large as all that the tiny networks need.
+        monkeypatch.setattr(module, "ACTIVATION_STEP_BYTES", 512)
+    spec = wide.bundle.networks["memory_attention"].inputs
+    inputs = seeded_inputs("memory_attention", spec, wide.model, {"O": 16, "R": 12, "P": 16})
+    needed = activation_need({name: array.shape for name, array in inputs.items()})
+    weights = len(wide.bundle.networks) * 3 * MIB
+    backend = wide.backend(memory_budget=weights + 2 * needed, cuda_graphs=False)
+    backend.load()
+    given = {name: backend.upload(array) for name, array in inputs.items()}
+    answer = backend.download(backend.runner("memory_attention")(given)["conditioned"])
+    np.testing.assert_array_equal(answer, wide.compute("memory_attention", inputs)["conditioned"])
+    assert wide.computed["memory_attention"] > 1
+    backend.close()
+
+
 def test_a_video_of_another_shape_is_refused_before_it_starts(wide: Any) -> None:
     """With one command that builds all engines that it needs."""
     backend = wide.backend()
@@ -66,8 +112,7 @@ def test_a_run_that_does_not_fit_is_told_the_batch_size_that_does(wide: Any) -> 
     backend.load()
     plan = backend.plan(SIZE)
     backend.close()
-    budget = plan.weights + plan.activations + plan.arrays
-    tight = wide.backend(memory_budget=budget - MIB // 4)
+    tight = wide.backend(memory_budget=plan.weights + plan.arrays)
     with pytest.raises(
         GmosError, match=r"needs \d+ MiB of device memory beside 33 MiB .*batch_size 2 fits \(now 4\)"
     ):
