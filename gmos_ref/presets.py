@@ -282,7 +282,41 @@ TINY = Preset(
     ),
 )
 
-PRESETS: dict[str, Preset] = {preset.name: preset for preset in (PUBLISHED, SMALL, TINY)}
+NANO = Preset(
+    name="nano",
+    pi3=Pi3Config(
+        dim=128, heads=4, dino_depth=2, decoder_depth=6, dino_grid=4, mlp_ratio=2, area_px=168 * 98
+    ),
+    sam2=Sam2Config(
+        config=_HIERA_TINY,
+        image_px=256,
+        channels=128,
+        memory_channels=32,
+        overrides=_sam2_overrides(
+            image_px=256,
+            trunk_dim=24,
+            stages=(1, 1, 2, 1),
+            global_block=3,
+            channels=128,
+            memory_channels=32,
+            memory_layers=2,
+            memory_mlp_dim=256,
+        ),
+    ),
+    proposer=ProposerConfig(
+        dim=128,
+        mlp_dim=256,
+        encoder_layers=2,
+        decoder_layers=3,
+        queries=20,
+        pi3_dim=128,
+        sam2_channels=128,
+        grid=16,
+    ),
+)
+"""The one whose trained weights come with the package."""
+
+PRESETS: dict[str, Preset] = {preset.name: preset for preset in (PUBLISHED, SMALL, TINY, NANO)}
 
 
 def preset(name: str) -> Preset:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from ..errors import GmosError
 from ..runtime.contract import Variant
+from .nano_weights import NANO, nano_checkpoints
 from .presets import preset
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -27,7 +28,8 @@ class ReferenceConfig:
 
     `device` is cpu, cuda, cuda:N or auto (CUDA where there is one); `precision` auto is that of the
     published runs: bf16 on CUDA (fp16 where the card has no bf16), fp32 on a CPU. The published preset
-    needs its checkpoints; others run on untrained stand-in weights without.
+    needs its checkpoints; without any, nano runs on the trained weights that come with the package, and
+    others on untrained stand-in weights.
     """
 
     variant: Variant
@@ -41,6 +43,10 @@ class ReferenceConfig:
 
     def __post_init__(self) -> None:
         preset(self.preset)
+        if self.preset == NANO and not any(self.checkpoints().values()):
+            for name, path in nano_checkpoints(self.variant).items():
+                # As if they had been given: whatever reads the checkpoints finds them here.
+                object.__setattr__(self, name, path)
         given = self.checkpoints()
         if self.preset != "published" and not any(given.values()):
             return

@@ -1,0 +1,106 @@
+"""The trained weights that come with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from gmos_deploy.errors import GmosError
+from gmos_deploy.gmos_ref.loading import load_reference
+from gmos_deploy.gmos_ref.nano_weights import FOLDER, nano_checkpoints
+from gmos_deploy.gmos_ref.reference_config import ReferenceConfig
+from gmos_deploy.runtime.backend import Backend
+from gmos_deploy.runtime.contract import Variant
+from gmos_deploy.runtime.encode import PreparedFrame, WindowEncoder
+from gmos_deploy.runtime.pi3_frame import pi3_frame, pi3_size_wh
+from gmos_deploy.runtime.propose import foreground
+
+LIMIT_BYTES = 12_000_000
+"""What all weights together may take in the wheel."""
+
+VIDEO_HW = (126, 224)
+
+
+@pytest.mark.parametrize("variant", ["gmos", "gmos-s"])
+def test_nano_needs_no_checkpoints(variant: Variant) -> None:
+    """Without flags its own files stand in the configuration, as if they had been given."""
+    config = ReferenceConfig(variant=variant, preset="nano")
+    assert config.checkpoints() == nano_checkpoints(variant)
+    assert all(path.is_file() for path in nano_checkpoints(variant).values())
+
+
+def test_given_checkpoints_are_not_mixed_with_the_packaged_ones() -> None:
+    """One flag alone is refused as for any preset: a mixture would run and mean nothing."""
+    with pytest.raises(GmosError, match="gmos at the nano size needs 3 checkpoints; not given: --pi3_ckpt"):
+        ReferenceConfig(variant="gmos", preset="nano", sam2_ckpt=Path("x.pt"))
+
+
+def test_all_weights_fit_the_wheel() -> None:
+    """At most 12 MB for both variants together."""
+    assert sum(file.stat().st_size for file in FOLDER.glob("*.safetensors")) <= LIMIT_BYTES
+
+
+@pytest.fixture(scope="module")
+def gmos_s() -> Backend:
+    return load_reference(ReferenceConfig(variant="gmos-s", preset="nano", device="cpu"))
+
+
+def smooth_noise(generator: np.random.Generator, height: int, width: int) -> NDArray[np.float64]:
+    """A texture of blobs some eight pixels wide, (height, width, 3) in 0..255."""
+    coarse = generator.uniform(40, 215, (height // 8 + 2, width // 8 + 2, 3))
+    rows, columns = np.arange(height) / 8, np.arange(width) / 8
+    top, left = rows.astype(int), columns.astype(int)
+    a, b = (rows - top)[:, None, None], (columns - left)[None, :, None]
+    upper = coarse[np.ix_(top, left)] * (1 - b) + coarse[np.ix_(top, left + 1)] * b
+    lower = coarse[np.ix_(top + 1, left)] * (1 - b) + coarse[np.ix_(top + 1, left + 1)] * b
+    return upper * (1 - a) + lower * a
+
+
+def moving_disc() -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """A textured disc that crosses a textured ground at 3 px per frame, beside one at rest; its masks."""
+    generator = np.random.default_rng(4)
+    height, width = VIDEO_HW
+    ground, skin = smooth_noise(generator, height, width), smooth_noise(generator, 64, 64) * [1.0, 0.5, 0.3]
+    y, x = np.mgrid[:height, :width]
+    frames, masks = [], []
+    for t in range(7):
+        frame = ground.copy()
+        for cx, cy in ((175, 85), (70 + 3 * t, 55)):
+            mask = (x - cx) ** 2 + (y - cy) ** 2 < 24**2
+            frame[mask] = skin[(y - cy + 32)[mask], (x - cx + 32)[mask]]
+        frames.append(frame.astype(np.uint8))
+        masks.append(mask)
+    return np.stack(frames), np.stack(masks)
+
+
+def segment(backend: Backend, frames: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """GMOS-S masks (T, H, W), windows of neighbouring frames."""
+    size = pi3_size_wh(VIDEO_HW[1], VIDEO_HW[0], backend.model.pi3_area_px, backend.model.patch_px)
+    prepared = [
+        PreparedFrame(index=t, rgb=rgb, pi3_rgb=pi3_frame(rgb, size), time_s=t / 8)
+        for t, rgb in enumerate(frames)
+    ]
+    encoder = WindowEncoder(backend, stride=1, batch_size=8)
+    answers = foreground(prepared, encoder, backend, video_hw=VIDEO_HW, advance=lambda _: None)
+    return np.stack([answer.mask for answer in answers]).astype(bool)
+
+
+def test_gmos_s_segments_what_moves_and_not_its_twin_at_rest(gmos_s: Backend) -> None:
+    """The trained network, on a clip that no training saw."""
+    frames, masks = moving_disc()
+    found = segment(gmos_s, frames)
+    middle = slice(2, 5)
+    iou = (found & masks)[middle].sum() / (found | masks)[middle].sum()
+    assert iou > 0.6
+    y, x = np.mgrid[: VIDEO_HW[0], : VIDEO_HW[1]]
+    twin = (x - 175) ** 2 + (y - 85) ** 2 < 24**2
+    assert found[middle][:, twin].mean() < 0.1
+
+
+def test_gmos_s_sees_nothing_in_a_still_clip(gmos_s: Backend) -> None:
+    """It uses motion: one frame repeated holds nothing that moves."""
+    frames, _ = moving_disc()
+    assert segment(gmos_s, np.repeat(frames[3:4], 3, axis=0)).mean() < 0.005

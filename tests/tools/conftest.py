@@ -1,0 +1,8 @@
+"""Puts the training scripts of the nano networks on the path: they are scripts, not a package."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools" / "nano"))

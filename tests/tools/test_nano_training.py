@@ -1,0 +1,136 @@
+"""Training scripts of the nano networks: resuming, tracking with gradients, and what is published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import clips
+import numpy as np
+import publish
+import pytest
+import torch
+import train_heads
+import train_pi3
+import train_tracker
+from initial_weights import initialise_pi3, initialise_tracker
+
+from gmos_deploy.gmos_ref.gmos_s import GmosS
+from gmos_deploy.gmos_ref.pi3 import Pi3Encoder
+from gmos_deploy.gmos_ref.presets import NANO
+from gmos_deploy.gmos_ref.sam2_model import build_sam2
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One shard of six clips with all kinds of camera."""
+    root = tmp_path_factory.mktemp("nano")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clips, "TEXTURE_POOL", 6)
+        patch.setattr(clips, "CAMERA_SHARES", {"static": 0.5, "slow": 0.5, "fast": 0.0})
+        clips.write_shard(root, seed=0, index=0, clips=6)
+    return root
+
+
+@pytest.fixture
+def short_curriculum(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two steps of two small crops, then whole frames."""
+    phase = train_pi3.Phase(steps=2, batch=2, grid_hw=(3, 3), rate=1e-3, shares=(0.5, 0.5, 0.0))
+    last = train_pi3.Phase(steps=99, batch=1, grid_hw=(4, 4), rate=1e-3, shares=(1.0, 0.0, 0.0))
+    monkeypatch.setattr(train_pi3, "CURRICULUM", (phase, last))
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    data: Path, tmp_path: Path, short_curriculum: None
+) -> None:
+    """Three steps at once, or one and then two more, across a change of phase."""
+    whole, parts = tmp_path / "whole.pt", tmp_path / "parts.pt"
+    arguments = ["--shards", "1", "--decay_from", "1"]
+    train_pi3.main([str(data), str(whole), "--steps", "3", *arguments])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_pi3, "SAVE_EVERY_S", -1.0)
+        patch.setattr(train_pi3, "save_state", interrupting(train_pi3.save_state, after=1))
+        with pytest.raises(KeyboardInterrupt):
+            train_pi3.main([str(data), str(parts), "--steps", "3", *arguments])
+    train_pi3.main([str(data), str(parts), "--steps", "3", *arguments])
+    first, second = (torch.load(path, weights_only=True) for path in (whole, parts))
+    assert first["step"] == second["step"] == 3
+    for key, value in first["pi3"].items():
+        torch.testing.assert_close(second["pi3"][key], value, rtol=0, atol=0, msg=key)
+
+
+Save = Callable[[Path, dict[str, Any]], None]
+
+
+def interrupting(save: Save, after: int) -> Save:
+    """Save, and then interrupt as a user would."""
+
+    def saving(path: Path, state: dict[str, Any]) -> None:
+        save(path, state)
+        if state["step"] == after:
+            raise KeyboardInterrupt
+
+    return saving
+
+
+def test_initial_encoder_tells_change_from_rest() -> None:
+    """Where one frame of a still window differs, the token changes far more than elsewhere."""
+    pi3 = Pi3Encoder(NANO.pi3)
+    initialise_pi3(pi3, 0)
+    generator = torch.Generator().manual_seed(1)
+    still = torch.rand(1, 1, 3, 84, 84, generator=generator).expand(1, 5, 3, 84, 84).clone()
+    moved = still.clone()
+    moved[0, 4, :, 28:42, 28:42] = torch.rand(3, 14, 14, generator=generator)
+    tables = pi3.tables(6, 6)
+    with torch.no_grad():
+        change = (train_pi3.all_tokens(pi3, moved, tables) - train_pi3.all_tokens(pi3, still, tables))[
+            0, 2
+        ].norm(dim=-1)
+    there = 2 * 6 + 2
+    elsewhere = torch.cat((change[:there], change[there + 1 :]))
+    assert change[there] > 3 * elsewhere.median()
+
+
+def test_token_masks_lie_where_their_tokens_do() -> None:
+    """Cell (r, c) of token (i, j) is pixel (7 i + r, 7 j + c) of the mask."""
+    heads = train_pi3.TokenHeads(8)
+    torch.nn.init.zeros_(heads.mask.weight)
+    with torch.no_grad():
+        heads.mask.bias.copy_(torch.arange(49.0))
+    masks = heads.masks(torch.randn(1, 1, 6, 8), 2, 3)
+    assert masks.shape == (1, 1, 14, 21)
+    np.testing.assert_array_equal(masks[0, 0, 7:, 14:].detach(), torch.arange(49.0).view(7, 7))
+
+
+def test_tracking_passes_gradients_to_every_part(data: Path) -> None:
+    """Image encoder, memory encoder, memory attention and mask decoder all learn from later frames."""
+    sam2 = build_sam2(NANO.sam2).requires_grad_(True)
+    initialise_tracker(sam2)
+    shard = clips.open_shard(clips.shard_folder(data, 0))
+    batches = (train_tracker.draw_track(shard, clip, 3, np.random.default_rng(0)) for clip in range(6))
+    batch = next(found for found in batches if found is not None)
+    loss, _ = train_tracker.tracking_loss(sam2, batch)
+    loss.backward()
+    for part in (sam2.image_encoder, sam2.memory_encoder, sam2.memory_attention, sam2.sam_mask_decoder):
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
+
+
+def test_a_proposer_starts_from_what_gmos_s_learned() -> None:
+    """Fusion, token encoder and upscaling are taken over; queries are its own."""
+    generator = torch.Generator().manual_seed(0)
+    gmos_s = GmosS(NANO.proposer)
+    for value in gmos_s.state_dict().values():
+        value.normal_(generator=generator)
+    head = train_heads.proposer_from(gmos_s, 0)
+    torch.testing.assert_close(
+        head.trans_encoder.layers[0].mlp.layers[0].weight, gmos_s.trans_encoder.layers[0].mlp.layers[0].weight
+    )
+    torch.testing.assert_close(head.upsampling.output_upscaling[3].weight, gmos_s.fg_upscaling[3].weight)
+
+
+def test_published_weights_are_half_precision_except_small_ones() -> None:
+    """The mean of colours keeps its digits."""
+    found = publish.published({"weight": torch.rand(5, 5), "image_mean": torch.rand(1, 3, 1, 1)})
+    assert found["weight"].dtype is torch.float16
+    assert found["image_mean"].dtype is torch.float32

@@ -1,0 +1,110 @@
+"""Shards of synthetic clips on disk: how they are written, and how training reads them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from rendering import render
+from scenes import CAMERAS, Camera, SceneMaker, motion_px
+from textures import load_pictures
+
+CLIP_FRAMES = 8
+CLIPS_PER_SHARD = 48
+SAM2_PX = 256
+PI3_WH = (168, 98)
+MAX_LAYERS = 40
+TEXTURE_POOL = 250
+CAMERA_SHARES = {"static": 0.5, "slow": 0.34, "fast": 0.16}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """The memory-mapped arrays of one shard of n clips of T frames.
+
+    `sam2` (n, T, 256, 256, 3) and `pi3` (n, T, 98, 168, 3) uint8 show the same view; `layers`
+    (n, T, 128, 128) uint8 is the layer in front. Per layer: `labels` (n, L) object number or 0,
+    `motion_px` (n, L, T) of the whole object that it belongs to, `poses` (n, L, T, 2, 3) in scene pixels, and
+    `distractors` (n, L). Per clip: `camera` (n,) index in CAMERAS and `camera_px` (n, T).
+    """
+
+    sam2: NDArray[np.uint8]
+    pi3: NDArray[np.uint8]
+    layers: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    motion_px: NDArray[np.float32]
+    poses: NDArray[np.float32]
+    distractors: NDArray[np.bool_]
+    camera: NDArray[np.uint8]
+    camera_px: NDArray[np.float32]
+
+
+def shard_folder(root: Path, index: int) -> Path:
+    """Where a shard lies."""
+    return root / f"shard-{index:04d}"
+
+
+def write_shard(root: Path, seed: int, index: int, clips: int = CLIPS_PER_SHARD) -> Path:
+    """Render a shard; the same seed and index give the same bytes. Moved into place once it is whole."""
+    maker = SceneMaker(load_pictures(), pool=TEXTURE_POOL, seed=seed * 100_003 + index)
+    rng = np.random.default_rng((seed, index))
+    arrays: dict[str, list[NDArray[np.generic]]] = {name: [] for name in Shard.__dataclass_fields__}
+    for _ in range(clips):
+        camera = CAMERAS[int(rng.choice(len(CAMERAS), p=[CAMERA_SHARES[name] for name in CAMERAS]))]
+        for name, value in _clip(maker, rng, camera).items():
+            arrays[name].append(value)
+    folder = shard_folder(root, index)
+    part = folder.with_name(f"{folder.name}.part-{os.getpid()}")
+    part.mkdir(parents=True)
+    for name, values in arrays.items():
+        np.save(part / f"{name}.npy", np.stack(values))
+    part.rename(folder)
+    return folder
+
+
+def _clip(maker: SceneMaker, rng: np.random.Generator, camera: Camera) -> dict[str, NDArray[np.generic]]:
+    scene = maker.draw(rng, camera, CLIP_FRAMES)
+    drawn = render(scene, rng, (SAM2_PX, SAM2_PX))
+    small = F.interpolate(
+        torch.from_numpy(drawn.frames).permute(0, 3, 1, 2).float(),
+        PI3_WH[::-1],
+        mode="bilinear",
+        align_corners=False,
+        antialias=True,
+    )
+    count = len(scene.layers)
+    labels = np.zeros(MAX_LAYERS, np.uint8)
+    distractors = np.zeros(MAX_LAYERS, np.bool_)
+    moved = np.zeros((MAX_LAYERS, CLIP_FRAMES), np.float32)
+    poses = np.zeros((MAX_LAYERS, CLIP_FRAMES, 2, 3), np.float32)
+    labels[:count] = [layer.label for layer in scene.layers]
+    distractors[:count] = [layer.distractor for layer in scene.layers]
+    poses[:count] = [layer.poses for layer in scene.layers]
+    for index, layer in enumerate(scene.layers):
+        if layer.label:
+            moved[index] = np.max(
+                [motion_px(part) for part in scene.layers if part.label == layer.label], axis=0
+            )
+    return {
+        "sam2": drawn.frames,
+        "pi3": (small + 0.5).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy(),
+        "layers": drawn.layers[:, 1::2, 1::2],
+        "labels": labels,
+        "motion_px": moved,
+        "poses": poses,
+        "distractors": distractors,
+        "camera": np.uint8(CAMERAS.index(camera)),  # type: ignore[dict-item]
+        "camera_px": scene.camera_px.astype(np.float32),
+    }
+
+
+def open_shard(folder: Path) -> Shard:
+    """The arrays of a shard, read on demand."""
+    return Shard(
+        **{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in Shard.__dataclass_fields__}
+    )

@@ -1,0 +1,142 @@
+"""Writes held-out synthetic clips as datasets that gmos-eval reads, one per kind of camera.
+
+In each of static, slow, fast and stop: frames in JPEGImages, what moves in foreground/, all objects in
+objects/, look-alikes at rest in distractors/, the motion annotation in time_annotation.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from rendering import Rendering, render
+from scenes import CAMERAS, VIEW_WH, Camera, Layer, Scene, SceneMaker, compose, motion_px, similarity
+from textures import load_pictures
+from train_pi3 import MOVING_PX, UNSURE_PX
+
+from gmos_deploy.runtime.png_writer import PngWriter
+
+SEED = 987_654
+"""Of the clips; training seeds are small numbers, so no clip and no texture is shared."""
+
+VIDEO_WH = (448, 252)
+CLIP_FRAMES = 17
+"""A prompted frame and the 16 after it."""
+
+STOP_FRAMES, STOP_AT = 24, 10
+MIN_AREA_PX = 250
+"""A moving object shows at least so many pixels in some frame, or the clip is drawn anew."""
+
+
+def object_motion(scene: Scene) -> dict[int, NDArray[np.float64]]:
+    """Motion (T,) within each window by object, in scene pixels."""
+    return {
+        label: np.max([motion_px(part) for part in scene.layers if part.label == label], axis=0)
+        for label in range(1, scene.objects + 1)
+    }
+
+
+def draw_clip(maker: SceneMaker, rng: np.random.Generator, camera: Camera) -> tuple[Scene, Rendering]:
+    """A clip with a moving object of some size, in which no object moves too little to tell."""
+    while True:
+        scene = maker.draw(rng, camera, CLIP_FRAMES)
+        motion = object_motion(scene)
+        if not motion or any(((m > UNSURE_PX) & (m <= MOVING_PX)).any() for m in motion.values()):
+            continue
+        if camera == "static" and scene.camera_px.max() >= 1:
+            continue
+        drawn = render(scene, rng, VIDEO_WH)
+        labels = label_maps(scene, drawn)
+        if any(
+            (np.bincount(frame[frame > 0], minlength=1).max(initial=0) >= MIN_AREA_PX) for frame in labels
+        ) and any(moved.any() for moved in (m > MOVING_PX for m in motion.values())):
+            return scene, drawn
+
+
+def draw_stop(maker: SceneMaker, rng: np.random.Generator) -> tuple[Scene, Rendering]:
+    """One rigid object before a camera at rest; it moves at a steady pace and stops at STOP_AT."""
+    while True:
+        scene = maker.draw(rng, "static", STOP_FRAMES)
+        backdrop, rest = scene.layers[0], [layer for layer in scene.layers[1:] if layer.distractor]
+        found = [layer for layer in scene.layers if layer.label and 30 < layer.side_px < 80]
+        if not found:
+            continue
+        time = np.minimum(np.arange(STOP_FRAMES), STOP_AT).astype(float)
+        heading = rng.uniform(0, 2 * np.pi)
+        velocity = rng.uniform(2, 4) * np.array([np.cos(heading), np.sin(heading)])
+        middle = np.array(VIEW_WH) * rng.uniform(0.35, 0.65, 2)
+        places = middle + velocity * (time - STOP_AT / 2)[:, None]
+        world = similarity(np.ones(STOP_FRAMES), np.zeros(STOP_FRAMES), places)
+        steady = similarity(np.ones(STOP_FRAMES), np.zeros(STOP_FRAMES), np.zeros((STOP_FRAMES, 2)))
+        moving = replace(found[0], label=1, world=world, poses=compose(steady, world), wobble=None)
+        layers: tuple[Layer, ...] = (backdrop, *rest[:3], moving)
+        stopping = replace(scene, layers=layers, objects=1)
+        return stopping, render(stopping, rng, VIDEO_WH)
+
+
+def label_maps(scene: Scene, drawn: Rendering) -> NDArray[np.uint8]:
+    """Object labels (T, H, W)."""
+    return np.array([layer.label for layer in scene.layers], np.uint8)[drawn.layers]
+
+
+def write_clip(root: Path, name: str, scene: Scene, drawn: Rendering) -> dict[str, str]:
+    """Write one sequence and return its row of the motion annotation."""
+    labels = label_maps(scene, drawn)
+    motion = object_motion(scene)
+    frames = len(labels)
+    moving = np.zeros((frames, scene.objects + 1), bool)
+    for label, moved in motion.items():
+        moving[:, label] = moved > MOVING_PX
+    foreground = np.stack([moving[t][labels[t]] for t in range(frames)]).astype(np.uint8)
+    distractors = np.array([layer.distractor for layer in scene.layers], np.uint8)[drawn.layers]
+    folder = root / "JPEGImages" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for t in range(frames):
+        Image.fromarray(drawn.frames[t]).save(folder / f"{t:05d}.png")
+    for kind, maps in (("foreground", foreground), ("objects", labels), ("distractors", distractors)):
+        writer = PngWriter(root / kind / name, "palette")
+        for t in range(frames):
+            writer.write(t, maps[t])
+    intervals = {label: list(_intervals(moving[:, label])) for label in motion if moving[:, label].any()}
+    return {"seq_name": name, "time_anno": str(intervals), "dataset": "davis", "split": "test"}
+
+
+def _intervals(moving: NDArray[np.bool_]) -> Iterator[list[int]]:
+    """First and last frame of each movement."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], moving, [False]]).astype(int)))
+    for first, end in edges.reshape(-1, 2).tolist():
+        yield [first, end - 1]
+
+
+def main() -> None:
+    """Write the datasets."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("root", type=Path, help="folder to write to")
+    parser.add_argument("--clips", type=int, default=24, help="clips per kind of camera (default: 24)")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    density = VIDEO_WH[0] / VIEW_WH[0]
+    maker = SceneMaker(load_pictures(), pool=300, seed=SEED, density=density)
+    for number, kind in enumerate((*CAMERAS, "stop")):
+        root = options.root / kind
+        rng = np.random.default_rng((SEED, number))
+        rows = []
+        for index in range(options.clips):
+            clip = draw_stop(maker, rng) if kind == "stop" else draw_clip(maker, rng, kind)  # type: ignore[arg-type]
+            rows.append(write_clip(root, f"{kind}-{index:02d}", *clip))
+        with (root / "time_annotation.csv").open("w", newline="") as file:
+            table = csv.DictWriter(file, list(rows[0]))
+            table.writeheader()
+            table.writerows(rows)
+        print(f"{root}: {len(rows)} clips", flush=True)
+
+
+if __name__ == "__main__":
+    main()

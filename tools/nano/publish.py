@@ -1,0 +1,64 @@
+"""Writes trained nano weights into the package: fp16 safetensors with the published checkpoint keys."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gmos_deploy.gmos_ref.nano_weights import FOLDER
+
+FEW = 16
+"""Tensors of up to so many values, such as the mean of colours, stay as they are."""
+
+LIMIT_BYTES = 12_000_000
+"""What all weights together may take in the wheel."""
+
+
+def published(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Floating tensors in half precision, each with memory of its own."""
+    return {
+        key: (value.half() if value.is_floating_point() and value.numel() > FEW else value)
+        .detach()
+        .clone()
+        .contiguous()
+        for key, value in state.items()
+    }
+
+
+def main() -> None:
+    """Write the files whose training states are given."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pi3", type=Path, help="state of train_pi3.py")
+    parser.add_argument("--tracker", type=Path, help="state of train_tracker.py")
+    parser.add_argument("--gmos_s", type=Path, help="state of train_heads.py for GMOS-S")
+    parser.add_argument("--gmos", type=Path, help="state of train_heads.py for the proposer")
+    parser.add_argument(
+        "--out", type=Path, default=FOLDER, help="folder to write to (default: the package's own)"
+    )
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name, path, entry in (
+        ("pi3", options.pi3, "pi3"),
+        ("sam2", options.tracker, "sam2"),
+        ("gmos_s", options.gmos_s, "head"),
+        ("gmos", options.gmos, "head"),
+    ):
+        if path is None:
+            continue
+        target = options.out / f"{name}.safetensors"
+        part = target.with_suffix(".part")
+        save_file(published(torch.load(path, weights_only=True)[entry]), part)
+        part.chmod(0o644)
+        part.replace(target)
+    total = sum(file.stat().st_size for file in options.out.glob("*.safetensors"))
+    print(f"{options.out}: {total / 1e6:.2f} MB of at most {LIMIT_BYTES / 1e6:.0f}")
+    if total > LIMIT_BYTES:
+        raise SystemExit("too large")
+
+
+if __name__ == "__main__":
+    main()

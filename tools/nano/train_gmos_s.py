@@ -1,0 +1,184 @@
+"""Trains GMOS-S together with the Pi3 encoder on whole frames; and SAM2's image encoder if asked to.
+
+Continues from train_pi3.py and train_tracker.py. The auxiliary losses of train_pi3.py go on with less weight.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from checkpointing import SAVE_EVERY_S, load_state, save_state
+from clips import PI3_WH
+from losses import mask_loss, soft_iou
+from scenes import CAMERAS, WINDOW_REACH
+from torch import Tensor, nn
+from train_pi3 import PATCH_PX, Batch, TokenHeads, WindowSampler, all_tokens, total_loss
+from train_tracker import normalise
+
+from gmos_deploy.gmos_ref.gmos_s import GmosS
+from gmos_deploy.gmos_ref.pi3 import Pi3Encoder
+from gmos_deploy.gmos_ref.presets import preset
+from gmos_deploy.gmos_ref.sam2_model import FeaturePredictor, build_sam2
+
+GRID_HW = (PI3_WH[1] // PATCH_PX, PI3_WH[0] // PATCH_PX)
+SHARES = (0.45, 0.4, 0.15)
+"""Of static, slow and fast cameras."""
+
+AUXILIARY_WEIGHT = 0.3
+
+
+def head_loss(
+    head: GmosS, sam2: FeaturePredictor, tokens: Tensor, batch: Batch
+) -> tuple[Tensor, dict[str, float]]:
+    """Loss of the map of the middle frame at twice its size, of the predicted IoU and of the confidence."""
+    maps = sam2.encode_image(normalise(batch.sam2))
+    features = maps["f"] + sam2.no_mem_embed.reshape(1, -1, 1, 1)
+    geometry = tokens[:, WINDOW_REACH].unflatten(1, GRID_HW)
+    out = head(geometry, features, maps["s0"], maps["s1"])
+    logits = F.interpolate(out.foreground_logits, scale_factor=2.0, mode="bilinear", align_corners=False)[
+        :, 0
+    ]
+    iou = soft_iou(logits.detach() - 1e4 * (1 - batch.fine_weights), batch.fine_masks)
+    loss = mask_loss(logits, batch.fine_masks, batch.fine_weights).mean()
+    loss = (
+        loss
+        + 0.2 * (out.ious[:, 0] - iou).abs().mean()
+        + 0.03 * (out.confidences[:, 0] - 1 - 4 * iou).abs().mean()
+    )
+    numbers = {"loss": float(loss.detach())}
+    filled = batch.fine_masks.sum((-1, -2)) > 0
+    for camera, name in enumerate(CAMERAS):
+        chosen = filled & (batch.cameras == camera)
+        if chosen.any():
+            numbers[f"head J {name}"] = float(iou[chosen].mean())
+    return loss, numbers
+
+
+def encoder_parameters(sam2: FeaturePredictor) -> Iterator[nn.Parameter]:
+    """What the heads read of SAM2: the image encoder and its two finer maps."""
+    for part in (sam2.image_encoder, sam2.sam_mask_decoder.conv_s0, sam2.sam_mask_decoder.conv_s1):
+        yield from part.parameters()
+
+
+def average_gradients(parameters: Sequence[nn.Parameter], workers: int) -> None:
+    """Let every worker take the step that a batch of all their windows would give."""
+    found = [p for p in parameters if p.grad is not None]
+    flat = torch.cat([p.grad.flatten() for p in found])
+    dist.all_reduce(flat)
+    for parameter, mean in zip(found, flat.split([p.numel() for p in found]), strict=True):
+        parameter.grad = mean.view_as(parameter) / workers
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train until the given step."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path, help="folder of the shards that generate.py writes")
+    parser.add_argument("state", type=Path, help="training state, written every few minutes and resumed from")
+    parser.add_argument("--pi3", type=Path, required=True, help="state of train_pi3.py to start from")
+    parser.add_argument(
+        "--tracker", type=Path, required=True, help="state of train_tracker.py, whose encoder stays"
+    )
+    parser.add_argument("--steps", type=int, default=2500, help="optimiser steps in all (default: 2500)")
+    parser.add_argument(
+        "--decay_from",
+        type=int,
+        default=1200,
+        help="step where the learning rate starts to fall (default: 1200)",
+    )
+    parser.add_argument("--batch", type=int, default=5, help="windows per step (default: 5)")
+    parser.add_argument(
+        "--tune_sam2",
+        action="store_true",
+        help="train SAM2's image encoder too; train_tracker.py then goes on from here (default: it stays)",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=1, help="processes that share each step, each with a batch of its own"
+    )
+    parser.add_argument("--rank", type=int, default=0, help="number of this process among them, from 0")
+    parser.add_argument("--shards", type=int, default=64, help="shards to draw from (default: 64)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and order (default: 0)")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    torch.manual_seed(options.seed)
+    if options.workers > 1:
+        meeting = options.state.with_suffix(".workers").resolve()
+        dist.init_process_group(
+            "gloo", init_method=f"file://{meeting}", rank=options.rank, world_size=options.workers
+        )
+    sizes = preset("nano")
+    pi3, heads, head = Pi3Encoder(sizes.pi3), TokenHeads(sizes.pi3.dim), GmosS(sizes.proposer)
+    sam2 = build_sam2(sizes.sam2)
+    sam2.load_state_dict(torch.load(options.tracker, weights_only=True)["sam2"])
+    started_from = torch.load(options.pi3, weights_only=True)
+    pi3.load_state_dict(started_from["pi3"])
+    heads.load_state_dict(started_from["heads"])
+    image_encoder = list(encoder_parameters(sam2)) if options.tune_sam2 else []
+    for parameter in image_encoder:
+        parameter.requires_grad_(True)
+    encoder = [*pi3.parameters(), *heads.parameters()]
+    parameters = [*encoder, *head.parameters(), *image_encoder]
+    optimiser = torch.optim.AdamW(
+        [
+            {"params": encoder, "peak": 5e-4},
+            {"params": list(head.parameters()), "peak": 8e-4},
+            {"params": image_encoder, "peak": 4e-4},
+        ],
+        betas=(0.9, 0.98),
+        weight_decay=0.01,
+    )
+    step = 0
+    modules = {"pi3": pi3, "heads": heads, "head": head, "sam2": sam2}
+    kept = load_state(options.state)
+    if kept is not None:
+        for name, module in modules.items():
+            module.load_state_dict(kept[name])
+        if kept["tune_sam2"] == options.tune_sam2:
+            optimiser.load_state_dict(kept["optimiser"])
+        step = kept["step"]
+    warm_from = 0 if kept is None or kept["tune_sam2"] == options.tune_sam2 else step
+    tables = pi3.tables(*GRID_HW)
+    sampler = WindowSampler(options.data, shards=options.shards, seed=0)
+    running: dict[str, list[float]] = {}
+    saved = started = time.monotonic()
+    while step < options.steps:
+        sampler.rng = np.random.default_rng((options.seed, 3, step, options.rank))
+        batch = sampler.draw(options.batch, GRID_HW, SHARES, shards=options.shards)
+        factor = min(1.0, (step - warm_from + 1) / 50)
+        if step >= options.decay_from:
+            done = (step - options.decay_from) / max(1, options.steps - options.decay_from)
+            factor *= 0.5 + 0.5 * math.cos(math.pi * done)
+        for group in optimiser.param_groups:
+            group["lr"] = group["peak"] * factor
+        tokens = all_tokens(pi3, batch.frames, tables)
+        auxiliary, numbers = total_loss(heads, tokens, batch, GRID_HW, sampler.rng)
+        loss, more = head_loss(head, sam2, tokens, batch)
+        optimiser.zero_grad()
+        (loss + AUXILIARY_WEIGHT * auxiliary).backward()
+        if options.workers > 1:
+            average_gradients(parameters, options.workers)
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        step += 1
+        for name, value in (numbers | more).items():
+            running.setdefault(name, []).append(value)
+        if step % 50 == 0 or step in (5, 20):
+            means = "  ".join(f"{name} {np.mean(values):.3f}" for name, values in sorted(running.items()))
+            print(f"{step} {time.monotonic() - started:.0f} s  {means}", flush=True)
+            running = {}
+        if options.rank == 0 and (time.monotonic() - saved > SAVE_EVERY_S or step == options.steps):
+            state = {name: module.state_dict() for name, module in modules.items()}
+            state |= {"optimiser": optimiser.state_dict(), "step": step, "tune_sam2": options.tune_sam2}
+            save_state(options.state, state)
+            saved = time.monotonic()
+
+
+if __name__ == "__main__":
+    main()

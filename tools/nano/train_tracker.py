@@ -1,0 +1,235 @@
+"""Trains the nano SAM2: image encoder and memory tracker, following objects from a perfect first mask."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from checkpointing import SAVE_EVERY_S, load_state, save_state
+from clips import CLIP_FRAMES, Shard, open_shard, shard_folder
+from initial_weights import initialise_tracker
+from losses import dice_loss, soft_iou
+from torch import Tensor, nn
+
+from gmos_deploy.gmos_ref.pi3 import IMAGENET_MEAN, IMAGENET_STD
+from gmos_deploy.gmos_ref.presets import preset
+from gmos_deploy.gmos_ref.sam2_model import FeaturePredictor, build_sam2
+
+MIN_AREA = 60
+"""Pixels (of 128 x 128) that an object must show in the first frame to be followed."""
+
+MAX_OBJECTS = 3
+LOGIT_FLOOR = -15.0
+"""Masks of objects that the tracker takes for hidden are -1024: enough of a lesson at this."""
+
+
+ENCODER_PREFIXES = (
+    "image_encoder.",
+    "sam_mask_decoder.conv_s0.",
+    "sam_mask_decoder.conv_s1.",
+    "no_mem_embed",
+)
+"""What GMOS-S and the proposer read of SAM2."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackBatch:
+    """`images` (T, 3, 256, 256) normalised; `masks` (O, T, 128, 128) in {0, 1}."""
+
+    images: Tensor
+    masks: Tensor
+
+
+def normalise(frames: Tensor) -> Tensor:
+    """(..., 3, H, W) in [0, 1] to ImageNet statistics."""
+    return (frames - torch.tensor(IMAGENET_MEAN).view(3, 1, 1)) / torch.tensor(IMAGENET_STD).view(3, 1, 1)
+
+
+def instances(labels: np.ndarray, distractors: np.ndarray, layers: np.ndarray) -> np.ndarray:
+    """Instance numbers of layer indices: objects by label, each look-alike by itself, 0 elsewhere."""
+    table = labels.astype(np.int64)
+    table[distractors] = 100 + np.flatnonzero(distractors)
+    return table[layers]
+
+
+def draw_track(shard: Shard, clip: int, frames: int, rng: np.random.Generator) -> TrackBatch | None:
+    """Some objects of a clip, forward or backward in time; None where none is large enough."""
+    first = int(rng.integers(CLIP_FRAMES - frames + 1))
+    order = np.arange(first, first + frames)
+    if rng.random() < 0.5:
+        order = order[::-1]
+    numbers = instances(shard.labels[clip], shard.distractors[clip], np.asarray(shard.layers[clip])[order])
+    found, areas = np.unique(numbers[0], return_counts=True)
+    chosen = found[(found > 0) & (areas >= MIN_AREA)]
+    if not len(chosen):
+        return None
+    chosen = rng.permutation(chosen)[:MAX_OBJECTS]
+    masks = np.stack([numbers == number for number in chosen])
+    images = np.asarray(shard.sam2[clip])[order]
+    if rng.random() < 0.5:
+        images, masks = images[:, :, ::-1], masks[..., ::-1]
+    if rng.random() < 0.5:
+        images, masks = images[:, ::-1], masks[:, :, ::-1]
+    images = images[..., rng.permutation(3)]
+    frames01 = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
+    frames01 = (frames01 * float(rng.uniform(0.8, 1.2)) + float(rng.uniform(-0.1, 0.1))).clamp(0, 1)
+    return TrackBatch(images=normalise(frames01), masks=torch.from_numpy(np.ascontiguousarray(masks)).float())
+
+
+def track(sam2: FeaturePredictor, batch: TrackBatch) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+    """Follow the objects, with gradients.
+
+    Yields:
+        Frame index from 1, the candidates' mask logits (O, 3, 64, 64), their predicted IoUs (O, 3), and
+        the object-score logits (O, 1).
+    """
+    objects, frames = batch.masks.shape[:2]
+    backbone = sam2.forward_image(batch.images)
+    _, features, positions, sizes = sam2._prepare_backbone_features(backbone)
+    outputs: dict[str, dict[int, Any]] = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
+    for t in range(frames):
+        here = [level[:, t : t + 1].expand(-1, objects, -1) for level in features]
+        places = [level[:, t : t + 1].expand(-1, objects, -1) for level in positions]
+        prompt = F.interpolate(batch.masks[:, :1], scale_factor=2.0, mode="nearest") if t == 0 else None
+        current, answer, _, _ = sam2._track_step(
+            t, t == 0, here, places, sizes, None, prompt, outputs, frames, False, None
+        )
+        candidates, _, ious, low, high, pointer, score = answer
+        current |= {
+            "pred_masks": low,
+            "pred_masks_high_res": high,
+            "obj_ptr": pointer,
+            "object_score_logits": score,
+        }
+        sam2._encode_memory_in_output(here, sizes, None, True, high, score, current)
+        outputs["cond_frame_outputs" if t == 0 else "non_cond_frame_outputs"][t] = current
+        if t > 0:
+            yield t, candidates, ious, score
+
+
+def tracking_loss(sam2: FeaturePredictor, batch: TrackBatch) -> tuple[Tensor, dict[str, float]]:
+    """Mask, IoU and object-score losses over the followed frames, and the mean J of the masks kept."""
+    losses, scores = [], []
+    for t, candidates, ious, score in track(sam2, batch):
+        target = F.avg_pool2d(batch.masks[:, t : t + 1], 2)
+        visible = target.amax((-1, -2)) > 0
+        logits = candidates.clamp(min=LOGIT_FLOOR)
+        wide = target.expand_as(logits)
+        each = F.binary_cross_entropy_with_logits(logits, wide, reduction="none").mean((-1, -2)) * 4
+        each = each + dice_loss(logits, wide)
+        each = each * visible
+        masks = 0.7 * each.amin(dim=1).mean() + 0.3 * each.mean()
+        actual = soft_iou(candidates.detach(), wide)
+        iou = F.l1_loss(ious, actual)
+        appears = F.binary_cross_entropy_with_logits(score, visible.float())
+        losses.append(masks + iou + 0.3 * appears)
+        kept = actual.gather(1, ious.argmax(dim=1, keepdim=True))
+        scores.append(kept[visible])
+    j = torch.cat(scores)
+    return torch.stack(losses).mean(), {"J": float(j.mean()) if len(j) else 1.0}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train until the given step."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path, help="folder of the shards that generate.py writes")
+    parser.add_argument("state", type=Path, help="training state, written every few minutes and resumed from")
+    parser.add_argument("--steps", type=int, default=4000, help="optimiser steps in all (default: 4000)")
+    parser.add_argument(
+        "--decay_from",
+        type=int,
+        default=3000,
+        help="step where the learning rate starts to fall (default: 3000)",
+    )
+    parser.add_argument(
+        "--long_from", type=int, default=1500, help="step from which whole clips are followed (default: 1500)"
+    )
+    parser.add_argument("--shards", type=int, default=64, help="shards to draw from (default: 64)")
+    parser.add_argument(
+        "--freeze_encoder_from",
+        type=int,
+        default=None,
+        help="step from which the image encoder stays as it is (default: never)",
+    )
+    parser.add_argument(
+        "--encoder",
+        type=Path,
+        help="state of train_gmos_s.py with --tune_sam2: use its image encoder and keep it",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and order (default: 0)")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    torch.manual_seed(options.seed)
+    sam2 = build_sam2(preset("nano").sam2).requires_grad_(True)
+    initialise_tracker(sam2)
+    optimiser = torch.optim.AdamW(sam2.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
+    step = 0
+    kept = load_state(options.state)
+    if kept is not None:
+        sam2.load_state_dict(kept["sam2"])
+        optimiser.load_state_dict(kept["optimiser"])
+        step = kept["step"]
+    if options.encoder is not None:
+        taken = torch.load(options.encoder, weights_only=True)["sam2"]
+        found = {key: value for key, value in taken.items() if key.startswith(ENCODER_PREFIXES)}
+        sam2.load_state_dict(found, strict=False)
+        freeze_encoder(sam2)
+    shards: dict[int, Shard] = {}
+    running: dict[str, list[float]] = {}
+    saved = started = time.monotonic()
+    while step < options.steps:
+        rng = np.random.default_rng((options.seed, 1, step))
+        if options.freeze_encoder_from is not None and step >= options.freeze_encoder_from:
+            freeze_encoder(sam2)
+        frames = 4 if step < options.long_from else CLIP_FRAMES
+        batch = None
+        while batch is None:
+            index = int(rng.integers(min(options.shards, 8 + step // 20)))
+            if index not in shards:
+                while not shard_folder(options.data, index).exists():
+                    time.sleep(2)
+                shards[index] = open_shard(shard_folder(options.data, index))
+            batch = draw_track(shards[index], int(rng.integers(len(shards[index].camera))), frames, rng)
+        rate = 6e-4 * min(1.0, (step + 1) / 150)
+        if step >= options.decay_from:
+            done = (step - options.decay_from) / max(1, options.steps - options.decay_from)
+            rate *= 0.5 + 0.5 * math.cos(math.pi * done)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        loss, numbers = tracking_loss(sam2, batch)
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(sam2.parameters(), 1.0)
+        optimiser.step()
+        step += 1
+        for name, value in (numbers | {"loss": float(loss.detach())}).items():
+            running.setdefault(name, []).append(value)
+        if step % 50 == 0 or step in (5, 20):
+            means = "  ".join(f"{name} {np.mean(values):.3f}" for name, values in sorted(running.items()))
+            print(f"{step} {time.monotonic() - started:.0f} s  lr {rate:.1e}  {means}", flush=True)
+            running = {}
+        if time.monotonic() - saved > SAVE_EVERY_S or step == options.steps:
+            save_state(
+                options.state, {"sam2": sam2.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
+            )
+            saved = time.monotonic()
+
+
+def freeze_encoder(sam2: FeaturePredictor) -> None:
+    """Leave alone what the proposers read: the image encoder and its two finer maps."""
+    for name, parameter in sam2.named_parameters():
+        if name.startswith(ENCODER_PREFIXES):
+            parameter.requires_grad_(False)
+            parameter.grad = None
+
+
+if __name__ == "__main__":
+    main()
