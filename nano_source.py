@@ -46,7 +46,7 @@ def cached_bundle(variant: Variant) -> Path:
     """Where the bundle of a variant is, or will be: another version or other weights have another place."""
     digest = hashlib.sha256(__version__.encode())
     for path in nano_checkpoints(variant).values():
-        digest.update(path.read_bytes())
+        digest.update(checkpoint_identity(path).encode())
     return user_cache_path("gmos-deploy") / f"{NANO}-{variant}-{digest.hexdigest()[:16]}"
 
 
