@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from ..runtime.atomic_file import replaced_at_end
 
@@ -58,6 +61,37 @@ body.append(...[...body.rows].sort((a,b)=>up?order(key(a),key(b)):order(key(b),k
 def escaped(value: object) -> str:
     """Text for an element or an attribute."""
     return escape(str(value), quote=True)
+
+
+def sortable_table(heads: Sequence[str], rows: Sequence[str]) -> str:
+    """A table whose head cells sort it; heads are HTML, rows are `table_row`'s."""
+    head = "".join(f'<th scope="col"><button type="button">{name}</button></th>' for name in heads)
+    body = "".join(rows)
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def table_row(name: str, *cells: tuple[float, str]) -> str:
+    """A row: its name, then cells of the value they sort by and their HTML."""
+    rest = "".join(f'<td data-v="{value}">{text}</td>' for value, text in cells)
+    return f'<tr><td data-v="{escaped(name)}">{escaped(name)}</td>{rest}</tr>'
+
+
+def environment_section(environment: Mapping[str, Any]) -> str:
+    """What `evaluation.environment` found, without what it did not find."""
+    rows = "".join(
+        f"<p>{escaped(name)}: <code>{escaped(_plain(value))}</code></p>"
+        for name, value in environment.items()
+        if value not in (None, [], {})
+    )
+    return f"<h2>Made on</h2>{rows}"
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    if isinstance(value, list):
+        return "; ".join(_plain(item) for item in value)
+    return f"{value:g}" if isinstance(value, float) and math.isfinite(value) else str(value)
 
 
 def write_page(path: Path, title: str, body: str) -> None:

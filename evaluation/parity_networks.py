@@ -22,7 +22,7 @@ from ..runtime.bundle import open_bundle
 from ..runtime.contract import ModelSpec, NetworkName, network_specs
 from ..runtime.inputs import resolve_inputs
 from .environment import environment
-from .html_page import escaped, write_page
+from .html_page import environment_section, escaped, sortable_table, table_row, write_page
 from .network_parity import Dtypes, OutputParity, compare_networks
 from .parity_limits import PROFILES, ProfileName
 from .parity_report import OBSERVATIONS_FILE, PAGE_FILE, RESULT_FILE, SCHEMA
@@ -275,23 +275,18 @@ def write_networks_report(directory: Path, report: NetworksReport) -> None:
 
 def _body(report: NetworksReport) -> str:
     heads = ("Output", "Calls", "Max", "99 %", "Mean", "Relative L2", "Cosine", "Changed", "Not finite")
-    head = "".join(f'<th scope="col"><button type="button">{name}</button></th>' for name in heads)
-    rows = []
-    for parity in report.found:
-        name = escaped(f"{parity.network}.{parity.output}")
-        cells = "".join(f'<td data-v="{float(cell)}">{cell}</td>' for cell in _numbers(parity))
-        rows.append(f'<tr><td data-v="{name}">{name}</td>{cells}</tr>')
+    rows = [
+        table_row(f"{parity.network}.{parity.output}", *((float(cell), cell) for cell in _numbers(parity)))
+        for parity in report.found
+    ]
     state = "fail" if report.failures else "pass"
     items = "".join(f"<li>{escaped(line)}</li>" for line in report.failures)
     failures = f'<h2>Beyond the limits</h2><ul class="notes">{items}</ul>' if items else ""
-    made_on = "".join(
-        f"<p>{escaped(name)}: <code>{escaped(value)}</code></p>" for name, value in report.environment.items()
-    )
     return (
         f"<h1>gmos-parity networks</h1><p>A: <code>{escaped(report.a)}</code><br>B: "
         f"<code>{escaped(report.b)}</code><br>on {report.frames} frames of <code>{escaped(report.video)}</code></p>"
         f'<div class="cards"><div class="card {state}">Verdict<b>{report.verdict}</b></div></div>{failures}'
         '<h2>Outputs</h2><p class="dim">Each row is the worst of its calls; both sides got A\'s inputs.</p>'
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-        f"<h2>Made on</h2>{made_on}"
+        + sortable_table(heads, rows)
+        + environment_section(report.environment)
     )

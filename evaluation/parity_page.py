@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import base64
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from .html_page import escaped, write_page
+from .html_page import environment_section, escaped, sortable_table, table_row, write_page
 from .mask_agreement import FrameAgreement, Labels, SequenceAgreement
 from .parity_limits import weakest
 from .parity_pictures import Rgb, strip_png
@@ -52,7 +50,7 @@ def write_parity_page(path: Path, report: ParityReport, sources: PageSources) ->
             "<h2>IoU by frame</h2>",
             *(_plot(found, report.limits.frame_iou) for found in report.found),
             _worst(report, sources),
-            _environment(report.environment),
+            environment_section(report.environment),
         )
     )
     write_page(path, title, body)
@@ -103,7 +101,6 @@ def _table(found: Sequence[SequenceAgreement]) -> str:
         "In A only",
         "In B only",
     )
-    head = "".join(f'<th scope="col"><button type="button">{name}</button></th>' for name in heads)
     rows = []
     for one in found:
         different = sum(frame.different for frame in one.frames)
@@ -117,13 +114,8 @@ def _table(found: Sequence[SequenceAgreement]) -> str:
             (len(one.only_a), ", ".join(map(str, one.only_a)) or "–"),
             (len(one.only_b), ", ".join(map(str, one.only_b)) or "–"),
         )
-        name = escaped(f"{one.result} of {one.sequence}")
-        cells = "".join(f'<td data-v="{value}">{text}</td>' for value, text in numbers)
-        rows.append(f'<tr><td data-v="{name}">{name}</td>{cells}</tr>')
-    return (
-        '<h2>Results</h2><div class="scroll"><table><thead><tr>'
-        f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
+        rows.append(table_row(f"{one.result} of {one.sequence}", *numbers))
+    return "<h2>Results</h2>" + sortable_table(heads, rows)
 
 
 def _plot(found: SequenceAgreement, limit: float) -> str:
@@ -190,20 +182,3 @@ def with_labels_of_a(b: Labels, found: SequenceAgreement) -> Labels:
     for label in found.only_b:
         table[label] = next(free, 255)
     return np.asarray(table[b])
-
-
-def _environment(environment: Mapping[str, Any]) -> str:
-    rows = "".join(
-        f"<p>{escaped(name)}: <code>{escaped(_plain(value))}</code></p>"
-        for name, value in environment.items()
-        if value not in (None, [], {})
-    )
-    return f"<h2>Made on</h2>{rows}"
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {item}" for key, item in value.items())
-    if isinstance(value, list):
-        return "; ".join(_plain(item) for item in value)
-    return f"{value:g}" if isinstance(value, float) and math.isfinite(value) else str(value)

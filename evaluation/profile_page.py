@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from .html_page import escaped, write_page
+from .html_page import environment_section, escaped, sortable_table, table_row, write_page
 from .latency import Latency
 from .profile_report import Change, ProfileReport, lengths_text
 from .profiling import VideoRun
@@ -39,7 +38,7 @@ def write_profile_page(
             _baseline(compared, threshold),
             _networks(report),
             *(_run(run) for run in report.runs),
-            _environment(report.environment),
+            environment_section(report.environment),
         )
     )
     write_page(path, "gmos-profile", body)
@@ -49,7 +48,7 @@ def _baseline(compared: Sequence[Change], threshold: float) -> str:
     if not compared:
         return ""
     rows = [
-        _row(
+        table_row(
             change.what,
             (change.before, f"{change.before:.2f}"),
             (change.now, f"{change.now:.2f}"),
@@ -57,7 +56,7 @@ def _baseline(compared: Sequence[Change], threshold: float) -> str:
         )
         for change in compared
     ]
-    return "<h2>Against the baseline</h2>" + _table(("What", "Before", "Now", "Now / before"), rows)
+    return "<h2>Against the baseline</h2>" + sortable_table(("What", "Before", "Now", "Now / before"), rows)
 
 
 def _networks(report: ProfileReport) -> str:
@@ -73,7 +72,7 @@ def _networks(report: ProfileReport) -> str:
             for percent in (50, 90, 95, 99)
         ]
         rows.append(
-            _row(
+            table_row(
                 name,
                 *numbers,
                 (0 if found is None else found.median, "–" if found is None else f"{found.median:.2f}x"),
@@ -83,7 +82,7 @@ def _networks(report: ProfileReport) -> str:
         )
     heads = ("Network", "Median ms", "90 %", "95 %", "99 %", "First / this", "Of matrix rate", "Samples")
     note = f"Timed in turns; the first side is {escaped(report.sides[0])}. Each tick of a strip is a sample."
-    return f'<h2>Networks</h2><p class="dim">{note}</p>' + _table(heads, rows)
+    return f'<h2>Networks</h2><p class="dim">{note}</p>' + sortable_table(heads, rows)
 
 
 def _strip(latency: Latency, longest_s: float) -> str:
@@ -100,11 +99,13 @@ def _strip(latency: Latency, longest_s: float) -> str:
 
 def _run(run: VideoRun) -> str:
     stages = [
-        _row(name, (seconds, f"{seconds:.2f}"), (seconds / run.frames, f"{1e3 * seconds / run.frames:.1f}"))
+        table_row(
+            name, (seconds, f"{seconds:.2f}"), (seconds / run.frames, f"{1e3 * seconds / run.frames:.1f}")
+        )
         for name, seconds in run.stage_s.items()
     ]
     shares = [
-        _row(
+        table_row(
             share.network,
             (share.calls, str(share.calls)),
             (share.seconds, f"{share.seconds:.2f}"),
@@ -116,9 +117,9 @@ def _run(run: VideoRun) -> str:
     return (
         f"<h2>Video, {escaped(run.side)}</h2><p>{escaped(run.description)}: {run.frames} frames at "
         f"{run.frames_per_second:.2f} frames/s, loaded in {run.load_s:.1f} s, peak {run.peak_mib:.0f} MiB{device}</p>"
-        + _table(("Stage", "Seconds", "ms a frame"), stages)
+        + sortable_table(("Stage", "Seconds", "ms a frame"), stages)
         + '<p class="dim">Networks of a second run, in which each call is waited for:</p>'
-        + _table(("Network", "Calls", "Seconds", "ms a call"), shares)
+        + sortable_table(("Network", "Calls", "Seconds", "ms a call"), shares)
         + _timeline(run)
     )
 
@@ -149,22 +150,3 @@ def _timeline(run: VideoRun) -> str:
         f'aria-label="calls over time">{"".join(parts)}</svg><figcaption>{end:.1f} s{cut}; a network runs '
         f"{busy:.0%} of the time</figcaption></figure>"
     )
-
-
-def _row(name: str, *cells: tuple[float, str]) -> str:
-    rest = "".join(f'<td data-v="{value}">{text}</td>' for value, text in cells)
-    return f'<tr><td data-v="{escaped(name)}">{escaped(name)}</td>{rest}</tr>'
-
-
-def _table(heads: Sequence[str], rows: Sequence[str]) -> str:
-    head = "".join(f'<th scope="col"><button type="button">{name}</button></th>' for name in heads)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-
-
-def _environment(environment: Mapping[str, Any]) -> str:
-    rows = "".join(
-        f"<p>{escaped(name)}: <code>{escaped(value)}</code></p>"
-        for name, value in environment.items()
-        if value
-    )
-    return f"<h2>Made on</h2>{rows}"
