@@ -14,15 +14,15 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..errors import GmosError
 from .environment import environment
 from .label_trees import LabelPair, label_pairs
 from .mask_agreement import SequenceAgreement, sequence_agreement
 from .parity_limits import PROFILES, MaskLimits, ProfileName
 from .parity_page import PageSources, write_parity_page
 from .parity_pictures import Rgb
-from .parity_report import PAGE_FILE, ParityReport, report_tables, write_report_files
+from .parity_report import ParityReport, report_tables, write_report_files
 from .parity_sides import RunVideo, Side, parse_side
+from .report_files import PAGE_FILE, report_directory
 from .run import show
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -118,8 +118,8 @@ def compare_trees(
     """Compare, show and report; the exit status."""
     started = time.monotonic()
     report_dir: Path | None = options["report"]
-    if report_dir is not None and report_dir.exists() and not report_dir.is_dir():
-        raise GmosError(f"--report {report_dir} is a file; expected a directory")
+    if report_dir is not None:
+        report_directory(report_dir)
     pairs = label_pairs(a, b)
     with _progress(sum(len(pair.frames) for pair in pairs)) as advance:
         found = tuple(_compare(pair, advance) for pair in pairs)

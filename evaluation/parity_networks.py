@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -16,7 +15,6 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import GmosError
-from ..runtime.atomic_file import replaced_at_end
 from ..runtime.backend import Backend
 from ..runtime.bundle import open_bundle
 from ..runtime.contract import ModelSpec, NetworkName, network_specs
@@ -25,9 +23,17 @@ from .environment import environment
 from .html_page import environment_section, escaped, sortable_table, table_row, write_page
 from .network_parity import Dtypes, OutputParity, compare_networks
 from .parity_limits import PROFILES, ProfileName
-from .parity_report import OBSERVATIONS_FILE, PAGE_FILE, RESULT_FILE, SCHEMA
+from .parity_report import SCHEMA
 from .parity_sides import Side, parse_side
 from .recording import networks_of, record
+from .report_files import (
+    OBSERVATIONS_FILE,
+    PAGE_FILE,
+    RESULT_FILE,
+    report_directory,
+    write_json,
+    write_json_lines,
+)
 from .run import show
 
 LoadSide = Callable[[Side], Backend]
@@ -141,6 +147,8 @@ def networks_command(load: LoadSide) -> click.Command:
         shown where it is born.
         """
         started = time.monotonic()
+        if report is not None:
+            report_directory(report)
         if (bundle is None) == (b is None):
             raise GmosError("expected either --bundle DIR or --b SPEC")
         side_b = (
@@ -248,8 +256,6 @@ def write_networks_report(directory: Path, report: NetworksReport) -> None:
     Raises:
         GmosError: they cannot be written.
     """
-    if directory.exists() and not directory.is_dir():
-        raise GmosError(f"--report {directory} is a file; expected a directory")
     directory.mkdir(parents=True, exist_ok=True)
     result = {
         "schema": SCHEMA,
@@ -265,11 +271,8 @@ def write_networks_report(directory: Path, report: NetworksReport) -> None:
         "outputs": [parity.as_json() for parity in report.found],
         "environment": report.environment,
     }
-    with replaced_at_end(directory / RESULT_FILE) as temporary:
-        temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    with replaced_at_end(directory / OBSERVATIONS_FILE) as temporary:
-        lines = (json.dumps(parity.as_json(), allow_nan=False) + "\n" for parity in report.found)
-        temporary.write_text("".join(lines), encoding="utf-8")
+    write_json(directory / RESULT_FILE, result)
+    write_json_lines(directory / OBSERVATIONS_FILE, (parity.as_json() for parity in report.found))
     write_page(directory / PAGE_FILE, f"gmos-parity networks: {report.verdict}", _body(report))
 
 

@@ -15,7 +15,6 @@ from .environment import environment
 from .parity_sides import Side, parse_side
 from .profile_page import write_profile_page
 from .profile_report import (
-    PAGE_FILE,
     Change,
     ProfileReport,
     changes,
@@ -25,6 +24,7 @@ from .profile_report import (
     write_files,
 )
 from .profiling import LoadSide, ProfileOptions, matrix_rate, profile_networks, profile_video
+from .report_files import PAGE_FILE, report_directory
 from .run import show
 
 PATH = click.Path(path_type=Path)
@@ -115,8 +115,8 @@ def _profile(video: Path, sides: list[Side], load: LoadSide, options: dict[str, 
         if side.masks is not None:
             raise GmosError(f"--side {side.text}: masks take no time; name a backend")
     report_dir: Path | None = options["report"]
-    if report_dir is not None and report_dir.exists() and not report_dir.is_dir():
-        raise GmosError(f"--report {report_dir} is a file; expected a directory")
+    if report_dir is not None:
+        report_directory(report_dir)
     baseline = None if options["baseline"] is None else read_result(options["baseline"])
     wanted = _options(options)
     (sequence,) = resolve_inputs([video], fps=None, stride=None if video.is_file() else 1)

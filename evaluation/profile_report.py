@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,14 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import GmosError
-from ..runtime.atomic_file import replaced_at_end
 from .latency import Ratio, ratio
 from .profiling import NetworkLatency, VideoRun
+from .report_files import OBSERVATIONS_FILE, RESULT_FILE, read_json, write_json, write_json_lines
 
 SCHEMA = "gmos-profile/1"
 """Name and version of the layout of result.json; the number rises when a reader of the old one would break."""
-
-RESULT_FILE, OBSERVATIONS_FILE, PAGE_FILE = "result.json", "observations.jsonl", "report.html"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,15 +119,8 @@ def write_files(directory: Path, report: ProfileReport) -> None:
     Raises:
         GmosError: they cannot be written.
     """
-    with replaced_at_end(directory / RESULT_FILE) as temporary:
-        text = json.dumps(result_json(report), indent=1, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
-    with (
-        replaced_at_end(directory / OBSERVATIONS_FILE) as temporary,
-        temporary.open("w", encoding="utf-8") as file,
-    ):
-        for line in observations(report):
-            file.write(json.dumps(line, allow_nan=False) + "\n")
+    write_json(directory / RESULT_FILE, result_json(report))
+    write_json_lines(directory / OBSERVATIONS_FILE, observations(report))
 
 
 def read_result(path: Path) -> dict[str, Any]:
@@ -139,18 +129,7 @@ def read_result(path: Path) -> dict[str, Any]:
     Raises:
         GmosError: it cannot be read, is no JSON, or has another schema.
     """
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise GmosError(
-            f"--baseline {path} cannot be read ({error}); expected {RESULT_FILE} of gmos-profile"
-        ) from error
-    schema = found.get("schema") if isinstance(found, dict) else None
-    if schema != SCHEMA:
-        raise GmosError(
-            f"--baseline {path} has schema {schema!r}, expected {SCHEMA!r}; make the profile again"
-        )
-    return dict(found)
+    return read_json(path, schema=SCHEMA, what=f"{RESULT_FILE} of gmos-profile")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from .. import __version__
+from ..errors import GmosError
 from ..runtime.atomic_file import replaced_at_end
 from .motion_summary import SplitSummary
 from .results import METRICS, NOTE_TEXTS, Evaluation, SequenceScores, finite
+
+RESULT_FILE, OBSERVATIONS_FILE, PAGE_FILE = "result.json", "observations.jsonl", "report.html"
+"""What `--report DIR` writes."""
 
 JSON_SCHEMA = "gmos-eval/1"
 """Name and version of the JSON layout; the number rises when a reader of the old one would break."""
@@ -72,6 +77,49 @@ def write_json(path: Path, document: dict[str, object]) -> None:
     text = json.dumps(document, indent=1, allow_nan=False)
     with replaced_at_end(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def write_json_lines(path: Path, lines: Iterable[object]) -> None:
+    """Write a JSON value a line.
+
+    Raises:
+        GmosError: the file cannot be written.
+    """
+    with replaced_at_end(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for line in lines:
+            file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, *, schema: str, what: str) -> dict[str, Any]:
+    """Read a JSON object of a schema.
+
+    Args:
+        path: where it is.
+        schema: that it must name.
+        what: the file in words, for messages.
+
+    Raises:
+        GmosError: it cannot be read, is no JSON, or has another schema.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise GmosError(f"{path} cannot be read ({error}); expected {what}") from error
+    given = found.get("schema") if isinstance(found, dict) else None
+    if given != schema:
+        raise GmosError(f"{path} has schema {given!r}, expected {schema!r}; make it again")
+    return dict(found)
+
+
+def report_directory(directory: Path) -> Path:
+    """The directory of --report, if a report can be written there; it need not exist yet.
+
+    Raises:
+        GmosError: it is a file.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise GmosError(f"--report {directory} is a file; expected a directory")
+    return directory
 
 
 def write_csv(path: Path, evaluation: Evaluation) -> None:

@@ -17,7 +17,7 @@ from textures import load_pictures
 CLIP_FRAMES = 8
 CLIPS_PER_SHARD = 48
 SAM2_PX = 256
-PI3_WH = (168, 98)
+PI3_WH = (224, 126)
 MAX_LAYERS = 40
 TEXTURE_POOL = 250
 CAMERA_SHARES = {"static": 0.5, "slow": 0.34, "fast": 0.16}
@@ -27,7 +27,7 @@ CAMERA_SHARES = {"static": 0.5, "slow": 0.34, "fast": 0.16}
 class Shard:
     """The memory-mapped arrays of one shard of n clips of T frames.
 
-    `sam2` (n, T, 256, 256, 3) and `pi3` (n, T, 98, 168, 3) uint8 show the same view; `layers`
+    `sam2` (n, T, 256, 256, 3) and `pi3` (n, T, 126, 224, 3) uint8 show the same view; `layers`
     (n, T, 128, 128) uint8 is the layer in front. Per layer: `labels` (n, L) object number or 0,
     `motion_px` (n, L, T) of the whole object that it belongs to, `poses` (n, L, T, 2, 3) in scene pixels, and
     `distractors` (n, L). Per clip: `camera` (n,) index in CAMERAS and `camera_px` (n, T).

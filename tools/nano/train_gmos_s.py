@@ -34,6 +34,9 @@ SHARES = (0.45, 0.4, 0.15)
 
 AUXILIARY_WEIGHT = 0.3
 
+PEAK_RATES = (7e-4, 1e-3, 6e-4)
+"""Learning rates of the Pi3 encoder, the head and SAM2's image encoder."""
+
 
 def head_loss(
     head: GmosS, sam2: FeaturePredictor, tokens: Tensor, batch: Batch
@@ -127,9 +130,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parameters = [*encoder, *head.parameters(), *image_encoder]
     optimiser = torch.optim.AdamW(
         [
-            {"params": encoder, "peak": 5e-4},
-            {"params": list(head.parameters()), "peak": 8e-4},
-            {"params": image_encoder, "peak": 4e-4},
+            {"params": encoder},
+            {"params": list(head.parameters())},
+            {"params": image_encoder},
         ],
         betas=(0.9, 0.98),
         weight_decay=0.01,
@@ -155,8 +158,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if step >= options.decay_from:
             done = (step - options.decay_from) / max(1, options.steps - options.decay_from)
             factor *= 0.5 + 0.5 * math.cos(math.pi * done)
-        for group in optimiser.param_groups:
-            group["lr"] = group["peak"] * factor
+        for group, peak in zip(optimiser.param_groups, PEAK_RATES, strict=True):
+            group["lr"] = peak * factor
         tokens = all_tokens(pi3, batch.frames, tables)
         auxiliary, numbers = total_loss(heads, tokens, batch, GRID_HW, sampler.rng)
         loss, more = head_loss(head, sam2, tokens, batch)

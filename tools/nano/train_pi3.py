@@ -266,7 +266,7 @@ class Phase:
 CURRICULUM = (
     Phase(steps=500, batch=8, grid_hw=(6, 6), rate=7e-4, shares=(0.8, 0.2, 0.0)),
     Phase(steps=500, batch=8, grid_hw=(6, 6), rate=7e-4, shares=(0.4, 0.5, 0.1)),
-    Phase(steps=100_000, batch=6, grid_hw=(7, 12), rate=7e-4, shares=(0.45, 0.4, 0.15)),
+    Phase(steps=100_000, batch=6, grid_hw=(9, 16), rate=7e-4, shares=(0.45, 0.4, 0.15)),
 )
 
 
