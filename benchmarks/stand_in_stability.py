@@ -18,10 +18,9 @@ from torch import Tensor
 
 from gmos_deploy.gmos_ref.loading import load_reference
 from gmos_deploy.gmos_ref.reference_config import ReferenceConfig
-from gmos_deploy.runtime.encode import PreparedFrame, WindowEncoder
+from gmos_deploy.runtime.encode import WindowEncoder, frame_preparer
 from gmos_deploy.runtime.feature_store import FeatureBudget, FeatureStore
 from gmos_deploy.runtime.inputs import resolve_inputs
-from gmos_deploy.runtime.pi3_frame import pi3_frame, pi3_size_wh
 from gmos_deploy.runtime.propose import propose
 from gmos_deploy.runtime.stage_off import StageOff
 from gmos_deploy.runtime.stage_on import StageOn
@@ -71,19 +70,10 @@ def main() -> None:
     backend = load_reference(ReferenceConfig(variant="gmos", preset=options.preset, device="cpu"))
     sequence = resolve_inputs([options.video], fps=None, stride=None)[0]
     height, width = sequence.video_hw
-    size_wh = pi3_size_wh(width, height, backend.model.pi3_area_px, backend.model.patch_px)
     store = FeatureStore(backend, FeatureBudget(device=1 << 40, host=0))
     with open_frames(sequence) as reader:
         proposals = propose(
-            (
-                PreparedFrame(
-                    index=frame.index,
-                    rgb=frame.rgb,
-                    pi3_rgb=pi3_frame(frame.rgb, size_wh),
-                    time_s=frame.time_s,
-                )
-                for frame in itertools.islice(reader, options.frames)
-            ),
+            map(frame_preparer(backend.model, sequence.video_hw), itertools.islice(reader, options.frames)),
             WindowEncoder(backend, stride=sequence.stride, batch_size=8),
             backend,
             store,

@@ -15,7 +15,7 @@ from ..runtime.contract import NetworkName
 from ..runtime.parity import OutputDifference, difference
 from ..runtime.seeded_inputs import upload_as
 from .parity_limits import NETWORK_LIMITS, ProfileName
-from .recording import Call, RecordingBackend
+from .recording import Call, Recording
 
 Values = NDArray[Any]
 Dtypes = Mapping[str, str]
@@ -118,7 +118,7 @@ def _finite(values: Values) -> Values:
 
 
 def compare_networks(
-    recorded: RecordingBackend,
+    recorded: Recording,
     names: Sequence[NetworkName],
     backend: Backend,
     dtypes: Mapping[NetworkName, Dtypes],

@@ -25,7 +25,7 @@ from .network_parity import Dtypes, OutputParity, compare_networks
 from .parity_limits import PROFILES, ProfileName
 from .parity_report import SCHEMA
 from .parity_sides import Side, parse_side
-from .recording import networks_of, record
+from .recording import record
 from .report_files import (
     OBSERVATIONS_FILE,
     PAGE_FILE,
@@ -213,7 +213,7 @@ def _compare(
 
 
 def _chosen(names: str | None, model: ModelSpec) -> Sequence[NetworkName]:
-    known = networks_of(model)
+    known = tuple(network_specs(model))
     if names is None:
         return known
     wanted = names.split(",")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .backend import Array, Backend
+from .contract import ModelSpec
+from .pi3_frame import pi3_frame, pi3_size_wh
+from .sequence import Frame
 from .windows import window_indices
 
 SAM2_FEATURES = ("s0", "s1", "f")
@@ -26,6 +29,19 @@ class PreparedFrame:
     rgb: NDArray[np.uint8]
     pi3_rgb: NDArray[np.uint8]
     time_s: float
+
+
+def frame_preparer(model: ModelSpec, video_hw: tuple[int, int]) -> Callable[[Frame], PreparedFrame]:
+    """What prepares the frames of a video of that size, (H, W), for a model."""
+    height, width = video_hw
+    size_wh = pi3_size_wh(width, height, model.pi3_area_px, model.patch_px)
+
+    def prepare(frame: Frame) -> PreparedFrame:
+        return PreparedFrame(
+            index=frame.index, rgb=frame.rgb, pi3_rgb=pi3_frame(frame.rgb, size_wh), time_s=frame.time_s
+        )
+
+    return prepare
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,11 +11,10 @@ from pathlib import Path
 
 from ..errors import GmosError
 from .backend import Backend
-from .encode import PreparedFrame, WindowEncoder
+from .encode import PreparedFrame, WindowEncoder, frame_preparer
 from .feature_store import FeatureBudget, FeatureStore
 from .host_memory import free_host_bytes
 from .outputs import SequenceOutputs
-from .pi3_frame import pi3_frame, pi3_size_wh
 from .prefetch import Prefetched
 from .progress import Advance, Progress
 from .propose import foreground, propose
@@ -214,18 +213,7 @@ class SequenceRun:
     @contextmanager
     def _prepared(self) -> Iterator[Prefetched[Frame, PreparedFrame]]:
         """Decoded frames with their Pi3 version, made in a thread ahead of use."""
-        height, width = self._sequence.video_hw
-        model = self._backend.model
-        size_wh = pi3_size_wh(width, height, model.pi3_area_px, model.patch_px)
-
-        def prepare(frame: Frame) -> PreparedFrame:
-            return PreparedFrame(
-                index=frame.index,
-                rgb=frame.rgb,
-                pi3_rgb=pi3_frame(frame.rgb, size_wh),
-                time_s=frame.time_s,
-            )
-
+        prepare = frame_preparer(self._backend.model, self._sequence.video_hw)
         depth = self._options.prefetch_frames
         with (
             open_frames(self._sequence) as reader,

@@ -12,7 +12,7 @@ import pytest
 
 from gmos_deploy.cli import guarded
 from gmos_deploy.evaluation.parity_networks import networks_command
-from gmos_deploy.evaluation.recording import RecordingBackend, record
+from gmos_deploy.evaluation.recording import Recording, record
 from gmos_deploy.runtime.inputs import resolve_inputs
 
 FRAMES = 8
@@ -129,7 +129,7 @@ def test_sample_is_bounded_and_reproducible(colour_backend: Callable[..., Any], 
     """At most so many calls of each network are kept, from the whole video, the same ones every time."""
     (sequence,) = resolve_inputs([clip], fps=None, stride=1)
 
-    def sample() -> RecordingBackend:
+    def sample() -> Recording:
         return record(colour_backend("gmos-s"), sequence, frames=FRAMES, limit=3, batch_size=1)
 
     first, second = sample(), sample()

@@ -14,9 +14,9 @@ from gmos_deploy.gmos_ref.nano_weights import FOLDER, nano_checkpoints
 from gmos_deploy.gmos_ref.reference_config import ReferenceConfig
 from gmos_deploy.runtime.backend import Backend
 from gmos_deploy.runtime.contract import Variant
-from gmos_deploy.runtime.encode import PreparedFrame, WindowEncoder
-from gmos_deploy.runtime.pi3_frame import pi3_frame, pi3_size_wh
+from gmos_deploy.runtime.encode import WindowEncoder, frame_preparer
 from gmos_deploy.runtime.propose import foreground
+from gmos_deploy.runtime.sequence import Frame
 
 LIMIT_BYTES = 12_000_000
 """What all weights together may take in the wheel."""
@@ -78,11 +78,8 @@ def moving_disc() -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
 
 def segment(backend: Backend, frames: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """GMOS-S masks (T, H, W), windows of neighbouring frames."""
-    size = pi3_size_wh(VIDEO_HW[1], VIDEO_HW[0], backend.model.pi3_area_px, backend.model.patch_px)
-    prepared = [
-        PreparedFrame(index=t, rgb=rgb, pi3_rgb=pi3_frame(rgb, size), time_s=t / 8)
-        for t, rgb in enumerate(frames)
-    ]
+    prepare = frame_preparer(backend.model, VIDEO_HW)
+    prepared = [prepare(Frame(index=t, rgb=rgb, time_s=t / 8)) for t, rgb in enumerate(frames)]
     encoder = WindowEncoder(backend, stride=1, batch_size=8)
     answers = foreground(prepared, encoder, backend, video_hw=VIDEO_HW, advance=lambda _: None)
     return np.stack([answer.mask for answer in answers]).astype(bool)

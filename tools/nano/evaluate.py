@@ -24,11 +24,11 @@ from scenes import CAMERAS, WINDOW_REACH
 
 from gmos_deploy.gmos_ref.loading import load_reference
 from gmos_deploy.gmos_ref.reference_config import ReferenceConfig
-from gmos_deploy.runtime.encode import PreparedFrame, WindowEncoder
+from gmos_deploy.runtime.encode import PreparedFrame, WindowEncoder, frame_preparer
 from gmos_deploy.runtime.feature_store import FeatureBudget, FeatureStore
-from gmos_deploy.runtime.pi3_frame import pi3_frame, pi3_size_wh
 from gmos_deploy.runtime.png_writer import PngWriter
 from gmos_deploy.runtime.propose import foreground, propose
+from gmos_deploy.runtime.sequence import Frame
 from gmos_deploy.runtime.tracker import Prompt
 
 FPS = 8
@@ -69,12 +69,8 @@ class Nano:
 
     def prepared(self, frames: NDArray[np.uint8]) -> list[PreparedFrame]:
         """Frames (T, H, W, 3) with their Pi3 version."""
-        model = self.backend.model
-        size = pi3_size_wh(frames.shape[2], frames.shape[1], model.pi3_area_px, model.patch_px)
-        return [
-            PreparedFrame(index=t, rgb=rgb, pi3_rgb=pi3_frame(rgb, size), time_s=t / FPS)
-            for t, rgb in enumerate(frames)
-        ]
+        prepare = frame_preparer(self.backend.model, frames.shape[1:3])
+        return [prepare(Frame(index=t, rgb=rgb, time_s=t / FPS)) for t, rgb in enumerate(frames)]
 
     def encoder(self) -> WindowEncoder:
         """One pass of the encoders over a clip."""
