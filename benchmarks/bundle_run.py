@@ -18,9 +18,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
+from gmos_deploy.evaluation.label_trees import label_pairs
+from gmos_deploy.evaluation.mask_agreement import sequence_agreement
 
 GMOS_RUN = Path(sys.executable).with_name("gmos-run")
 
@@ -51,32 +50,6 @@ def run(video: Path, out: Path, options: list[str]) -> Run:
     return Run(stage_s=sequence["stage_s"], peak_mib=usage.ru_maxrss / 1024)
 
 
-def labels(path: Path) -> NDArray[np.uint8]:
-    """A label map (H, W)."""
-    with Image.open(path) as image:
-        return np.asarray(image)
-
-
-def agreement(first: Path, second: Path) -> str:
-    """Compare two folders of label maps frame by frame and object by object."""
-    ious: list[float] = []
-    different = pixels = 0
-    for path in sorted(first.rglob("*.png")):
-        a, b = labels(path), labels(second / path.relative_to(first))
-        different += int((a != b).sum())
-        pixels += a.size
-        ious += [
-            float(((a == label) & (b == label)).sum() / ((a == label) | (b == label)).sum())
-            for label in (set(np.unique(a)) | set(np.unique(b))) - {0}
-        ]
-    if not ious:
-        return "no objects in either"
-    return (
-        f"mean IoU {statistics.fmean(ious):.5f}, least {min(ious):.5f} of {len(ious)} masks; "
-        f"{different} of {pixels} pixels differ ({different / pixels:.1e})"
-    )
-
-
 def main() -> None:
     """Print times, the ratio and the agreement of each kind of mask."""
     parser = argparse.ArgumentParser(
@@ -103,8 +76,12 @@ def main() -> None:
         print(
             f"reference over bundle: {statistics.median(ratios):.2f}x ({min(ratios):.2f}..{max(ratios):.2f})"
         )
-        for masks in sorted(path for path in (root / "bundle").iterdir() if path.name[0] != "."):
-            print(f"{masks.name}: {agreement(masks, root / 'reference' / masks.name)}")
+        for pair in label_pairs(root / "reference", root / "bundle"):
+            found = sequence_agreement(pair.sequence, pair.result, pair.frames, pair.read)
+            print(
+                f"{found.result}: mean IoU {found.mean_iou:.5f}, least {found.worst_frame.iou:.5f}; "
+                f"{sum(frame.different for frame in found.frames)} pixels differ ({found.different_share:.1e})"
+            )
 
 
 if __name__ == "__main__":

@@ -31,7 +31,6 @@ import torch
 
 from gmos_deploy.export.bundle_export import write_bundle
 from gmos_deploy.export.exported_network import Plan
-from gmos_deploy.export.gate_inputs import gate_inputs
 from gmos_deploy.export.profiles import choose_resolutions, profiles
 from gmos_deploy.gmos_ref.backend import ReferenceNetworks, TorchBackend
 from gmos_deploy.gmos_ref.pi3 import Pi3Encoder
@@ -41,6 +40,7 @@ from gmos_deploy.runtime.bundle import Bundle, open_bundle
 from gmos_deploy.runtime.contract import NetworkName
 from gmos_deploy.runtime.onnx_backend import OnnxBackend
 from gmos_deploy.runtime.onnx_sessions import OnnxDevice, SessionOptions, load_onnxruntime
+from gmos_deploy.runtime.seeded_inputs import seeded_inputs
 
 PRODUCT_SIDE = 2048
 """Side of the matrices that the machine's rate is measured with."""
@@ -115,7 +115,7 @@ def time_network(
 ) -> Timing:
     """Time one network; the session lives for this call only."""
     entry = bundle.networks[name]
-    inputs = gate_inputs(name, entry.inputs, bundle.model, lengths)
+    inputs = seeded_inputs(name, entry.inputs, bundle.model, lengths)
     host = {tensor.name for tensor in entry.inputs if tensor.host}
     options = SessionOptions(threads=threads)
     own = OnnxBackend(bundle, OnnxDevice(kind="cpu"), options, load_onnxruntime())

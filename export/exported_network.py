@@ -18,10 +18,11 @@ from ..gmos_ref.reference_networks import ReferenceNetworks
 from ..runtime.bundle import TARGETS, BundleGraph, Ranges, Target
 from ..runtime.bundle_tables import Pi3TableSource, TableMaker
 from ..runtime.contract import ModelSpec, NetworkName
+from ..runtime.seeded_inputs import Array, seeded_inputs
 from . import gate
 from .capture import capture, declare_shapes, grid_lengths
 from .flops import count_flops, count_parameters
-from .gate_inputs import Array, gate_cases, gate_inputs
+from .gate_cases import gate_cases
 from .graph_session import GraphSession, write_float32_twin
 from .lowering import lower_attention
 from .lowering_upsampling import lower_upsampling
@@ -177,7 +178,7 @@ class NetworkExporter:
             {"bf16": "bfloat16"}.get(plan.precision_of(sign.name))
         }
         cases = [grid_lengths(sign, dict(case), model.patch_px) for case in gate_cases(sign.name, model)]
-        inputs = [_representable(gate_inputs(sign.name, sign.inputs, model, case), sign) for case in cases]
+        inputs = [_representable(seeded_inputs(sign.name, sign.inputs, model, case), sign) for case in cases]
         expected = [self._reference.run(sign.name, given) for given in inputs]
         found = []
         for target in TARGETS if graphs["standard"] != graphs["onnxruntime"] else TARGETS[:1]:

@@ -245,3 +245,40 @@ def one_torch_thread(request: pytest.FixtureRequest) -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+DISC_VIDEO_HW = (126, 224)
+
+
+def smooth_noise(generator: np.random.Generator, height: int, width: int) -> NDArray[np.float64]:
+    """A texture of blobs some eight pixels wide, (height, width, 3) in 0..255."""
+    coarse = generator.uniform(40, 215, (height // 8 + 2, width // 8 + 2, 3))
+    rows, columns = np.arange(height) / 8, np.arange(width) / 8
+    top, left = rows.astype(int), columns.astype(int)
+    a, b = (rows - top)[:, None, None], (columns - left)[None, :, None]
+    upper = coarse[np.ix_(top, left)] * (1 - b) + coarse[np.ix_(top, left + 1)] * b
+    lower = coarse[np.ix_(top + 1, left)] * (1 - b) + coarse[np.ix_(top + 1, left + 1)] * b
+    return upper * (1 - a) + lower * a
+
+
+def _moving_disc() -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """A textured disc that crosses a textured ground at 3 px per frame, beside one at rest; its masks."""
+    generator = np.random.default_rng(4)
+    height, width = DISC_VIDEO_HW
+    ground, skin = smooth_noise(generator, height, width), smooth_noise(generator, 64, 64) * [1.0, 0.5, 0.3]
+    y, x = np.mgrid[:height, :width]
+    frames, masks = [], []
+    for t in range(7):
+        frame = ground.copy()
+        for cx, cy in ((175, 85), (70 + 3 * t, 55)):
+            mask = (x - cx) ** 2 + (y - cy) ** 2 < 24**2
+            frame[mask] = skin[(y - cy + 32)[mask], (x - cx + 32)[mask]]
+        frames.append(frame.astype(np.uint8))
+        masks.append(mask)
+    return np.stack(frames), np.stack(masks)
+
+
+@pytest.fixture(scope="session")
+def moving_disc() -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Frames (7, 126, 224, 3) in which a textured disc crosses a textured ground beside its twin, and its masks."""
+    return _moving_disc()

@@ -15,6 +15,7 @@ from gmos_deploy.export.bundle_export import ExportConfig, export_bundle, table_
 from gmos_deploy.export.exported_network import ExportedNetwork, NetworkExporter, Plan
 from gmos_deploy.export.profiles import profiles
 from gmos_deploy.gmos_ref.backend import TorchBackend
+from gmos_deploy.gmos_ref.loading import load_reference
 from gmos_deploy.gmos_ref.presets import model_spec, preset
 from gmos_deploy.gmos_ref.reference_config import ReferenceConfig
 from gmos_deploy.gmos_ref.reference_networks import ReferenceNetworks
@@ -95,6 +96,20 @@ def torch_backend(tiny_networks: ReferenceNetworks) -> TorchBackend:
 def onnx_backend(tiny_bundle: Bundle) -> OnnxBackend:
     """The tiny bundle on the CPU."""
     return open_bundle_backend(tiny_bundle.root, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def nano_reference() -> TorchBackend:
+    """The reference with the nano weights of the package."""
+    return load_reference(ReferenceConfig(variant="gmos", preset="nano", device="cpu"))
+
+
+@pytest.fixture(scope="session")
+def nano_onnx(tmp_path_factory: pytest.TempPathFactory) -> OnnxBackend:
+    """The nano bundle on the CPU, exported through the gate as gmos-run does it."""
+    reference = ReferenceConfig(variant="gmos", preset="nano", device="cpu", precision="fp32")
+    bundle = export_bundle(ExportConfig(out=tmp_path_factory.mktemp("bundles") / "nano", reference=reference))
+    return open_bundle_backend(bundle.root, device="cpu")
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 
 from gmos_deploy.export.exported_network import ExportedNetwork, NetworkExporter
-from gmos_deploy.export.gate_inputs import gate_inputs
 from gmos_deploy.gmos_ref.backend import TorchBackend
 from gmos_deploy.gmos_ref.reference_networks import ReferenceNetworks
 from gmos_deploy.runtime.bundle import TARGETS, Bundle
 from gmos_deploy.runtime.contract import NetworkName, network_specs
 from gmos_deploy.runtime.onnx_backend import OnnxBackend
+from gmos_deploy.runtime.seeded_inputs import seeded_inputs
 
 FLOAT32_RELATIVE = 1e-5
 """L2 error over the reference's norm: sums in another order give 1e-6."""
@@ -78,7 +78,7 @@ def test_a_network_of_the_bundle_equals_the_reference(
 ) -> None:
     """At batch sizes, resolutions and memory lengths other than those it was captured with."""
     entry = tiny_bundle.networks[name]
-    inputs = gate_inputs(name, entry.inputs, tiny_bundle.model, lengths)
+    inputs = seeded_inputs(name, entry.inputs, tiny_bundle.model, lengths)
     host = {tensor.name for tensor in entry.inputs if tensor.host}
 
     def run(backend: OnnxBackend | TorchBackend) -> dict[str, Any]:

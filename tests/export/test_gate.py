@@ -7,7 +7,7 @@ import pytest
 
 from gmos_deploy.errors import GmosError
 from gmos_deploy.export.gate import LIMITS, Array, OutputDifference, check, difference, report
-from gmos_deploy.export.gate_inputs import gate_cases
+from gmos_deploy.export.gate_cases import gate_cases
 from gmos_deploy.gmos_ref.presets import model_spec, preset
 
 RNG = np.random.default_rng(3)

@@ -23,6 +23,8 @@ LIMIT_BYTES = 12_000_000
 
 VIDEO_HW = (126, 224)
 
+Clip = tuple[NDArray[np.uint8], NDArray[np.bool_]]
+
 
 @pytest.mark.parametrize("variant", ["gmos", "gmos-s"])
 def test_nano_needs_no_checkpoints(variant: Variant) -> None:
@@ -48,34 +50,6 @@ def gmos_s() -> Backend:
     return load_reference(ReferenceConfig(variant="gmos-s", preset="nano", device="cpu"))
 
 
-def smooth_noise(generator: np.random.Generator, height: int, width: int) -> NDArray[np.float64]:
-    """A texture of blobs some eight pixels wide, (height, width, 3) in 0..255."""
-    coarse = generator.uniform(40, 215, (height // 8 + 2, width // 8 + 2, 3))
-    rows, columns = np.arange(height) / 8, np.arange(width) / 8
-    top, left = rows.astype(int), columns.astype(int)
-    a, b = (rows - top)[:, None, None], (columns - left)[None, :, None]
-    upper = coarse[np.ix_(top, left)] * (1 - b) + coarse[np.ix_(top, left + 1)] * b
-    lower = coarse[np.ix_(top + 1, left)] * (1 - b) + coarse[np.ix_(top + 1, left + 1)] * b
-    return upper * (1 - a) + lower * a
-
-
-def moving_disc() -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """A textured disc that crosses a textured ground at 3 px per frame, beside one at rest; its masks."""
-    generator = np.random.default_rng(4)
-    height, width = VIDEO_HW
-    ground, skin = smooth_noise(generator, height, width), smooth_noise(generator, 64, 64) * [1.0, 0.5, 0.3]
-    y, x = np.mgrid[:height, :width]
-    frames, masks = [], []
-    for t in range(7):
-        frame = ground.copy()
-        for cx, cy in ((175, 85), (70 + 3 * t, 55)):
-            mask = (x - cx) ** 2 + (y - cy) ** 2 < 24**2
-            frame[mask] = skin[(y - cy + 32)[mask], (x - cx + 32)[mask]]
-        frames.append(frame.astype(np.uint8))
-        masks.append(mask)
-    return np.stack(frames), np.stack(masks)
-
-
 def segment(backend: Backend, frames: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """GMOS-S masks (T, H, W), windows of neighbouring frames."""
     prepare = frame_preparer(backend.model, VIDEO_HW)
@@ -85,9 +59,9 @@ def segment(backend: Backend, frames: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return np.stack([answer.mask for answer in answers]).astype(bool)
 
 
-def test_gmos_s_segments_what_moves_and_not_its_twin_at_rest(gmos_s: Backend) -> None:
+def test_gmos_s_segments_what_moves_and_not_its_twin_at_rest(gmos_s: Backend, moving_disc: Clip) -> None:
     """The trained network, on a clip that no training saw."""
-    frames, masks = moving_disc()
+    frames, masks = moving_disc
     found = segment(gmos_s, frames)
     middle = slice(2, 5)
     iou = (found & masks)[middle].sum() / (found | masks)[middle].sum()
@@ -97,7 +71,7 @@ def test_gmos_s_segments_what_moves_and_not_its_twin_at_rest(gmos_s: Backend) ->
     assert found[middle][:, twin].mean() < 0.1
 
 
-def test_gmos_s_sees_nothing_in_a_still_clip(gmos_s: Backend) -> None:
+def test_gmos_s_sees_nothing_in_a_still_clip(gmos_s: Backend, moving_disc: Clip) -> None:
     """It uses motion: one frame repeated holds nothing that moves."""
-    frames, _ = moving_disc()
+    frames, _ = moving_disc
     assert segment(gmos_s, np.repeat(frames[3:4], 3, axis=0)).mean() < 0.005

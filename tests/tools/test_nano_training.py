@@ -14,6 +14,7 @@ import torch
 import train_heads
 import train_pi3
 import train_tracker
+import training_loop
 from initial_weights import initialise_pi3, initialise_tracker
 
 from gmos_deploy.gmos_ref.gmos_s import GmosS
@@ -36,8 +37,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def short_curriculum(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two steps of two small crops, then whole frames."""
-    phase = train_pi3.Phase(steps=2, batch=2, grid_hw=(3, 3), rate=1e-3, shares=(0.5, 0.5, 0.0))
-    last = train_pi3.Phase(steps=99, batch=1, grid_hw=(4, 4), rate=1e-3, shares=(1.0, 0.0, 0.0))
+    phase = train_pi3.Phase(steps=2, batch=2, grid_hw=(3, 3), shares=(0.5, 0.5, 0.0))
+    last = train_pi3.Phase(steps=99, batch=1, grid_hw=(4, 4), shares=(1.0, 0.0, 0.0))
     monkeypatch.setattr(train_pi3, "CURRICULUM", (phase, last))
 
 
@@ -49,8 +50,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     arguments = ["--shards", "1", "--decay_from", "1"]
     train_pi3.main([str(data), str(whole), "--steps", "3", *arguments])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_pi3, "SAVE_EVERY_S", -1.0)
-        patch.setattr(train_pi3, "save_state", interrupting(train_pi3.save_state, after=1))
+        patch.setattr(training_loop, "SAVE_EVERY_S", -1.0)
+        patch.setattr(training_loop, "save_state", interrupting(training_loop.save_state, after=1))
         with pytest.raises(KeyboardInterrupt):
             train_pi3.main([str(data), str(parts), "--steps", "3", *arguments])
     train_pi3.main([str(data), str(parts), "--steps", "3", *arguments])

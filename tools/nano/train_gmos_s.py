@@ -5,9 +5,6 @@ Continues from train_pi3.py and train_tracker.py. The auxiliary losses of train_
 
 from __future__ import annotations
 
-import argparse
-import math
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,13 +12,13 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from checkpointing import SAVE_EVERY_S, load_state, save_state
 from clips import PI3_WH
 from losses import mask_loss, soft_iou
 from scenes import CAMERAS, WINDOW_REACH
 from torch import Tensor, nn
 from train_pi3 import PATCH_PX, Batch, TokenHeads, WindowSampler, all_tokens, total_loss
 from train_tracker import normalise
+from training_loop import TrainingLoop, option_parser
 
 from gmos_deploy.gmos_ref.gmos_s import GmosS
 from gmos_deploy.gmos_ref.pi3 import Pi3Encoder
@@ -71,30 +68,21 @@ def encoder_parameters(sam2: FeaturePredictor) -> Iterator[nn.Parameter]:
         yield from part.parameters()
 
 
-def average_gradients(parameters: Sequence[nn.Parameter], workers: int) -> None:
+def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
     """Let every worker take the step that a batch of all their windows would give."""
     found = [p for p in parameters if p.grad is not None]
     flat = torch.cat([p.grad.flatten() for p in found])
     dist.all_reduce(flat)
     for parameter, mean in zip(found, flat.split([p.numel() for p in found]), strict=True):
-        parameter.grad = mean.view_as(parameter) / workers
+        parameter.grad = mean.view_as(parameter) / dist.get_world_size()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train until the given step."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path, help="folder of the shards that generate.py writes")
-    parser.add_argument("state", type=Path, help="training state, written every few minutes and resumed from")
+    parser = option_parser(__doc__, steps=2500, decay_from=1200)
     parser.add_argument("--pi3", type=Path, required=True, help="state of train_pi3.py to start from")
     parser.add_argument(
         "--tracker", type=Path, required=True, help="state of train_tracker.py, whose encoder stays"
-    )
-    parser.add_argument("--steps", type=int, default=2500, help="optimiser steps in all (default: 2500)")
-    parser.add_argument(
-        "--decay_from",
-        type=int,
-        default=1200,
-        help="step where the learning rate starts to fall (default: 1200)",
     )
     parser.add_argument("--batch", type=int, default=5, help="windows per step (default: 5)")
     parser.add_argument(
@@ -106,8 +94,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--workers", type=int, default=1, help="processes that share each step, each with a batch of its own"
     )
     parser.add_argument("--rank", type=int, default=0, help="number of this process among them, from 0")
-    parser.add_argument("--shards", type=int, default=64, help="shards to draw from (default: 64)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of weights and order (default: 0)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
@@ -127,7 +113,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for parameter in image_encoder:
         parameter.requires_grad_(True)
     encoder = [*pi3.parameters(), *heads.parameters()]
-    parameters = [*encoder, *head.parameters(), *image_encoder]
     optimiser = torch.optim.AdamW(
         [
             {"params": encoder},
@@ -137,50 +122,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         betas=(0.9, 0.98),
         weight_decay=0.01,
     )
-    step = 0
-    modules = {"pi3": pi3, "heads": heads, "head": head, "sam2": sam2}
-    kept = load_state(options.state)
-    if kept is not None:
-        for name, module in modules.items():
-            module.load_state_dict(kept[name])
-        if kept["tune_sam2"] == options.tune_sam2:
-            optimiser.load_state_dict(kept["optimiser"])
-        step = kept["step"]
-    warm_from = 0 if kept is None or kept["tune_sam2"] == options.tune_sam2 else step
+    loop = TrainingLoop(
+        options,
+        {"pi3": pi3, "heads": heads, "head": head, "sam2": sam2},
+        optimiser,
+        rates=PEAK_RATES,
+        warm_up=50,
+        marks={"tune_sam2": options.tune_sam2},
+        saves=options.rank == 0,
+    )
+    share = average_gradients if options.workers > 1 else None
     tables = pi3.tables(*GRID_HW)
     sampler = WindowSampler(options.data, shards=options.shards, seed=0)
-    running: dict[str, list[float]] = {}
-    saved = started = time.monotonic()
-    while step < options.steps:
+    for step in loop.remaining():
         sampler.rng = np.random.default_rng((options.seed, 3, step, options.rank))
         batch = sampler.draw(options.batch, GRID_HW, SHARES, shards=options.shards)
-        factor = min(1.0, (step - warm_from + 1) / 50)
-        if step >= options.decay_from:
-            done = (step - options.decay_from) / max(1, options.steps - options.decay_from)
-            factor *= 0.5 + 0.5 * math.cos(math.pi * done)
-        for group, peak in zip(optimiser.param_groups, PEAK_RATES, strict=True):
-            group["lr"] = peak * factor
         tokens = all_tokens(pi3, batch.frames, tables)
         auxiliary, numbers = total_loss(heads, tokens, batch, GRID_HW, sampler.rng)
         loss, more = head_loss(head, sam2, tokens, batch)
-        optimiser.zero_grad()
-        (loss + AUXILIARY_WEIGHT * auxiliary).backward()
-        if options.workers > 1:
-            average_gradients(parameters, options.workers)
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        step += 1
-        for name, value in (numbers | more).items():
-            running.setdefault(name, []).append(value)
-        if step % 50 == 0 or step in (5, 20):
-            means = "  ".join(f"{name} {np.mean(values):.3f}" for name, values in sorted(running.items()))
-            print(f"{step} {time.monotonic() - started:.0f} s  {means}", flush=True)
-            running = {}
-        if options.rank == 0 and (time.monotonic() - saved > SAVE_EVERY_S or step == options.steps):
-            state = {name: module.state_dict() for name, module in modules.items()}
-            state |= {"optimiser": optimiser.state_dict(), "step": step, "tune_sam2": options.tune_sam2}
-            save_state(options.state, state)
-            saved = time.monotonic()
+        loop.take(loss + AUXILIARY_WEIGHT * auxiliary, numbers | more, share)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from checkpointing import SAVE_EVERY_S, load_state, save_state
 from clips import CLIP_FRAMES, PI3_WH, Shard, open_shard, shard_folder
 from losses import mask_loss, soft_iou
 from query_matching import frame_loss
 from scenes import CAMERAS, WINDOW_REACH
-from torch import Tensor, nn
+from torch import Tensor
 from train_pi3 import MOVING_PX, UNSURE_PX
 from train_tracker import normalise
+from training_loop import TrainingLoop, option_parser
 
 from gmos_deploy.gmos_ref.gmos_s import GmosS
 from gmos_deploy.gmos_ref.pi3 import Pi3Encoder
@@ -188,23 +185,12 @@ def proposer_from(gmos_s: GmosS, seed: int) -> GmosProposer:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train until the given step."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path, help="folder of the shards that generate.py writes")
-    parser.add_argument("state", type=Path, help="training state, written every few minutes and resumed from")
+    parser = option_parser(__doc__, steps=3000, decay_from=1500)
     parser.add_argument("--pi3", type=Path, required=True, help="state of train_pi3.py")
     parser.add_argument("--tracker", type=Path, required=True, help="state of train_tracker.py")
     parser.add_argument(
         "--gmos_s", type=Path, help="state of this script for GMOS-S: train the proposer from it"
     )
-    parser.add_argument("--steps", type=int, default=3000, help="optimiser steps in all (default: 3000)")
-    parser.add_argument(
-        "--decay_from",
-        type=int,
-        default=1500,
-        help="step where the learning rate starts to fall (default: 1500)",
-    )
-    parser.add_argument("--shards", type=int, default=64, help="shards to draw from (default: 64)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of weights and order (default: 0)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
@@ -218,41 +204,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         head = proposer_from(head, options.seed)
     replay = Replay(options.data, options.shards, Encoders(pi3, sam2))
     optimiser = torch.optim.AdamW(head.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
-    step = 0
-    kept = load_state(options.state)
-    if kept is not None:
-        head.load_state_dict(kept["head"])
-        optimiser.load_state_dict(kept["optimiser"])
-        step = kept["step"]
-    running: dict[str, list[float]] = {}
-    saved = started = time.monotonic()
-    while step < options.steps:
+    loop = TrainingLoop(options, {"head": head}, optimiser, rates=(8e-4,), warm_up=100)
+    for step in loop.remaining():
         windows = replay.draw(np.random.default_rng((options.seed, 2, step)))
-        rate = 8e-4 * min(1.0, (step + 1) / 100)
-        if step >= options.decay_from:
-            done = (step - options.decay_from) / max(1, options.steps - options.decay_from)
-            rate *= 0.5 + 0.5 * math.cos(math.pi * done)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
         loss, numbers = (
             foreground_loss(head, windows) if isinstance(head, GmosS) else query_loss(head, windows)
         )
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(head.parameters(), 1.0)
-        optimiser.step()
-        step += 1
-        for name, value in (numbers | {"loss": float(loss.detach())}).items():
-            running.setdefault(name, []).append(value)
-        if step % 50 == 0 or step in (5, 20):
-            means = "  ".join(f"{name} {np.mean(values):.3f}" for name, values in sorted(running.items()))
-            print(f"{step} {time.monotonic() - started:.0f} s  lr {rate:.1e}  {means}", flush=True)
-            running = {}
-        if time.monotonic() - saved > SAVE_EVERY_S or step == options.steps:
-            save_state(
-                options.state, {"head": head.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
-            )
-            saved = time.monotonic()
+        loop.take(loss, numbers | {"loss": float(loss.detach())})
 
 
 if __name__ == "__main__":

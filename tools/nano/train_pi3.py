@@ -5,8 +5,6 @@ First on small crops, near-static cameras first, then on whole frames. Resumes w
 
 from __future__ import annotations
 
-import argparse
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from checkpointing import SAVE_EVERY_S, load_state, save_state
 from clips import CLIP_FRAMES, Shard, open_shard, shard_folder
 from initial_weights import initialise_pi3
 from losses import flow_loss, mask_loss, soft_iou
 from rendering import layer_flow
 from scenes import CAMERAS, VIEW_WH, WINDOW_REACH
 from torch import Tensor, nn
+from training_loop import TrainingLoop, option_parser
 
 from gmos_deploy.gmos_ref.pi3 import Pi3Encoder, Pi3Tables
 from gmos_deploy.gmos_ref.presets import preset
@@ -34,6 +32,7 @@ UNSURE_PX = 0.3
 """An object moves above the first and rests below the second, in pixels within a window; between, no loss."""
 
 FLOW_SCALE_PX = 4.0
+PEAK_RATE = 7e-4
 WINDOW = 2 * WINDOW_REACH + 1
 
 
@@ -254,19 +253,18 @@ def _nearest(start: int, count: int, step: int, full: int, stored: int) -> np.nd
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """Part of the curriculum: steps, batch, tokens, peak learning rate, shares of static, slow and fast cameras."""
+    """Part of the curriculum: steps, batch, tokens, shares of static, slow and fast cameras."""
 
     steps: int
     batch: int
     grid_hw: tuple[int, int]
-    rate: float
     shares: tuple[float, float, float]
 
 
 CURRICULUM = (
-    Phase(steps=500, batch=8, grid_hw=(6, 6), rate=7e-4, shares=(0.8, 0.2, 0.0)),
-    Phase(steps=500, batch=8, grid_hw=(6, 6), rate=7e-4, shares=(0.4, 0.5, 0.1)),
-    Phase(steps=100_000, batch=6, grid_hw=(9, 16), rate=7e-4, shares=(0.45, 0.4, 0.15)),
+    Phase(steps=500, batch=8, grid_hw=(6, 6), shares=(0.8, 0.2, 0.0)),
+    Phase(steps=500, batch=8, grid_hw=(6, 6), shares=(0.4, 0.5, 0.1)),
+    Phase(steps=100_000, batch=6, grid_hw=(9, 16), shares=(0.45, 0.4, 0.15)),
 )
 
 
@@ -307,18 +305,7 @@ def total_loss(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train until the given step."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path, help="folder of the shards that generate.py writes")
-    parser.add_argument("state", type=Path, help="training state, written every few minutes and resumed from")
-    parser.add_argument("--steps", type=int, default=4000, help="optimiser steps in all (default: 4000)")
-    parser.add_argument(
-        "--decay_from",
-        type=int,
-        default=3000,
-        help="step where the learning rate starts to fall (default: 3000)",
-    )
-    parser.add_argument("--shards", type=int, default=64, help="shards to draw from (default: 64)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of weights and order (default: 0)")
+    parser = option_parser(__doc__, steps=4000, decay_from=3000)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
@@ -327,57 +314,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     initialise_pi3(pi3, options.seed)
     parameters = [*pi3.parameters(), *heads.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
-    step = 0
-    kept = load_state(options.state)
-    if kept is not None:
-        pi3.load_state_dict(kept["pi3"])
-        heads.load_state_dict(kept["heads"])
-        optimiser.load_state_dict(kept["optimiser"])
-        step = kept["step"]
+    loop = TrainingLoop(options, {"pi3": pi3, "heads": heads}, optimiser, rates=(PEAK_RATE,), warm_up=150)
     tables: dict[tuple[int, int], Pi3Tables] = {}
-    running: dict[str, list[float]] = {}
-    saved = started = time.monotonic()
-    while step < options.steps:
+    sampler = WindowSampler(options.data, shards=options.shards, seed=0)
+    for step in loop.remaining():
         phase = phase_of(step)
         # One generator per step: a resumed run draws what an uninterrupted one would have drawn.
-        if step % 50 == 0 or kept is not None:
-            sampler = WindowSampler(options.data, shards=options.shards, seed=0)
-            kept = None
         sampler.rng = np.random.default_rng((options.seed, step))
         grid = phase.grid_hw
         if grid not in tables:
             tables[grid] = pi3.tables(*grid)
         batch = sampler.draw(phase.batch, grid, phase.shares, shards=8 + step // 20)
-        rate = phase.rate * min(1.0, (step + 1) / 150)
-        if step >= options.decay_from:
-            done = (step - options.decay_from) / max(1, options.steps - options.decay_from)
-            rate *= 0.5 + 0.5 * math.cos(math.pi * done)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
         tokens = all_tokens(pi3, batch.frames, tables[grid])
         loss, numbers = total_loss(heads, tokens, batch, grid, sampler.rng)
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        step += 1
-        for name, value in numbers.items():
-            running.setdefault(name, []).append(value)
-        if step % 50 == 0 or step in (5, 20):
-            means = "  ".join(f"{name} {np.mean(values):.3f}" for name, values in sorted(running.items()))
-            print(f"{step} {time.monotonic() - started:.0f} s  lr {rate:.1e}  {means}", flush=True)
-            running = {}
-        if time.monotonic() - saved > SAVE_EVERY_S or step == options.steps:
-            save_state(
-                options.state,
-                {
-                    "pi3": pi3.state_dict(),
-                    "heads": heads.state_dict(),
-                    "optimiser": optimiser.state_dict(),
-                    "step": step,
-                },
-            )
-            saved = time.monotonic()
+        loop.take(loss, numbers)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from checkpointing import SAVE_EVERY_S, load_state, save_state
 from clips import CLIP_FRAMES, Shard, open_shard, shard_folder
 from initial_weights import initialise_tracker
 from losses import dice_loss, soft_iou
-from torch import Tensor, nn
+from torch import Tensor
+from training_loop import TrainingLoop, option_parser
 
 from gmos_deploy.gmos_ref.pi3 import IMAGENET_MEAN, IMAGENET_STD
 from gmos_deploy.gmos_ref.presets import preset
@@ -139,20 +137,10 @@ def tracking_loss(sam2: FeaturePredictor, batch: TrackBatch) -> tuple[Tensor, di
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train until the given step."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path, help="folder of the shards that generate.py writes")
-    parser.add_argument("state", type=Path, help="training state, written every few minutes and resumed from")
-    parser.add_argument("--steps", type=int, default=4000, help="optimiser steps in all (default: 4000)")
-    parser.add_argument(
-        "--decay_from",
-        type=int,
-        default=3000,
-        help="step where the learning rate starts to fall (default: 3000)",
-    )
+    parser = option_parser(__doc__, steps=4000, decay_from=3000)
     parser.add_argument(
         "--long_from", type=int, default=1500, help="step from which whole clips are followed (default: 1500)"
     )
-    parser.add_argument("--shards", type=int, default=64, help="shards to draw from (default: 64)")
     parser.add_argument(
         "--freeze_encoder_from",
         type=int,
@@ -164,28 +152,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         type=Path,
         help="state of train_gmos_s.py with --tune_sam2: use its image encoder and keep it",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of weights and order (default: 0)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
     sam2 = build_sam2(preset("nano").sam2).requires_grad_(True)
     initialise_tracker(sam2)
     optimiser = torch.optim.AdamW(sam2.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
-    step = 0
-    kept = load_state(options.state)
-    if kept is not None:
-        sam2.load_state_dict(kept["sam2"])
-        optimiser.load_state_dict(kept["optimiser"])
-        step = kept["step"]
+    loop = TrainingLoop(options, {"sam2": sam2}, optimiser, rates=(6e-4,), warm_up=150)
     if options.encoder is not None:
         taken = torch.load(options.encoder, weights_only=True)["sam2"]
         found = {key: value for key, value in taken.items() if key.startswith(ENCODER_PREFIXES)}
         sam2.load_state_dict(found, strict=False)
         freeze_encoder(sam2)
     shards: dict[int, Shard] = {}
-    running: dict[str, list[float]] = {}
-    saved = started = time.monotonic()
-    while step < options.steps:
+    for step in loop.remaining():
         rng = np.random.default_rng((options.seed, 1, step))
         if options.freeze_encoder_from is not None and step >= options.freeze_encoder_from:
             freeze_encoder(sam2)
@@ -198,29 +178,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     time.sleep(2)
                 shards[index] = open_shard(shard_folder(options.data, index))
             batch = draw_track(shards[index], int(rng.integers(len(shards[index].camera))), frames, rng)
-        rate = 6e-4 * min(1.0, (step + 1) / 150)
-        if step >= options.decay_from:
-            done = (step - options.decay_from) / max(1, options.steps - options.decay_from)
-            rate *= 0.5 + 0.5 * math.cos(math.pi * done)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
         loss, numbers = tracking_loss(sam2, batch)
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(sam2.parameters(), 1.0)
-        optimiser.step()
-        step += 1
-        for name, value in (numbers | {"loss": float(loss.detach())}).items():
-            running.setdefault(name, []).append(value)
-        if step % 50 == 0 or step in (5, 20):
-            means = "  ".join(f"{name} {np.mean(values):.3f}" for name, values in sorted(running.items()))
-            print(f"{step} {time.monotonic() - started:.0f} s  lr {rate:.1e}  {means}", flush=True)
-            running = {}
-        if time.monotonic() - saved > SAVE_EVERY_S or step == options.steps:
-            save_state(
-                options.state, {"sam2": sam2.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
-            )
-            saved = time.monotonic()
+        loop.take(loss, numbers | {"loss": float(loss.detach())})
 
 
 def freeze_encoder(sam2: FeaturePredictor) -> None:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from ..runtime.contract import ModelSpec, NetworkName
-from ..runtime.seeded_inputs import Array, Lengths
-from ..runtime.seeded_inputs import seeded_inputs as gate_inputs
-
-__all__ = ["Array", "gate_cases", "gate_inputs"]
+from ..runtime.seeded_inputs import Lengths
 
 GRIDS = ((5, 7), (9, 4))
 """Two Pi3 resolutions in patches, one wide and one tall."""

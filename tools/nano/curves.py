@@ -1,0 +1,66 @@
+"""Learning curves from what the training scripts printed, as one SVG."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt
+
+STEP = re.compile(r"^(\d+) \d+ s  (.+)$")
+PANEL_IN = (3.4, 2.4)
+"""Width and height of a panel, in inches."""
+
+Curves = Mapping[str, list[tuple[int, float]]]
+
+
+def read_curves(lines: Iterable[str]) -> Curves:
+    """Step and mean by name. Where steps were done again after a break, the last run counts."""
+    found: dict[str, dict[int, float]] = {}
+    for line in lines:
+        match = STEP.match(line.strip())
+        if match is None:
+            continue
+        step = int(match[1])
+        for values in found.values():
+            for later in [at for at in values if at >= step]:
+                del values[later]
+        for part in match[2].split("  "):
+            name, _, value = part.rpartition(" ")
+            found.setdefault(name, {})[step] = float(value)
+    return {name: sorted(values.items()) for name, values in found.items()}
+
+
+def main() -> None:
+    """Draw a panel for each log: everything in it whose name begins with one of the prefixes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("logs", nargs="+", metavar="TITLE=FILE", help="a panel's title and its log")
+    parser.add_argument(
+        "--names", default="head J,J,IoU", help="prefixes of what is drawn; the first that occurs is used"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="SVG to write")
+    options = parser.parse_args()
+    count = len(options.logs)
+    figure, axes = plt.subplots(1, count, figsize=(PANEL_IN[0] * count, PANEL_IN[1]), squeeze=False)
+    for axis, log in zip(axes[0], options.logs, strict=True):
+        title, _, path = log.partition("=")
+        curves = read_curves(Path(path).read_text(encoding="utf-8").splitlines())
+        prefix = next(
+            prefix for prefix in options.names.split(",") if any(name.startswith(prefix) for name in curves)
+        )
+        for name, points in sorted(curves.items()):
+            if name.startswith(prefix):
+                axis.plot(*zip(*points, strict=True), label=name, linewidth=1)
+        axis.set(title=title, xlabel="step", ylim=(0, 1))
+        axis.legend(fontsize="x-small", frameon=False)
+    figure.tight_layout()
+    figure.savefig(options.out, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""What all training scripts share: options, learning rate, log lines, and a state that a kill loses minutes of."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+SAVE_EVERY_S = 90.0
+"""Seconds between two training states on disk."""
+
+LOG_EVERY = 50
+"""Steps whose means make a log line."""
+
+
+def save_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a training state to a temporary name and move it into place."""
+    part = path.with_name(f"{path.name}.part-{os.getpid()}")
+    torch.save(dict(state), part)
+    part.replace(path)
+
+
+def load_state(path: Path) -> dict[str, Any] | None:
+    """The state that `save_state` left there, or None."""
+    return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
+
+
+def option_parser(description: str | None, *, steps: int, decay_from: int) -> argparse.ArgumentParser:
+    """A parser with the options that every script has, and their defaults."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("data", type=Path, help="folder of the shards that generate.py writes")
+    parser.add_argument("state", type=Path, help="training state, written every few minutes and resumed from")
+    parser.add_argument(
+        "--steps", type=int, default=steps, help="optimiser steps in all (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--decay_from",
+        type=int,
+        default=decay_from,
+        help="step where the learning rate starts to fall (default: %(default)s)",
+    )
+    parser.add_argument("--shards", type=int, default=64, help="shards to draw from (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and order (default: %(default)s)")
+    return parser
+
+
+def rate_factor(step: int, *, warm_from: int, warm_up: int, decay_from: int, steps: int) -> float:
+    """Share of the peak learning rate: a linear rise, a plateau, half a cosine down to zero."""
+    rise = min(1.0, (step - warm_from + 1) / warm_up)
+    if step < decay_from:
+        return rise
+    done = (step - decay_from) / max(1, steps - decay_from)
+    return rise * (0.5 + 0.5 * math.cos(math.pi * done))
+
+
+class TrainingLoop:
+    """Steps of an optimiser over modules, resumed from the state file where there is one.
+
+    Args:
+        options: of `option_parser`.
+        modules: what the state keeps, by name.
+        optimiser: over some of their parameters.
+        rates: peak learning rate of each of its groups.
+        warm_up: steps in which the rate rises.
+        marks: further values in the state. Where they are not those of the state, the optimiser starts
+            anew and the rate rises again.
+        saves: whether this process writes the state.
+    """
+
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        modules: Mapping[str, nn.Module],
+        optimiser: torch.optim.Optimizer,
+        *,
+        rates: Sequence[float],
+        warm_up: int,
+        marks: Mapping[str, Any] | None = None,
+        saves: bool = True,
+    ) -> None:
+        self._options = options
+        self._modules = modules
+        self._optimiser = optimiser
+        self._rates = rates
+        self._warm_up = warm_up
+        self._marks = dict(marks or {})
+        self._saves = saves
+        self._warm_from = 0
+        self._running: dict[str, list[float]] = {}
+        self.step = 0
+        self._resume()
+        self._saved = self._started = time.monotonic()
+
+    def _resume(self) -> None:
+        kept = load_state(self._options.state)
+        if kept is None:
+            return
+        for name, module in self._modules.items():
+            module.load_state_dict(kept[name])
+        self.step = kept["step"]
+        if all(kept[name] == value for name, value in self._marks.items()):
+            self._optimiser.load_state_dict(kept["optimiser"])
+        else:
+            self._warm_from = self.step
+
+    def remaining(self) -> Iterator[int]:
+        """Numbers of the steps still to do, the learning rate set for each; `take` must end each."""
+        while self.step < self._options.steps:
+            factor = rate_factor(
+                self.step,
+                warm_from=self._warm_from,
+                warm_up=self._warm_up,
+                decay_from=self._options.decay_from,
+                steps=self._options.steps,
+            )
+            for group, peak in zip(self._optimiser.param_groups, self._rates, strict=True):
+                group["lr"] = peak * factor
+            yield self.step
+
+    def take(
+        self,
+        loss: Tensor,
+        numbers: Mapping[str, float],
+        gradients: Callable[[list[nn.Parameter]], None] | None = None,
+    ) -> None:
+        """Take a step down the loss; `gradients` may change the gradients before they are clipped."""
+        parameters = [p for group in self._optimiser.param_groups for p in group["params"]]
+        self._optimiser.zero_grad()
+        loss.backward()
+        if gradients is not None:
+            gradients(parameters)
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        self._optimiser.step()
+        self.step += 1
+        self._log(numbers)
+        if self._saves and (
+            time.monotonic() - self._saved > SAVE_EVERY_S or self.step == self._options.steps
+        ):
+            self._save()
+
+    def _log(self, numbers: Mapping[str, float]) -> None:
+        for name, value in numbers.items():
+            self._running.setdefault(name, []).append(value)
+        if self.step % LOG_EVERY == 0 or self.step in (5, 20):
+            means = "  ".join(
+                f"{name} {np.mean(values):.3f}" for name, values in sorted(self._running.items())
+            )
+            rate = self._optimiser.param_groups[0]["lr"]
+            print(f"{self.step} {time.monotonic() - self._started:.0f} s  lr {rate:.1e}  {means}", flush=True)
+            self._running = {}
+
+    def _save(self) -> None:
+        state = {name: module.state_dict() for name, module in self._modules.items()}
+        state |= {"optimiser": self._optimiser.state_dict(), "step": self.step}
+        save_state(self._options.state, state | self._marks)
+        self._saved = time.monotonic()
