@@ -91,14 +91,16 @@ class Sam2Config:
     """The SAM2 image encoder and mask propagator, built by the `sam2` package.
 
     `config` is a Hydra configuration of that package and `overrides` are Hydra overrides on top;
-    `image_px` (the side of the square input), `channels` (of the coarsest map) and `memory_channels` (of
-    the tracker's memories) say what they give.
+    `image_px` (the side of the square input), `channels` (of the coarsest map), `memory_channels` (of the
+    tracker's memories) and `memory_frames` (how many frames back they reach, the frame itself counted) say
+    what they give.
     """
 
     config: str = "configs/sam2.1/sam2.1_hiera_l.yaml"
     image_px: int = 1024
     channels: int = 256
     memory_channels: int = 64
+    memory_frames: int = 7
     overrides: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -188,6 +190,7 @@ def _sam2_overrides(
     memory_channels: int,
     memory_layers: int,
     memory_mlp_dim: int,
+    memory_frames: int = 7,
 ) -> tuple[str, ...]:
     """Hydra overrides that shrink `sam2.1_hiera_t.yaml`.
 
@@ -199,6 +202,7 @@ def _sam2_overrides(
     attention, memory = "model.memory_attention", "model.memory_encoder"
     overrides = [
         f"++model.image_size={image_px}",
+        f"++model.num_maskmem={memory_frames}",
         f"{trunk}.embed_dim={trunk_dim}",
         f"{trunk}.stages=[{','.join(map(str, stages))}]",
         f"{trunk}.global_att_blocks=[{global_block}]",
@@ -292,6 +296,7 @@ NANO = Preset(
         image_px=256,
         channels=128,
         memory_channels=32,
+        memory_frames=4,
         overrides=_sam2_overrides(
             image_px=256,
             trunk_dim=24,
@@ -301,6 +306,7 @@ NANO = Preset(
             memory_channels=32,
             memory_layers=2,
             memory_mlp_dim=256,
+            memory_frames=4,
         ),
     ),
     proposer=ProposerConfig(
@@ -344,4 +350,5 @@ def model_spec(preset: Preset, variant: Variant) -> ModelSpec:
         sam2_channels=preset.sam2.channels,
         queries=preset.proposer.queries,
         memory_channels=preset.sam2.memory_channels,
+        memory_frames=preset.sam2.memory_frames,
     )

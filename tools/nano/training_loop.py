@@ -38,6 +38,7 @@ def option_parser(description: str | None, *, steps: int, decay_from: int) -> ar
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("data", type=Path, help="folder of the shards that generate.py writes")
     parser.add_argument("state", type=Path, help="training state, written every few minutes and resumed from")
+    parser.add_argument("--start", type=Path, help="state whose weights to begin with, at step 0")
     parser.add_argument(
         "--steps", type=int, default=steps, help="optimiser steps in all (default: %(default)s)"
     )
@@ -62,7 +63,7 @@ def rate_factor(step: int, *, warm_from: int, warm_up: int, decay_from: int, ste
 
 
 class TrainingLoop:
-    """Steps of an optimiser over modules, resumed from the state file where there is one.
+    """Steps of an optimiser over modules, resumed from the state file where there is one, else from `--start`.
 
     Args:
         options: of `option_parser`.
@@ -101,10 +102,13 @@ class TrainingLoop:
 
     def _resume(self) -> None:
         kept = load_state(self._options.state)
-        if kept is None:
+        begun = kept or (self._options.start and torch.load(self._options.start, weights_only=True))
+        if not begun:
             return
         for name, module in self._modules.items():
-            module.load_state_dict(kept[name])
+            module.load_state_dict(begun[name])
+        if kept is None:
+            return
         self.step = kept["step"]
         if all(kept[name] == value for name, value in self._marks.items()):
             self._optimiser.load_state_dict(kept["optimiser"])
