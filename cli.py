@@ -147,11 +147,11 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
 @click.option(
     "--precision",
-    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+    type=click.Choice(["auto", "fp32", "bf16", "fp16", "int8", "fp8"]),
     default="auto",
     show_default=True,
     help="auto is that of the bundle, or of the published runs: bf16 on CUDA (fp16 where there is no bf16), "
-    "fp32 on a CPU.",
+    "fp32 on a CPU. int8 and fp8 run a bundle of gmos-export calibrate.",
 )
 @published_option(
     "batch_size",
@@ -275,8 +275,10 @@ def run() -> None:
 def export() -> None:
     """Entry point of `gmos-export`."""
     # Imported here: exporting needs PyTorch and ONNX, and no other command does both.
+    from .calibration.commands import calibrate_command  # noqa: PLC0415
     from .export.commands import export_command as command  # noqa: PLC0415
 
+    command.add_command(calibrate_command)
     set_up_logging("gmos-export", quiet=False)
     sys.exit(guarded(command, "gmos-export"))
 
@@ -294,12 +296,12 @@ def parity() -> None:
     """Entry point of `gmos-parity`."""
     # Imported here: comparing needs NumPy and SciPy, and a run of both sides much more.
     from .evaluation.parity_commands import parity as command  # noqa: PLC0415
-    from .evaluation.parity_commands import video_command  # noqa: PLC0415
     from .evaluation.parity_networks import networks_command  # noqa: PLC0415
+    from .evaluation.parity_video import video_command  # noqa: PLC0415
     from .parity_runs import load_side, run_side  # noqa: PLC0415
 
     set_up_logging("gmos-parity", quiet=False)
-    command.add_command(video_command(run_side))
+    command.add_command(video_command(run_side, load_side))
     command.add_command(networks_command(load_side))
     sys.exit(guarded(command, "gmos-parity"))
 

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 BackendName = Literal["auto", "torch", "onnxruntime", "tensorrt", "tensorrt-rtx"]
 
 ENGINE_BACKENDS = ("tensorrt", "tensorrt-rtx")
+QUANTISED = ("int8", "fp8")
+"""Precisions that only a calibrated bundle has."""
 
 
 class NetworkSource(Protocol):
@@ -59,7 +61,7 @@ class SourceRequest:
     gmos_s_ckpt: Path | None = None
     backend: BackendName = "auto"
     device: str = "auto"
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8"] = "auto"
 
     build: bool = False
     memory_budget: int | None = None
@@ -72,6 +74,11 @@ class SourceRequest:
             GmosError: options that contradict each other, missing checkpoints, an unusable bundle, missing
                 engines.
         """
+        if self.precision in QUANTISED and self.bundle is None:
+            raise GmosError(
+                f"--precision {self.precision} is that of a calibrated bundle; make one with gmos-export calibrate "
+                f"--precision {self.precision}, and give it with --bundle"
+            )
         if self.backend in ENGINE_BACKENDS:
             return self._engine_source(self._open_bundle(), cast("Flavour", self.backend), reason=None)
         self._refuse_engine_options()
@@ -188,9 +195,10 @@ class SourceRequest:
                 "or leave the option out"
             )
         if self.precision not in ("auto", bundle.precision):
+            maker = "calibrate" if self.precision in QUANTISED else "onnx"
             raise GmosError(
                 f"--precision {self.precision}: {self.bundle} was exported in {bundle.precision}, and a bundle's "
-                f"precision is in its graphs; export another one with gmos-export onnx --precision {self.precision}"
+                f"precision is in its graphs; make another one with gmos-export {maker} --precision {self.precision}"
             )
         return bundle
 

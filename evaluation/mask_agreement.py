@@ -118,7 +118,7 @@ def sequence_agreement(
                 f"{result} of {sequence}, frame {name}: A is {a.shape[1]}x{a.shape[0]} and B {b.shape[1]}x{b.shape[0]};"
                 " expected results of the same video"
             )
-        counts.append(_joint_counts(a, b))
+        counts.append(_pairs(joint_counts(a, b)))
     total = np.zeros((VALUES, VALUES), np.int64)
     for count in counts:
         for (a_label, b_label), pixels in count.items():
@@ -162,10 +162,20 @@ def match_labels(counts: npt.NDArray[np.int64], in_a: Sequence[int], in_b: Seque
     }
 
 
-def _joint_counts(a: Labels, b: Labels) -> dict[tuple[int, int], int]:
-    """Pixels by pair of labels, for the pairs that occur."""
+def joint_counts(a: Labels, b: Labels) -> npt.NDArray[np.int64]:
+    """Pixels by label in A and label in B; (256, 256)."""
     joint = np.bincount(a.astype(np.uint16).ravel() * VALUES + b.ravel(), minlength=VALUES * VALUES)
-    return {divmod(int(pair), VALUES): int(joint[pair]) for pair in np.flatnonzero(joint)}
+    return joint.reshape(VALUES, VALUES)
+
+
+def match_present_labels(counts: npt.NDArray[np.int64]) -> dict[int, int]:
+    """`match_labels` of all labels that `counts` has, but 0."""
+    return match_labels(counts, *(_present(counts.sum(axis=axis)) for axis in (1, 0)))
+
+
+def _pairs(counts: npt.NDArray[np.int64]) -> dict[tuple[int, int], int]:
+    """Pixels by pair of labels, for the pairs that occur: small enough to keep for every frame."""
+    return {(int(a), int(b)): int(counts[a, b]) for a, b in np.argwhere(counts)}
 
 
 def _present(sizes: npt.NDArray[np.int64]) -> tuple[int, ...]:

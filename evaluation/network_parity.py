@@ -12,14 +12,41 @@ from numpy.typing import NDArray
 
 from ..runtime.backend import Backend
 from ..runtime.contract import NetworkName
-from ..runtime.parity import OutputDifference, difference
+from ..runtime.parity import Limits, OutputDifference, difference
 from ..runtime.seeded_inputs import upload_as
 from .parity_limits import NETWORK_LIMITS, ProfileName
+from .parity_sides import Dtypes
 from .recording import Call, Recording
 
 Values = NDArray[Any]
-Dtypes = Mapping[str, str]
-"""The dtype by input of a network, in the backend's own names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValuesDifference:
+    """How values of B differ from A's: of those that are finite, and how many are not."""
+
+    difference: OutputDifference
+    not_finite_a: int
+    not_finite_b: int
+
+    def excess(self, limits: Limits) -> str | None:
+        """What is beyond the limits, in words; None if nothing is."""
+        if self.not_finite_a or self.not_finite_b:
+            return f"{self.not_finite_a} values of A and {self.not_finite_b} of B are not finite numbers"
+        return self.difference.excess(limits)
+
+
+def compare_values(output: str, a: Values, b: Values) -> ValuesDifference:
+    """Compare two arrays of one shape.
+
+    Raises:
+        GmosError: the shapes differ.
+    """
+    return ValuesDifference(
+        difference=difference(_finite(b), _finite(a), target="b", lengths={}, output=output),
+        not_finite_a=_not_finite(a),
+        not_finite_b=_not_finite(b),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,9 +116,8 @@ def compare_network(
 
 
 def _output(network: str, name: str, triples: Sequence[tuple[Call, Values, Values]]) -> OutputParity:
-    differences = [
-        difference(_finite(b), _finite(a), target="b", lengths={}, output=name) for _, b, a in triples
-    ]
+    found = [compare_values(name, a, b) for _, b, a in triples]
+    differences = [one.difference for one in found]
     worst = max(range(len(triples)), key=lambda i: (differences[i].relative, differences[i].changed))
     call, b, a = triples[worst]
     errors = np.abs(_finite(b).astype(np.float64) - _finite(a).astype(np.float64))
@@ -102,8 +128,8 @@ def _output(network: str, name: str, triples: Sequence[tuple[Call, Values, Value
         call=call.index,
         shapes={key: values.shape for key, values in call.inputs.items()},
         p99_abs=float(np.percentile(errors, 99)) if errors.size else 0.0,
-        not_finite_a=sum(_not_finite(values) for _, _, values in triples),
-        not_finite_b=sum(_not_finite(values) for _, values, _ in triples),
+        not_finite_a=sum(one.not_finite_a for one in found),
+        not_finite_b=sum(one.not_finite_b for one in found),
         worst=differences[worst],
     )
 

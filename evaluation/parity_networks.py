@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import GmosError
-from ..runtime.backend import Backend
 from ..runtime.bundle import open_bundle
-from ..runtime.contract import ModelSpec, NetworkName, network_specs
 from ..runtime.inputs import resolve_inputs
 from .environment import environment
 from .html_page import environment_section, escaped, sortable_table, table_row, write_page
-from .network_parity import Dtypes, OutputParity, compare_networks
+from .network_parity import OutputParity, compare_networks
 from .parity_limits import PROFILES, ProfileName
 from .parity_report import SCHEMA
-from .parity_sides import Side, parse_side
+from .parity_sides import LoadSide, Side, chosen_networks, input_dtypes, parse_side, require_same_model
 from .recording import record
 from .report_files import (
     OBSERVATIONS_FILE,
@@ -34,9 +31,8 @@ from .report_files import (
     write_json,
     write_json_lines,
 )
+from .report_options import report_option
 from .run import show
-
-LoadSide = Callable[[Side], Backend]
 
 FRAMES, CALLS, BATCH_SIZE = 16, 4, 2
 
@@ -65,30 +61,6 @@ class NetworksReport:
     def verdict(self) -> str:
         """PASS or FAIL with the profile."""
         return f"{'FAIL' if self.failures else 'PASS'} ({self.profile})"
-
-
-def input_dtypes(side: Side, model: ModelSpec) -> dict[NetworkName, Dtypes]:
-    """The dtype of every input of a side's networks; `host` for those that are read on the host.
-
-    The reference takes float32 for its own precision and rounds it itself.
-    """
-    if side.bundle is not None:
-        networks = open_bundle(side.bundle).networks
-        return {
-            name: {tensor.name: "host" if tensor.host else tensor.dtype for tensor in network.inputs}
-            for name, network in networks.items()
-        }
-    return {
-        name: {
-            tensor.name: "host"
-            if tensor.host
-            else "float32"
-            if tensor.dtype == "compute"
-            else str(tensor.dtype)
-            for tensor in spec.inputs
-        }
-        for name, spec in network_specs(model).items()
-    }
 
 
 def networks_command(load: LoadSide) -> click.Command:
@@ -122,12 +94,7 @@ def networks_command(load: LoadSide) -> click.Command:
         help="Calls of each network that are compared, spread over the video.",
     )
     @click.option("--profile", type=click.Choice(list(PROFILES)), default="fp32", show_default=True)
-    @click.option(
-        "--report",
-        type=PATH,
-        metavar="DIR",
-        help="Write result.json, observations.jsonl and report.html there. Default: not written.",
-    )
+    @report_option
     def command(
         *,
         video: Path,
@@ -200,27 +167,12 @@ def _compare(
 ) -> list[OutputParity]:
     (sequence,) = resolve_inputs([video], fps=None, stride=None if video.is_file() else 1)
     with closing(load(side_a)) as backend:
-        chosen = _chosen(names, backend.model)
+        chosen = chosen_networks(names, backend.model)
         recorded = record(backend, sequence, frames=frames, limit=calls, batch_size=BATCH_SIZE)
         model = backend.model
     with closing(load(side_b)) as backend:
-        if backend.model != model:
-            raise GmosError(
-                f"{side_a.text} is {model.preset} {model.variant} and {side_b.text} {backend.model.preset} "
-                f"{backend.model.variant}; expected the same networks"
-            )
+        require_same_model(side_a, model, side_b, backend.model)
         return compare_networks(recorded, chosen, backend, input_dtypes(side_b, model))
-
-
-def _chosen(names: str | None, model: ModelSpec) -> Sequence[NetworkName]:
-    known = tuple(network_specs(model))
-    if names is None:
-        return known
-    wanted = names.split(",")
-    for name in wanted:
-        if name not in known:
-            raise GmosError(f"--networks {name}: expected some of {', '.join(known)}")
-    return [name for name in known if name in wanted]
 
 
 def networks_table(report: NetworksReport) -> RenderableType:

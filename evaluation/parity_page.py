@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,14 +13,15 @@ from .html_page import environment_section, escaped, sortable_table, table_row, 
 from .mask_agreement import FrameAgreement, Labels, SequenceAgreement
 from .parity_limits import weakest
 from .parity_pictures import Rgb, strip_png
-from .parity_report import ParityReport
+from .parity_report import ParityReport, stage_number
+from .stage_agreement import MODE_WORDS
 
 PLOT_WIDTH_PX, PLOT_HEIGHT_PX = 640, 140
 PLOT_MARGIN_PX = 44
 
 ReadMaps = Callable[[SequenceAgreement, int], tuple[Labels, Labels]]
-ReadFrame = Callable[[str, int], Rgb | None]
-"""The video's frame at a position of a sequence, if there is a video."""
+ReadFrames = Callable[[str, Sequence[int]], Mapping[int, Rgb]]
+"""The video's frames at positions of a sequence, those that there are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +29,7 @@ class PageSources:
     """Where the pictures come from, and how many of the worst frames are shown."""
 
     maps: ReadMaps
-    frame: ReadFrame
+    frames: ReadFrames
     worst: int = 8
 
 
@@ -47,6 +48,7 @@ def write_parity_page(path: Path, report: ParityReport, sources: PageSources) ->
             _cards(report),
             _failures(report),
             _table(report.found),
+            _stages(report),
             "<h2>IoU by frame</h2>",
             *(_plot(found, report.limits.frame_iou) for found in report.found),
             _worst(report, sources),
@@ -118,6 +120,35 @@ def _table(found: Sequence[SequenceAgreement]) -> str:
     return "<h2>Results</h2>" + sortable_table(heads, rows)
 
 
+def _stages(report: ParityReport) -> str:
+    if not report.stages:
+        return ""
+    heads = ("Stage", "Mode", "Measure", "Mean", "Worst", "On frame", "What differs", "Beyond the limits")
+    rows = []
+    for stage in report.stages:
+        cells = (
+            (float(stage.mode != "free"), MODE_WORDS[stage.mode]),
+            (0.0, escaped(stage.measure)),
+            (stage.mean, stage_number(stage, stage.mean)),
+            (stage.worst, stage_number(stage, stage.worst)),
+            (0.0, escaped(stage.frame)),
+            (0.0, escaped(stage.words)),
+            (float(stage.beyond is not None), escaped(stage.beyond or "–")),
+        )
+        rows.append(table_row(f"{stage.stage} of {stage.sequence}", *cells))
+    born = "".join(f"<li>{escaped(birth.sequence)}: {escaped(birth.words)}</li>" for birth in report.births)
+    legend = (
+        "Free-running: every stage of B works on what B's own stages before it gave, as in a run. Teacher-forced: on "
+        "what A's gave, so that a stage shows only what is born in it."
+    )
+    return (
+        "<h2>Stages</h2>"
+        + (f'<ul class="notes">{born}</ul>' if born else "")
+        + f'<p class="dim">{legend}</p>'
+        + sortable_table(heads, rows)
+    )
+
+
 def _plot(found: SequenceAgreement, limit: float) -> str:
     """IoU over the frames, with the limit as a dashed line; the axis begins just below what is least."""
     values = [frame.iou for frame in found.frames]
@@ -150,9 +181,16 @@ def _axis_start(least: float) -> float:
 
 def _worst(report: ParityReport, sources: PageSources) -> str:
     figures = []
-    for found, index, frame in worst_frames(report.found, sources.worst):
+    worst = worst_frames(report.found, sources.worst)
+    rgb = {
+        sequence: sources.frames(
+            sequence, sorted({index for found, index, _ in worst if found.sequence == sequence})
+        )
+        for sequence in {found.sequence for found, _, _ in worst}
+    }
+    for found, index, frame in worst:
         a, b = sources.maps(found, index)
-        png = strip_png(a, with_labels_of_a(b, found), sources.frame(found.sequence, index))
+        png = strip_png(a, with_labels_of_a(b, found), rgb[found.sequence].get(index))
         caption = (
             f"{found.result} of {found.sequence}, frame {frame.name}: IoU {frame.iou:.5f}, {weakest(frame)}"
         )

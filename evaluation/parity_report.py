@@ -14,6 +14,7 @@ from rich.text import Text
 from .mask_agreement import SequenceAgreement
 from .parity_limits import MaskLimits, ProfileName, failures, weakest
 from .report_files import OBSERVATIONS_FILE, RESULT_FILE, read_json, write_json, write_json_lines
+from .stage_agreement import MODE_WORDS, Birth, StageAgreement, births
 
 SCHEMA = "gmos-parity/1"
 """Name and version of the layout of result.json; the number rises when a reader of the old one would break."""
@@ -29,6 +30,7 @@ class ParityReport:
     profile: ProfileName
     limits: MaskLimits
     found: tuple[SequenceAgreement, ...]
+    stages: tuple[StageAgreement, ...] = ()
     environment: Mapping[str, Any]
     seconds: float
 
@@ -41,6 +43,11 @@ class ParityReport:
     def passed(self) -> bool:
         """Whether nothing is beyond the limits."""
         return not self.failures
+
+    @property
+    def births(self) -> tuple[Birth, ...]:
+        """Where the difference of each video is born; empty if B was not teacher-forced."""
+        return births(self.stages)
 
     @property
     def verdict(self) -> str:
@@ -61,6 +68,8 @@ def result_json(report: ParityReport) -> dict[str, Any]:
         "b": report.b,
         "seconds": round(report.seconds, 3),
         "results": [_result(found) for found in report.found],
+        "stages": [stage.as_json() for stage in report.stages],
+        "born_in": [asdict(birth) for birth in report.births],
         "environment": dict(report.environment),
     }
 
@@ -83,7 +92,7 @@ def _result(found: SequenceAgreement) -> dict[str, Any]:
 
 
 def observations(report: ParityReport) -> Iterator[dict[str, Any]]:
-    """A line of observations.jsonl per frame."""
+    """The lines of observations.jsonl: one per frame of a result, then those of the stages."""
     for found in report.found:
         for frame in found.frames:
             yield {
@@ -96,6 +105,8 @@ def observations(report: ParityReport) -> Iterator[dict[str, Any]]:
                 "different": frame.different,
                 "objects": [asdict(item) for item in frame.objects],
             }
+    for stage in report.stages:
+        yield from map(dict, stage.observations)
 
 
 def write_report_files(directory: Path, report: ParityReport) -> None:
@@ -139,4 +150,37 @@ def report_tables(report: ParityReport) -> RenderableType:
         )
     lines = [Text(line, style="red") for line in report.failures]
     verdict = Text(report.verdict, style="bold green" if report.passed else "bold red")
-    return Group(table, *lines, verdict)
+    return Group(table, *_stage_tables(report), *lines, verdict)
+
+
+def _stage_tables(report: ParityReport) -> Iterator[RenderableType]:
+    """Stage by stage, and where the difference of each video is born."""
+    if not report.stages:
+        return
+    table = Table(title="Stages", title_justify="left")
+    table.add_column("stage of video")
+    table.add_column("mode")
+    table.add_column("measure")
+    for head in ("mean", "worst", "on frame"):
+        table.add_column(head, justify="right")
+    table.add_column("what differs")
+    for stage in report.stages:
+        table.add_row(
+            f"{stage.stage} of {stage.sequence}",
+            MODE_WORDS[stage.mode],
+            stage.measure,
+            stage_number(stage, stage.mean),
+            Text(stage_number(stage, stage.worst), style="red" if stage.beyond else ""),
+            stage.frame,
+            stage.words,
+        )
+    yield table
+    for birth in report.births:
+        yield Text(f"{birth.sequence}: {birth.words}", style="yellow" if birth.stages else "")
+    if not report.births and not report.passed:
+        yield Text("in which stage the difference is born: --teacher_forced", style="dim")
+
+
+def stage_number(stage: StageAgreement, value: float) -> str:
+    """A mean or worst value as a table shows it."""
+    return f"{value:.5f}" if stage.measure.startswith("IoU") else f"{value:.1e}"

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from ..errors import GmosError
+from ..runtime.backend import Backend
+from ..runtime.bundle import open_bundle
+from ..runtime.contract import ModelSpec, NetworkName, network_specs
+from ..runtime.inputs import resolve_inputs
+from ..runtime.sequence import SequenceInput
 
 KINDS = ("torch", "onnxruntime", "tensorrt", "tensorrt-rtx", "masks")
 
@@ -44,8 +49,35 @@ class Side:
 
 PATHS = ("masks", "bundle", "pi3_ckpt", "sam2_ckpt", "gmos_ckpt", "gmos_s_ckpt")
 
-RunVideo = Callable[[Side, Sequence[Path], Path], None]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Videos:
+    """What both sides run on: .mp4 files or frame directories; `fps` and `stride` as gmos-run's options."""
+
+    inputs: tuple[Path, ...]
+    fps: float | None = None
+    stride: int | None = None
+
+    def sequences(self) -> list[SequenceInput]:
+        """The checked inputs, in their order.
+
+        Raises:
+            GmosError: as `resolve_inputs`.
+        """
+        return resolve_inputs(self.inputs, fps=self.fps, stride=self.stride)
+
+
+WrapBackend = Callable[[Backend], Backend]
+"""What a backend is wrapped in once it is loaded."""
+
+RunVideo = Callable[[Side, Videos, Path, WrapBackend], None]
 """Runs a side on videos, masks into a directory."""
+
+LoadSide = Callable[[Side], Backend]
+"""Loads the networks of a side."""
+
+Dtypes = Mapping[str, str]
+"""The dtype by input of a network, in the backend's own names."""
 
 
 def parse_side(option: str, text: str) -> Side:
@@ -92,3 +124,61 @@ def _values(option: str, text: str, kind: str, rest: str) -> Mapping[str, str]:
             raise GmosError(f"{option} {text}: {name} is given twice")
         values[name] = value
     return values
+
+
+def chosen_networks(names: str | None, model: ModelSpec) -> tuple[NetworkName, ...]:
+    """The networks of `--networks`, joined by commas, in the contract's order; all of them for None.
+
+    Raises:
+        GmosError: the model has no network of that name.
+    """
+    known = tuple(network_specs(model))
+    if names is None:
+        return known
+    wanted = names.split(",")
+    for name in wanted:
+        if name not in known:
+            raise GmosError(f"--networks {name}: expected some of {', '.join(known)}")
+    return tuple(name for name in known if name in wanted)
+
+
+def require_same_model(a: Side, model_a: ModelSpec, b: Side, model_b: ModelSpec) -> None:
+    """Refuse sides that one run cannot compare.
+
+    Raises:
+        GmosError: their networks have different sizes, or are of another variant.
+    """
+    pairs = [
+        (field.name, getattr(model_a, field.name), getattr(model_b, field.name))
+        for field in fields(ModelSpec)
+    ]
+    for name, has_a, has_b in pairs:
+        if has_a != has_b:
+            raise GmosError(
+                f"{a.text} has {name} {has_a} and {b.text} {has_b}; expected the same networks: name sides of one "
+                "preset and variant, and export a bundle again if its preset has changed"
+            )
+
+
+def input_dtypes(side: Side, model: ModelSpec) -> dict[NetworkName, Dtypes]:
+    """The dtype of every input of a side's networks; `host` for those that are read on the host.
+
+    The reference takes float32 for its own precision and rounds it itself.
+    """
+    if side.bundle is not None:
+        networks = open_bundle(side.bundle).networks
+        return {
+            name: {tensor.name: "host" if tensor.host else tensor.dtype for tensor in network.inputs}
+            for name, network in networks.items()
+        }
+    return {
+        name: {
+            tensor.name: "host"
+            if tensor.host
+            else "float32"
+            if tensor.dtype == "compute"
+            else str(tensor.dtype)
+            for tensor in spec.inputs
+        }
+        for name, spec in network_specs(model).items()
+    }

@@ -1,308 +1,293 @@
-"""What a profile measures: each network of several sides in turns, and each stage of the pipeline on a video."""
+"""The latency of every network of several sides, in turns, with its layers and the work that it does."""
 
 from __future__ import annotations
 
-import resource
-import sys
-import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import GmosError
-from ..runtime.backend import Array, Backend, Runner
-from ..runtime.bundle import BundleNetwork, open_bundle
-from ..runtime.console_progress import LineProgress
-from ..runtime.contract import NetworkName, network_specs
-from ..runtime.pipeline import RunOptions, SequenceRun
-from ..runtime.results import ResultSet
+from ..runtime.backend import Backend
+from ..runtime.bundle import Bundle, open_bundle
+from ..runtime.contract import ModelSpec, NetworkName, network_specs
+from ..runtime.layer_times import TimesLayers
 from ..runtime.seeded_inputs import upload_as
 from ..runtime.sequence import SequenceInput
+from .device_clock import DeviceTimer, device_timer
 from .latency import Latency, measure
-from .network_parity import Dtypes
-from .parity_networks import input_dtypes
-from .parity_sides import Side
+from .layer_kinds import NetworkLayers, network_layers
+from .parity_sides import Dtypes, LoadSide, Side, chosen_networks, input_dtypes
 from .recording import Call, record
-
-LoadSide = Callable[[Side], Backend]
+from .roofline import PRECISION_BYTES, Rates, Work, gpu_rates, network_work, on_gpu
 
 RECORD_FRAMES = 16
-PRODUCT_SIDE = 1536
-"""Side of the float32 matrices that the processor's rate is measured with."""
+
+Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileOptions:
-    """How much to measure. `batches` are lengths of axis B, `objects` of axis O."""
+    """How much to measure. `batches` are lengths of axis B, `objects` of axis O; `networks` as in --networks."""
 
     warm_up: int = 3
     iterations: int = 20
     batches: tuple[int, ...] = (1,)
     objects: tuple[int, ...] = (1, 4)
-    networks: tuple[NetworkName, ...] = ()
+    networks: str | None = None
+    layers: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkLatency:
-    """One network at some lengths on one side; `flops` where the side's bundle knows them."""
+    """One network at some lengths on one side.
+
+    `latency` by the host's clock until the device is done, `device_latency` between two events on the
+    device, where the backend has them. `first` is the side that it is compared with: the first one of its
+    model, which may be this one.
+    """
 
     network: str
     lengths: Mapping[str, int]
     side: str
+    first: str
     latency: Latency
-    flops: float | None
+    device_latency: Latency | None
+    work: Work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NetworkShare:
-    """The calls of a network within a run, each waited for."""
+class NetworksProfile:
+    """All networks; `rates` by side, `layers` where asked for and told."""
 
-    network: str
-    calls: int
-    seconds: float
+    networks: tuple[NetworkLatency, ...] = ()
+    layers: tuple[NetworkLayers, ...] = ()
+    rates: Mapping[str, Rates]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VideoRun:
-    """The pipeline on a video by one side.
+class _Loaded:
+    """A side that has been loaded, with what is asked of it again and again."""
 
-    `stage_s` is wall time by stage of the undisturbed run, `networks` what the networks took in a second
-    one in which each call is waited for. `peak_mib` is the process's greatest memory so far,
-    `device_mib` what loading and running took of the device's.
-    """
-
-    side: str
-    description: str
-    frames: int
-    load_s: float
-    stage_s: Mapping[str, float]
-    networks: tuple[NetworkShare, ...]
-    spans: tuple[tuple[str, float, float], ...]
-    peak_mib: float
-    device_mib: float
-
-    @property
-    def total_s(self) -> float:
-        """Seconds of all stages."""
-        return sum(self.stage_s.values())
-
-    @property
-    def frames_per_second(self) -> float:
-        """End to end, decoding and writing included, loading not."""
-        return self.frames / self.total_s if self.total_s else 0.0
-
-
-@dataclass(slots=True)
-class TimedBackend:
-    """A backend whose calls are timed, each to its end; everything else is the backend's own."""
-
+    side: Side
     backend: Backend
-    clock: Callable[[], float] = time.perf_counter
-    spans: list[tuple[str, float, float]] = field(default_factory=list)
+    bundle: Bundle | None
+    dtypes: Mapping[NetworkName, Dtypes]
+    timer: DeviceTimer | None
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - of the backend
-        return getattr(self.backend, name)
-
-    def runner(self, network: NetworkName) -> Runner:
-        """See `runtime.backend.Backend`."""
-        run = self.backend.runner(network)
-
-        def call(inputs: Mapping[str, Array | NDArray[np.generic]]) -> dict[str, Array]:
-            self.backend.synchronize()
-            start = self.clock()
-            outputs = run(inputs)
-            self.backend.synchronize()
-            self.spans.append((network, start, self.clock()))
-            return outputs
-
-        return call
-
-    def shares(self) -> tuple[NetworkShare, ...]:
-        """Calls and seconds by network, the longest first."""
-        found: dict[str, list[float]] = {}
-        for name, start, end in self.spans:
-            found.setdefault(name, []).append(end - start)
-        shares = [
-            NetworkShare(network=name, calls=len(taken), seconds=sum(taken)) for name, taken in found.items()
-        ]
-        return tuple(sorted(shares, key=lambda share: -share.seconds))
-
-
-def profile_video(side: Side, sequence: SequenceInput, load: LoadSide) -> VideoRun:
-    """Load a side and run a video twice: undisturbed, then with every network call waited for."""
-    start = time.perf_counter()
-    backend = load(side)
-    load_s = time.perf_counter() - start
-    with closing(backend):
-        free_before = backend.free_device_bytes()
-        summary = _run(sequence, backend)
-        device_mib = max(0, free_before - backend.free_device_bytes()) / 2**20
-        timed = TimedBackend(backend)
-        _run(sequence, timed)
-        origin = timed.spans[0][1] if timed.spans else 0.0
-        return VideoRun(
-            side=side.text,
-            description=backend.description,
-            frames=summary.frames,
-            load_s=load_s,
-            stage_s=dict(summary.stage_s),
-            networks=timed.shares(),
-            spans=tuple((name, begin - origin, end - origin) for name, begin, end in timed.spans),
-            peak_mib=peak_mib(),
-            device_mib=device_mib,
-        )
-
-
-def _run(sequence: SequenceInput, backend: Backend) -> Any:  # noqa: ANN401 - a SequenceSummary
-    with tempfile.TemporaryDirectory() as folder:
-        results = ResultSet(
-            save_dir=Path(folder),
-            sequence=sequence.name,
-            variant=backend.model.variant,
-            modes=frozenset({"mask"}),
-        )
-        with LineProgress() as progress:
-            return SequenceRun(sequence, backend, RunOptions(), progress).run(results, "error")
-
-
-def peak_mib() -> float:
-    """The greatest resident memory of this process so far."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+    @property
+    def precision(self) -> str:
+        """As its description ends."""
+        return self.backend.description.rpartition(", ")[2]
 
 
 def profile_networks(
-    sides: Sequence[Side], sequence: SequenceInput, load: LoadSide, options: ProfileOptions
-) -> list[NetworkLatency]:
-    """Time every network of several sides in turns, on what the first side's networks see in a video.
+    sides: Sequence[Side],
+    sequence: SequenceInput,
+    load: LoadSide,
+    options: ProfileOptions,
+    host: Rates,
+) -> NetworksProfile:
+    """Time every network of several sides in turns, on what the networks see in a video.
+
+    Sides of the same model take turns and are compared; those of another variant or preset come after.
+
+    Args:
+        sides: each with networks.
+        sequence: the checked video.
+        load: loads the networks of a side.
+        options: how much to measure.
+        host: the processor's rates.
 
     Raises:
-        GmosError: the sides have different networks, or one that was named does not exist.
+        GmosError: a side cannot be loaded, or a network that was named does not exist.
     """
-    backends: list[Backend] = []
-    try:
-        backends += [load(side) for side in sides]
-        model = backends[0].model
-        known = tuple(network_specs(model))
-        for name in options.networks:
-            if name not in known:
-                raise GmosError(f"--networks {name}: expected some of {', '.join(known)}")
-        for side, backend in zip(sides, backends, strict=True):
-            if backend.model != model:
-                raise GmosError(
-                    f"{side.text} is {backend.model.preset} {backend.model.variant}, and {sides[0].text} "
-                    f"{model.preset} {model.variant}; expected the same networks"
-                )
-        recorded = record(backends[0], sequence, frames=RECORD_FRAMES, limit=1, batch_size=1)
-        found: list[NetworkLatency] = []
-        for name in options.networks or known:
-            for call in recorded.calls(name):
-                for lengths, inputs in _cases(name, call, model, options):
-                    found += _time(name, lengths, inputs, list(zip(sides, backends, strict=True)), options)
-        return found
-    finally:
-        for backend in backends:
-            backend.close()
+    with ExitStack() as stack:
+        loaded = [_loaded(side, stack.enter_context(closing(load(side)))) for side in sides]
+        models = list(dict.fromkeys(entry.backend.model for entry in loaded))
+        names = _chosen(options.networks, models)
+        rates = {entry.side.text: _rates(entry, host) for entry in loaded}
+        networks: list[NetworkLatency] = []
+        layers: list[NetworkLayers] = []
+        for model in models:
+            group = [entry for entry in loaded if entry.backend.model == model]
+            recorded = record(group[0].backend, sequence, frames=RECORD_FRAMES, limit=1, batch_size=1)
+            for name in names[model]:
+                for call in recorded.calls(name):
+                    cases = _cases(name, call, model, options)
+                    for lengths, inputs in cases:
+                        networks += _time(name, lengths, inputs, group, options)
+                    if options.layers:
+                        layers += _layers(name, *cases[0], group, options)
+        return NetworksProfile(networks=tuple(networks), layers=tuple(layers), rates=rates)
+
+
+def _loaded(side: Side, backend: Backend) -> _Loaded:
+    return _Loaded(
+        side=side,
+        backend=backend,
+        bundle=None if side.bundle is None else open_bundle(side.bundle),
+        dtypes=input_dtypes(side, backend.model),
+        timer=device_timer(backend),
+    )
+
+
+def _rates(entry: _Loaded, host: Rates) -> Rates:
+    if not on_gpu(entry.backend):
+        return host
+    precision = entry.precision if entry.precision in PRECISION_BYTES else "fp32"
+    return gpu_rates(entry.backend, precision)
+
+
+def _chosen(text: str | None, models: Sequence[ModelSpec]) -> dict[ModelSpec, tuple[NetworkName, ...]]:
+    """The networks of --networks by model; each must be one of some model."""
+    words = None if text is None else text.split(",")
+    for word in words or ():
+        if not any(word in network_specs(model) for model in models):
+            # Says what there is.
+            chosen_networks(word, models[0])
+    return {
+        model: tuple(name for name in chosen_networks(None, model) if words is None or name in words)
+        for model in models
+    }
 
 
 def _cases(
-    name: NetworkName,
-    call: Call,
-    model: Any,  # noqa: ANN401 - ModelSpec
-    options: ProfileOptions,
+    name: NetworkName, call: Call, model: ModelSpec, options: ProfileOptions
 ) -> list[tuple[dict[str, int], dict[str, NDArray[Any]]]]:
-    """The recorded inputs repeated to each batch size, or number of objects, that the network has."""
+    """The recorded inputs repeated to each batch size, or number of objects, that the network has.
+
+    Memories and pointers are repeated to as many as a long video has.
+    """
     axes = {tensor.name: tensor.axes for tensor in network_specs(model)[name].inputs}
-    letter = "O" if any(axis and axis[0] == "O" for axis in axes.values()) else "B"
+    letter = "O" if any(axis[:1] == ("O",) for axis in axes.values()) else "B"
     cases = []
     for length in options.objects if letter == "O" else options.batches:
-        inputs = {
-            key: np.concatenate([values[:1]] * length) if axes[key] and axes[key][0] == letter else values
-            for key, values in call.inputs.items()
-        }
-        known = {
+        wanted = {letter: length, "R": model.memory_frames, "P": model.object_pointers}
+        inputs = {key: _repeated(values, axes[key], wanted) for key, values in call.inputs.items()}
+        lengths = {
             axis: size
             for key, values in inputs.items()
             for axis, size in zip(axes[key], values.shape, strict=True)
             if isinstance(axis, str)
         }
-        cases.append((known, inputs))
+        if "video_hw" in inputs:
+            lengths |= dict(zip("HW", (int(side) for side in inputs["video_hw"]), strict=True))
+        cases.append((lengths, inputs))
     return cases
+
+
+def _repeated(
+    values: NDArray[Any], axes: tuple[str | int, ...], wanted: Mapping[str, int]
+) -> NDArray[Any]:
+    """The first entries along each axis that has a wanted length, over and over; an empty axis stays."""
+    for place, axis in enumerate(axes):
+        if isinstance(axis, str) and axis in wanted and values.shape[place]:
+            # Of a batch the first one only: the others may be of another kind.
+            given = 1 if place == 0 else values.shape[place]
+            values = np.take(values, np.arange(wanted[axis]) % given, axis=place)
+    return values
 
 
 def _time(
     name: NetworkName,
     lengths: Mapping[str, int],
-    inputs: Mapping[str, NDArray[Any]],
-    sides: Sequence[tuple[Side, Backend]],
+    inputs: Arrays,
+    group: Sequence[_Loaded],
     options: ProfileOptions,
 ) -> list[NetworkLatency]:
-    calls = {side.text: _caller(name, inputs, side, backend) for side, backend in sides}
+    calls = {entry.side.text: _TimedCall(entry, name, inputs) for entry in group}
     taken = measure(calls, warm_up=options.warm_up, iterations=options.iterations)
     return [
         NetworkLatency(
             network=name,
             lengths=dict(lengths),
-            side=side.text,
-            latency=taken[side.text],
-            flops=_flops(side, name, lengths),
+            side=entry.side.text,
+            first=group[0].side.text,
+            latency=taken[entry.side.text],
+            device_latency=calls[entry.side.text].device_latency(options.warm_up),
+            work=_work(entry, group, name, lengths),
         )
-        for side, _ in sides
+        for entry in group
     ]
 
 
-def _caller(
-    name: NetworkName, inputs: Mapping[str, NDArray[Any]], side: Side, backend: Backend
-) -> Callable[[], None]:
-    """One call with its inputs on the device already, waited for."""
-    dtypes: Dtypes = input_dtypes(side, backend.model)[name]
-    given = {
-        key: values if dtypes[key] == "host" else upload_as(backend, values, dtypes[key])
+class _TimedCall:
+    """One call of a network with its inputs on the device already, waited for."""
+
+    def __init__(self, entry: _Loaded, name: NetworkName, inputs: Arrays) -> None:
+        given = _on_device(entry, name, inputs)
+        run = entry.backend.runner(name)
+        self._backend, self._timer = entry.backend, entry.timer
+        self._device_ms: list[float] = []
+
+        def start() -> None:
+            run(given)
+
+        self._start: Callable[[], None] = start
+
+    def __call__(self) -> None:
+        if self._timer is None:
+            self._start()
+        else:
+            self._device_ms.append(self._timer(self._start))
+        self._backend.synchronize()
+
+    def device_latency(self, warm_up: int) -> Latency | None:
+        """Of the calls after the warm-up, where the device told its times."""
+        if not self._device_ms:
+            return None
+        return Latency(samples_s=tuple(ms / 1e3 for ms in self._device_ms[warm_up:]))
+
+
+def _on_device(entry: _Loaded, name: NetworkName, inputs: Arrays) -> dict[str, Any]:
+    dtypes = entry.dtypes[name]
+    return {
+        key: values if dtypes[key] == "host" else upload_as(entry.backend, values, dtypes[key])
         for key, values in inputs.items()
     }
-    run = backend.runner(name)
-
-    def call() -> None:
-        run(given)
-        backend.synchronize()
-
-    return call
 
 
-def _flops(side: Side, name: NetworkName, lengths: Mapping[str, int]) -> float | None:
-    """As the bundle counts them, where all lengths but the batch's are those of its record."""
-    if side.bundle is None:
-        return None
-    return scaled_flops(open_bundle(side.bundle).networks[name], lengths)
+def _work(
+    entry: _Loaded, group: Sequence[_Loaded], name: NetworkName, lengths: Mapping[str, int]
+) -> Work:
+    """As a bundle counts it: the side's own, or another side's of the same model.
+
+    Bytes follow the precision: another one's are not this one's.
+    """
+    own = entry if entry.bundle is not None else next((e for e in group if e.bundle is not None), None)
+    if own is None or own.bundle is None:
+        return Work(flops=None, moved_bytes=None)
+    found = network_work(own.bundle.networks[name], lengths)
+    same = own is entry or own.bundle.precision == entry.precision
+    return found if same else Work(flops=found.flops, moved_bytes=None)
 
 
-def scaled_flops(network: BundleNetwork, lengths: Mapping[str, int]) -> float | None:
-    """Operations at these lengths: proportional to the batch or the objects, unknown where others differ."""
-    scale = 1.0
-    for axis, counted in network.flops_at.items():
-        length = lengths.get(axis, counted)
-        if length == counted:
+def _layers(
+    name: NetworkName,
+    lengths: Mapping[str, int],
+    inputs: Arrays,
+    group: Sequence[_Loaded],
+    options: ProfileOptions,
+) -> list[NetworkLayers]:
+    """Of the sides whose backend tells them."""
+    found = []
+    for entry in group:
+        if not hasattr(entry.backend, "layer_times"):
             continue
-        if axis not in ("B", "O"):
-            return None
-        scale = length / counted
-    # Work that all objects of a call share is counted once: proportion would be wrong.
-    shared = any(tensor.axes[:1] == (1,) for tensor in network.inputs)
-    return None if (shared and scale != 1.0) or not network.flops else network.flops * scale
+        times = cast(TimesLayers, entry.backend).layer_times(
+            name,
+            _on_device(entry, name, inputs),
+            warm_up=options.warm_up,
+            iterations=options.iterations,
+        )
+        found.append(network_layers(name, lengths, entry.side.text, times))
+    return found
 
 
-def matrix_rate(rounds: int = 5) -> float:
-    """Operations per second of this process's float32 matrix product, the best of a few."""
-    a = np.random.default_rng(0).standard_normal((PRODUCT_SIDE, PRODUCT_SIDE), dtype=np.float32)
-    best = 0.0
-    for _ in range(rounds):
-        start = time.perf_counter()
-        a @ a
-        best = max(best, 2 * PRODUCT_SIDE**3 / (time.perf_counter() - start))
-    return best
+def sides_without_layers(sides: Sequence[str], found: NetworksProfile) -> list[str]:
+    """The sides whose library does not tell the times of layers."""
+    known = {layers.side for layers in found.layers}
+    return [side for side in sides if side not in known]

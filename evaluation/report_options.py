@@ -1,4 +1,4 @@
-"""The options that every evaluating command shares: which reports to write, how many cores to use."""
+"""The options that commands share: which reports to write and where, how many cores to use."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
@@ -13,6 +14,18 @@ from .parallel import available_cores
 
 _WORST_FRAMES = 12
 _FILE = click.Path(path_type=Path, dir_okay=False)
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def report_option(command: Command) -> Command:
+    """Add `--report DIR` to a command, which receives it as `report`; None is not written."""
+    return click.option(
+        "--report",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Write result.json, observations.jsonl and report.html there. Default: not written.",
+    )(command)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

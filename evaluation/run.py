@@ -8,11 +8,11 @@ from pathlib import Path
 
 import click
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..errors import GmosError
 from .parallel import available_cores, evaluate_sequences
 from .preparation import Job, Prepared
+from .progress_bar import counted
 from .report_files import evaluation_json, write_csv, write_json
 from .report_html import write_html
 from .report_options import ReportOptions
@@ -76,22 +76,8 @@ def _write_reports(evaluation: Evaluation, options: ReportOptions, *, merged: bo
 def _evaluate_with_progress(
     jobs: list[Job], evaluate_sequence: Callable[[Job], SequenceScores], workers: int
 ) -> list[SequenceScores]:
-    console = Console(stderr=True)
-    bar = Progress(
-        TextColumn("sequences"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )
-    task = bar.add_task("", total=len(jobs))
-    if console.is_terminal:
-        bar.start()
-    try:
-        return evaluate_sequences(evaluate_sequence, jobs, workers=workers, advance=lambda: bar.advance(task))
-    finally:
-        bar.stop()
+    with counted("sequences", len(jobs)) as advance:
+        return evaluate_sequences(evaluate_sequence, jobs, workers=workers, advance=advance)
 
 
 def show(output: RenderableType) -> None:

@@ -80,7 +80,11 @@ class BundleNetwork:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """An opened bundle. `identity` is the SHA-256 of its `bundle.json`, which holds all other hashes."""
+    """An opened bundle.
+
+    `identity` is the SHA-256 of its `bundle.json`, which holds all other hashes. `calibration` says how its
+    networks were quantised, None where they were not.
+    """
 
     root: Path
     identity: str
@@ -94,6 +98,7 @@ class Bundle:
     versions: Mapping[str, Any]
     checkpoints: Mapping[str, Any]
     resolutions: tuple[tuple[int, int], ...]
+    calibration: Mapping[str, Any] | None = None
 
     def graph_file(self, network: NetworkName, target: Target) -> Path:
         """The ONNX file of a network, after a check that it and all it reads are as exported.
@@ -181,6 +186,7 @@ def open_bundle(root: Path) -> Bundle:
         resolutions=tuple(
             (entry.whole("width_px"), entry.whole("height_px")) for entry in top.each("resolutions")
         ),
+        calibration=None if top.is_null("calibration") else top.plain("calibration"),
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +19,9 @@ from .contract import NetworkName
 from .cuda_driver import OutOfDeviceMemoryError
 from .device_array import DeviceArray, byte_count
 from .engine_context import Shaped, ShapedContext
-from .engine_device import ACTIVATION_STEP_BYTES, EngineDevice
+from .engine_device import ACTIVATION_STEP_BYTES, EngineDevice, ignoring_lost_device
 from .engine_graphs import CallGraphs
+from .engine_layers import LayerSums
 from .engine_library import TensorRT
 from .engine_record import EngineRecord, engine_directory
 from .engine_shapes import CallPlanner, Sizes, size_key
@@ -108,6 +110,21 @@ class EngineRunner:
             logger.debug("%s: %d at a time, for memory", self.entry.name, found[1])
         return found
 
+    @contextmanager
+    def profiled(self) -> Iterator[LayerSums]:
+        """While this lasts, calls are not captured, and the times of their layers are added up."""
+        made = self._library.create_context(self._engine, cuda_graphs=False, cache=self._stored)
+        sums = LayerSums(self._library, self._engine, made.context)
+        kept = self._context, self._graphs
+        self._context, self._graphs = self._shaped_context(made.context), None
+        try:
+            yield sums
+        finally:
+            with ignoring_lost_device(self._device.cuda):
+                self._device.cuda.synchronize(self._device.stream)
+            self._context.close()
+            self._context, self._graphs = kept
+
     def close(self) -> None:
         """Release the engine, and keep the kernels that were compiled for it."""
         if self._graphs is not None:
@@ -137,8 +154,11 @@ class EngineRunner:
         made = self._library.create_context(self._engine, cuda_graphs=self._own_graphs, cache=self._stored)
         if self._cache is None:
             self._cache = made.cache
+        return self._shaped_context(made.context)
+
+    def _shaped_context(self, context: Any) -> ShapedContext:  # noqa: ANN401 - the library's
         tensors, cuda = self.record.tensors, self._device.cuda
-        return ShapedContext(self.entry.name, made.context, tensors, self._library, cuda)
+        return ShapedContext(self.entry.name, context, tensors, self._library, cuda)
 
     def _sorted_inputs(self, inputs: Mapping[str, Any]) -> tuple[dict[str, DeviceArray], Sizes]:
         """Device inputs, and the sizes of all inputs; host inputs are small numpy arrays."""

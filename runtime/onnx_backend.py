@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,12 @@ from .backend import Array, HostArray, Runner
 from .bundle import Bundle, BundleNetwork, open_bundle
 from .bundle_tables import TableMaker
 from .contract import ModelSpec, NetworkName
+from .layer_times import LayerTimes
 from .memory_tracker import MemoryTracker
 from .onnx_cuda import CudaDriver, CudaMemory
 from .onnx_memory import HostMemory, LoadedGraph, Memory
 from .onnx_sessions import OnnxDevice, SessionOptions, choose_device, load_onnxruntime, open_session
+from .onnx_trace import read_onnx_trace
 from .tracker import FrameFeatures, Tracker
 
 FRAME_BY_FRAME: tuple[NetworkName, ...] = ("proposal_labels",)
@@ -90,13 +94,26 @@ class OnnxBackend:
             GmosError: a file of the network has changed, or cannot be loaded on the device.
             KeyError: this variant has no such network.
         """
-        entry = self._bundle.networks[network]
-        graph = self._graph(network)
+        return self._runner_of(self._bundle.networks[network], self._graph(network))
 
-        def call(inputs: Mapping[str, Array | NDArray[np.generic]]) -> dict[str, Array]:
-            return self._run(entry, graph, inputs)
-
-        return self._by_frame(entry, call) if network in FRAME_BY_FRAME else call
+    def layer_times(
+        self,
+        network: NetworkName,
+        inputs: Mapping[str, Array | NDArray[np.generic]],
+        *,
+        warm_up: int,
+        iterations: int,
+    ) -> LayerTimes:
+        """See `layer_times.TimesLayers`; in a session of its own, which takes the network's memory again."""
+        with tempfile.TemporaryDirectory() as folder:
+            graph = self._open(network, replace(self._options, trace=Path(folder) / network))
+            run = self._runner_of(self._bundle.networks[network], graph)
+            for _ in range(warm_up + iterations):
+                run(inputs)
+            self.synchronize()
+            return read_onnx_trace(
+                Path(graph.session.end_profiling()), warm_up=warm_up, iterations=iterations
+            )
 
     def upload(self, host: NDArray[np.generic]) -> Array:
         """See `runtime.backend.Backend`."""
@@ -145,10 +162,20 @@ class OnnxBackend:
 
     def _graph(self, network: NetworkName) -> LoadedGraph:
         if network not in self._graphs:
-            path = self._bundle.graph_file(network, "onnxruntime")
-            flops = self._bundle.networks[network].flops
-            self._graphs[network] = open_session(path, self._device, self._options, self._ort, flops=flops)
+            self._graphs[network] = self._open(network, self._options)
         return self._graphs[network]
+
+    def _open(self, network: NetworkName, options: SessionOptions) -> LoadedGraph:
+        path = self._bundle.graph_file(network, "onnxruntime")
+        return open_session(
+            path, self._device, options, self._ort, flops=self._bundle.networks[network].flops
+        )
+
+    def _runner_of(self, entry: BundleNetwork, graph: LoadedGraph) -> Runner:
+        def call(inputs: Mapping[str, Array | NDArray[np.generic]]) -> dict[str, Array]:
+            return self._run(entry, graph, inputs)
+
+        return self._by_frame(entry, call) if entry.name in FRAME_BY_FRAME else call
 
     def _run(self, entry: BundleNetwork, graph: LoadedGraph, inputs: Mapping[str, Array]) -> dict[str, Array]:
         feeds = {tensor.name: inputs[tensor.name] for tensor in entry.inputs}

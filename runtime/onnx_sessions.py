@@ -95,12 +95,13 @@ class SessionOptions:
     products read them in: about a tenth faster, for their size again in memory. `spin` lets the threads of
     a session that has nothing to do burn their core for a while: the networks take turns, so they take
     it from the next one. With it a run was half as fast, and on a busy machine slower still
-    (docs/performance.md).
+    (docs/performance.md). `trace` is how the path begins of the profile that a session writes; None: no profile.
     """
 
     threads: int = 0
     prepack: bool = True
     spin: bool = False
+    trace: Path | None = None
 
     def __post_init__(self) -> None:
         if self.threads < 0:
@@ -126,6 +127,9 @@ def open_session(
     settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spin else "0")
     if not options.prepack:
         settings.add_session_config_entry("session.disable_prepacking", "1")
+    if options.trace is not None:
+        settings.enable_profiling = True
+        settings.profile_file_prefix = str(options.trace)
     providers = [(device.provider, _provider_options(device))]
     if device.kind != "cpu":
         # Shape arithmetic runs on the host whatever the device.

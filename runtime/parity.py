@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import GmosError
 
-Precision = Literal["fp32", "fp16", "bf16"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 
 Array = NDArray[Any]
 
@@ -41,6 +41,9 @@ LIMITS: dict[Precision, Limits] = {
     "fp16": Limits(relative=2e-2, largest=0.2, cosine=0.9995, changed=2e-3),
     # Eight bits of weights; activations are float32 in the twin.
     "bf16": Limits(relative=6e-2, largest=0.6, cosine=0.995, changed=1e-2),
+    # Eight bits of weights and of the activations between quantised layers.
+    "int8": Limits(relative=0.3, largest=3.0, cosine=0.95, changed=5e-2),
+    "fp8": Limits(relative=0.3, largest=3.0, cosine=0.95, changed=5e-2),
 }
 
 

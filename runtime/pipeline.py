@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +21,10 @@ from .propose import foreground, propose
 from .results import Existing, ResultSet
 from .sequence import Frame, SequenceInput
 from .stage_off import StageOff
-from .stage_on import StageOn, TrackedVideo
+from .stage_on import OnFrame, StageOn, TrackedVideo
 from .thresholds import PUBLISHED, Thresholds
 from .video import open_frames
+from .watch import Watch, doing, watched_call, watched_items
 
 FREE_MEMORY_SHARE = 0.25
 """Share of the memory free at the start that features may take, on the device and on the host."""
@@ -98,7 +99,9 @@ class SequenceRun:
         backend: Backend,
         options: RunOptions,
         progress: Progress,
+        watch: Watch | None = None,
     ) -> None:
+        self._watch = watch
         self._sequence = sequence
         self._backend = backend
         self._options = options
@@ -139,12 +142,13 @@ class SequenceRun:
                 advance=advance,
             ):
                 frame = answer.frame
-                if outputs.wants("mask"):
-                    outputs.write_mask("foreground", frame.index, answer.mask)
-                if outputs.wants("prob"):
-                    outputs.write_probability(frame.index, answer.probability)
-                if outputs.wants("mp4"):
-                    outputs.write_overlay("foreground", frame.rgb, answer.mask, frame.time_s)
+                with doing(self._watch, "write"):
+                    if outputs.wants("mask"):
+                        outputs.write_mask("foreground", frame.index, answer.mask)
+                    if outputs.wants("prob"):
+                        outputs.write_probability(frame.index, answer.probability)
+                    if outputs.wants("mp4"):
+                        outputs.write_overlay("foreground", frame.rgb, answer.mask, frame.time_s)
                 summary.frames += 1
                 summary.moving_frames += bool(answer.mask.any())
 
@@ -168,9 +172,9 @@ class SequenceRun:
             }
             tracker = self._backend.tracker(store, frames=len(proposals), video_hw=sequence.video_hw)
             with self._stage("track MOS-I", len(proposals)) as advance:
-                stage1 = StageOn(proposals, tracker, thresholds, lambda *_: advance(1)).run()
+                stage1 = StageOn(proposals, tracker, thresholds, self._on_frame(advance)).run()
             with self._stage("track MOS", len(proposals)) as advance:
-                stage2 = StageOff(proposals, stage1, tracker, thresholds, lambda *_: advance(1)).run()
+                stage2 = StageOff(proposals, stage1, tracker, thresholds, self._on_frame(advance)).run()
         summary.mos_i_objects = int(stage1.moving.any(axis=0).sum())
         summary.mos_objects = stage2.objects
         summary.moving_frames = int(stage1.moving.any(axis=1).sum())
@@ -181,12 +185,13 @@ class SequenceRun:
         with self._stage("write", count) as advance, self._frames_again(outputs, count) as frames:
             index = -1
             for index, frame in zip(range(count), frames, strict=False):
-                labels = {"mos-i": stage1.mos_i_labels(index), "mos": stage2.labels[index]}
-                for result in ("mos-i", "mos"):
-                    if outputs.wants("mask"):
-                        outputs.write_mask(result, index, labels[result])
-                    if frame is not None:
-                        outputs.write_overlay(result, frame.rgb, labels[result], frame.time_s)
+                with doing(self._watch, "write"):
+                    labels = {"mos-i": stage1.mos_i_labels(index), "mos": stage2.labels[index]}
+                    for result in ("mos-i", "mos"):
+                        if outputs.wants("mask"):
+                            outputs.write_mask(result, index, labels[result])
+                        if frame is not None:
+                            outputs.write_overlay(result, frame.rgb, labels[result], frame.time_s)
                 advance(1)
         written = index + 1
         if written != count:
@@ -211,15 +216,20 @@ class SequenceRun:
             yield iter(frames)
 
     @contextmanager
-    def _prepared(self) -> Iterator[Prefetched[Frame, PreparedFrame]]:
+    def _prepared(self) -> Iterator[Iterable[PreparedFrame]]:
         """Decoded frames with their Pi3 version, made in a thread ahead of use."""
-        prepare = frame_preparer(self._backend.model, self._sequence.video_hw)
-        depth = self._options.prefetch_frames
+        watch, depth = self._watch, self._options.prefetch_frames
+        prepare = watched_call(watch, frame_preparer(self._backend.model, self._sequence.video_hw), "prepare")
         with (
             open_frames(self._sequence) as reader,
-            Prefetched(reader, depth=depth, transform=prepare, workers=prepare_workers()) as frames,
+            Prefetched(
+                watched_items(watch, reader, "decode"),
+                depth=depth,
+                transform=prepare,
+                workers=prepare_workers(),
+            ) as frames,
         ):
-            yield frames
+            yield watched_items(watch, frames, "wait for frames")
         if reader.is_variable_rate:
             self._summary.notes.append(
                 "uneven frame times: the stride follows the average rate, overlays keep the times"
@@ -228,11 +238,23 @@ class SequenceRun:
     def _encoder(self) -> WindowEncoder:
         return WindowEncoder(self._backend, stride=self._sequence.stride, batch_size=self._options.batch_size)
 
+    def _on_frame(self, advance: Advance) -> OnFrame:
+        """What a stage of the tracker calls after each frame, with the frame and the number of objects."""
+        watch = self._watch
+
+        def tracked(_: int, objects: int) -> None:
+            if watch is not None:
+                watch.tracked(objects)
+            advance(1)
+
+        return tracked
+
     @contextmanager
     def _stage(self, name: str, frames: int | None = None) -> Iterator[Advance]:
         start = time.monotonic()
         known = self._sequence.frame_count_estimate if frames is None else frames
-        with self._progress.stage(f"{self._sequence.name}: {name}", known) as advance:
+        stage = self._progress.stage(f"{self._sequence.name}: {name}", known)
+        with stage as advance, doing(self._watch, f"stage {name}"):
             yield advance
-        self._backend.synchronize()
+            self._backend.synchronize()
         self._summary.stage_s[name] = time.monotonic() - start

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -28,6 +28,19 @@ class ForegroundFrame:
     probability: NDArray[np.uint8]
 
 
+def proposal_head(backend: Backend, video_hw: tuple[int, int]) -> Callable[[EncodedBatch], Sequence[Array]]:
+    """What makes labels, motion logits and IoUs of a batch, still on the device, in `ProposalCollector.add`'s order."""
+    proposer, label = backend.runner("proposer"), backend.runner("proposal_labels")
+    size = np.array(video_hw, np.int64)
+
+    def start(batch: EncodedBatch) -> Sequence[Array]:
+        out = proposer({"geometry": batch.geometry, **batch.features})
+        labels = label({"mask_logits": out["mask_logits"], "video_hw": size})["labels"]
+        return labels, out["motion_logits"], out["ious"]
+
+    return start
+
+
 def propose(
     frames: Iterable[PreparedFrame],
     encoder: WindowEncoder,
@@ -41,16 +54,9 @@ def propose(
 
     Each batch is reduced to label maps on the device, so that mask logits never pile up.
     """
-    proposer, label = backend.runner("proposer"), backend.runner("proposal_labels")
-    size = np.array(video_hw, np.int64)
+    head = proposal_head(backend, video_hw)
     collector = ProposalCollector(video_hw)
-
-    def start(batch: EncodedBatch) -> tuple[EncodedBatch, list[Array]]:
-        out = proposer({"geometry": batch.geometry, **batch.features})
-        labels = label({"mask_logits": out["mask_logits"], "video_hw": size})["labels"]
-        return batch, [labels, out["motion_logits"], out["ious"]]
-
-    for batch, answers in one_ahead(map(start, encoder.run(frames))):
+    for batch, answers in one_ahead((batch, head(batch)) for batch in encoder.run(frames)):
         for answer in zip(*map(backend.download, answers), strict=True):
             collector.add(*answer)
         for frame, features in zip(
@@ -59,6 +65,20 @@ def propose(
             store.put(frame.index, features)
         advance(len(batch.frames))
     return collector.finish()
+
+
+def foreground_head(
+    backend: Backend, video_hw: tuple[int, int]
+) -> Callable[[EncodedBatch], Mapping[str, Array]]:
+    """What makes `foreground_logits`, `mask` and `probability` of a batch, still on the device."""
+    head, to_map = backend.runner("gmos_s"), backend.runner("foreground_map")
+    size = np.array(video_hw, np.int64)
+
+    def start(batch: EncodedBatch) -> Mapping[str, Array]:
+        logits = head({"geometry": batch.geometry, **batch.features})["foreground_logits"]
+        return {"foreground_logits": logits, **to_map({"foreground_logits": logits, "video_hw": size})}
+
+    return start
 
 
 def foreground(
@@ -70,14 +90,8 @@ def foreground(
     advance: Advance,
 ) -> Iterator[ForegroundFrame]:
     """Run GMOS-S over a video, frame by frame; nothing of a frame outlives its batch."""
-    head, to_map = backend.runner("gmos_s"), backend.runner("foreground_map")
-    size = np.array(video_hw, np.int64)
-
-    def start(batch: EncodedBatch) -> tuple[EncodedBatch, dict[str, Array]]:
-        logits = head({"geometry": batch.geometry, **batch.features})["foreground_logits"]
-        return batch, to_map({"foreground_logits": logits, "video_hw": size})
-
-    for batch, maps in one_ahead(map(start, encoder.run(frames))):
+    head = foreground_head(backend, video_hw)
+    for batch, maps in one_ahead((batch, head(batch)) for batch in encoder.run(frames)):
         masks, probabilities = backend.download(maps["mask"]), backend.download(maps["probability"])
         for frame, mask, probability in zip(batch.frames, masks, probabilities, strict=True):
             yield ForegroundFrame(frame=frame, mask=mask, probability=probability)

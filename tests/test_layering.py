@@ -18,7 +18,7 @@ ALLOWED = {
     "runtime": set(),
     "gmos_ref": {"runtime"},
     "export": {"gmos_ref", "runtime"},
-    "calibration": {"gmos_ref", "runtime"},
+    "calibration": {"evaluation", "export", "gmos_ref", "runtime"},
     "evaluation": {"gmos_ref", "runtime"},
 }
 """Packages that each package may import, besides itself and `errors`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from PIL import Image
 
 from gmos_deploy.cli import guarded
 from gmos_deploy.errors import GmosError
-from gmos_deploy.evaluation.parity_commands import parity, video_command
+from gmos_deploy.evaluation.parity_commands import parity
 from gmos_deploy.evaluation.parity_report import SCHEMA, read_result
-from gmos_deploy.evaluation.parity_sides import Side, parse_side
+from gmos_deploy.evaluation.parity_sides import Side, Videos, parse_side
+from gmos_deploy.evaluation.parity_video import video_command
 from gmos_deploy.runtime.palette import davis_palette
 
 FRAMES = 5
@@ -160,9 +161,12 @@ def test_video_runs_what_is_not_there(
     """A side with networks is run on the videos, one with masks is read."""
     asked: list[tuple[str, tuple[Path, ...]]] = []
 
-    def run(side: Side, inputs: Sequence[Path], directory: Path) -> None:
-        asked.append((side.text, tuple(inputs)))
+    def run(side: Side, videos: Videos, directory: Path, _: Any) -> None:
+        asked.append((side.text, videos.inputs))
         write_masks(directory, shift=3)
+
+    def no_networks(side: Side) -> Any:
+        raise AssertionError(f"{side.text} was loaded")
 
     clip = tmp_path / "clip.mp4"
     status, out, err = run_parity(
@@ -173,7 +177,7 @@ def test_video_runs_what_is_not_there(
         "torch:tiny",
         "--keep",
         tmp_path / "kept",
-        command=video_command(run),
+        command=video_command(run, no_networks),
     )
     assert status == 1, err
     assert asked == [("torch:tiny", (clip,))]

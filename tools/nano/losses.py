@@ -9,13 +9,16 @@ from torch import Tensor
 DICE_SMOOTHING = 1.0
 
 
-def mask_loss(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Binary cross-entropy plus half the dice loss, per leading index.
+def mask_loss(
+    logits: Tensor, target: Tensor, weight: Tensor | None = None, *, dice_weight: float = 0.5
+) -> Tensor:
+    """Binary cross-entropy plus the dice loss times its weight, per leading index.
 
     Args:
         logits: (..., H, W).
         target: (..., H, W) in [0, 1].
         weight: (..., H, W), 0 where a pixel does not count.
+        dice_weight: how much small objects count: cross-entropy is a mean over all pixels.
 
     Returns:
         (...,).
@@ -23,7 +26,7 @@ def mask_loss(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> T
     weight = torch.ones_like(target) if weight is None else weight
     each = F.binary_cross_entropy_with_logits(logits, target, reduction="none") * weight
     cross_entropy = each.sum((-1, -2)) / weight.sum((-1, -2)).clamp(min=1)
-    return cross_entropy + 0.5 * dice_loss(logits, target, weight)
+    return cross_entropy + dice_weight * dice_loss(logits, target, weight)
 
 
 def dice_loss(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:

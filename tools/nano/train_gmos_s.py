@@ -30,6 +30,7 @@ SHARES = (0.45, 0.4, 0.15)
 """Of static, slow and fast cameras."""
 
 AUXILIARY_WEIGHT = 0.3
+DICE_WEIGHT = 1.0
 
 PEAK_RATES = (7e-4, 1e-3, 6e-4)
 """Learning rates of the Pi3 encoder, the head and SAM2's image encoder."""
@@ -47,7 +48,7 @@ def head_loss(
         :, 0
     ]
     iou = soft_iou(logits.detach() - 1e4 * (1 - batch.fine_weights), batch.fine_masks)
-    loss = mask_loss(logits, batch.fine_masks, batch.fine_weights).mean()
+    loss = mask_loss(logits, batch.fine_masks, batch.fine_weights, dice_weight=DICE_WEIGHT).mean()
     loss = (
         loss
         + 0.2 * (out.ious[:, 0] - iou).abs().mean()

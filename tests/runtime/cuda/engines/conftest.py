@@ -76,6 +76,11 @@ class FakeEngine:
         self.world.contexts.append(context)
         return context
 
+    def create_engine_inspector(self) -> Any:
+        layers = self.world.layers(self.name)
+        named = [{"Name": layers[0][0], "LayerType": "gemm"}, *(name for name, _ in layers[1:])]
+        return SimpleNamespace(get_engine_information=lambda form: json.dumps({"Layers": named}))
+
 
 class FakeConfig:
     """A runtime configuration of TensorRT-RTX."""
@@ -117,6 +122,8 @@ class FakeContext:
         self.addresses: dict[str, int] = {}
         self.activation: tuple[int, int] | None = None
         self.runs = 0
+        self.profiler: Any = None
+        self.enqueue_emits_profile = False
 
     def tensors(self, mode: str) -> list[EngineTensor]:
         return [tensor for tensor in self.engine.record.tensors if tensor.mode == mode]
@@ -191,6 +198,11 @@ class FakeContext:
             return True
 
         cuda.add(cuda.streams[number], work)
+        if self.profiler is not None and self.enqueue_emits_profile:
+            assert not captured, "layers of a captured call cannot be timed"
+            cuda.run(cuda.streams[number])
+            for name, ms in self.world.layers(self.engine.name):
+                self.profiler.report_layer_time(name, ms)
         return True
 
 
@@ -270,6 +282,10 @@ class World:
         """A backend on all of it; keywords are `EngineOptions`'."""
         return EngineBackend(self.bundle, self.library, Cuda(0, self.fake_cuda), EngineOptions(**options))
 
+    def layers(self, network: str) -> list[tuple[str, float]]:
+        """Names and milliseconds of an engine's layers."""
+        return [(f"{network}_gemm", 3.0), (f"__myl_{network}_AddMul", 1.0)]
+
     def lengths(self, network: str, sizes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
         entry = self.bundle.networks[network]  # type: ignore[index]
         arrays: Arrays = {
@@ -290,6 +306,9 @@ class World:
                 self.fake_cuda.outside += WEIGHT_BYTES
                 return FakeEngine(self, network)
 
+        class IProfiler:
+            def __init__(listener) -> None: ...  # noqa: N805
+
         class Severity:
             VERBOSE = 4
 
@@ -302,6 +321,8 @@ class World:
             __version__="1.7.1" if self.flavour == "tensorrt-rtx" else "10.3.0",
             Runtime=Runtime,
             ILogger=ILogger,
+            IProfiler=IProfiler,
+            LayerInformationFormat=SimpleNamespace(JSON=1),
             ExecutionContextAllocationStrategy=SimpleNamespace(USER_MANAGED="user managed"),
             CudaGraphStrategy=SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole", DISABLED="disabled"),
             ComputeCapability=SimpleNamespace(__members__={"SM87": 0}),
