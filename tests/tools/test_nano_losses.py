@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from losses import dice_loss, flow_loss, mask_loss, soft_iou
-from query_matching import frame_loss, match, match_cost, usable_score
+from query_matching import DICE_WEIGHT, MASK_WEIGHT, frame_loss, match, match_cost, usable_score
 
 from gmos_deploy.gmos_ref.proposer import Proposals
 
@@ -84,7 +84,7 @@ def test_cost_of_a_pair_is_its_own_cross_entropy_and_dice() -> None:
     for q in range(3):
         for o in range(2):
             cross_entropy = torch.nn.functional.binary_cross_entropy_with_logits(masks[q], objects[o])
-            expected = 4 * cross_entropy + dice_loss(masks[q], objects[o])
+            expected = MASK_WEIGHT * cross_entropy + DICE_WEIGHT * dice_loss(masks[q], objects[o])
             assert cost[q, o].item() == pytest.approx(expected.item(), rel=1e-4)
 
 
