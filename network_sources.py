@@ -138,7 +138,8 @@ class SourceRequest:
                 gmos_ckpt=self.gmos_ckpt,
                 gmos_s_ckpt=self.gmos_s_ckpt,
                 device=self.device,
-                precision=self.precision,
+                # `resolve` has refused the others: they need a bundle.
+                precision=cast(Literal["auto", "fp32", "bf16", "fp16"], self.precision),
             ),
             chosen=self.backend == "auto",
             by_default=self.preset is None and self._names_nothing(),

@@ -18,7 +18,8 @@ STYLE = """
 *{box-sizing:border-box}
 body{margin:0 auto;max-width:1200px;padding:1rem;background:var(--paper);color:var(--ink);
 font:15px/1.45 system-ui,sans-serif;overflow-wrap:anywhere}
-h1{font-size:1.4rem;margin:.2rem 0}h2{font-size:1.1rem;margin:1.6rem 0 .5rem}
+h1{font-size:1.4rem;margin:.2rem 0}h2{font-size:1.1rem;margin:1.6rem 0 .5rem}h3{font-size:1rem;margin:1rem 0 .3rem}
+details{margin:.3rem 0}summary{cursor:pointer}
 p{margin:.3rem 0}.dim{color:var(--dim);font-size:.88em}
 .cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(8.5rem,1fr));gap:.6rem}
 .card{background:var(--panel);border:1px solid var(--line);border-radius:8px;padding:.5rem .7rem}
@@ -34,12 +35,19 @@ th button{all:unset;cursor:pointer;font-weight:600}th button:focus-visible{outli
 th[aria-sort=ascending] button::after{content:" \\2191"}
 th[aria-sort=descending] button::after{content:" \\2193"}
 svg{display:block;margin-left:auto}.fill{fill:var(--bar)}.bad{fill:var(--bad)}.track{fill:var(--line)}
+.ahead{fill:#7a9e3e}.move{fill:#a06ec0}.band{fill:var(--panel);stroke:var(--line);stroke-width:.5}
+.k0{fill:#2f7ed8}.k1{fill:#d9822b}.k2{fill:#7a9e3e}.k3{fill:#a06ec0}.k4{fill:#c8553d}.k5{fill:#3aa6a0}
+.k6{fill:#c2a32b}.k7{fill:#d66ba0}.k8{fill:#7c8793}.k9{fill:#5f6fd0}.k10{fill:#8a6d4b}.k11{fill:#4f9d5d}
+.key{display:inline-block;margin-right:.7rem}.key svg{display:inline-block;margin:0}
+@media (max-width:600px){td:first-child{white-space:normal;min-width:9rem}}
 .spark{fill:none;stroke:var(--bar);stroke-width:1.5}
 .frames{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,22rem),1fr));gap:.8rem}
 figure{margin:0;background:var(--panel);border:1px solid var(--line);border-radius:8px;padding:.5rem}
 .frames.wide{grid-template-columns:1fr}
 .card.pass b{color:#2e9e5b}.card.fail b{color:var(--bad)}
 .plot{width:100%;height:auto;margin:0}.plot text{fill:var(--dim);font-size:12px}
+.plot.timeline{min-width:44rem}.plot.timeline text{font-size:11px}
+figure .scroll{overflow-x:auto}
 .axis{stroke:var(--line)}.limit{stroke:var(--bad);stroke-dasharray:5 4}
 figure+figure{margin-top:.6rem}.frames figure+figure{margin-top:0}
 figure img{width:100%;height:auto;display:block;image-rendering:auto}

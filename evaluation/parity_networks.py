@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +16,18 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import GmosError
-from ..runtime.bundle import open_bundle
+from ..runtime.bundle import Bundle, open_bundle
+from ..runtime.contract import NetworkName
 from ..runtime.inputs import resolve_inputs
+from ..runtime.onnx_sessions import OnnxDevice, choose_device, load_onnxruntime
 from .environment import environment
+from .first_layer import FirstLayer, first_layer
 from .html_page import environment_section, escaped, sortable_table, table_row, write_page
 from .network_parity import OutputParity, compare_networks
-from .parity_limits import PROFILES, ProfileName
+from .parity_limits import NETWORK_LIMITS, PROFILES, ProfileName
 from .parity_report import SCHEMA
 from .parity_sides import LoadSide, Side, chosen_networks, input_dtypes, parse_side, require_same_model
-from .recording import record
+from .recording import Recording, record
 from .report_files import (
     OBSERVATIONS_FILE,
     PAGE_FILE,
@@ -51,6 +56,7 @@ class NetworksReport:
     found: tuple[OutputParity, ...]
     environment: dict[str, Any]
     seconds: float
+    first_layer: FirstLayer | None = None
 
     @property
     def failures(self) -> list[str]:
@@ -94,6 +100,14 @@ def networks_command(load: LoadSide) -> click.Command:
         help="Calls of each network that are compared, spread over the video.",
     )
     @click.option("--profile", type=click.Choice(list(PROFILES)), default="fp32", show_default=True)
+    @click.option(
+        "--first_layer",
+        "--first-layer",
+        "first_layer",
+        metavar="NETWORK[.OUTPUT]",
+        help="Also find the first layer in which this network (or what an output of it is computed from) passes the "
+        "profile's relative error; both sides must be bundles on onnxruntime.  [default: not looked for]",
+    )
     @report_option
     def command(
         *,
@@ -106,6 +120,7 @@ def networks_command(load: LoadSide) -> click.Command:
         frames: int,
         calls: int,
         profile: str,
+        first_layer: str | None,
         report: Path | None,
     ) -> int:
         """Compare every network of two sides on real activations.
@@ -125,7 +140,9 @@ def networks_command(load: LoadSide) -> click.Command:
         for option, side in (("--a", side_a), ("--b", side_b)):
             if side.masks is not None:
                 raise GmosError(f"{option} {side.text}: masks have no networks; name a backend")
-        found = _compare(video, side_a, side_b, networks, load, frames=frames, calls=calls)
+        sought = None if first_layer is None else sought_layer(first_layer, side_a, side_b)
+        found, recorded = _compare(video, side_a, side_b, networks, load, frames=frames, calls=calls)
+        limit = NETWORK_LIMITS[cast(ProfileName, profile)].relative
         result = NetworksReport(
             a=side_a.text,
             b=side_b.text,
@@ -133,6 +150,7 @@ def networks_command(load: LoadSide) -> click.Command:
             frames=frames,
             profile=cast(ProfileName, profile),
             found=tuple(found),
+            first_layer=None if sought is None else sought.find(found, recorded, limit),
             environment=environment(),
             seconds=time.monotonic() - started,
         )
@@ -164,7 +182,7 @@ def default_reference(side: Side) -> str:
 
 def _compare(
     video: Path, side_a: Side, side_b: Side, names: str | None, load: LoadSide, *, frames: int, calls: int
-) -> list[OutputParity]:
+) -> tuple[list[OutputParity], Recording]:
     (sequence,) = resolve_inputs([video], fps=None, stride=None if video.is_file() else 1)
     with closing(load(side_a)) as backend:
         chosen = chosen_networks(names, backend.model)
@@ -172,7 +190,64 @@ def _compare(
         model = backend.model
     with closing(load(side_b)) as backend:
         require_same_model(side_a, model, side_b, backend.model)
-        return compare_networks(recorded, chosen, backend, input_dtypes(side_b, model))
+        return compare_networks(recorded, chosen, backend, input_dtypes(side_b, model)), recorded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SoughtLayer:
+    """The network whose first differing layer is looked for, in both bundles."""
+
+    network: NetworkName
+    output: str | None
+    bundles: tuple[Bundle, Bundle]
+    devices: tuple[OnnxDevice, OnnxDevice]
+
+    def find(self, found: Sequence[OutputParity], recorded: Recording, limit: float) -> FirstLayer:
+        """Look for it on the call in which the network's outputs are worst.
+
+        Raises:
+            GmosError: the video did not call the network.
+        """
+        calls = recorded.calls(self.network)
+        if not calls:
+            raise GmosError(
+                f"--first_layer {self.network}: this video does not call it; give one in which objects move"
+            )
+        outputs = [parity for parity in found if parity.network == self.network]
+        worst = max(outputs, key=lambda parity: parity.worst.relative).call if outputs else calls[0].index
+        call = next(call for call in calls if call.index == worst)
+        return first_layer(self.network, call, *self.bundles, self.devices, limit=limit, output=self.output)
+
+
+def sought_layer(text: str, side_a: Side, side_b: Side) -> SoughtLayer:
+    """What `--first_layer` asks for, checked before anything runs.
+
+    Raises:
+        GmosError: a side is no bundle on ONNX Runtime, or has no such network or output.
+    """
+    for option, side in (("--a", side_a), ("--b", side_b)):
+        if side.bundle is None or side.kind != "onnxruntime":
+            raise GmosError(
+                f"--first_layer compares two bundles on onnxruntime, and {option} is {side.text}; give "
+                f"{option} onnxruntime:DIR (for the reference: made of it by gmos-export onnx --precision fp32)"
+            )
+    a, b = (open_bundle(cast(Path, side.bundle)) for side in (side_a, side_b))
+    name, _, output = text.partition(".")
+    if name not in a.networks:
+        raise GmosError(
+            f"--first_layer {text}: expected NETWORK[.OUTPUT] with one of {', '.join(a.networks)}"
+        )
+    network = cast(NetworkName, name)
+    outputs = [tensor.name for tensor in a.networks[network].outputs]
+    if output and output not in outputs:
+        raise GmosError(f"--first_layer {text}: {name} has the outputs {', '.join(outputs)}, not {output!r}")
+    onnxruntime = load_onnxruntime()
+    return SoughtLayer(
+        network=network,
+        output=output or None,
+        bundles=(a, b),
+        devices=(choose_device(side_a.device, onnxruntime), choose_device(side_b.device, onnxruntime)),
+    )
 
 
 def networks_table(report: NetworksReport) -> RenderableType:
@@ -185,7 +260,20 @@ def networks_table(report: NetworksReport) -> RenderableType:
     for parity in report.found:
         table.add_row(parity.network, parity.output, *_numbers(parity))
     verdict = Text(report.verdict, style="bold red" if report.failures else "bold green")
-    return Group(table, *(Text(line, style="red") for line in report.failures), verdict)
+    layers = [] if report.first_layer is None else [_layer_table(report.first_layer)]
+    return Group(table, *layers, *(Text(line, style="red") for line in report.failures), verdict)
+
+
+def _layer_table(found: FirstLayer) -> RenderableType:
+    table = Table(title=f"Layers of {found.network} that add most, call {found.call}", title_justify="left")
+    for head in ("module", "operator"):
+        table.add_column(head)
+    for head in ("shape", "relative L2", "added"):
+        table.add_column(head, justify="right")
+    for jump in found.jumps:
+        shape = "x".join(map(str, jump.shape))
+        table.add_row(jump.module or "–", jump.operator, shape, f"{jump.relative:.2e}", f"{jump.added:.2e}")
+    return Group(table, Text(str(found), style="yellow" if found.first else ""))
 
 
 def _numbers(parity: OutputParity) -> tuple[str, ...]:
@@ -221,6 +309,7 @@ def write_networks_report(directory: Path, report: NetworksReport) -> None:
         "frames": report.frames,
         "seconds": round(report.seconds, 3),
         "outputs": [parity.as_json() for parity in report.found],
+        "first_layer": None if report.first_layer is None else report.first_layer.as_json(),
         "environment": report.environment,
     }
     write_json(directory / RESULT_FILE, result)
@@ -243,5 +332,25 @@ def _body(report: NetworksReport) -> str:
         f'<div class="cards"><div class="card {state}">Verdict<b>{report.verdict}</b></div></div>{failures}'
         '<h2>Outputs</h2><p class="dim">Each row is the worst of its calls; both sides got A\'s inputs.</p>'
         + sortable_table(heads, rows)
+        + ("" if report.first_layer is None else _layers(report.first_layer))
         + environment_section(report.environment)
+    )
+
+
+def _layers(found: FirstLayer) -> str:
+    heads = ("Module", "Operator", "Node", "Shape", "Relative L2", "Added")
+    rows = [
+        table_row(
+            jump.module or "–",
+            (0.0, escaped(jump.operator)),
+            (0.0, escaped(jump.node)),
+            (math.prod(jump.shape), "x".join(map(str, jump.shape))),
+            (jump.relative, f"{jump.relative:.2e}"),
+            (jump.added, f"{jump.added:.2e}"),
+        )
+        for jump in found.jumps
+    ]
+    return (
+        f'<h2>First layer</h2><ul class="notes"><li>{escaped(found)}</li></ul><p class="dim">The layers that add most '
+        f"to the error of what they are computed from, call {found.call}.</p>" + sortable_table(heads, rows)
     )

@@ -13,8 +13,8 @@ from .html_page import environment_section, escaped, sortable_table, table_row, 
 from .mask_agreement import FrameAgreement, Labels, SequenceAgreement
 from .parity_limits import weakest
 from .parity_pictures import Rgb, strip_png
-from .parity_report import ParityReport, stage_number
-from .stage_agreement import MODE_WORDS
+from .parity_report import ParityReport
+from .stage_tables import born_card, stages_section
 
 PLOT_WIDTH_PX, PLOT_HEIGHT_PX = 640, 140
 PLOT_MARGIN_PX = 44
@@ -48,7 +48,7 @@ def write_parity_page(path: Path, report: ParityReport, sources: PageSources) ->
             _cards(report),
             _failures(report),
             _table(report.found),
-            _stages(report),
+            stages_section(report.stages, report.births),
             "<h2>IoU by frame</h2>",
             *(_plot(found, report.limits.frame_iou) for found in report.found),
             _worst(report, sources),
@@ -74,6 +74,7 @@ def worst_frames(
 def _cards(report: ParityReport) -> str:
     state = "pass" if report.passed else "fail"
     cards = [f'<div class="card {state}">Verdict<b>{"PASS" if report.passed else "FAIL"}</b></div>']
+    cards += [born_card(birth) for birth in report.births]
     cards += [
         f'<div class="card">{escaped(found.result)} of {escaped(found.sequence)}<b>{found.mean_iou:.5f}</b>'
         '<span class="dim">mean IoU</span></div>'
@@ -118,35 +119,6 @@ def _table(found: Sequence[SequenceAgreement]) -> str:
         )
         rows.append(table_row(f"{one.result} of {one.sequence}", *numbers))
     return "<h2>Results</h2>" + sortable_table(heads, rows)
-
-
-def _stages(report: ParityReport) -> str:
-    if not report.stages:
-        return ""
-    heads = ("Stage", "Mode", "Measure", "Mean", "Worst", "On frame", "What differs", "Beyond the limits")
-    rows = []
-    for stage in report.stages:
-        cells = (
-            (float(stage.mode != "free"), MODE_WORDS[stage.mode]),
-            (0.0, escaped(stage.measure)),
-            (stage.mean, stage_number(stage, stage.mean)),
-            (stage.worst, stage_number(stage, stage.worst)),
-            (0.0, escaped(stage.frame)),
-            (0.0, escaped(stage.words)),
-            (float(stage.beyond is not None), escaped(stage.beyond or "–")),
-        )
-        rows.append(table_row(f"{stage.stage} of {stage.sequence}", *cells))
-    born = "".join(f"<li>{escaped(birth.sequence)}: {escaped(birth.words)}</li>" for birth in report.births)
-    legend = (
-        "Free-running: every stage of B works on what B's own stages before it gave, as in a run. Teacher-forced: on "
-        "what A's gave, so that a stage shows only what is born in it."
-    )
-    return (
-        "<h2>Stages</h2>"
-        + (f'<ul class="notes">{born}</ul>' if born else "")
-        + f'<p class="dim">{legend}</p>'
-        + sortable_table(heads, rows)
-    )
 
 
 def _plot(found: SequenceAgreement, limit: float) -> str:

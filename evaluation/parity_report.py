@@ -14,7 +14,8 @@ from rich.text import Text
 from .mask_agreement import SequenceAgreement
 from .parity_limits import MaskLimits, ProfileName, failures, weakest
 from .report_files import OBSERVATIONS_FILE, RESULT_FILE, read_json, write_json, write_json_lines
-from .stage_agreement import MODE_WORDS, Birth, StageAgreement, births
+from .stage_agreement import Birth, StageAgreement, births
+from .stage_tables import stage_tables
 
 SCHEMA = "gmos-parity/1"
 """Name and version of the layout of result.json; the number rises when a reader of the old one would break."""
@@ -150,37 +151,5 @@ def report_tables(report: ParityReport) -> RenderableType:
         )
     lines = [Text(line, style="red") for line in report.failures]
     verdict = Text(report.verdict, style="bold green" if report.passed else "bold red")
-    return Group(table, *_stage_tables(report), *lines, verdict)
-
-
-def _stage_tables(report: ParityReport) -> Iterator[RenderableType]:
-    """Stage by stage, and where the difference of each video is born."""
-    if not report.stages:
-        return
-    table = Table(title="Stages", title_justify="left")
-    table.add_column("stage of video")
-    table.add_column("mode")
-    table.add_column("measure")
-    for head in ("mean", "worst", "on frame"):
-        table.add_column(head, justify="right")
-    table.add_column("what differs")
-    for stage in report.stages:
-        table.add_row(
-            f"{stage.stage} of {stage.sequence}",
-            MODE_WORDS[stage.mode],
-            stage.measure,
-            stage_number(stage, stage.mean),
-            Text(stage_number(stage, stage.worst), style="red" if stage.beyond else ""),
-            stage.frame,
-            stage.words,
-        )
-    yield table
-    for birth in report.births:
-        yield Text(f"{birth.sequence}: {birth.words}", style="yellow" if birth.stages else "")
-    if not report.births and not report.passed:
-        yield Text("in which stage the difference is born: --teacher_forced", style="dim")
-
-
-def stage_number(stage: StageAgreement, value: float) -> str:
-    """A mean or worst value as a table shows it."""
-    return f"{value:.5f}" if stage.measure.startswith("IoU") else f"{value:.1e}"
+    stages = stage_tables(report.stages, report.births, passed=report.passed)
+    return Group(table, *stages, *lines, verdict)

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import click
 
 from ..errors import GmosError
-from ..runtime.contract import NetworkName
 from ..runtime.inputs import resolve_inputs
 from .environment import environment
-from .parity_sides import Side, parse_side
+from .gpu_monitor import GpuMonitor
+from .machine_state import machine_state, machine_use
+from .parity_sides import LoadSide, Side, parse_side
+from .process_memory import process_age_s
 from .profile_page import write_profile_page
 from .profile_report import (
-    Change,
+    NETWORKS,
     ProfileReport,
     changes,
     read_result,
     result_json,
-    tables,
     write_files,
 )
-from .profiling import LoadSide, ProfileOptions, matrix_rate, profile_networks, profile_video
+from .profile_runs import VideoRun, profile_video
+from .profile_tables import tables
+from .profiling import NetworksProfile, ProfileOptions, profile_networks, sides_without_layers
 from .report_files import PAGE_FILE, report_directory
+from .report_options import report_option
+from .roofline import CPU, host_rates
 from .run import show
 
 PATH = click.Path(path_type=Path)
@@ -91,11 +97,12 @@ def profile_command(load: LoadSide) -> click.Command:
         help="Share by which a time may grow.",
     )
     @click.option(
-        "--report",
-        type=PATH,
-        metavar="DIR",
-        help="Write result.json, observations.jsonl and report.html there. Default: not written.",
+        "--layers",
+        is_flag=True,
+        help="Also time the layers of each network, where the library tells them: ONNX Runtime, TensorRT and "
+        "TensorRT-RTX do. Each network is loaded once more for that. Default: off.",
     )
+    @report_option
     def command(video: Path, sides: tuple[str, ...], **options: Any) -> int:
         """How fast is it: latency of every network, seconds of every stage, frames per second, memory.
 
@@ -108,7 +115,7 @@ def profile_command(load: LoadSide) -> click.Command:
 
 
 def _profile(video: Path, sides: list[Side], load: LoadSide, options: dict[str, Any]) -> int:
-    started = time.monotonic()
+    start_up_s, started = process_age_s(), time.monotonic()
     if len({side.text for side in sides}) < len(sides):
         raise GmosError("--side: the same side twice; give each once")
     for side in sides:
@@ -120,45 +127,70 @@ def _profile(video: Path, sides: list[Side], load: LoadSide, options: dict[str, 
     baseline = None if options["baseline"] is None else read_result(options["baseline"])
     wanted = _options(options)
     (sequence,) = resolve_inputs([video], fps=None, stride=None if video.is_file() else 1)
-    rate = matrix_rate()
-    networks = profile_networks(sides, sequence, load, wanted) if options["only"] != "video" else []
+    before, host = machine_state(), host_rates()
+    found, gpus = NetworksProfile(rates={}), []
+    if options["only"] != "video":
+        with GpuMonitor() as monitor:
+            found = profile_networks(sides, sequence, load, wanted, host)
+        gpus = [(NETWORKS, gpu) for gpu in monitor.use]
     runs = [profile_video(side, sequence, load) for side in sides] if options["only"] != "networks" else []
+    texts = tuple(side.text for side in sides)
     report = ProfileReport(
         video=str(video),
-        sides=tuple(side.text for side in sides),
-        networks=tuple(networks),
+        sides=texts,
+        networks=found.networks,
+        layers=found.layers,
+        without_layers=tuple(sides_without_layers(texts, found)) if wanted.layers else (),
         runs=tuple(runs),
-        rate=rate,
+        host=host,
+        rates=found.rates,
+        start_up_s=start_up_s,
+        machine=machine_use(before, machine_state()),
+        gpus=(*gpus, *((run.side, gpu) for run in runs for gpu in run.gpus)),
+        notes=_notes(found, runs, any_gpu=bool(gpus)),
         environment=environment(),
         seconds=time.monotonic() - started,
     )
+    return _conclude(report, baseline, options)
+
+
+def _notes(found: NetworksProfile, runs: Sequence[VideoRun], *, any_gpu: bool) -> tuple[str, ...]:
+    """What could not be told about a GPU that was used."""
+    used = any(rates.device != CPU for rates in found.rates.values())
+    used |= any(run.device_mib is not None for run in runs)
+    watched = any_gpu or any(run.gpus for run in runs)
+    return ("no nvidia-smi: clocks and throttling of the GPU are not known",) if used and not watched else ()
+
+
+def _conclude(report: ProfileReport, baseline: dict[str, Any] | None, options: dict[str, Any]) -> int:
+    """Print and write the report, and say whether something has become slower."""
     show(tables(report))
-    compared: list[Change] = []
-    if baseline is not None:
-        compared = changes(baseline, result_json(report))
-    slower = [change for change in compared if change.factor > 1 + options["threshold"]]
+    compared = [] if baseline is None else changes(baseline, result_json(report))
+    threshold: float = options["threshold"]
+    slower = [change for change in compared if change.factor > 1 + threshold]
+    report_dir: Path | None = options["report"]
     if report_dir is not None:
         report_dir.mkdir(parents=True, exist_ok=True)
         write_files(report_dir, report)
-        write_profile_page(report_dir / PAGE_FILE, report, compared=compared, threshold=options["threshold"])
+        write_profile_page(report_dir / PAGE_FILE, report, compared=compared, threshold=threshold)
         click.echo(f"report: {report_dir / PAGE_FILE}")
     for change in slower:
         click.echo(
             f"slower: {change.what}: {change.before:.2f} before, {change.now:.2f} now ({change.factor:.2f}x)"
         )
     if baseline is not None:
-        click.echo(f"{len(slower)} of {len(compared)} times grew by more than {options['threshold']:.0%}")
+        click.echo(f"{len(slower)} of {len(compared)} times grew by more than {threshold:.0%}")
     return REGRESSION_STATUS if slower else 0
 
 
 def _options(options: dict[str, Any]) -> ProfileOptions:
-    names = () if options["networks"] is None else tuple(options["networks"].split(","))
     return ProfileOptions(
         warm_up=options["warm_up"],
         iterations=options["iterations"],
         batches=_lengths("--batches", options["batches"]),
         objects=_lengths("--objects", options["objects"]),
-        networks=cast(tuple[NetworkName, ...], names),
+        networks=options["networks"],
+        layers=options["layers"],
     )
 
 

@@ -1,53 +1,83 @@
-"""A profile as JSON, JSON lines and terminal tables, and its comparison with an earlier one."""
+"""A profile as JSON and JSON lines, and its comparison with an earlier one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
 from ..errors import GmosError
-from .latency import Ratio, ratio
-from .profiling import NetworkLatency, VideoRun
+from .gpu_monitor import GpuUse
+from .latency import Latency, Ratio, ratio
+from .layer_kinds import NetworkLayers
+from .machine_state import MachineUse
+from .profile_runs import VideoRun
+from .profiling import NetworkLatency
 from .report_files import OBSERVATIONS_FILE, RESULT_FILE, read_json, write_json, write_json_lines
+from .roofline import Limit, Rates, limit
 
 SCHEMA = "gmos-profile/1"
 """Name and version of the layout of result.json; the number rises when a reader of the old one would break."""
 
+NETWORKS = "networks"
+"""What was measured while a GPU was watched, if it was no side's run."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileReport:
-    """Everything measured. `rate` is the processor's float32 matrix rate in operations per second."""
+    """Everything measured.
+
+    `host` are the processor's rates, `rates` those of each side's device where networks were timed.
+    `start_up_s` is from the start of the process to its first work, `machine` what else went on, `gpus` the
+    GPUs by what was measured, `without_layers` the sides whose library does not tell them.
+    """
 
     video: str
     sides: tuple[str, ...]
     networks: tuple[NetworkLatency, ...]
+    layers: tuple[NetworkLayers, ...]
+    without_layers: tuple[str, ...]
     runs: tuple[VideoRun, ...]
-    rate: float
+    host: Rates
+    rates: Mapping[str, Rates]
+    start_up_s: float | None
+    machine: MachineUse
+    gpus: tuple[tuple[str, GpuUse], ...]
+    notes: tuple[str, ...]
     environment: Mapping[str, Any]
     seconds: float
 
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader must know before believing the times."""
+        found = [*self.notes, *self.machine.warnings()]
+        for during, gpu in self.gpus:
+            found += [f"{during}: {line}" for line in gpu.warnings()]
+        return found
+
     def ratio_to_first(self, entry: NetworkLatency) -> Ratio | None:
         """The first side's time over this one's, round by round; None for the first side itself."""
-        if entry.side == self.sides[0]:
+        if entry.side == entry.first:
             return None
         first = next(
             other
             for other in self.networks
-            if (other.network, other.lengths, other.side) == (entry.network, entry.lengths, self.sides[0])
+            if (other.network, other.lengths, other.side, other.first)
+            == (entry.network, entry.lengths, entry.first, entry.first)
         )
         return ratio(first.latency.samples_s, entry.latency.samples_s)
 
+    def limit(self, entry: NetworkLatency) -> Limit | None:
+        """The least time of a call on its device; None where its work or the rates are not known."""
+        return limit(entry.work, self.rates[entry.side])
+
     def roofline(self, entry: NetworkLatency) -> float | None:
-        """Share of the matrix rate that a network reaches; None where its operations are not known."""
-        if entry.flops is None or not self.rate:
+        """The least time over the median that was measured, on the device's own clock where there is one."""
+        found = self.limit(entry)
+        if found is None:
             return None
-        return entry.flops / self.rate / entry.latency.median_s
+        return found.seconds / (entry.device_latency or entry.latency).median_s
 
 
 def lengths_text(lengths: Mapping[str, int]) -> str:
@@ -62,23 +92,45 @@ def result_json(report: ProfileReport) -> dict[str, Any]:
         "video": report.video,
         "sides": list(report.sides),
         "seconds": round(report.seconds, 3),
-        "matrix_gflops": report.rate / 1e9,
+        "start_up_s": report.start_up_s,
+        "warnings": report.warnings,
+        "matrix_gflops": (report.host.flops or 0.0) / 1e9,
+        "copy_gbps": report.host.bandwidth / 1e9,
+        "rates": [
+            {
+                "side": side,
+                "device": rates.device,
+                "gflops": None if rates.flops is None else rates.flops / 1e9,
+                "gbps": rates.bandwidth / 1e9,
+                "how": rates.how,
+            }
+            for side, rates in report.rates.items()
+        ],
         "networks": [_network(report, entry) for entry in report.networks],
+        "layers": [asdict(entry) for entry in report.layers],
+        "without_layers": list(report.without_layers),
         "runs": [_run(run) for run in report.runs],
+        "machine": asdict(report.machine),
+        "gpus": [{"during": during, **asdict(gpu)} for during, gpu in report.gpus],
         "environment": dict(report.environment),
     }
 
 
 def _network(report: ProfileReport, entry: NetworkLatency) -> dict[str, Any]:
-    found = report.ratio_to_first(entry)
+    found, least = report.ratio_to_first(entry), report.limit(entry)
     return {
         "network": entry.network,
         "lengths": dict(entry.lengths),
         "side": entry.side,
-        "flops": entry.flops,
+        "first": entry.first,
+        "flops": entry.work.flops,
+        "bytes": entry.work.moved_bytes,
+        "limit_ms": None if least is None else least.seconds * 1e3,
+        "bound": None if least is None else least.bound,
         "roofline_share": report.roofline(entry),
         "ratio_to_first": None if found is None else asdict(found),
         **entry.latency.as_json(),
+        "device": None if entry.device_latency is None else entry.device_latency.as_json(),
     }
 
 
@@ -86,21 +138,39 @@ def _run(run: VideoRun) -> dict[str, Any]:
     return {
         "side": run.side,
         "description": run.description,
+        "variant": run.variant,
         "frames": run.frames,
         "frames_per_second": run.frames_per_second,
         "load_s": run.load_s,
+        "first_frames_s": run.first_frames_s,
         "stage_s": dict(run.stage_s),
+        "waited_s": run.waited_s,
+        "tracker": [
+            {"objects": entry.objects, "frames": len(entry.frames.samples_s), **_statistics(entry.frames)}
+            for entry in run.tracker
+        ],
         "networks": [asdict(share) for share in run.networks],
+        "activities": [asdict(activity) for activity in run.activities],
+        "overlap": {**asdict(run.overlap), "hidden_share": run.overlap.hidden_share},
         "peak_mib": run.peak_mib,
+        "base_mib": run.base_mib,
         "device_mib": run.device_mib,
     }
 
 
+def _statistics(latency: Latency) -> dict[str, object]:
+    """Without the samples, which observations.jsonl has."""
+    found = latency.as_json()
+    del found["samples_ms"]
+    return found
+
+
 def observations(report: ProfileReport) -> Iterator[dict[str, Any]]:
-    """The lines of observations.jsonl: every timed call, and every call within the runs."""
+    """The lines of observations.jsonl: every timed call, and what every thread did in the runs."""
     for entry in report.networks:
+        device = entry.device_latency
         for number, sample in enumerate(entry.latency.samples_s):
-            yield {
+            line: dict[str, Any] = {
                 "kind": "latency",
                 "side": entry.side,
                 "network": entry.network,
@@ -108,9 +178,16 @@ def observations(report: ProfileReport) -> Iterator[dict[str, Any]]:
                 "round": number,
                 "ms": sample * 1e3,
             }
+            yield line if device is None else {**line, "device_ms": device.samples_s[number] * 1e3}
     for run in report.runs:
-        for name, start, end in run.spans:
-            yield {"kind": "call", "side": run.side, "network": name, "start_s": start, "end_s": end}
+        for tracked in run.tracker:
+            for sample in tracked.frames.samples_s:
+                yield {"kind": "tracked", "side": run.side, "objects": tracked.objects, "ms": sample * 1e3}
+        for span in run.spans:
+            line = {"kind": "call" if span.is_network else "span", "side": run.side}
+            line["network" if span.is_network else "what"] = span.what
+            line |= {"thread": span.thread, "start_s": span.start_s, "end_s": span.end_s}
+            yield line if span.objects is None else {**line, "objects": span.objects}
 
 
 def write_files(directory: Path, report: ProfileReport) -> None:
@@ -176,57 +253,3 @@ def _times(result: Mapping[str, Any]) -> dict[str, float]:
         if rate:
             found[f"{run['side']}: video, ms a frame"] = 1e3 / rate
     return found
-
-
-def tables(report: ProfileReport) -> RenderableType:
-    """The report for the terminal."""
-    parts: list[RenderableType] = []
-    if report.networks:
-        parts.append(_network_table(report))
-    if report.runs:
-        parts.append(_run_table(report.runs))
-    parts.append(Text(f"float32 matrix products in this process: {report.rate / 1e9:.0f} GFLOP/s"))
-    return Group(*parts)
-
-
-def _network_table(report: ProfileReport) -> Table:
-    table = Table(title=f"networks, first side: {report.sides[0]}", title_justify="left")
-    for head in ("network", "lengths", "side"):
-        table.add_column(head)
-    for head in ("median ms", "90 %", "99 %", "spread", "first / this", "of matrix rate"):
-        table.add_column(head, justify="right")
-    for entry in report.networks:
-        found, share = report.ratio_to_first(entry), report.roofline(entry)
-        latency = entry.latency
-        table.add_row(
-            entry.network,
-            lengths_text(entry.lengths),
-            entry.side,
-            f"{latency.median_s * 1e3:.2f}",
-            f"{latency.percentile_s(90) * 1e3:.2f}",
-            f"{latency.percentile_s(99) * 1e3:.2f}",
-            f"{latency.deviation_s * 1e3:.2f}",
-            "" if found is None else f"{found.median:.2f}x ({found.least:.2f}..{found.greatest:.2f})",
-            "" if share is None else f"{share:.0%}",
-        )
-    return table
-
-
-def _run_table(runs: Sequence[VideoRun]) -> Table:
-    table = Table(title="video", title_justify="left")
-    table.add_column("side")
-    for head in ("frames", "frames/s", "load s", "stages", "longest networks", "peak MiB"):
-        table.add_column(head, justify="right")
-    for run in runs:
-        stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in run.stage_s.items())
-        longest = ", ".join(f"{share.network} {share.seconds:.1f} s" for share in run.networks[:3])
-        table.add_row(
-            run.side,
-            str(run.frames),
-            f"{run.frames_per_second:.2f}",
-            f"{run.load_s:.1f}",
-            stages,
-            longest,
-            f"{run.peak_mib:.0f}",
-        )
-    return table

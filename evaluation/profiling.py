@@ -179,9 +179,7 @@ def _cases(
     return cases
 
 
-def _repeated(
-    values: NDArray[Any], axes: tuple[str | int, ...], wanted: Mapping[str, int]
-) -> NDArray[Any]:
+def _repeated(values: NDArray[Any], axes: tuple[str | int, ...], wanted: Mapping[str, int]) -> NDArray[Any]:
     """The first entries along each axis that has a wanted length, over and over; an empty axis stays."""
     for place, axis in enumerate(axes):
         if isinstance(axis, str) and axis in wanted and values.shape[place]:
@@ -250,9 +248,7 @@ def _on_device(entry: _Loaded, name: NetworkName, inputs: Arrays) -> dict[str, A
     }
 
 
-def _work(
-    entry: _Loaded, group: Sequence[_Loaded], name: NetworkName, lengths: Mapping[str, int]
-) -> Work:
+def _work(entry: _Loaded, group: Sequence[_Loaded], name: NetworkName, lengths: Mapping[str, int]) -> Work:
     """As a bundle counts it: the side's own, or another side's of the same model.
 
     Bytes follow the precision: another one's are not this one's.

@@ -111,8 +111,14 @@ def check_precision(precision: str, options: BuildOptions) -> None:
     """Refuse a precision that a target lacks.
 
     Raises:
-        GmosError: bf16 for a GPU without it.
+        GmosError: bf16 or fp8 for a GPU without it.
     """
+    before = [target for target in options.targets if target in NO_FLOAT8]
+    if precision == "fp8" and before:
+        raise GmosError(
+            f"--target {before[0]}: it has no float8, and the bundle is fp8; leave the target out, or calibrate with "
+            "--precision int8"
+        )
     lacking = [target for target in options.targets if target in NO_BFLOAT16]
     if precision == "bf16" and lacking:
         raise GmosError(

@@ -26,6 +26,7 @@ def as_json(bundle: Bundle) -> str:
             "bytes": sum(bundle.files.size(name) for name in bundle.files),
             "versions": dict(bundle.versions),
             "checkpoints": dict(bundle.checkpoints),
+            "calibration": None if bundle.calibration is None else dict(bundle.calibration),
             "networks": {name: _entry(bundle, network) for name, network in bundle.networks.items()},
         },
         indent=2,
@@ -45,6 +46,14 @@ def show(bundle: Bundle, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if bundle.calibration is not None:
+        videos = ", ".join(str(video["name"]) for video in bundle.calibration["videos"])
+        console.print(
+            f"calibrated on {videos}, ranges {bundle.calibration['ranges']}, seed {bundle.calibration['seed']}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
     for network in bundle.networks.values():
         numbers = [f"{_own_bytes(bundle, network) / MIB:.1f} MiB"]
         if network.parameters:

@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gmos_deploy.cli import guarded
+from gmos_deploy.evaluation import profile_commands
 from gmos_deploy.evaluation.profile_commands import profile_command
-from gmos_deploy.evaluation.profile_report import SCHEMA, read_result
-from gmos_deploy.evaluation.profiling import TimedBackend, scaled_flops
-from gmos_deploy.runtime.bundle import BundleNetwork, BundleTensor
+from gmos_deploy.evaluation.profile_report import SCHEMA, read_result, result_json
+from gmos_deploy.runtime.contract import network_specs
 
 FRAMES = 8
 SLEEP_S = 0.02
@@ -39,6 +40,40 @@ class Slow:
         return call if network == self._network else run
 
 
+class WithTracker:
+    """A backend with the tracker's networks too; what they answer is nought."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def runner(self, network: Any) -> Callable[[Mapping[str, Any]], Any]:
+        if hasattr(self._backend, f"_{network}"):
+            found: Callable[[Mapping[str, Any]], Any] = self._backend.runner(network)
+            return found
+        spec = network_specs(self._backend.model)[network]
+
+        def call(inputs: Mapping[str, Any]) -> dict[str, Any]:
+            lengths = dict(zip("HW", inputs.get("video_hw", (0, 0)), strict=True))
+            for tensor in spec.inputs:
+                lengths |= {
+                    axis: size
+                    for axis, size in zip(tensor.axes, inputs[tensor.name].shape, strict=True)
+                    if isinstance(axis, str)
+                }
+            return {
+                tensor.name: np.zeros(
+                    [lengths[axis] if isinstance(axis, str) else axis for axis in tensor.axes],
+                    "uint8" if tensor.dtype == "uint8" else "float32",
+                )
+                for tensor in spec.outputs
+            }
+
+        return call
+
+
 @pytest.fixture
 def profile(
     colour_backend: Callable[..., Any],
@@ -51,6 +86,8 @@ def profile(
 
     def call(*options: Any, sides: tuple[str, ...] = ("torch:fast", "torch:slow")) -> tuple[int, str, str]:
         def load(side: Any) -> Any:
+            if side.text == "torch:gmos":
+                return WithTracker(colour_backend("gmos"))
             backend = colour_backend("gmos-s")
             return Slow(backend, "gmos_s", SLEEP_S) if side.text == "torch:slow" else backend
 
@@ -81,6 +118,9 @@ def test_known_sleep_is_found(profile: Callable[..., tuple[int, str, str]], tmp_
     assert slow["networks"][0]["network"] == "gmos_s"
     assert slow["frames"] == FRAMES
     assert slow["peak_mib"] > 10
+    assert slow["device_mib"] is None
+    assert slow["first_frames_s"] > SLEEP_S
+    assert result["start_up_s"] > 0
     entry = next(e for e in result["networks"] if e["network"] == "gmos_s" and e["side"] == "torch:slow")
     assert entry["ratio_to_first"]["median"] < 0.5
     assert len(entry["samples_ms"]) == 3
@@ -98,8 +138,12 @@ def test_report_files(profile: Callable[..., tuple[int, str, str]], tmp_path: Pa
     samples = [line for line in lines if line["kind"] == "latency"]
     assert len(samples) == sum(len(entry["samples_ms"]) for entry in result["networks"])
     assert {line["network"] for line in lines if line["kind"] == "call"} >= {"dino", "gmos_s"}
+    doing = {line["what"]: line["thread"] for line in lines if line["kind"] == "span"}
+    assert doing["decode"] == "prefetch"
+    assert doing["prepare"].startswith("transform")
+    assert doing["write"] == "MainThread"
     page = (report / "report.html").read_text()
-    assert page.count("timeline") == 2
+    assert page.count('class="plot timeline"') == 2
     assert "src=" not in page
     assert "href=" not in page
 
@@ -147,50 +191,62 @@ def test_bad_input(
     assert message in err
 
 
-def test_timed_backend_waits(colour_backend: Callable[..., Any]) -> None:
-    """A call ends when the device is done, not when it was given the work."""
-    now = 0.0
+def test_the_result_is_read_as_it_was_written(
+    profile: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every value of the report comes back from its file, and has the documented fields."""
+    made: list[Any] = []
+    real = profile_commands.write_files
 
-    class Lazy:
-        model = colour_backend("gmos-s").model
+    def keep(directory: Path, report: Any) -> None:
+        made.append(result_json(report))
+        real(directory, report)
 
-        def runner(self, network: str) -> Callable[[Any], dict[str, Any]]:
-            return lambda inputs: {}
-
-        def synchronize(self) -> None:
-            nonlocal now
-            now += 2.0
-
-    timed = TimedBackend(Lazy(), clock=lambda: now)  # type: ignore[arg-type]
-    timed.runner("dino")({})
-    (share,) = timed.shares()
-    assert (share.network, share.calls, share.seconds) == ("dino", 1, 2.0)
+    monkeypatch.setattr(profile_commands, "write_files", keep)
+    profile("--report", tmp_path, sides=("torch:gmos", "torch:fast"))
+    result = read_result(tmp_path / "result.json")
+    assert result == made[0]
+    text = (Path(profile_commands.__file__).parents[1] / "docs" / "profile.md").read_text()
+    for field in (*result, *result["networks"][0], *result["runs"][0], *result["machine"]):
+        assert f"`{field}`" in text, f"{field} is not documented"
 
 
-def test_flops_are_scaled_or_unknown() -> None:
-    """Proportional to the batch; unknown at another grid, and where objects share work."""
+def test_sides_of_both_variants(profile: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    """Each variant has its frames per second; only networks of one model are held against each other."""
+    sides = ("torch:gmos", "torch:fast", "torch:slow")
+    status, _, err = profile("--report", tmp_path, sides=sides)
+    assert status == 0, err
+    result = read_result(tmp_path / "result.json")
+    assert [(run["side"], run["variant"]) for run in result["runs"]] == [
+        ("torch:gmos", "gmos"),
+        ("torch:fast", "gmos-s"),
+        ("torch:slow", "gmos-s"),
+    ]
+    first = {(entry["network"], entry["side"]): entry["first"] for entry in result["networks"]}
+    assert first["dino", "torch:gmos"] == "torch:gmos"
+    assert first["dino", "torch:slow"] == "torch:fast"
+    assert ("proposer", "torch:slow") not in first
+    compared = {entry["side"] for entry in result["networks"] if entry["ratio_to_first"] is not None}
+    assert compared == {"torch:slow"}
+    run = result["runs"][0]
+    assert sum(entry["frames"] for entry in run["tracker"]) >= FRAMES
+    assert {entry["objects"] for entry in run["tracker"]} == {1}
 
-    def network(*axes: tuple[str | int, ...], at: Mapping[str, int]) -> BundleNetwork:
-        tensors = tuple(
-            BundleTensor(name=f"t{index}", axes=shape, dtype="float32", values="")
-            for index, shape in enumerate(axes)
-        )
-        return BundleNetwork(
-            name="dino",
-            precision="fp32",
-            inputs=tensors,
-            outputs=(),
-            graphs={},
-            profiles=(),
-            parameters=0,
-            flops=800.0,
-            flops_at=at,
-            gate={},
-        )
 
-    batched = network(("B", "h", "w"), at={"B": 8, "h": 7, "w": 9})
-    assert scaled_flops(batched, {"B": 2, "h": 7, "w": 9}) == 200
-    assert scaled_flops(batched, {"B": 2, "h": 8, "w": 9}) is None
-    shared = network((1, 64), ("O", 64), at={"O": 4})
-    assert scaled_flops(shared, {"O": 4}) == 800
-    assert scaled_flops(shared, {"O": 1}) is None
+def test_a_network_of_one_variant_only(profile: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    """--networks takes what any of the sides has."""
+    options = ("--report", tmp_path, "--only", "networks", "--networks", "gmos_s,proposer")
+    status, _, err = profile(*options, sides=("torch:gmos", "torch:fast"))
+    assert status == 0, err
+    result = read_result(tmp_path / "result.json")
+    assert [(entry["network"], entry["side"]) for entry in result["networks"]] == [
+        ("proposer", "torch:gmos"),
+        ("gmos_s", "torch:fast"),
+    ]
+
+
+def test_sides_without_layer_times_are_named(profile: Callable[..., tuple[int, str, str]]) -> None:
+    """A backend that does not tell them is no error."""
+    status, out, _ = profile("--layers", "--only", "networks", "--networks", "dino")
+    assert status == 0
+    assert "no layer times from torch:fast, torch:slow" in out

@@ -1,0 +1,1 @@
+"""Quantised bundles: samples of what networks see, ranges, sensitivity, and Q/DQ graphs."""

@@ -1,0 +1,328 @@
+"""From a half-precision bundle and videos to a quantised bundle."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+from .. import __version__
+from ..errors import GmosError
+from ..evaluation.parity_limits import NETWORK_LIMITS, ProfileName
+from ..export.bundle_directory import check_place
+from ..runtime.atomic_file import writing
+from ..runtime.bundle import Bundle, open_bundle
+from ..runtime.contract import NetworkName
+from ..runtime.inputs import resolve_inputs
+from ..runtime.onnx_backend import open_bundle_backend
+from ..runtime.parity import Limits
+from ..runtime.sequence import SequenceInput
+from .formats import FORMATS, QuantisedPrecision
+from .layer_choice import RangeChoice, choose
+from .linears import QUANTISABLE, Linear, find_sites, weight_of
+from .network_trial import NetworkTrial
+from .quantised_bundle import QuantisedNetwork, write_quantised
+from .sample_store import Sample, SampleStore
+from .sampling import SampleLimits, check_lengths, sample_videos
+from .sensitivity import Choice, GroupDamage, Quantiser, kept_nodes
+from .site_statistics import collect
+from .times import Times, measured
+
+logger = logging.getLogger(__name__)
+
+HELD_OUT = 4
+"""Every so many samples one is kept out of the ranges, to compare the result on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationConfig:
+    """What to calibrate, on what, and where to.
+
+    `target_parity` names the limits that every network must hold by keeping its most sensitive layers in half;
+    None asks for those of the precision without keeping any. `samples` stays if it is given. `timed` measures the
+    networks on ONNX Runtime before and after.
+    """
+
+    bundle: Path
+    inputs: tuple[Path, ...]
+    precision: QuantisedPrecision
+    out: Path
+    networks: tuple[str, ...] = ()
+    limits: SampleLimits
+    ranges: RangeChoice = field(default_factory=RangeChoice)
+    target_parity: ProfileName | None = None
+    sensitivity: bool = False
+    gated: bool = True
+    timed: bool = False
+    samples: Path | None = None
+    fps: float | None = None
+    stride: int | None = None
+    device: str = "cpu"
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibratedNetwork:
+    """A network and how it came to be what it is; `ranking` and `curve` are empty if they were not asked for."""
+
+    name: NetworkName
+    result: QuantisedNetwork
+    groups: Mapping[str, tuple[Linear, ...]]
+    calibrated_on: tuple[Sample, ...]
+    compared_on: tuple[Sample, ...]
+    ranking: tuple[GroupDamage, ...]
+    curve: tuple[Choice, ...]
+    times: Times | None = None
+
+    @property
+    def kept_groups(self) -> tuple[str, ...]:
+        """Parts of blocks that stay in half precision."""
+        kept = self.result.kept
+        return tuple(name for name, linears in self.groups.items() if linears[0].node in kept)
+
+    @property
+    def linears(self) -> tuple[Linear, ...]:
+        """All layers that could be quantised."""
+        return tuple(linear for linears in self.groups.values() for linear in linears)
+
+    def record(self) -> dict[str, Any]:
+        """As it is kept in the bundle."""
+        errors = [choice.error for choice in self.result.choices]
+        return {
+            "samples": len(self.calibrated_on),
+            "compared_on": len(self.compared_on),
+            "layers": len(self.linears) - len(self.result.kept),
+            "kept_half": list(self.kept_groups),
+            "largest_layer_error": max(errors, default=0.0),
+            "balanced": sum(choice.factors is not None for choice in self.result.choices),
+            "ranges": _counts([choice.method for choice in self.result.choices]),
+            "sensitivity": [{"group": part.group, "damage": part.damage} for part in self.ranking],
+        }
+
+
+def calibrate(config: CalibrationConfig) -> tuple[Bundle, tuple[CalibratedNetwork, ...]]:
+    """Sample, choose, compare and write.
+
+    Raises:
+        GmosError: the bundle or the videos cannot be used, a network does not hold its limits, or something
+            cannot be written. Samples of finished videos stay for the next call.
+    """
+    check_place(config.out, force=config.force)
+    parent, names = _chosen(config)
+    sequences = resolve_inputs(
+        config.inputs,
+        fps=config.fps,
+        stride=config.stride,
+        pi3_area_px=parent.model.pi3_area_px,
+        patch_px=parent.model.patch_px,
+    )
+    check_lengths(sequences, parent, config.limits.frames)
+    place = config.samples or config.out.resolve().with_name(f"{config.out.resolve().name}.samples")
+    store = SampleStore(place)
+    store.check()
+    records = _sampled(config, parent, sequences, store, names)
+    with writing(config.out):
+        config.out.resolve().parent.mkdir(parents=True, exist_ok=True)
+    made = []
+    for name in names:
+        samples = store.samples(records, name)
+        if not samples:
+            logger.warning("%s: never called on these videos; it stays in half precision", name)
+            continue
+        made.append(_network(config, parent, name, samples))
+    if not made:
+        raise GmosError(
+            "no network to quantise was called on these videos; give videos in which something moves"
+        )
+    bundle = write_quantised(
+        config.out,
+        parent,
+        {network.name: network.result for network in made},
+        precision=config.precision,
+        calibration=_record(config, parent, records, made),
+    )
+    if config.timed:
+        made = [
+            replace(
+                network, times=measured(parent, bundle, network.name, network.compared_on[0], config.device)
+            )
+            for network in made
+        ]
+    if config.samples is None:
+        shutil.rmtree(place, ignore_errors=True)
+    return bundle, tuple(made)
+
+
+def _chosen(config: CalibrationConfig) -> tuple[Bundle, tuple[NetworkName, ...]]:
+    """The bundle and the networks that will be quantised."""
+    parent = open_bundle(config.bundle)
+    if parent.precision in FORMATS:
+        raise GmosError(
+            f"bundle {config.bundle} is {parent.precision} already; give the fp16 bundle that it was made from"
+        )
+    known = [name for name in QUANTISABLE if name in parent.networks]
+    for name in config.networks:
+        if name not in known:
+            raise GmosError(f"--networks {name}: expected one of {', '.join(known)}")
+    wanted = [name for name in known if not config.networks or name in config.networks]
+    half = tuple(name for name in wanted if parent.networks[name].precision == "fp16")
+    rest = [name for name in wanted if name not in half]
+    if rest and (config.networks or not half):
+        raise GmosError(
+            f"{rest[0]} of bundle {config.bundle} is {parent.networks[rest[0]].precision}, and what is not quantised "
+            "stays in half precision: export with gmos-export onnx --precision fp16 --head_precision fp16"
+        )
+    for name in rest:
+        logger.info("%s: %s in this bundle, stays so", name, parent.networks[name].precision)
+    return parent, half
+
+
+def _sampled(
+    config: CalibrationConfig,
+    parent: Bundle,
+    sequences: Sequence[SequenceInput],
+    store: SampleStore,
+    names: Sequence[NetworkName],
+) -> dict[str, Mapping[str, Any]]:
+    with closing(open_bundle_backend(config.bundle, device=config.device)) as backend:
+        return sample_videos(backend, parent, sequences, store, networks=names, limits=config.limits)
+
+
+def _network(
+    config: CalibrationConfig, parent: Bundle, name: NetworkName, samples: Sequence[Sample]
+) -> CalibratedNetwork:
+    form, profile = FORMATS[config.precision], config.target_parity or cast(ProfileName, config.precision)
+    limits = NETWORK_LIMITS[profile]
+    seen, held = split(samples)
+    folder = config.out.resolve().parent
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".calibrate-") as temporary:
+        trial = NetworkTrial(parent, name, Path(temporary))
+        model = trial.model()
+        nodes = {node.name or "": node for node in model.graph}
+        sites = find_sites(model.graph)
+        if not sites:
+            raise GmosError(f"--networks {name}: it has no layers large enough to quantise; leave it out")
+        statistics = collect(trial, sites, seen)
+        choices = [
+            choose(
+                site,
+                statistics[site.name],
+                {linear.node: weight_of(nodes[linear.node]) for linear in site.linears},
+                form,
+                config.ranges,
+            )
+            for site in sites
+        ]
+        del statistics
+        quantiser = Quantiser(trial, choices, form)
+        found = quantiser.choice((), 0, held)
+        ranking: tuple[GroupDamage, ...] = ()
+        curve: tuple[Choice, ...] = ()
+        if config.sensitivity or (config.target_parity is not None and not found.within(limits)):
+            ranking = quantiser.rank(seen)
+            if config.sensitivity:
+                curve = quantiser.curve(ranking, held)
+        if config.target_parity is not None and not found.within(limits):
+            found = quantiser.least_kept(ranking, limits, held) or _hopeless(name, config.target_parity)
+    _check(name, found, limits, config)
+    result = QuantisedNetwork(
+        choices=tuple(choices),
+        kept=kept_nodes(ranking[: found.kept]),
+        limits=limits,
+        differences=found.differences if config.gated else (),
+    )
+    made = CalibratedNetwork(
+        name=name,
+        result=result,
+        groups=quantiser.groups,
+        calibrated_on=tuple(seen),
+        compared_on=tuple(held),
+        ranking=ranking,
+        curve=curve,
+    )
+    logger.info(
+        "%s: %d of %d layers %s, relative error up to %.1e on %d samples",
+        name,
+        len(made.linears) - len(result.kept),
+        len(made.linears),
+        config.precision,
+        found.damage,
+        len(held),
+    )
+    return made
+
+
+def _hopeless(name: str, profile: str) -> Choice:
+    raise GmosError(
+        f"{name} is beyond the limits of --target_parity {profile} even with every layer in half precision; leave it "
+        "out of --networks"
+    )
+
+
+def _check(name: str, found: Choice, limits: Limits, config: CalibrationConfig) -> None:
+    """Let a quantised network through, or say which output was off."""
+    if not config.gated:
+        return
+    for difference in found.differences:
+        excess = difference.excess(limits)
+        if excess is not None:
+            raise GmosError(
+                f"quantised {name} differs from the bundle's own graph in {difference.output}: {excess}; nothing was "
+                f"kept. Give --target_parity {config.precision} to keep its most sensitive layers in half precision, "
+                "leave it out of --networks, or give --no_gate to look at the files"
+            )
+
+
+def split(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
+    """Samples for the ranges, and samples to compare on; the same ones where there are too few for both."""
+    if len(samples) < HELD_OUT:
+        return list(samples), list(samples)
+    held = list(samples[HELD_OUT - 1 :: HELD_OUT])
+    return [sample for sample in samples if sample not in held], held
+
+
+def _record(
+    config: CalibrationConfig,
+    parent: Bundle,
+    records: Mapping[str, Mapping[str, Any]],
+    made: Sequence[CalibratedNetwork],
+) -> dict[str, Any]:
+    return {
+        "precision": config.precision,
+        "parent": {"identity": parent.identity, "precision": parent.precision},
+        "ranges": config.ranges.method,
+        "percentile": config.ranges.percentile if config.ranges.method == "percentile" else None,
+        "balance": config.ranges.balance,
+        "target_parity": config.target_parity,
+        "seed": config.limits.seed,
+        "max_samples": config.limits.max_samples,
+        "max_bytes": config.limits.max_bytes,
+        "videos": [
+            {
+                **record["settings"]["video"],
+                "frames": record["settings"]["frames"],
+                "stride": record["settings"]["stride"],
+                "calls": {name: entry["seen"] for name, entry in record["networks"].items()},
+                "samples": {name: len(entry["samples"]) for name, entry in record["networks"].items()},
+            }
+            for record in records.values()
+        ],
+        "networks": {network.name: network.record() for network in made},
+        "versions": {"gmos-deploy": __version__, "onnxruntime": version_of_onnxruntime()},
+    }
+
+
+def version_of_onnxruntime() -> str:
+    """The version of the ONNX Runtime that ran the networks, whatever distribution it came with."""
+    import onnxruntime  # noqa: PLC0415 - loaded by now
+
+    return str(onnxruntime.__version__)
+
+
+def _counts(names: Sequence[str]) -> dict[str, int]:
+    return {name: names.count(name) for name in dict.fromkeys(names)}

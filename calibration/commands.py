@@ -1,0 +1,164 @@
+"""The gmos-export calibrate command: options in, a quantised bundle out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import GmosError
+from ..export.command_options import PATH, option
+
+SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+@click.command(name="calibrate")
+@click.argument("inputs", nargs=-1, type=PATH, metavar="INPUT...")
+@option("bundle", type=PATH, required=True, metavar="DIR", help="The fp16 bundle to quantise. Required.")
+@option("out", type=PATH, required=True, metavar="DIR", help="Directory of the new bundle. Required.")
+@option(
+    "precision",
+    type=click.Choice(["int8", "fp8"]),
+    required=True,
+    help="int8 runs everywhere; fp8 (E4M3) needs an Ada, Hopper or Blackwell GPU. Required.",
+)
+@option(
+    "networks",
+    multiple=True,
+    metavar="NAMES",
+    help="Networks to quantise, joined by commas or repeated.  [default: all that are fp16]",
+)
+@option("fps", type=float, help="Frames per second of the inputs, as in gmos-run.  [default: the file's own]")
+@option("stride", type=int, help="Frames between the neighbours of a window.  [default: fps / 8]")
+@option("frames", type=int, help="Frames of each input, 1 or more.  [default: all]")
+@option(
+    "max_samples",
+    type=int,
+    default=32,
+    show_default=True,
+    help="Calls kept of each network, over all inputs, 1 or more.",
+)
+@option(
+    "max_bytes",
+    default="4G",
+    show_default=True,
+    metavar="SIZE",
+    help="Bytes of all samples on the disk; K, M and G may follow.",
+)
+@option("seed", type=int, default=0, show_default=True, help="Seed of the choice of samples.")
+@option(
+    "samples",
+    type=PATH,
+    metavar="DIR",
+    help="Where samples go, to be kept.  [default: beside --out, removed when the bundle is complete]",
+)
+@option(
+    "ranges",
+    type=click.Choice(["best", "max", "percentile", "entropy"]),
+    default="best",
+    show_default=True,
+    help="How far a tensor's range reaches: its maximum, a percentile, the least divergence, or for each layer what "
+    "changes its output least.",
+)
+@option(
+    "percentile",
+    type=float,
+    default=99.99,
+    show_default=True,
+    help="The percentile of --ranges percentile, above 50 to 100.",
+)
+@option("no_balance", is_flag=True, help="Do not balance channels against weights after a LayerNorm.")
+@option(
+    "target_parity",
+    type=click.Choice(["fp16", "bf16", "int8", "fp8"]),
+    metavar="PROFILE",
+    help="Keep the most sensitive layers in half precision until every network is within the limits of this profile "
+    "(fp16, bf16, int8, fp8).  [default: none is kept]",
+)
+@option("sensitivity", is_flag=True, help="Quantise each part of each block alone and rank the damage.")
+@option(
+    "report",
+    type=PATH,
+    metavar="DIR",
+    help="Write result.json and report.html there, with times measured on this machine.  [default: not written]",
+)
+@option("device", default="cpu", show_default=True, help="Where the videos run: cpu, cuda, cuda:N or auto.")
+@option("no_gate", is_flag=True, help="Keep the networks whatever they differ by.")
+@click.option("--force", is_flag=True, help="Replace a bundle that is there.")
+def calibrate_command(**options: Any) -> None:
+    """Quantise the linear layers of a bundle's networks on what they see in INPUT.
+
+    INPUT is one or more .mp4 files, or directories of frames. Attention, normalisations, mask heads and last layers
+    stay in half precision. Each network is compared with its own fp16 graph on calls that its ranges have not seen.
+    After an interruption finished inputs are not run again.
+    """
+    if not options["inputs"]:
+        raise GmosError("no INPUT was given; expected videos like those that the networks will run on")
+    _require_quantiser()
+    # Imported here so that --help does not pay for NumPy, ONNX and ONNX Runtime.
+    from rich.console import Console  # noqa: PLC0415
+
+    from ..evaluation.report_files import PAGE_FILE, report_directory  # noqa: PLC0415
+    from ..export.inspection import show  # noqa: PLC0415
+    from .calibrate import CalibrationConfig, calibrate  # noqa: PLC0415
+    from .layer_choice import RangeChoice  # noqa: PLC0415
+    from .report import write_report  # noqa: PLC0415
+    from .sampling import SampleLimits  # noqa: PLC0415
+
+    report = None if options["report"] is None else report_directory(options["report"])
+    config = CalibrationConfig(
+        bundle=options["bundle"],
+        inputs=tuple(options["inputs"]),
+        precision=options["precision"],
+        out=options["out"],
+        networks=tuple(name for text in options["networks"] for name in text.split(",") if name),
+        limits=SampleLimits(
+            max_samples=options["max_samples"],
+            max_bytes=parse_size(options["max_bytes"]),
+            frames=options["frames"],
+            seed=options["seed"],
+        ),
+        ranges=RangeChoice(
+            method=options["ranges"], percentile=options["percentile"], balance=not options["no_balance"]
+        ),
+        target_parity=options["target_parity"],
+        sensitivity=options["sensitivity"],
+        gated=not options["no_gate"],
+        samples=options["samples"],
+        timed=report is not None,
+        fps=options["fps"],
+        stride=options["stride"],
+        device=options["device"],
+        force=options["force"],
+    )
+    bundle, networks = calibrate(config)
+    show(bundle, Console())
+    if report is not None:
+        write_report(report, config, bundle, networks)
+        click.echo(f"report: {Path(report) / PAGE_FILE}")
+
+
+def parse_size(text: str) -> int:
+    """`4G` as bytes.
+
+    Raises:
+        GmosError: it is no size.
+    """
+    found = re.fullmatch(r"(\d+)([kmg]?)(?:i?b)?", text.strip().lower())
+    if found is None:
+        raise GmosError(f"--max_bytes {text}: expected a number of bytes, such as 500M or 4G")
+    return int(found[1]) * SIZE_UNITS[found[2]]
+
+
+def _require_quantiser() -> None:
+    try:
+        import onnx  # noqa: F401, PLC0415
+        import onnx_ir  # noqa: F401, PLC0415
+        import onnxruntime  # noqa: F401, PLC0415
+    except ImportError as error:
+        raise GmosError(
+            f"gmos-export calibrate needs ONNX, onnx-ir and ONNX Runtime ({error}); install them with "
+            "pip install 'gmos-deploy[export]'"
+        ) from error

@@ -1,0 +1,57 @@
+"""The two eight-bit formats: how values are rounded to them, and how a scale is stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+QuantisedPrecision = Literal["int8", "fp8"]
+
+LEAST_SCALE = 2.0**-20
+"""Least scale: a float16 below its normal range, still with four bits of its own. Weights that ask for less are
+rounded to zero where they are smaller than half of it, 5e-7."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """An eight-bit format with zero point 0.
+
+    `largest` is the greatest magnitude that is used: -128 of int8 has no opposite. `per_channel` says whether
+    each output channel of a weight has a scale of its own.
+    """
+
+    name: QuantisedPrecision
+    largest: float
+    dtype: ir.DataType
+    per_channel: bool
+
+    def scale(self, threshold: Array | float) -> Array:
+        """Scales in float16 for thresholds: rounded up, so that nothing within them is clipped."""
+        exact = np.maximum(np.asarray(threshold, np.float64) / self.largest, LEAST_SCALE)
+        stored = exact.astype(np.float16)
+        return np.where(stored < exact, np.nextafter(stored, np.float16(np.inf)), stored)
+
+    def rounded(self, values: Array, scale: Array) -> Array:
+        """Values over their scale, in the format's own type."""
+        over = np.asarray(values, np.float32) / np.asarray(scale, np.float32)
+        clipped = np.clip(over, -self.largest, self.largest)
+        if self.name == "int8":
+            return np.rint(clipped).astype(np.int8)
+        return clipped.astype(ml_dtypes.float8_e4m3fn)
+
+    def emulated(self, values: Array, scale: Array) -> Array:
+        """Values as they come back, in float32."""
+        return self.rounded(values, scale).astype(np.float32) * np.asarray(scale, np.float32)
+
+
+FORMATS: dict[QuantisedPrecision, Format] = {
+    "int8": Format(name="int8", largest=127.0, dtype=ir.DataType.INT8, per_channel=True),
+    # TensorRT takes one scale per tensor here; an exponent of four bits makes up for it.
+    "fp8": Format(name="fp8", largest=448.0, dtype=ir.DataType.FLOAT8E4M3FN, per_channel=False),
+}

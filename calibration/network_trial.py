@@ -1,0 +1,140 @@
+"""Runs changed forms of a network's graph on recorded inputs, beside the weights of the bundle."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from ..export.graph_session import GraphSession
+from ..runtime.bundle import Bundle
+from ..runtime.bundle_tables import TableMaker
+from ..runtime.contract import NetworkName
+from ..runtime.parity import OutputDifference, difference
+from .sample_store import Sample
+
+Arrays = Mapping[str, NDArray[Any]]
+Run = Callable[[Arrays], dict[str, NDArray[Any]]]
+
+SEEN = ".seen"
+"""Ending of an output that only repeats an input."""
+
+
+class NetworkTrial:
+    """A network of a bundle whose graph may be changed; `folder` is for its files, on the bundle's disk if possible."""
+
+    def __init__(self, bundle: Bundle, name: NetworkName, folder: Path) -> None:
+        self.name = name
+        self._entry = bundle.networks[name]
+        self._graph = self._entry.graphs["onnxruntime"]
+        self._path = bundle.graph_file(name, "onnxruntime")
+        self._folder = folder
+        self._tables = TableMaker(bundle.table_source(), bundle.model)
+        self._expected: dict[Path, dict[str, NDArray[Any]]] = {}
+        for file in self._graph.weights:
+            # A copy: neither ONNX nor ONNX Runtime reads through links that leave the directory.
+            shutil.copyfile(bundle.root / file, folder / file)
+
+    def model(self) -> ir.Model:
+        """The graph of the bundle, to be changed; its weights stay in their files."""
+        return ir.load(self._path)
+
+    @contextmanager
+    def session(self, model: ir.Model) -> Iterator[Run]:
+        """Run a form of the graph: inputs by name to outputs by name, in float32 or whole numbers."""
+        path = self._folder / f"{self.name}.trial.onnx"
+        ir.save(model, path)
+        dtypes = {tensor.name: tensor.dtype for tensor in (*self._entry.inputs, *self._graph.tables)}
+        try:
+            session = GraphSession(path, dtypes)
+        finally:
+            path.unlink(missing_ok=True)
+
+        def run(inputs: Arrays) -> dict[str, NDArray[Any]]:
+            shapes = {name: tuple(array.shape) for name, array in inputs.items()}
+            tables = self._tables.tables(self.name, shapes) if self._graph.tables else {}
+            outputs = session.run({**inputs, **tables})
+            return {name.removesuffix(SEEN): array for name, array in outputs.items()}
+
+        yield run
+
+    def expect(self, samples: Sequence[Sample]) -> None:
+        """Compute what the bundle's own graph gives for samples."""
+        missing = [sample for sample in samples if sample.path not in self._expected]
+        if not missing:
+            return
+        with self.session(self.model()) as run:
+            for sample in missing:
+                self._expected[sample.path] = run(sample.load())
+
+    def compare(self, model: ir.Model, samples: Sequence[Sample]) -> list[OutputDifference]:
+        """How far a changed graph is from the bundle's own: of each output the worst sample.
+
+        Queries of the proposer are compared whatever their order: the tracker does not read it.
+        """
+        self.expect(samples)
+        worst: dict[str, OutputDifference] = {}
+        with self.session(model) as run:
+            for sample in samples:
+                inputs = sample.load()
+                lengths = self._lengths(inputs)
+                expected = self._expected[sample.path]
+                given = run(inputs)
+                if self.name == "proposer":
+                    given = in_order_of(given, expected)
+                for name, wanted in expected.items():
+                    found = difference(
+                        given[name], wanted, target="onnxruntime", lengths=lengths, output=name
+                    )
+                    if name not in worst or _severity(found) > _severity(worst[name]):
+                        worst[name] = found
+        return list(worst.values())
+
+    def _lengths(self, inputs: Arrays) -> dict[str, int]:
+        return {
+            axis: int(length)
+            for tensor in self._entry.inputs
+            for axis, length in zip(tensor.axes, inputs[tensor.name].shape, strict=True)
+            if isinstance(axis, str)
+        }
+
+
+def damage(differences: Sequence[OutputDifference]) -> float:
+    """One number for how much the outputs of a network have changed: the greatest relative error."""
+    return max((_severity(found) for found in differences), default=0.0)
+
+
+def _severity(found: OutputDifference) -> float:
+    return float("inf") if not found.finite else max(found.relative, found.changed)
+
+
+def in_order_of(given: Arrays, expected: Arrays) -> dict[str, NDArray[Any]]:
+    """The queries of the proposer's outputs in the order in which their masks fit the expected ones best.
+
+    They are sorted by motion, and two that move alike change places at the slightest difference.
+
+    Args:
+        given: outputs (B, K, ...).
+        expected: of the same shapes.
+    """
+    logits, wanted = given["mask_logits"], expected["mask_logits"]
+    order = np.stack([_matched(a, b) for a, b in zip(logits, wanted, strict=True)])
+    batch = np.arange(len(order))[:, None]
+    return {name: array[batch, order] for name, array in given.items()}
+
+
+def _matched(given: NDArray[Any], expected: NDArray[Any]) -> NDArray[np.int64]:
+    """For each expected mask the given one of the least squared distance, each once."""
+    a, b = given.reshape(len(given), -1).astype(np.float64), expected.reshape(len(expected), -1)
+    distance = (a**2).sum(axis=1)[:, None] - 2 * a @ b.T + (b**2).sum(axis=1)
+    rows, columns = linear_sum_assignment(distance)
+    order = np.empty(len(columns), np.int64)
+    order[columns] = rows
+    return order

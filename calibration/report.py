@@ -1,0 +1,203 @@
+"""The report of a calibration: result.json, and report.html with what each choice costs and saves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from ..evaluation.environment import environment
+from ..evaluation.html_page import environment_section, escaped, sortable_table, table_row, write_page
+from ..evaluation.report_files import PAGE_FILE, RESULT_FILE, write_json
+from ..runtime.bundle import Bundle, open_bundle
+from .calibrate import CalibratedNetwork, CalibrationConfig
+from .network_trial import damage
+
+if TYPE_CHECKING:
+    from .sensitivity import Choice
+
+SCHEMA = "gmos-calibration/1"
+"""Name and version of the JSON layout; the number rises when a reader of the old one would break."""
+
+MIB = 1 << 20
+
+WIDTH, HEIGHT, MARGIN = 640, 240, 48
+"""Of a curve, in units of its own."""
+
+BAR_PX = 200
+
+
+def write_report(
+    directory: Path, config: CalibrationConfig, bundle: Bundle, networks: Sequence[CalibratedNetwork]
+) -> None:
+    """Write both files, each whole or not at all.
+
+    Raises:
+        GmosError: they cannot be written.
+    """
+    parent = open_bundle(config.bundle)
+    made_on = environment()
+    sizes = {"before": weight_bytes(parent), "after": weight_bytes(bundle)}
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(
+        directory / RESULT_FILE,
+        {
+            "schema": SCHEMA,
+            "version": __version__,
+            "calibration": dict(bundle.calibration or {}),
+            "weight_bytes": sizes,
+            "networks": [_network(network) for network in networks],
+            "environment": made_on,
+        },
+    )
+    title = f"gmos-export calibrate: {config.precision}"
+    write_page(directory / PAGE_FILE, title, _body(config, sizes, networks, made_on))
+
+
+def weight_bytes(bundle: Bundle) -> int:
+    """Bytes of all weight files of a bundle."""
+    return sum(bundle.files.size(name) for name in bundle.files if name.endswith(".weights"))
+
+
+def _network(network: CalibratedNetwork) -> dict[str, Any]:
+    return {
+        "name": network.name,
+        **network.record(),
+        "damage": damage(network.result.differences),
+        "differences": [asdict(found) for found in network.result.differences],
+        "curve": [
+            {"kept": one.kept, "weight_bytes": one.weight_bytes, "damage": one.damage}
+            for one in network.curve
+        ],
+        "times": None if network.times is None else asdict(network.times),
+    }
+
+
+def _body(
+    config: CalibrationConfig,
+    sizes: dict[str, int],
+    networks: Sequence[CalibratedNetwork],
+    made_on: dict[str, Any],
+) -> str:
+    layers = sum(len(network.linears) for network in networks)
+    kept = sum(len(network.result.kept) for network in networks)
+    cards = (
+        f'<div class="card">Precision<b>{config.precision}</b></div>'
+        f'<div class="card">Weights<b>{sizes["after"] / MIB:.1f} MiB</b>from {sizes["before"] / MIB:.1f} MiB</div>'
+        f'<div class="card">Layers quantised<b>{layers - kept} of {layers}</b></div>'
+    )
+    return (
+        f"<h1>Calibration of <code>{escaped(config.bundle)}</code></h1>"
+        f'<div class="cards">{cards}</div>'
+        f"<h2>Networks</h2>{_notes(networks)}{_table(networks)}"
+        + "".join(_sections(network) for network in networks)
+        + environment_section(made_on)
+    )
+
+
+def _notes(networks: Sequence[CalibratedNetwork]) -> str:
+    times = next((network.times for network in networks if network.times is not None), None)
+    measured = (
+        "No times were measured."
+        if times is None
+        else f"Times are medians of one recorded call on {escaped(times.device)}, on the machine below. They say "
+        "nothing about another device: on a GPU speed is unmeasured here."
+    )
+    return (
+        '<p class="dim">Errors are relative to the fp16 graph that a network was made from, on recorded calls that '
+        f"its ranges have not seen. {measured}</p>"
+    )
+
+
+def _table(networks: Sequence[CalibratedNetwork]) -> str:
+    heads = ("Network", "Layers", "Kept in half", "Samples", "Error", "Before, ms", "After, ms", "Speed-up")
+    rows = []
+    for network in networks:
+        error, times = damage(network.result.differences), network.times
+        timed = (
+            [(0.0, "unmeasured")] * 3
+            if times is None
+            else [
+                (times.before_ms, f"{times.before_ms:.1f}"),
+                (times.after_ms, f"{times.after_ms:.1f}"),
+                (times.speed_up, f"{times.speed_up:.2f}"),
+            ]
+        )
+        rows.append(
+            table_row(
+                network.name,
+                (len(network.linears), str(len(network.linears))),
+                (len(network.result.kept), str(len(network.result.kept))),
+                (len(network.calibrated_on), f"{len(network.calibrated_on)} + {len(network.compared_on)}"),
+                (error, f"{error:.2e}" if network.result.differences else "not compared"),
+                *timed,
+            )
+        )
+    return sortable_table(heads, rows)
+
+
+def _sections(network: CalibratedNetwork) -> str:
+    if not network.ranking:
+        return ""
+    return f"<h2>{escaped(network.name)}</h2>{_curve(network.curve)}{_ranking(network)}"
+
+
+def _curve(curve: Sequence[Choice]) -> str:
+    """Error against the bytes of the layers' weights, a point for every choice."""
+    if len(curve) < 2:
+        return ""
+    sizes, errors = [one.weight_bytes / MIB for one in curve], [one.damage for one in curve]
+    low, high, top = min(sizes), max(sizes), max(errors) or 1.0
+
+    def place(one: Choice) -> tuple[float, float]:
+        across = (one.weight_bytes / MIB - low) / ((high - low) or 1.0)
+        return (
+            MARGIN + across * (WIDTH - 2 * MARGIN),
+            HEIGHT - MARGIN - one.damage / top * (HEIGHT - 2 * MARGIN),
+        )
+
+    points = [place(one) for one in curve]
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    marks = "".join(
+        f'<circle class="fill" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{one.kept} parts kept in half: error '
+        f"{one.damage:.2e}, {one.weight_bytes / MIB:.2f} MiB</title></circle>"
+        for one, (x, y) in zip(curve, points, strict=True)
+    )
+    floor = HEIGHT - MARGIN
+    return (
+        f'<figure><svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        'aria-label="error against the size of the weights">'
+        f'<line class="axis" x1="{MARGIN}" y1="{floor}" x2="{WIDTH - MARGIN}" y2="{floor}"/>'
+        f'<line class="axis" x1="{MARGIN}" y1="{MARGIN}" x2="{MARGIN}" y2="{floor}"/>'
+        f'<text x="{MARGIN}" y="{MARGIN - 8}">relative error up to {top:.1e}</text>'
+        f'<text x="{MARGIN}" y="{HEIGHT - 16}">{low:.2f} MiB, all quantised</text>'
+        f'<text x="{WIDTH - MARGIN}" y="{HEIGHT - 16}" text-anchor="end">{high:.2f} MiB</text>'
+        f'<polyline class="spark" points="{line}"/>{marks}</svg>'
+        "<figcaption>Each point keeps more of the most sensitive parts in half precision.</figcaption></figure>"
+    )
+
+
+def _ranking(network: CalibratedNetwork) -> str:
+    worst = max((part.damage for part in network.ranking), default=0.0) or 1.0
+    kept = set(network.kept_groups)
+    rows = [
+        table_row(
+            part.group,
+            (part.damage, f"{part.damage:.2e}"),
+            (part.weights, f"{part.weights:,}"),
+            (float(part.group in kept), "half" if part.group in kept else "quantised"),
+            (part.damage, _bar(part.damage / worst, kept=part.group in kept)),
+        )
+        for part in network.ranking
+    ]
+    return sortable_table(("Part, quantised alone", "Error", "Weights", "Precision", ""), rows)
+
+
+def _bar(share: float, *, kept: bool) -> str:
+    width = max(1.0, BAR_PX * share)
+    return (
+        f'<svg width="{BAR_PX}" height="10" aria-hidden="true"><rect class="track" width="{BAR_PX}" height="10"/>'
+        f'<rect class="{"bad" if kept else "fill"}" width="{width:.1f}" height="10"/></svg>'
+    )

@@ -1,0 +1,142 @@
+"""Which layers a network can least do without: each part of a block quantised alone, then the worst kept in half."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from ..runtime.parity import Limits, OutputDifference
+from .formats import Format
+from .layer_choice import SiteChoice
+from .linears import Linear, all_linears, groups
+from .network_trial import NetworkTrial, damage
+from .quantised_graph import quantise
+from .sample_store import Sample
+
+logger = logging.getLogger(__name__)
+
+RANKED_ON = 4
+"""Samples that each part of a block is tried on."""
+
+CURVE_POINTS = 6
+"""Choices between none and all that a report shows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupDamage:
+    """How far the outputs of a network move when this part of a block alone is quantised."""
+
+    group: str
+    linears: tuple[Linear, ...]
+    damage: float
+
+    @property
+    def weights(self) -> int:
+        """How many weights it has."""
+        return sum(linear.weights for linear in self.linears)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A network with its `kept` most damaging parts in half precision, held against the bundle's own graph."""
+
+    kept: int
+    weight_bytes: int
+    differences: tuple[OutputDifference, ...]
+
+    @property
+    def damage(self) -> float:
+        """The greatest relative error of an output."""
+        return damage(self.differences)
+
+    def within(self, limits: Limits) -> bool:
+        """Whether every output is within the limits."""
+        return all(found.excess(limits) is None for found in self.differences)
+
+
+class Quantiser:
+    """One network with what was chosen for its sites."""
+
+    def __init__(self, trial: NetworkTrial, choices: Sequence[SiteChoice], form: Format) -> None:
+        self.trial = trial
+        self.choices = tuple(choices)
+        self.form = form
+        sites = [choice.site for choice in self.choices]
+        self.linears = all_linears(sites)
+        self.groups: Mapping[str, tuple[Linear, ...]] = groups(sites)
+
+    def graph(self, kept: Collection[str]) -> ir.Model:
+        """The quantised graph; nodes of `kept` stay in half precision."""
+        model = self.trial.model()
+        quantise(model, self.choices, self.form, kept=kept)
+        return model
+
+    def weight_bytes(self, kept: Collection[str]) -> int:
+        """Bytes of the weights of the layers, scales not counted."""
+        return sum(linear.weights * (2 if linear.node in kept else 1) for linear in self.linears)
+
+    def rank(self, samples: Sequence[Sample]) -> tuple[GroupDamage, ...]:
+        """The parts of the network's blocks, the most damaging first."""
+        used = spread(samples, RANKED_ON)
+        found = []
+        for number, (group, linears) in enumerate(self.groups.items(), start=1):
+            alone = {linear.node for linear in linears}
+            rest = {linear.node for linear in self.linears} - alone
+            hurt = damage(self.trial.compare(self.graph(rest), used))
+            found.append(GroupDamage(group=group, linears=linears, damage=hurt))
+            logger.debug(
+                "%s: %s alone %.2e (%d of %d)", self.trial.name, group, hurt, number, len(self.groups)
+            )
+        return tuple(sorted(found, key=lambda one: -one.damage))
+
+    def choice(self, ranking: Sequence[GroupDamage], kept: int, samples: Sequence[Sample]) -> Choice:
+        """Try the network with the first `kept` of a ranking in half precision."""
+        nodes = kept_nodes(ranking[:kept])
+        return Choice(
+            kept=kept,
+            weight_bytes=self.weight_bytes(nodes),
+            differences=tuple(self.trial.compare(self.graph(nodes), samples)),
+        )
+
+    def curve(self, ranking: Sequence[GroupDamage], samples: Sequence[Sample]) -> tuple[Choice, ...]:
+        """Choices from everything quantised to all but one part kept."""
+        count = len(ranking)
+        steps = sorted(
+            {round(i * count / CURVE_POINTS) for i in range(CURVE_POINTS)} | {0, max(count - 1, 0)}
+        )
+        return tuple(self.choice(ranking, kept, samples) for kept in steps)
+
+    def least_kept(
+        self, ranking: Sequence[GroupDamage], limits: Limits, samples: Sequence[Sample]
+    ) -> Choice | None:
+        """The choice with the fewest parts in half precision that is within the limits; None if none is.
+
+        By bisection: keeping one more of the most damaging parts is taken not to make it worse.
+        """
+        low, high = 0, len(ranking)
+        best = self.choice(ranking, high, samples)
+        if not best.within(limits):
+            return None
+        while low < high:
+            middle = (low + high) // 2
+            tried = self.choice(ranking, middle, samples)
+            if tried.within(limits):
+                best, high = tried, middle
+            else:
+                low = middle + 1
+        return best
+
+
+def kept_nodes(ranking: Sequence[GroupDamage]) -> frozenset[str]:
+    """The nodes of some parts."""
+    return frozenset(linear.node for part in ranking for linear in part.linears)
+
+
+def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """Up to `count` samples, evenly over their order."""
+    if len(samples) <= count:
+        return list(samples)
+    return [samples[i * len(samples) // count] for i in range(count)]

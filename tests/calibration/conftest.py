@@ -1,0 +1,157 @@
+"""A tiny half-precision bundle and a video of moving boxes, made once per run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from gmos_deploy.calibration.calibrate import CalibratedNetwork, CalibrationConfig, calibrate
+from gmos_deploy.calibration.layer_choice import RangeChoice, choose
+from gmos_deploy.calibration.sampling import SampleLimits
+from gmos_deploy.calibration.site_statistics import SiteStatistics
+from gmos_deploy.export.bundle_export import ExportConfig, export_bundle
+from gmos_deploy.gmos_ref.reference_config import ReferenceConfig
+from gmos_deploy.runtime.bundle import Bundle
+
+FRAMES = 9
+
+Array = NDArray[Any]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Threads cost more than they give at these sizes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def half_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """All networks of GMOS at the tiny size in fp16, untrained. Left as it is by every test."""
+    reference = ReferenceConfig(variant="gmos", preset="tiny", device="cpu", precision="fp32")
+    return export_bundle(
+        ExportConfig(
+            out=tmp_path_factory.mktemp("bundles") / "half",
+            reference=reference,
+            precision="fp16",
+            head_precision="fp16",
+            gated=False,
+        )
+    )
+
+
+@pytest.fixture(scope="session")
+def frames_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nine frames 96x64 in which a box moves over noise."""
+    directory = tmp_path_factory.mktemp("videos") / "boxes"
+    directory.mkdir()
+    background = np.random.default_rng(5).integers(0, 255, (64, 96, 3), dtype=np.uint8)
+    for index in range(FRAMES):
+        rgb = background.copy()
+        rgb[20:44, 4 + 8 * index : 28 + 8 * index] = (220, 30, 30)
+        Image.fromarray(rgb).save(directory / f"{index:05d}.png")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def config(half_bundle: Bundle, frames_directory: Path) -> Callable[..., CalibrationConfig]:
+    """A calibration of the tiny bundle on the boxes into a directory; keywords replace its fields."""
+
+    def make(out: Path, **fields: Any) -> CalibrationConfig:
+        given: dict[str, Any] = {
+            "bundle": half_bundle.root,
+            "inputs": (frames_directory,),
+            "precision": "int8",
+            "out": out,
+            "limits": SampleLimits(max_samples=8, max_bytes=64 << 20, frames=None, seed=0),
+            "stride": 1,
+        }
+        return CalibrationConfig(**(given | fields))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the calibrations of a run share their samples."""
+    return tmp_path_factory.mktemp("samples")
+
+
+@pytest.fixture(scope="session")
+def int8_bundle(
+    tmp_path_factory: pytest.TempPathFactory, config: Callable[..., CalibrationConfig], samples: Path
+) -> tuple[Bundle, Mapping[str, CalibratedNetwork]]:
+    """The tiny bundle in int8, with how each network came to be."""
+    out = tmp_path_factory.mktemp("bundles") / "int8"
+    bundle, networks = calibrate(config(out, samples=samples, sensitivity=True, timed=True))
+    return bundle, {network.name: network for network in networks}
+
+
+@pytest.fixture(scope="session")
+def fp8_bundle(
+    tmp_path_factory: pytest.TempPathFactory, config: Callable[..., CalibrationConfig], samples: Path
+) -> Bundle:
+    """The same in fp8."""
+    out = tmp_path_factory.mktemp("bundles") / "fp8"
+    bundle, _ = calibrate(config(out, samples=samples, precision="fp8"))
+    return bundle
+
+
+@pytest.fixture
+def small_model() -> Callable[..., ir.Model]:
+    """A LayerNormalization and two layers that read it, half precision: `(weights, gamma)`."""
+
+    def make(weights: Sequence[Array], gamma: Array) -> ir.Model:
+        channels = len(gamma)
+        half = ir.DataType.FLOAT16
+
+        def value(name: str, array: Array) -> ir.Value:
+            tensor = ir.Tensor(np.asarray(array, np.float16), name=name)
+            made = ir.Value(name=name, type=ir.TensorType(half), shape=ir.Shape(tensor.shape.numpy()))
+            made.const_value = tensor
+            return made
+
+        x = ir.Value(name="x", type=ir.TensorType(half), shape=ir.Shape(["L", channels]))
+        scale, shift = value("gamma", gamma), value("beta", np.zeros(channels))
+        norm = ir.node("LayerNormalization", [x, scale, shift], name="norm/LayerNormalization_0")
+        norm.outputs[0].name, norm.outputs[0].type = "normed", ir.TensorType(half)
+        initializers, nodes, outputs = [scale, shift], [norm], []
+        for number, weight in enumerate(weights):
+            stored = value(f"weight_{number}", weight)
+            product = ir.node(
+                "MatMul", [norm.outputs[0], stored], name=f"blocks.{number}.mlp.fc1/MatMul_{number}"
+            )
+            product.outputs[0].name = f"y{number}"
+            product.outputs[0].type = ir.TensorType(half)
+            product.outputs[0].shape = ir.Shape(["L", weight.shape[1]])
+            initializers.append(stored)
+            nodes.append(product)
+            outputs.append(product.outputs[0])
+        graph = ir.Graph(
+            [x], outputs, nodes=nodes, initializers=initializers, opset_imports={"": 20}, name="small"
+        )
+        return ir.Model(graph, ir_version=10)
+
+    return make
+
+
+@pytest.fixture
+def chosen() -> Callable[..., Any]:
+    """Chooses for a site from rows (n, K) that it sees: `(site, rows, weights, format, **RangeChoice)`."""
+
+    def make(site: Any, rows: Array, weights: Mapping[str, Array], form: Any, **ranges: Any) -> Any:
+        statistics = SiteStatistics(len(rows))
+        statistics.add(rows)
+        return choose(site, statistics, weights, form, RangeChoice(**ranges))
+
+    return make

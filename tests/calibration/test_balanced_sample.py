@@ -1,0 +1,76 @@
+"""A bounded sample keeps rare kinds, and is the same for the same seed."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gmos_deploy.calibration.balanced_sample import BalancedSample
+
+STREAM = [("common", 1)] * 500 + [("rare", 1)] * 3 + [("common", 1)] * 500
+
+
+def sampled(stream: list[tuple[str, int]], limit: int, max_bytes: int, seed: int) -> BalancedSample:
+    sample = BalancedSample(limit, max_bytes, seed)
+    for kind, size in stream:
+        sample.offer(kind, size)
+    return sample
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 9)), max_size=60),
+    st.integers(1, 8),
+    st.integers(9, 40),
+    st.integers(0, 3),
+)
+def test_what_is_kept_is_what_was_offered_and_not_told_to_go(
+    stream: list[tuple[str, int]], limit: int, max_bytes: int, seed: int
+) -> None:
+    """For any stream: a caller that follows the answers has exactly the sample, within both limits."""
+    sample = BalancedSample(limit, max_bytes, seed)
+    held = set()
+    for kind, size in stream:
+        kept, gone = sample.offer(kind, size)
+        held -= {item.index for item in gone}
+        if kept is not None:
+            held.add(kept.index)
+        assert len(held) <= limit
+        assert sum(item.size for item in sample.kept) <= max_bytes
+        assert held == {item.index for item in sample.kept}
+    assert sample.seen == len(stream)
+    assert bool(sample.kept) == bool(stream)
+
+
+def test_a_rare_kind_is_kept_whole() -> None:
+    """Three calls among a thousand, in a sample of eight."""
+    kinds = Counter(item.kind for item in sampled(STREAM, 8, 100, seed=1).kept)
+    assert kinds == {"common": 5, "rare": 3}
+
+
+def test_the_seed_decides_the_sample() -> None:
+    """The same one gives the same sample, another one another."""
+    first, again, other = (
+        [item.index for item in sampled(STREAM, 8, 100, seed=seed).kept] for seed in (1, 1, 2)
+    )
+    assert first == again != other
+
+
+def test_every_item_of_a_kind_is_equally_likely() -> None:
+    """Early and late ones alike: 400 seeds, 5 of 50 kept, so each of ten parts has 200 on average."""
+    counts = np.zeros(10, int)
+    for seed in range(400):
+        for item in sampled([("a", 1)] * 50, 5, 100, seed).kept:
+            counts[item.index // 5] += 1
+    # Five standard deviations of a binomial with 2000 draws and p = 0.1.
+    assert np.abs(counts - 200).max() < 5 * (2000 * 0.1 * 0.9) ** 0.5
+
+
+@pytest.mark.parametrize("size", [11, 1000])
+def test_an_item_beyond_the_bytes_is_never_kept(size: int) -> None:
+    """And pushes nothing out."""
+    sample = sampled([("a", 5), ("b", size)], 8, 10, seed=0)
+    assert [item.index for item in sample.kept] == [0]

@@ -1,0 +1,360 @@
+"""From a half-precision bundle and a video to a bundle that runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from gmos_deploy.calibration.calibrate import CalibratedNetwork, CalibrationConfig, calibrate
+from gmos_deploy.calibration.commands import calibrate_command, parse_size
+from gmos_deploy.calibration.linears import QUANTISABLE
+from gmos_deploy.calibration.report import weight_bytes
+from gmos_deploy.calibration.sample_store import RECORD, SampleStore
+from gmos_deploy.calibration.sampling import SampleLimits
+from gmos_deploy.cli import guarded
+from gmos_deploy.errors import GmosError
+from gmos_deploy.export.commands import export_command
+from gmos_deploy.network_sources import SourceRequest
+from gmos_deploy.runtime.bundle import MANIFEST, Bundle, open_bundle
+from gmos_deploy.runtime.inputs import resolve_inputs
+from gmos_deploy.runtime.onnx_backend import open_bundle_backend
+from gmos_deploy.runtime.watched_backend import run_networks
+
+MakeConfig = Callable[..., CalibrationConfig]
+Calibrated = tuple[Bundle, Mapping[str, CalibratedNetwork]]
+
+ENCODERS = ("dino", "pi3_decoder", "sam2_encoder", "proposer")
+
+
+def limits(**fields: Any) -> SampleLimits:
+    return SampleLimits(**({"max_samples": 8, "max_bytes": 64 << 20, "frames": None, "seed": 0} | fields))
+
+
+def test_the_bundle_is_one_like_any_other(int8_bundle: Calibrated, half_bundle: Bundle) -> None:
+    """Precision, hashes, and a comparison that passed for every network that was called."""
+    bundle, networks = int8_bundle
+    assert open_bundle(bundle.root).precision == bundle.precision == bundle.head_precision == "int8"
+    assert set(ENCODERS) <= set(networks) <= set(QUANTISABLE)
+    for name, entry in bundle.networks.items():
+        if name in networks:
+            assert entry.precision == "int8"
+            assert entry.gate["passed"] is True
+            assert entry.gate["limits"]["relative"] == 0.3
+            assert {found["output"] for found in entry.gate["differences"]} == {
+                tensor.name for tensor in entry.outputs
+            }
+        else:
+            assert entry.precision == half_bundle.networks[name].precision
+    for name in bundle.files:
+        bundle.files.verified(name)
+
+
+def test_weights_shrink_to_a_half(int8_bundle: Calibrated, half_bundle: Bundle) -> None:
+    """The layers' bytes; what stays in half, and pages between tensors, are much of a tiny network."""
+    bundle, networks = int8_bundle
+    layers = sum(linear.weights for network in networks.values() for linear in network.linears)
+    saved = weight_bytes(half_bundle) - weight_bytes(bundle)
+    # Layers that two networks share are stored once; a scale per channel and alignment take some back.
+    assert saved > 0.5 * layers
+
+
+def test_it_runs_a_video_on_onnx_runtime(int8_bundle: Calibrated, frames_directory: Path) -> None:
+    """The whole pipeline, and the features are those of the half-precision bundle to a few percent."""
+    bundle, _ = int8_bundle
+    backend = open_bundle_backend(bundle.root, device="cpu")
+    assert backend.description.endswith("int8")
+    model = bundle.model
+    (sequence,) = resolve_inputs(
+        [frames_directory], fps=None, stride=1, pi3_area_px=model.pi3_area_px, patch_px=model.patch_px
+    )
+    run_networks(backend, sequence, frames=6, batch_size=4)
+    backend.close()
+
+
+def test_gmos_run_takes_it_by_its_precision(int8_bundle: Calibrated) -> None:
+    """And no other; without a bundle it says how to make one."""
+    root = int8_bundle[0].root
+    assert (
+        SourceRequest(bundle=root, precision="int8", backend="onnxruntime").resolve().model.preset == "tiny"
+    )
+    with pytest.raises(GmosError, match=r"exported in int8.*gmos-export calibrate --precision fp8"):
+        SourceRequest(bundle=root, precision="fp8", backend="onnxruntime").resolve()
+    with pytest.raises(GmosError, match=r"--precision int8 is that of a calibrated bundle; make one with"):
+        SourceRequest(precision="int8").resolve()
+
+
+def test_the_bundle_says_what_it_was_calibrated_on(int8_bundle: Calibrated, half_bundle: Bundle) -> None:
+    """Videos with hashes, calls seen and kept, the seed, and the choice of every network."""
+    record = int8_bundle[0].calibration
+    assert record is not None
+    assert record["parent"] == {"identity": half_bundle.identity, "precision": "fp16"}
+    (video,) = record["videos"]
+    assert (video["name"], len(video["sha256"]), video["stride"]) == ("boxes", 64, 1)
+    assert video["calls"]["pi3_decoder"] == 9
+    assert 1 <= video["samples"]["pi3_decoder"] <= 8
+    assert record["networks"]["pi3_decoder"]["layers"] == 17
+    assert record["networks"]["pi3_decoder"]["kept_half"] == []
+    assert sum(record["networks"]["dino"]["ranges"].values()) == 8
+    assert record["seed"] == 0
+    assert record["versions"]["onnxruntime"]
+
+
+def test_inspect_shows_it(int8_bundle: Calibrated) -> None:
+    """As any bundle, and what it was calibrated on."""
+    shown = (
+        CliRunner()
+        .invoke(export_command, ["inspect", str(int8_bundle[0].root)], catch_exceptions=False)
+        .output
+    )
+    assert "gmos, tiny size, int8 (heads int8), opset 20" in shown
+    assert "calibrated on boxes, ranges best" in shown
+    assert "pi3_decoder       int8" in shown
+
+
+def test_fp8_bundles_run_too(fp8_bundle: Bundle, frames_directory: Path) -> None:
+    """ONNX Runtime's CPU provider rounds to float8 itself."""
+    assert fp8_bundle.precision == "fp8"
+    assert all(fp8_bundle.networks[name].gate["passed"] for name in ENCODERS)
+    backend = open_bundle_backend(fp8_bundle.root, device="cpu")
+    tokens = backend.runner("dino")({"frames": np.full((1, 3, 56, 84), 90, np.uint8)})["tokens"]
+    assert np.isfinite(backend.download(tokens)).all()
+    backend.close()
+
+
+def test_samples_are_the_same_for_the_same_seed(config: MakeConfig, tmp_path: Path) -> None:
+    """Names and contents; another seed keeps other calls."""
+    found = []
+    for number, seed in enumerate((0, 0, 3)):
+        samples = tmp_path / f"samples{number}"
+        calibrate(
+            config(
+                tmp_path / f"out{number}",
+                samples=samples,
+                networks=("dino",),
+                limits=limits(max_samples=4, seed=seed),
+            )
+        )
+        found.append({path.name: path.read_bytes() for path in samples.rglob("*.npz")})
+    assert found[0] == found[1]
+    assert len(found[0]) == 4
+    assert found[0].keys() != found[2].keys()
+
+
+def test_finished_videos_are_not_run_again(
+    config: MakeConfig, samples: Path, int8_bundle: Calibrated, tmp_path: Path, caplog: Any
+) -> None:
+    """The record decides; with other settings, or a file missing, the video is run."""
+    copy = Path(shutil.copytree(samples, tmp_path / "samples"))
+    (record,) = copy.rglob(RECORD)
+    stamp = record.stat().st_mtime_ns
+    with caplog.at_level("INFO", logger="gmos_deploy"):
+        calibrate(config(tmp_path / "a", samples=copy))
+    assert "boxes: sampled before, kept" in caplog.text
+    assert record.stat().st_mtime_ns == stamp
+    next(iter(copy.rglob("dino-*.npz"))).unlink()
+    calibrate(config(tmp_path / "b", samples=copy))
+    assert record.stat().st_mtime_ns != stamp
+
+
+def test_samples_go_when_the_bundle_is_complete(config: MakeConfig, tmp_path: Path) -> None:
+    """Unless a place was given for them; nothing else is left beside the bundle."""
+    calibrate(config(tmp_path / "out", networks=("dino",), limits=limits(max_samples=2, frames=5)))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_bytes_are_a_limit(config: MakeConfig, tmp_path: Path) -> None:
+    """Of all networks together; too few for a single call is said."""
+    samples = tmp_path / "samples"
+    calibrate(
+        config(
+            tmp_path / "out",
+            samples=samples,
+            networks=("dino", "sam2_encoder"),
+            limits=limits(max_bytes=1 << 20),
+        )
+    )
+    # An archive adds some bytes to the arrays of a call.
+    assert sum(path.stat().st_size for path in samples.rglob("*.npz")) < (1 << 20) + 16 * 1024
+    with pytest.raises(GmosError, match=r"--max_bytes leaves 1000 bytes for dino of each video"):
+        calibrate(config(tmp_path / "b", networks=("dino",), limits=limits(max_bytes=1000)))
+    assert not (tmp_path / "b").exists()
+
+
+def test_target_parity_keeps_the_most_sensitive_layers_in_half(config: MakeConfig, tmp_path: Path) -> None:
+    """Until the limits hold: those of fp16 are too narrow for some layers of this network."""
+    options = {"networks": ("pi3_decoder",), "limits": limits(max_samples=4)}
+    bundle, (network,) = calibrate(config(tmp_path / "out", target_parity="fp16", **options))
+    assert 0 < len(network.result.kept) < len(network.linears)
+    assert bundle.networks["pi3_decoder"].gate["passed"] is True
+    assert bundle.networks["pi3_decoder"].gate["limits"]["relative"] == 0.02
+    assert bundle.calibration is not None
+    record = bundle.calibration["networks"]["pi3_decoder"]
+    ranked = [part["group"] for part in record["sensitivity"]]
+    assert set(record["kept_half"]) == set(ranked[: len(record["kept_half"])])
+    damages = [part["damage"] for part in record["sensitivity"]]
+    assert damages == sorted(damages, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"inputs": ()}, r"no input was given"),
+        ({"networks": ("dinosaur",)}, r"--networks dinosaur: expected one of dino, pi3_decoder"),
+        ({"networks": ("sam2_resize",)}, r"--networks sam2_resize: expected one of dino"),
+        ({"stride": 3}, r"boxes: 9 frames, expected at least 13 \(5 of a window, 3 apart\)"),
+        ({"limits": limits(frames=4)}, r"boxes: 4 frames, expected at least 5"),
+    ],
+)
+def test_what_cannot_be_calibrated_is_refused_before_anything_runs(
+    fields: dict[str, Any], message: str, config: MakeConfig, tmp_path: Path
+) -> None:
+    """With what was given and what was expected; nothing is written."""
+    with pytest.raises(GmosError, match=message):
+        calibrate(config(tmp_path / "out", **fields))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"max_samples": 0}, r"--max_samples 0: expected 1 or more"),
+        ({"max_bytes": 0}, r"--max_bytes 0: expected 1 or more"),
+        ({"frames": 0}, r"--frames 0: expected 1 or more"),
+    ],
+)
+def test_limits_are_positive(fields: dict[str, Any], message: str) -> None:
+    """Each by its option's name."""
+    with pytest.raises(GmosError, match=message):
+        limits(**fields)
+
+
+def test_a_quantised_bundle_is_not_quantised_again(
+    config: MakeConfig, int8_bundle: Calibrated, tmp_path: Path
+) -> None:
+    """It has lost what ranges are found on."""
+    with pytest.raises(GmosError, match=r"is int8 already; give the fp16 bundle that it was made from"):
+        calibrate(config(tmp_path / "out", bundle=int8_bundle[0].root))
+
+
+def test_a_float32_bundle_is_refused_with_the_way_out(
+    config: MakeConfig, half_bundle: Bundle, tmp_path: Path
+) -> None:
+    """What is not quantised stays in half precision; half is the export's business."""
+    copy = Path(shutil.copytree(half_bundle.root, tmp_path / "copy"))
+    manifest = json.loads((copy / MANIFEST).read_text())
+    manifest["precision"] = "fp32"
+    for entry in manifest["networks"].values():
+        entry["precision"] = "fp32"
+    (copy / MANIFEST).write_text(json.dumps(manifest))
+    message = (
+        r"dino of bundle .* is fp32, .* export with gmos-export onnx --precision fp16 --head_precision fp16"
+    )
+    with pytest.raises(GmosError, match=message):
+        calibrate(config(tmp_path / "out", bundle=copy))
+
+
+def test_places_that_hold_something_are_not_touched(
+    config: MakeConfig, half_bundle: Bundle, tmp_path: Path
+) -> None:
+    """A bundle without --force, another directory, samples that are none."""
+    with pytest.raises(GmosError, match=r"--out .* holds a bundle; give --force to replace it"):
+        calibrate(config(half_bundle.root))
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(GmosError, match=r"holds files and no bundle\.json"):
+        calibrate(config(tmp_path, force=True))
+    with pytest.raises(GmosError, match=r"--samples .* holds thesis\.tex, which is no sample"):
+        calibrate(config(tmp_path / "out", samples=tmp_path))
+    with pytest.raises(GmosError, match=r"--samples .* is a file; expected a directory"):
+        calibrate(config(tmp_path / "out", samples=tmp_path / "thesis.tex"))
+
+
+def test_a_damaged_sample_is_said(
+    config: MakeConfig, samples: Path, int8_bundle: Calibrated, tmp_path: Path
+) -> None:
+    """By its path, with the way out."""
+    copy = Path(shutil.copytree(samples, tmp_path / "samples"))
+    next(iter(sorted(copy.rglob("dino-*.npz")))).write_bytes(b"PK")
+    with pytest.raises(GmosError, match=r"sample .*dino-.* cannot be read .*; remove its directory"):
+        calibrate(config(tmp_path / "out", samples=copy))
+    assert not (tmp_path / "out").exists()
+
+
+def test_samples_of_a_video_are_complete_or_not_there(tmp_path: Path) -> None:
+    """Without its record a video counts as not sampled."""
+    store = SampleStore(tmp_path / "samples")
+    store.start("clip")
+    store.write("clip", "dino", 3, {"frames": np.zeros((1, 3, 2, 2), np.uint8)})
+    assert store.finished("clip", {}) is None
+    sample = {"file": "dino-000003.npz", "index": 3, "kind": [0, 1], "bytes": 12}
+    record = {"settings": {"seed": 1}, "networks": {"dino": {"seen": 4, "samples": [sample]}}}
+    store.finish("clip", record)
+    assert store.finished("clip", {"seed": 2}) is None
+    found = store.finished("clip", {"seed": 1})
+    assert found is not None
+    (loaded,) = store.samples({"clip": found}, "dino")
+    assert (loaded.index, loaded.kind, loaded.load()["frames"].shape) == (3, (0, 1), (1, 3, 2, 2))
+    assert store.samples({"clip": found}, "proposer") == []
+
+
+def test_the_command_writes_a_report(half_bundle: Bundle, frames_directory: Path, tmp_path: Path) -> None:
+    """result.json and one page without a network, with the ranking and measured times."""
+    out, report = tmp_path / "out", tmp_path / "report"
+    arguments = [str(frames_directory), "--bundle", str(half_bundle.root), "--out", str(out)]
+    arguments += ["--precision", "int8", "--networks", "dino", "--stride", "1", "--max-samples", "4"]
+    arguments += ["--sensitivity", "--report", str(report), "--ranges", "percentile", "--no_balance"]
+    shown = CliRunner().invoke(calibrate_command, arguments, catch_exceptions=False, standalone_mode=False)
+    assert f"report: {report / 'report.html'}" in shown.output
+    result = json.loads((report / "result.json").read_text())
+    assert result["schema"] == "gmos-calibration/1"
+    (network,) = result["networks"]
+    assert network["name"] == "dino"
+    assert network["times"]["before_ms"] > 0
+    assert [point["kept"] for point in network["curve"]] == [0, 1, 2, 3]
+    sizes = [point["weight_bytes"] for point in network["curve"]]
+    assert sizes == sorted(sizes)
+    assert network["ranges"] == {"99.99 %": 8}
+    assert network["balanced"] == 0
+    page = (report / "report.html").read_text()
+    assert "on a GPU speed is unmeasured here" in page
+    assert "dino.blocks.1.mlp" in page
+    assert "<polyline" in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "gmos-export: Missing option '--bundle'."),
+        (["--bundle", "x", "--out", "y", "--precision", "int4"], "'int4' is not one of 'int8', 'fp8'"),
+        (["--bundle", "x", "--out", "y", "--precision", "int8"], "no INPUT was given; expected videos like"),
+        (
+            ["v.mp4", "--bundle", "x", "--out", "y", "--precision", "int8", "--max_bytes", "lots"],
+            "--max_bytes lots: expected a number of bytes, such as 500M or 4G",
+        ),
+        (["v.mp4", "--bundle", "nowhere", "--out", "y", "--precision", "int8"], "nowhere is no bundle"),
+    ],
+)
+def test_bad_options_are_one_line_and_status_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: Any
+) -> None:
+    """As for every command."""
+    monkeypatch.chdir(tmp_path)
+    assert guarded(calibrate_command, "gmos-export", arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("12", 12), ("500M", 500 << 20), ("4GiB", 4 << 30), ("3kb", 3072)]
+)
+def test_sizes_have_units(text: str, size: int) -> None:
+    """Powers of 1024."""
+    assert parse_size(text) == size

@@ -1,0 +1,109 @@
+"""Choices that survive an outlier channel which a plain maximum does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gmos_deploy.calibration.formats import FORMATS, QuantisedPrecision
+from gmos_deploy.calibration.layer_choice import RangeChoice
+from gmos_deploy.calibration.linears import Linear, Site
+from gmos_deploy.errors import GmosError
+
+CHANNELS, OUT, ROWS = 64, 96, 256
+OUTLIER, FACTOR = 7, 400.0
+
+RNG = np.random.default_rng(3)
+NORMED = RNG.standard_normal((ROWS, CHANNELS)).astype(np.float32)
+WEIGHT = (RNG.standard_normal((CHANNELS, OUT)) / 8).astype(np.float32)
+
+
+def site(*, norm: str | None) -> Site:
+    linear = Linear(
+        node="blocks.0.mlp.fc1/MatMul_0", module="blocks.0.mlp.fc1", site="normed", shape=(CHANNELS, OUT)
+    )
+    return Site(name="normed", linears=(linear,), norm=norm)
+
+
+def planted() -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """A channel that is 400 times as large as the others and weighs as much less: the layer computes the same."""
+    rows, weight = NORMED.copy(), WEIGHT.copy()
+    rows[:, OUTLIER] *= FACTOR
+    weight[OUTLIER] /= FACTOR
+    return rows, {"blocks.0.mlp.fc1/MatMul_0": weight}
+
+
+def test_an_outlier_channel_breaks_the_maximum_and_not_the_default(chosen: Callable[..., Any]) -> None:
+    """One scale for all channels leaves the others less than one of 127 steps; balancing takes it away."""
+    rows, weights = planted()
+    plain = chosen(site(norm="norm"), rows, weights, FORMATS["int8"], method="max", balance=False)
+    default = chosen(site(norm="norm"), rows, weights, FORMATS["int8"])
+    assert plain.error > 0.5
+    assert default.error < 0.03
+    assert default.factors is not None
+    assert default.factors[OUTLIER] / np.median(default.factors) >= 16
+
+
+def test_the_default_is_as_good_as_without_the_outlier(chosen: Callable[..., Any]) -> None:
+    """Within a fifth of the error of the layer that has none."""
+    rows, weights = planted()
+    node = next(iter(weights))
+    clean = chosen(site(norm="norm"), NORMED, {node: WEIGHT}, FORMATS["int8"])
+    assert chosen(site(norm="norm"), rows, weights, FORMATS["int8"]).error < 1.2 * clean.error
+
+
+def test_factors_are_powers_of_two_and_there_are_none_without_a_norm(chosen: Callable[..., Any]) -> None:
+    """Halves are divided exactly; a tensor that others read too cannot be changed."""
+    rows, weights = planted()
+    factors = chosen(site(norm="norm"), rows, weights, FORMATS["int8"]).factors
+    assert (np.log2(factors) % 1 == 0).all()
+    assert chosen(site(norm=None), rows, weights, FORMATS["int8"]).factors is None
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_rare_spikes_are_clipped_where_that_helps(
+    precision: QuantisedPrecision, chosen: Callable[..., Any]
+) -> None:
+    """A few values far outside, which hardly matter to the output but would take all the steps."""
+    rows = NORMED.copy()
+    rows[0, 0] = 300.0
+    weight = WEIGHT.copy()
+    weight[0] /= 1000
+    weights = {"blocks.0.mlp.fc1/MatMul_0": weight}
+    plain = chosen(site(norm=None), rows, weights, FORMATS[precision], method="max")
+    best = chosen(site(norm=None), rows, weights, FORMATS[precision])
+    assert best.error <= plain.error
+    if precision == "int8":
+        assert best.method != "max"
+        assert best.error < plain.error / 5
+    else:
+        # A scale hardly matters to a format with an exponent.
+        assert plain.error < 0.05
+
+
+@pytest.mark.parametrize("method", ["max", "percentile", "entropy"])
+def test_a_method_that_was_asked_for_is_the_one_that_is_used(method: str, chosen: Callable[..., Any]) -> None:
+    """With the percentile given."""
+    node = "blocks.0.mlp.fc1/MatMul_0"
+    found = chosen(site(norm=None), NORMED, {node: WEIGHT}, FORMATS["int8"], method=method, percentile=99.0)
+    largest = float(np.abs(NORMED).max())
+    expected = {"max": largest, "percentile": np.percentile(np.abs(NORMED), 99.0), "entropy": found.threshold}
+    assert found.threshold == pytest.approx(expected[method], rel=0.01)
+    assert found.threshold <= largest
+
+
+def test_dead_layers_and_dead_tensors_have_no_error(chosen: Callable[..., Any]) -> None:
+    """Zeros in, zeros out, and no division by zero."""
+    node = "blocks.0.mlp.fc1/MatMul_0"
+    assert chosen(site(norm="norm"), NORMED * 0, {node: WEIGHT}, FORMATS["int8"]).error == 0
+    assert chosen(site(norm="norm"), NORMED, {node: WEIGHT * 0}, FORMATS["fp8"]).error == 0
+
+
+@pytest.mark.parametrize("percentile", [50.0, 100.5, -1.0])
+def test_percentiles_outside_the_range_are_refused(percentile: float) -> None:
+    """With what was given and what was expected."""
+    with pytest.raises(GmosError, match=r"--percentile .*: expected more than 50, at most 100"):
+        RangeChoice(percentile=percentile)

@@ -1,0 +1,184 @@
+"""Q/DQ pairs in graphs: where they are, what is stored, and what the graph then computes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import pytest
+from onnxruntime.quantization import QuantType
+from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+from gmos_deploy.calibration.formats import FORMATS, QuantisedPrecision
+from gmos_deploy.calibration.layer_choice import SiteChoice
+from gmos_deploy.calibration.linears import all_linears, find_sites, groups, weight_of
+from gmos_deploy.calibration.quantised_graph import quantise
+from gmos_deploy.runtime.bundle import TARGETS, Bundle
+
+RNG = np.random.default_rng(11)
+WEIGHTS = [(RNG.standard_normal((64, n)) / 8).astype(np.float16) for n in (32, 48)]
+X = RNG.standard_normal((40, 64)).astype(np.float16)
+GAMMA = np.ones(64)
+
+
+def run(model: ir.Model) -> list[np.ndarray]:
+    proto = ir.to_proto(model)
+    onnx.checker.check_model(proto)
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {"x": X})
+
+
+def site_choice(
+    model: ir.Model, chosen: Callable[..., Any], precision: QuantisedPrecision, **how: Any
+) -> Any:
+    (site,) = find_sites(model.graph)
+    nodes = {node.name: node for node in model.graph}
+    rows = (X - X.mean(1, keepdims=True)) / X.std(1, keepdims=True) * np.asarray(how.pop("gamma", GAMMA))
+    weights = {linear.node: weight_of(nodes[linear.node]) for linear in site.linears}
+    return chosen(site, rows.astype(np.float32), weights, FORMATS[precision], **how)
+
+
+@pytest.mark.parametrize(("precision", "limit"), [("int8", 0.02), ("fp8", 0.05)])
+def test_layers_compute_the_same_in_eight_bits(
+    precision: QuantisedPrecision,
+    limit: float,
+    small_model: Callable[..., ir.Model],
+    chosen: Callable[..., Any],
+) -> None:
+    """Weights stored in eight bits, one pair for what both layers read; errors of the format's own size."""
+    model = small_model(WEIGHTS, GAMMA)
+    expected = run(model)
+    quantise(model, [site_choice(model, chosen, precision)], FORMATS[precision])
+    assert Counter(node.op_type for node in model.graph) == {
+        "LayerNormalization": 1,
+        "QuantizeLinear": 1,
+        "DequantizeLinear": 3,
+        "MatMul": 2,
+    }
+    stored = [value.const_value for value in model.graph.initializers.values() if value.shape.rank() == 2]
+    assert [tensor.dtype for tensor in stored] == [FORMATS[precision].dtype] * 2
+    assert sum(tensor.nbytes for tensor in stored) == sum(weight.size for weight in WEIGHTS)
+    for given, wanted in zip(run(model), expected, strict=True):
+        assert given.dtype == np.float16
+        error = np.linalg.norm(given.astype(float) - wanted) / np.linalg.norm(wanted.astype(float))
+        assert 0 < error < limit
+
+
+def test_weights_and_scales_are_those_of_onnx_runtimes_quantiser(
+    small_model: Callable[..., ir.Model], chosen: Callable[..., Any]
+) -> None:
+    """On the same ranges: the same integers but for ties, scales to a unit in the last place."""
+    model = small_model(WEIGHTS, GAMMA)
+    choice = site_choice(model, chosen, "int8", method="max", balance=False)
+    proto = ir.to_proto(model)
+    ends = np.array(-choice.threshold, np.float16), np.array(choice.threshold, np.float16)
+    reference = QDQQuantizer(
+        proto,
+        True,
+        False,
+        QuantType.QInt8,
+        QuantType.QInt8,
+        TensorsData(CalibrationMethod.MinMax, {"normed": TensorData(lowest=ends[0], highest=ends[1])}),
+        [linear.node for linear in choice.site.linears],
+        [],
+        ["MatMul"],
+        {
+            "ActivationSymmetric": True,
+            "WeightSymmetric": True,
+            "OpTypesToExcludeOutputQuantization": ["MatMul"],
+            "QDQOpTypePerChannelSupportToAxis": {"MatMul": 1},
+        },
+    )
+    reference.quantize_model()
+    theirs = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    quantise(model, [choice], FORMATS["int8"])
+    ours = {name: value.const_value.numpy() for name, value in model.graph.initializers.items()}
+    np.testing.assert_allclose(float(ours["normed.scale"]), float(theirs["normed_scale"]), rtol=2**-9)
+    for number, linear in enumerate(choice.site.linears):
+        scales = theirs[f"weight_{number}_scale"].astype(np.float32)
+        np.testing.assert_allclose(ours[f"{linear.node}.scale"].astype(np.float32), scales, rtol=2**-9)
+        difference = ours[f"{linear.node}.quantised"].astype(int) - theirs[f"weight_{number}_quantized"]
+        assert np.abs(difference).max() <= 1
+        # They divide by the exact scale, we by the stored one.
+        assert np.count_nonzero(difference) < 0.02 * difference.size
+
+
+def test_balancing_changes_nothing_but_the_rounding(
+    small_model: Callable[..., ir.Model], chosen: Callable[..., Any]
+) -> None:
+    """A normalisation with an outlier channel: the layer that stays in half computes what it did."""
+    gamma = GAMMA.copy()
+    gamma[5] = 300.0
+    weights = [weight.copy() for weight in WEIGHTS]
+    for weight in weights:
+        weight[5] /= 300.0
+    model = small_model(weights, gamma)
+    expected = run(model)
+    choice = site_choice(model, chosen, "int8", gamma=gamma)
+    assert choice.factors is not None
+    quantise(model, [choice], FORMATS["int8"], kept=["blocks.1.mlp.fc1/MatMul_1"])
+    given = run(model)
+    half = np.linalg.norm(given[1].astype(float) - expected[1]) / np.linalg.norm(expected[1].astype(float))
+    eight = np.linalg.norm(given[0].astype(float) - expected[0]) / np.linalg.norm(expected[0].astype(float))
+    assert half < 2e-3
+    assert 2e-3 < eight < 0.03
+
+
+def test_layers_that_are_kept_leave_the_graph_as_it_was(
+    small_model: Callable[..., ir.Model], chosen: Callable[..., Any]
+) -> None:
+    """Not a node more."""
+    model = small_model(WEIGHTS, GAMMA)
+    before = [node.op_type for node in model.graph]
+    choice = site_choice(model, chosen, "int8")
+    quantise(model, [choice], FORMATS["int8"], kept=[linear.node for linear in choice.site.linears])
+    assert [node.op_type for node in model.graph] == before
+
+
+@pytest.mark.parametrize("name", ["dino", "pi3_decoder", "sam2_encoder", "memory_attention", "proposer"])
+def test_both_forms_of_a_network_have_the_same_layers(name: Any, half_bundle: Bundle) -> None:
+    """So that what was measured on one holds for the other."""
+    standard, own = (find_sites(ir.load(half_bundle.graph_file(name, target)).graph) for target in TARGETS)
+    assert standard == own
+    assert standard
+
+
+def test_the_layers_are_all_transformer_linears_and_no_heads(half_bundle: Bundle) -> None:
+    """Four a block; the last decoder block's query and key-value products are slices of one weight."""
+    sites = find_sites(ir.load(half_bundle.graph_file("pi3_decoder", "standard")).graph)
+    linears = all_linears(sites)
+    assert len(linears) == 4 * 4 + 1
+    assert [linear.shape for linear in linears if linear.module == "pi3.decoder.3.attn.qkv"] == [
+        (64, 64),
+        (64, 128),
+    ]
+    assert list(groups(sites))[:3] == ["pi3.decoder.0.attn", "pi3.decoder.0.mlp", "pi3.decoder.1.attn"]
+    head = find_sites(ir.load(half_bundle.graph_file("proposer", "standard")).graph)
+    modules = {linear.module for linear in all_linears(head)}
+    assert any("trans_decoder" in module for module in modules)
+    assert not any(word in module for module in modules for word in ("_head", "upsampling", "hypernetwork"))
+
+
+def test_only_a_normalisation_that_nothing_else_reads_is_balanced(half_bundle: Bundle) -> None:
+    """Pre-norm blocks have such; the proposer's post-norm blocks pass theirs on beside the layers."""
+    decoder = find_sites(ir.load(half_bundle.graph_file("pi3_decoder", "standard")).graph)
+    assert sum(site.norm is not None for site in decoder) == 2 * 4 - 1
+    proposer = find_sites(ir.load(half_bundle.graph_file("proposer", "standard")).graph)
+    assert all(site.norm is None for site in proposer)
+
+
+def test_a_choice_needs_its_site(small_model: Callable[..., ir.Model]) -> None:
+    """Weights are found by the node's name, which is part of a bundle."""
+    model = small_model(WEIGHTS, GAMMA)
+    (site,) = find_sites(model.graph)
+    assert isinstance(
+        SiteChoice(site=site, threshold=1.0, method="max", factors=None, strength=0.0, error=0.0), SiteChoice
+    )
+    assert [linear.shape for linear in site.linears] == [(64, 32), (64, 48)]
+    assert site.norm == "norm/LayerNormalization_0"
