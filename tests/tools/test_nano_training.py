@@ -16,8 +16,10 @@ import train_pi3
 import train_tracker
 import training_loop
 from initial_weights import initialise_pi3, initialise_tracker
+from safetensors.torch import load_file
 
 from gmos_deploy.gmos_ref.gmos_s import GmosS
+from gmos_deploy.gmos_ref.nano_weights import FOLDER
 from gmos_deploy.gmos_ref.pi3 import Pi3Encoder
 from gmos_deploy.gmos_ref.presets import NANO
 from gmos_deploy.gmos_ref.sam2_model import build_sam2
@@ -135,3 +137,20 @@ def test_published_weights_are_half_precision_except_small_ones() -> None:
     found = publish.published({"weight": torch.rand(5, 5), "image_mean": torch.rand(1, 3, 1, 1)})
     assert found["weight"].dtype is torch.float16
     assert found["image_mean"].dtype is torch.float32
+
+
+def test_training_can_begin_with_the_packaged_weights(tmp_path: Path) -> None:
+    """What publish.py wrote, in float32; modules that it does not write stay as they are."""
+    pi3, heads = Pi3Encoder(NANO.pi3), train_pi3.TokenHeads(NANO.pi3.dim)
+    untouched = heads.mask.weight.detach().clone()
+    options = training_loop.option_parser("", steps=1, decay_from=1).parse_args(
+        ["data", str(tmp_path / "state.pt"), "--start", str(FOLDER)]
+    )
+    optimiser = torch.optim.SGD(pi3.parameters(), lr=1.0)
+    loop = training_loop.TrainingLoop(
+        options, {"pi3": pi3, "heads": heads}, optimiser, rates=(1.0,), warm_up=1
+    )
+    assert loop.step == 0
+    for key, value in load_file(FOLDER / "pi3.safetensors").items():
+        torch.testing.assert_close(pi3.state_dict()[key], value.float(), rtol=0, atol=0, msg=key)
+    torch.testing.assert_close(heads.mask.weight.detach(), untouched, rtol=0, atol=0)

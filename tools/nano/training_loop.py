@@ -12,7 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from gmos_deploy.gmos_ref.gmos_s import GmosS
 
 SAVE_EVERY_S = 90.0
 """Seconds between two training states on disk."""
@@ -33,12 +36,33 @@ def load_state(path: Path) -> dict[str, Any] | None:
     return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
 
 
+def published_weights(folder: Path, modules: Mapping[str, nn.Module]) -> dict[str, dict[str, Tensor]]:
+    """Weights of the modules that `publish.py` writes, in float32; auxiliary heads are not among them."""
+    files = {
+        "pi3": "pi3",
+        "sam2": "sam2",
+        "head": "gmos_s" if isinstance(modules.get("head"), GmosS) else "gmos",
+    }
+    return {
+        name: {
+            key: value.float() if value.is_floating_point() else value
+            for key, value in load_file(folder / f"{files[name]}.safetensors").items()
+        }
+        for name in modules
+        if name in files
+    }
+
+
 def option_parser(description: str | None, *, steps: int, decay_from: int) -> argparse.ArgumentParser:
     """A parser with the options that every script has, and their defaults."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("data", type=Path, help="folder of the shards that generate.py writes")
     parser.add_argument("state", type=Path, help="training state, written every few minutes and resumed from")
-    parser.add_argument("--start", type=Path, help="state whose weights to begin with, at step 0")
+    parser.add_argument(
+        "--start",
+        type=Path,
+        help="weights to begin with, at step 0: a state, or a folder that publish.py wrote",
+    )
     parser.add_argument(
         "--steps", type=int, default=steps, help="optimiser steps in all (default: %(default)s)"
     )
@@ -102,11 +126,9 @@ class TrainingLoop:
 
     def _resume(self) -> None:
         kept = load_state(self._options.state)
-        begun = kept or (self._options.start and torch.load(self._options.start, weights_only=True))
-        if not begun:
-            return
-        for name, module in self._modules.items():
-            module.load_state_dict(begun[name])
+        for name, weights in (kept or self._beginning()).items():
+            if name in self._modules:
+                self._modules[name].load_state_dict(weights)
         if kept is None:
             return
         self.step = kept["step"]
@@ -114,6 +136,14 @@ class TrainingLoop:
             self._optimiser.load_state_dict(kept["optimiser"])
         else:
             self._warm_from = self.step
+
+    def _beginning(self) -> dict[str, Any]:
+        start: Path | None = self._options.start
+        if start is None:
+            return {}
+        if start.is_dir():
+            return published_weights(start, self._modules)
+        return torch.load(start, weights_only=True)  # type: ignore[no-any-return]
 
     def remaining(self) -> Iterator[int]:
         """Numbers of the steps still to do, the learning rate set for each; `take` must end each."""
