@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := $(wildcard *.py) benchmarks evaluation export gmos_ref runtime tests tools
+SOURCES := $(wildcard *.py) benchmarks calibration evaluation export gmos_ref runtime tests tools
 
 .PHONY: help install test lint types check demo published gpu clean
 
@@ -39,7 +39,7 @@ types: install
 	@mkdir -p build/types && ln -sfn ../.. build/types/gmos_deploy
 	cd build/types && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml \
 		-m gmos_deploy.cli -m gmos_deploy.run_command -m gmos_deploy.nano_source -m gmos_deploy.network_sources -m gmos_deploy.parity_runs \
-		$(foreach package,evaluation export gmos_ref runtime,-p gmos_deploy.$(package))
+		$(foreach package,calibration evaluation export gmos_ref runtime,-p gmos_deploy.$(package))
 
 check: lint types test
 

@@ -31,6 +31,7 @@ class BalancedSample:
         self._max_bytes = max_bytes
         self._random = np.random.default_rng(seed)
         self._seen: Counter[Hashable] = Counter()
+        self._full: set[Hashable] = set()
         self._kept: list[Kept] = []
 
     @property
@@ -53,20 +54,35 @@ class BalancedSample:
         self._seen[kind] += 1
         if size > self._max_bytes:
             return None, []
-        counts = Counter(kept.kind for kept in self._kept)
         gone: list[Kept] = []
         if not self._fits(size):
+            counts = Counter(kept.kind for kept in self._kept)
             most = max(counts.values())
-            if counts[kind] >= most:
-                if self._random.random() >= counts[kind] / self._seen[kind]:
-                    return None, []
+            # A kind that was among the most frequent ones does not grow any more.
+            self._full |= {name for name, count in counts.items() if count == most}
+            if self._random.random() >= self._chance(kind, counts[kind], most):
+                return None, []
+            if counts[kind] and kind in self._full:
                 gone.append(self._take(kind))
             while not self._fits(size):
-                counts = Counter(kept.kind for kept in self._kept)
-                most = max(counts.values())
-                gone.append(self._take(next(name for name, count in counts.items() if count == most)))
+                gone.append(self._take(self._most_frequent()))
         self._kept.append(item)
         return item, gone
+
+    def _chance(self, kind: Hashable, count: int, most: int) -> float:
+        """How likely an item of a kind with `count` in the sample gets a place, where `most` is the greatest count."""
+        if kind in self._full and count:
+            return count / self._seen[kind]
+        if most == 1:
+            # More kinds than places: each is as likely to have one, and each item of a kind.
+            return len(self._kept) / len(self._seen) / self._seen[kind]
+        return 1.0
+
+    def _most_frequent(self) -> Hashable:
+        counts = Counter(kept.kind for kept in self._kept)
+        most = max(counts.values())
+        names = [name for name, count in counts.items() if count == most]
+        return names[int(self._random.integers(len(names)))]
 
     def _fits(self, size: int) -> bool:
         held = sum(kept.size for kept in self._kept)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
+
+from numpy.typing import NDArray
 
 from .. import __version__
 from ..errors import GmosError
@@ -22,9 +25,9 @@ from ..runtime.inputs import resolve_inputs
 from ..runtime.onnx_backend import open_bundle_backend
 from ..runtime.parity import Limits
 from ..runtime.sequence import SequenceInput
-from .formats import FORMATS, QuantisedPrecision
-from .layer_choice import RangeChoice, choose
-from .linears import QUANTISABLE, Linear, find_sites, weight_of
+from .formats import FORMATS, Format, QuantisedPrecision
+from .layer_choice import RangeChoice, SiteChoice, choose
+from .linears import QUANTISABLE, Linear, Site, find_sites, weight_of
 from .network_trial import NetworkTrial
 from .quantised_bundle import QuantisedNetwork, write_quantised
 from .sample_store import Sample, SampleStore
@@ -101,7 +104,10 @@ class CalibratedNetwork:
             "largest_layer_error": max(errors, default=0.0),
             "balanced": sum(choice.factors is not None for choice in self.result.choices),
             "ranges": _counts([choice.method for choice in self.result.choices]),
-            "sensitivity": [{"group": part.group, "damage": part.damage} for part in self.ranking],
+            "sensitivity": [
+                {"group": part.group, "damage": part.damage if math.isfinite(part.damage) else None}
+                for part in self.ranking
+            ],
         }
 
 
@@ -202,23 +208,7 @@ def _network(
     folder = config.out.resolve().parent
     with tempfile.TemporaryDirectory(dir=folder, prefix=".calibrate-") as temporary:
         trial = NetworkTrial(parent, name, Path(temporary))
-        model = trial.model()
-        nodes = {node.name or "": node for node in model.graph}
-        sites = find_sites(model.graph)
-        if not sites:
-            raise GmosError(f"--networks {name}: it has no layers large enough to quantise; leave it out")
-        statistics = collect(trial, sites, seen)
-        choices = [
-            choose(
-                site,
-                statistics[site.name],
-                {linear.node: weight_of(nodes[linear.node]) for linear in site.linears},
-                form,
-                config.ranges,
-            )
-            for site in sites
-        ]
-        del statistics
+        choices = _choices(trial, seen, form, config.ranges)
         quantiser = Quantiser(trial, choices, form)
         found = quantiser.choice((), 0, held)
         ranking: tuple[GroupDamage, ...] = ()
@@ -231,10 +221,10 @@ def _network(
             found = quantiser.least_kept(ranking, limits, held) or _hopeless(name, config.target_parity)
     _check(name, found, limits, config)
     result = QuantisedNetwork(
-        choices=tuple(choices),
+        choices=choices,
         kept=kept_nodes(ranking[: found.kept]),
         limits=limits,
-        differences=found.differences if config.gated else (),
+        differences=found.differences,
     )
     made = CalibratedNetwork(
         name=name,
@@ -257,7 +247,24 @@ def _network(
     return made
 
 
-def _hopeless(name: str, profile: str) -> Choice:
+def _choices(
+    trial: NetworkTrial, samples: Sequence[Sample], form: Format, ranges: RangeChoice
+) -> tuple[SiteChoice, ...]:
+    """What is chosen for each site of a network from what it sees on samples."""
+    graph = trial.model().graph
+    sites = find_sites(graph)
+    if not sites:
+        raise GmosError(f"--networks {trial.name}: it has no layers large enough to quantise; leave it out")
+    nodes = {node.name or "": node for node in graph}
+    found = collect(trial, sites, samples)
+
+    def weights(site: Site) -> dict[str, NDArray[Any]]:
+        return {linear.node: weight_of(nodes[linear.node]) for linear in site.linears}
+
+    return tuple(choose(site, found[site.name], weights(site), form, ranges) for site in sites)
+
+
+def _hopeless(name: str, profile: str) -> NoReturn:
     raise GmosError(
         f"{name} is beyond the limits of --target_parity {profile} even with every layer in half precision; leave it "
         "out of --networks"
@@ -266,11 +273,10 @@ def _hopeless(name: str, profile: str) -> Choice:
 
 def _check(name: str, found: Choice, limits: Limits, config: CalibrationConfig) -> None:
     """Let a quantised network through, or say which output was off."""
-    if not config.gated:
-        return
     for difference in found.differences:
         excess = difference.excess(limits)
-        if excess is not None:
+        # What is not finite cannot be looked at either.
+        if excess is not None and (config.gated or not difference.finite):
             raise GmosError(
                 f"quantised {name} differs from the bundle's own graph in {difference.output}: {excess}; nothing was "
                 f"kept. Give --target_parity {config.precision} to keep its most sensitive layers in half precision, "
@@ -305,7 +311,7 @@ def _record(
         "videos": [
             {
                 **record["settings"]["video"],
-                "frames": record["settings"]["frames"],
+                "frames": record["frames"],
                 "stride": record["settings"]["stride"],
                 "calls": {name: entry["seen"] for name, entry in record["networks"].items()},
                 "samples": {name: len(entry["samples"]) for name, entry in record["networks"].items()},

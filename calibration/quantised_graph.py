@@ -109,7 +109,7 @@ def _zero(graph: ir.Graph, name: str, form: Format, shape: tuple[int, ...]) -> i
 
 
 def _constant(graph: ir.Graph, name: str, values: Array, dtype: ir.DataType | None = None) -> ir.Value:
-    tensor = ir.Tensor(np.ascontiguousarray(values), dtype=dtype, name=name)
+    tensor = ir.Tensor(np.asarray(values, order="C"), dtype=dtype, name=name)
     value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()))
     value.const_value = tensor
     graph.register_initializer(value)

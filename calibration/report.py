@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +12,7 @@ from .. import __version__
 from ..evaluation.environment import environment
 from ..evaluation.html_page import environment_section, escaped, sortable_table, table_row, write_page
 from ..evaluation.report_files import PAGE_FILE, RESULT_FILE, write_json
+from ..evaluation.results import finite
 from ..runtime.bundle import Bundle, open_bundle
 from .calibrate import CalibratedNetwork, CalibrationConfig
 from .network_trial import damage
@@ -65,7 +67,7 @@ def _network(network: CalibratedNetwork) -> dict[str, Any]:
     return {
         "name": network.name,
         **network.record(),
-        "damage": damage(network.result.differences),
+        "damage": finite(damage(network.result.differences)),
         "differences": [asdict(found) for found in network.result.differences],
         "curve": [
             {"kept": one.kept, "weight_bytes": one.weight_bytes, "damage": one.damage}
@@ -131,7 +133,7 @@ def _table(networks: Sequence[CalibratedNetwork]) -> str:
                 (len(network.linears), str(len(network.linears))),
                 (len(network.result.kept), str(len(network.result.kept))),
                 (len(network.calibrated_on), f"{len(network.calibrated_on)} + {len(network.compared_on)}"),
-                (error, f"{error:.2e}" if network.result.differences else "not compared"),
+                (error, f"{error:.2e}"),
                 *timed,
             )
         )
@@ -141,46 +143,70 @@ def _table(networks: Sequence[CalibratedNetwork]) -> str:
 def _sections(network: CalibratedNetwork) -> str:
     if not network.ranking:
         return ""
-    return f"<h2>{escaped(network.name)}</h2>{_curve(network.curve)}{_ranking(network)}"
+    return f"<h2>{escaped(network.name)}</h2>{_curves(network.curve)}{_ranking(network)}"
 
 
-def _curve(curve: Sequence[Choice]) -> str:
-    """Error against the bytes of the layers' weights, a point for every choice."""
+def _curves(curve: Sequence[Choice]) -> str:
+    """Error against the weights' size and against the measured speed, drawn and as a table."""
+    curve = [one for one in curve if math.isfinite(one.damage)]
     if len(curve) < 2:
         return ""
-    sizes, errors = [one.weight_bytes / MIB for one in curve], [one.damage for one in curve]
-    low, high, top = min(sizes), max(sizes), max(errors) or 1.0
-
-    def place(one: Choice) -> tuple[float, float]:
-        across = (one.weight_bytes / MIB - low) / ((high - low) or 1.0)
-        return (
-            MARGIN + across * (WIDTH - 2 * MARGIN),
-            HEIGHT - MARGIN - one.damage / top * (HEIGHT - 2 * MARGIN),
+    sizes = [(one.weight_bytes / MIB, one) for one in curve]
+    speeds = [(one.speed_up, one) for one in curve]
+    rows = [
+        table_row(
+            f"{one.kept} kept in half",
+            (one.weight_bytes, f"{one.weight_bytes / MIB:.2f}"),
+            (one.damage, f"{one.damage:.2e}"),
+            (one.call_ms, f"{one.call_ms:.1f}"),
+            (one.speed_up, f"{one.speed_up:.2f}"),
         )
-
-    points = [place(one) for one in curve]
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    marks = "".join(
-        f'<circle class="fill" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{one.kept} parts kept in half: error '
-        f"{one.damage:.2e}, {one.weight_bytes / MIB:.2f} MiB</title></circle>"
-        for one, (x, y) in zip(curve, points, strict=True)
-    )
-    floor = HEIGHT - MARGIN
+        for one in curve
+    ]
+    heads = ("Most sensitive parts", "Weights, MiB", "Error", "Call here, ms", "Speed-up here")
     return (
-        f'<figure><svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        'aria-label="error against the size of the weights">'
+        '<div class="frames">'
+        + _plot(sizes, "MiB of these layers' weights", line=True)
+        + _plot(speeds, "times as fast as fp16, on this machine's CPU", line=False)
+        + "</div>"
+        + sortable_table(heads, rows)
+    )
+
+
+def _plot(points: Sequence[tuple[float, Choice]], unit: str, *, line: bool) -> str:
+    """Error over something; `line` joins the points, for what is exact and not measured."""
+    across = [x for x, _ in points]
+    low, high, top = min(across), max(across), max(one.damage for _, one in points) or 1.0
+    width, floor = WIDTH - 2 * MARGIN, HEIGHT - MARGIN
+    placed = [
+        (
+            MARGIN + (x - low) / ((high - low) or 1.0) * width,
+            floor - one.damage / top * (HEIGHT - 2 * MARGIN),
+            f"{one.kept} parts kept in half: error {one.damage:.2e}, {x:.2f} {unit}",
+        )
+        for x, one in points
+    ]
+    joined = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in placed)
+    marks = "".join(
+        f'<circle class="fill" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{escaped(text)}</title></circle>'
+        for x, y, text in placed
+    )
+    return (
+        f'<figure><svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="error over {escaped(unit)}">'
         f'<line class="axis" x1="{MARGIN}" y1="{floor}" x2="{WIDTH - MARGIN}" y2="{floor}"/>'
         f'<line class="axis" x1="{MARGIN}" y1="{MARGIN}" x2="{MARGIN}" y2="{floor}"/>'
-        f'<text x="{MARGIN}" y="{MARGIN - 8}">relative error up to {top:.1e}</text>'
-        f'<text x="{MARGIN}" y="{HEIGHT - 16}">{low:.2f} MiB, all quantised</text>'
-        f'<text x="{WIDTH - MARGIN}" y="{HEIGHT - 16}" text-anchor="end">{high:.2f} MiB</text>'
-        f'<polyline class="spark" points="{line}"/>{marks}</svg>'
-        "<figcaption>Each point keeps more of the most sensitive parts in half precision.</figcaption></figure>"
+        f'<text x="{MARGIN}" y="{MARGIN - 8}">relative error, up to {top:.1e}</text>'
+        f'<text x="{MARGIN}" y="{HEIGHT - 16}">{low:.2f}</text>'
+        f'<text x="{WIDTH // 2}" y="{HEIGHT - 16}" text-anchor="middle">{escaped(unit)}</text>'
+        f'<text x="{WIDTH - MARGIN}" y="{HEIGHT - 16}" text-anchor="end">{high:.2f}</text>'
+        + (f'<polyline class="spark" points="{joined}"/>' if line else "")
+        + f"{marks}</svg><figcaption>Each point keeps more of the most sensitive parts in half precision."
+        "</figcaption></figure>"
     )
 
 
 def _ranking(network: CalibratedNetwork) -> str:
-    worst = max((part.damage for part in network.ranking), default=0.0) or 1.0
+    worst = max((part.damage for part in network.ranking if math.isfinite(part.damage)), default=0.0) or 1.0
     kept = set(network.kept_groups)
     rows = [
         table_row(
@@ -188,7 +214,7 @@ def _ranking(network: CalibratedNetwork) -> str:
             (part.damage, f"{part.damage:.2e}"),
             (part.weights, f"{part.weights:,}"),
             (float(part.group in kept), "half" if part.group in kept else "quantised"),
-            (part.damage, _bar(part.damage / worst, kept=part.group in kept)),
+            (part.damage, _bar(min(part.damage / worst, 1.0), kept=part.group in kept)),
         )
         for part in network.ranking
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import zlib
 from collections.abc import Mapping, Sequence
@@ -17,8 +18,11 @@ from ..runtime.backend import Array, Backend
 from ..runtime.bundle import Bundle, BundleNetwork
 from ..runtime.bundle_files import file_sha256
 from ..runtime.contract import NetworkName
+from ..runtime.encode import frame_preparer
 from ..runtime.sequence import SequenceInput
-from ..runtime.watched_backend import WatchedBackend, run_networks
+from ..runtime.video import open_frames
+from ..runtime.watched_backend import Saw, WatchedBackend, run_networks
+from ..runtime.windows import window_indices
 from .balanced_sample import BalancedSample, Kept
 from .sample_store import SampleStore
 
@@ -35,6 +39,11 @@ MOTION_LEVELS = (0.5, 2.0)
 
 POINTER_STEP = 4
 """Object pointers that count as one more."""
+
+ALL_FRAMES = 1 << 40
+
+PI3: frozenset[NetworkName] = frozenset({"dino", "pi3_decoder"})
+"""Networks whose inputs need no other network to run."""
 
 BATCH_SIZE = 1
 """Windows per call: a sample is one frame or one window."""
@@ -64,13 +73,18 @@ def check_lengths(sequences: Sequence[SequenceInput], bundle: Bundle, frames: in
         GmosError: with the first of them.
     """
     for sequence in sequences:
-        needed = (bundle.model.window - 1) * sequence.stride + 1
         known = [count for count in (sequence.frame_count_estimate, frames) if count is not None]
-        if known and min(known) < needed:
-            raise GmosError(
-                f"{sequence.path}: {min(known)} frames, expected at least {needed} ({bundle.model.window} of a window, "
-                f"{sequence.stride} apart); give a longer video, more --frames or a smaller --stride"
-            )
+        if known:
+            _check_length(sequence, min(known), bundle)
+
+
+def _check_length(sequence: SequenceInput, frames: int, bundle: Bundle) -> None:
+    needed = (bundle.model.window - 1) * sequence.stride + 1
+    if frames < needed:
+        raise GmosError(
+            f"{sequence.path}: {frames} frames, expected at least {needed} ({bundle.model.window} of a window, "
+            f"{sequence.stride} apart); give a longer video, more --frames or a smaller --stride"
+        )
 
 
 def sample_videos(
@@ -112,12 +126,14 @@ def sample_videos(
             continue
         store.start(sequence.name)
         sampler = _VideoSampler(backend, entries, sequence, store, settings)
-        run_networks(
-            WatchedBackend(backend, sampler.saw),
-            sequence,
-            frames=limits.frames or _ALL_FRAMES,
-            batch_size=BATCH_SIZE,
-        )
+        frames = limits.frames or ALL_FRAMES
+        if PI3.issuperset(networks):
+            _run_pi3(backend, sequence, sampler.saw, frames=frames, decoded="pi3_decoder" in networks)
+        else:
+            watched = WatchedBackend(backend, sampler.saw)
+            run_networks(watched, sequence, frames=frames, batch_size=BATCH_SIZE)
+        # A file's index may claim more frames than there are, or nothing.
+        _check_length(sequence, sampler.frames, bundle)
         records[sequence.name] = sampler.record()
         store.finish(sequence.name, records[sequence.name])
         counts = ", ".join(
@@ -128,7 +144,31 @@ def sample_videos(
     return records
 
 
-_ALL_FRAMES = 1 << 40
+def _run_pi3(backend: Backend, sequence: SequenceInput, saw: Saw, *, frames: int, decoded: bool) -> None:
+    """Show what DINO and the decoder would get: nothing else has to run for it, not even the decoder."""
+    model, stride = backend.model, sequence.stride
+    prepare, run = frame_preparer(model, sequence.video_hw), backend.runner("dino")
+    reach = model.window // 2 * stride
+    tokens: dict[int, Array] = {}
+
+    def show(i: int, count: int) -> None:
+        window = [tokens[j] for j in window_indices(i, count, stride, model.window)]
+        saw("pi3_decoder", {"tokens": backend.stack([backend.stack(window)])}, {})
+        tokens.pop(i - reach, None)
+
+    seen = 0
+    with open_frames(sequence) as reader:
+        for frame in itertools.islice(reader, frames):
+            inputs = {"frames": backend.upload(prepare(frame).pi3_rgb[None])}
+            saw("dino", inputs, {})
+            if decoded:
+                tokens[seen] = backend.unstack(run(inputs)["tokens"])[0]
+                if seen >= reach:
+                    show(seen - reach, seen + 1)
+            seen += 1
+    if decoded:
+        for i in range(max(seen - reach, 0), seen):
+            show(i, seen)
 
 
 def _identity(sequence: SequenceInput) -> dict[str, Any]:
@@ -159,6 +199,8 @@ class _VideoSampler:
         self._settings = settings
         frames = [count for count in (sequence.frame_count_estimate, settings["frames"]) if count]
         self._expected = min(frames, default=1)
+        self.frames = 0
+        """Frames of the video so far."""
         self._motion = {name: _Motion() for name in entries}
         self._chosen = {
             name: BalancedSample(
@@ -171,6 +213,8 @@ class _VideoSampler:
 
     def saw(self, network: NetworkName, inputs: Mapping[str, Array], _outputs: Mapping[str, Array]) -> None:
         """Keep the inputs of a call, or not."""
+        if network == "dino":
+            self.frames += int(inputs["frames"].shape[0])
         entry, chosen = self._entries.get(network), self._chosen.get(network)
         if entry is None or chosen is None:
             return
@@ -198,6 +242,7 @@ class _VideoSampler:
                 )
         return {
             "settings": dict(self._settings),
+            "frames": self.frames,
             "networks": {
                 name: {
                     "seen": chosen.seen,

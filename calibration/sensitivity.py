@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 RANKED_ON = 4
 """Samples that each part of a block is tried on."""
 
+TINY_MS = 1e-6
+
 CURVE_POINTS = 6
 """Choices between none and all that a report shows."""
 
@@ -41,16 +43,26 @@ class GroupDamage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """A network with its `kept` most damaging parts in half precision, held against the bundle's own graph."""
+    """A network with its `kept` most damaging parts in half precision, held against the bundle's own graph.
+
+    `own_ms` and `call_ms` are as in `Comparison`.
+    """
 
     kept: int
     weight_bytes: int
     differences: tuple[OutputDifference, ...]
+    own_ms: float
+    call_ms: float
 
     @property
     def damage(self) -> float:
         """The greatest relative error of an output."""
         return damage(self.differences)
+
+    @property
+    def speed_up(self) -> float:
+        """How many times as fast as the bundle's own graph; below 1 it is slower."""
+        return self.own_ms / max(self.call_ms, TINY_MS)
 
     def within(self, limits: Limits) -> bool:
         """Whether every output is within the limits."""
@@ -85,7 +97,7 @@ class Quantiser:
         for number, (group, linears) in enumerate(self.groups.items(), start=1):
             alone = {linear.node for linear in linears}
             rest = {linear.node for linear in self.linears} - alone
-            hurt = damage(self.trial.compare(self.graph(rest), used))
+            hurt = damage(self.trial.compare(self.graph(rest), used).differences)
             found.append(GroupDamage(group=group, linears=linears, damage=hurt))
             logger.debug(
                 "%s: %s alone %.2e (%d of %d)", self.trial.name, group, hurt, number, len(self.groups)
@@ -95,10 +107,13 @@ class Quantiser:
     def choice(self, ranking: Sequence[GroupDamage], kept: int, samples: Sequence[Sample]) -> Choice:
         """Try the network with the first `kept` of a ranking in half precision."""
         nodes = kept_nodes(ranking[:kept])
+        found = self.trial.compare(self.graph(nodes), samples)
         return Choice(
             kept=kept,
             weight_bytes=self.weight_bytes(nodes),
-            differences=tuple(self.trial.compare(self.graph(nodes), samples)),
+            differences=found.differences,
+            own_ms=found.own_ms,
+            call_ms=found.call_ms,
         )
 
     def curve(self, ranking: Sequence[GroupDamage], samples: Sequence[Sample]) -> tuple[Choice, ...]:

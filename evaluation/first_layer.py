@@ -153,7 +153,12 @@ def first_layer(
     ]
     ours, theirs = graphs
     wanted = ours.needed_for(output)
-    keys = [key for key, value in ours.values.items() if key in theirs.values and value in wanted]
+    keys = [
+        key
+        for key, value in ours.values.items()
+        # Another number of them: which is which is not known.
+        if value in wanted and key in theirs.values and ours.counts[key[:2]] == theirs.counts[key[:2]]
+    ]
     if not keys:
         raise GmosError(
             f"--first_layer {network}: the graphs of {a.root} and {b.root} have no layer names in common; export both "
@@ -214,7 +219,7 @@ class InnerGraph:
     """A network's graph of a bundle for ONNX Runtime, of which any inner tensor can be asked for."""
 
     def __init__(self, bundle: Bundle, network: NetworkName, device: OnnxDevice, call: Call) -> None:
-        onnx = _load_onnx()
+        onnx = load_onnx()
         self._onnx = onnx
         self._ort = load_onnxruntime()
         self._device = device
@@ -229,6 +234,7 @@ class InnerGraph:
         }
         self._take_float32()
         self._nodes = dict(_keyed(self._model.graph.node))
+        self.counts = Counter(key[:2] for key in self._nodes)
         self.values: dict[Key, str] = {
             key: node.output[key[3]] for key, node in self._nodes.items() if node.op_type not in SILENT_OPS
         }
@@ -329,7 +335,12 @@ def _keyed(nodes: Any) -> Iterator[tuple[Key, Any]]:  # noqa: ANN401 - untyped
                 yield (module, node.op_type, number, position), node
 
 
-def _load_onnx() -> Any:  # noqa: ANN401 - heavy, and an extra
+def load_onnx() -> Any:  # noqa: ANN401 - heavy, and an extra
+    """The `onnx` module.
+
+    Raises:
+        GmosError: it is not installed.
+    """
     try:
         import onnx  # noqa: PLC0415 - only this needs it
     except ImportError as error:

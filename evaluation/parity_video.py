@@ -94,12 +94,14 @@ def video_command(run: RunVideo, load: LoadSide) -> click.Command:
         videos = Videos(inputs=inputs, fps=fps, stride=stride)
         with tempfile.TemporaryDirectory() as folder:
             runs = [
-                _Run(side, keep or Path(folder), Path(folder), name)
+                _Run(side, (keep or Path(folder)) / name, Path(folder) / f"logits-{name}")
                 for side, name in zip(sides, "ab", strict=True)
             ]
             trees = [one.masks(videos, run, like=runs[0] if teacher_forced else one) for one in runs]
+            if masks is not None:
+                return compare_trees(trees[0], trees[1], comparison)
             stages = _stage_finder(runs, videos, comparison, load if teacher_forced else None)
-            return compare_trees(trees[0], trees[1], comparison, (lambda *_: ()) if masks else stages)
+            return compare_trees(trees[0], trees[1], comparison, stages)
 
     return command
 
@@ -107,11 +109,9 @@ def video_command(run: RunVideo, load: LoadSide) -> click.Command:
 class _Run:
     """One side, its masks, and what its heads answered on the way."""
 
-    def __init__(self, side: Side, root: Path, folder: Path, name: str) -> None:
+    def __init__(self, side: Side, directory: Path, logits: Path) -> None:
         self.side = side
-        self._root = root / name
-        logits = folder / f"logits-{name}"
-        logits.mkdir()
+        self._directory = directory
         self.records = StageRecords(logits)
         self._model: ModelSpec | None = None
 
@@ -126,8 +126,8 @@ class _Run:
                 require_same_model(like.side, like._model, self.side, self._model)
             return self.records.watch(backend)
 
-        run(self.side, videos, self._root, loaded)
-        return self._root
+        run(self.side, videos, self._directory, loaded)
+        return self._directory
 
 
 def _stage_finder(

@@ -106,8 +106,10 @@ def _networks(report: ProfileReport) -> str:
     heads = ["Network", "Median ms", "90 %", "95 %", "99 %", "Mean", "Spread"]
     heads += ["GPU median ms"] if on_device else []
     heads += ["First / this", "GFLOP", "MB", "Of the limit", "Bound by", "Samples"]
+    events = " The GPU's own is between two CUDA events." if on_device else ""
     note = (
-        "Timed in turns; the first side of a model is what the others are compared with. The limit is the larger of "
+        "Timed in turns, by the host's clock until the device is done."
+        f"{events} The first side of a model is what the others are compared with. The limit is the larger of "
         "operations over rate and bytes over bandwidth; bytes are weights, inputs and outputs, each once. "
         f"{escaped(rates_text(report))}. Each tick of a strip is a sample."
     )

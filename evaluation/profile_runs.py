@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..runtime.backend import Backend
-from ..runtime.console_progress import LineProgress
 from ..runtime.contract import network_specs
 from ..runtime.pipeline import RunOptions, SequenceRun, SequenceSummary
 from ..runtime.progress import Advance, Progress
@@ -19,6 +18,7 @@ from ..runtime.sequence import SequenceInput
 from .gpu_monitor import GpuMonitor, GpuUse
 from .parity_sides import LoadSide, Side
 from .process_memory import forget_peak, peak_mib, resident_mib
+from .progress_bar import run_progress
 from .roofline import on_gpu
 from .timeline import (
     ActivityTime,
@@ -98,11 +98,13 @@ def profile_video(side: Side, sequence: SequenceInput, load: LoadSide) -> VideoR
                 backend.runner(name)
             load_s = time.perf_counter() - start
             free_bytes = backend.free_device_bytes()
-            plain, first = SpanRecorder(), FirstFrames(LineProgress())
-            summary = _run(sequence, backend, plain, first)
+            with run_progress() as progress:
+                plain, first = SpanRecorder(), FirstFrames(progress)
+                summary = _run(sequence, backend, plain, first)
             taken_mib = max(0, free_bytes - backend.free_device_bytes()) / 2**20
-            traced = SpanRecorder()
-            _run(sequence, TracedBackend(backend, traced), traced, LineProgress())
+            with run_progress() as progress:
+                traced = SpanRecorder()
+                _run(sequence, TracedBackend(backend, traced), traced, progress)
             device_mib = _device_mib(monitor, taken_mib) if on_gpu(backend) else None
             return VideoRun(
                 side=side.text,

@@ -28,6 +28,8 @@ def tables(report: ProfileReport) -> RenderableType:
     if any(run.tracker for run in report.runs):
         parts.append(_tracker(report.runs))
     parts.append(Text(rates_text(report)))
+    if report.start_up_s is not None:
+        parts.append(Text(f"started in {report.start_up_s:.1f} s"))
     parts += [Text(f"warning: {line}") for line in report.warnings]
     return Group(*parts)
 

@@ -73,7 +73,7 @@ class StageRecords:
     """What one side's heads answered, by video in the order in which they ran.
 
     Args:
-        folder: for files of logits; they go with it.
+        folder: for files of logits, made when it is needed; they go with it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -87,6 +87,7 @@ class StageRecords:
 
     def begin(self) -> None:
         """The next video starts."""
+        self._folder.mkdir(exist_ok=True)
         self.videos.append(RecordedVideo(self._folder / f"{len(self.videos)}.f32"))
 
     def add(

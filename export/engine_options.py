@@ -17,6 +17,9 @@ OPT_LEVELS = (0, 5)
 NO_BFLOAT16 = ("sm75",)
 """Targets whose GPUs have no bfloat16."""
 
+NO_FLOAT8 = ("sm75", "sm80", "sm86")
+"""Targets before Ada, whose GPUs have no float8."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildOptions:

@@ -73,7 +73,7 @@ def config(half_bundle: Bundle, frames_directory: Path) -> Callable[..., Calibra
             "inputs": (frames_directory,),
             "precision": "int8",
             "out": out,
-            "limits": SampleLimits(max_samples=8, max_bytes=64 << 20, frames=None, seed=0),
+            "limits": SampleLimits(max_samples=4, max_bytes=64 << 20, frames=None, seed=0),
             "stride": 1,
         }
         return CalibrationConfig(**(given | fields))
@@ -93,7 +93,7 @@ def int8_bundle(
 ) -> tuple[Bundle, Mapping[str, CalibratedNetwork]]:
     """The tiny bundle in int8, with how each network came to be."""
     out = tmp_path_factory.mktemp("bundles") / "int8"
-    bundle, networks = calibrate(config(out, samples=samples, sensitivity=True, timed=True))
+    bundle, networks = calibrate(config(out, samples=samples))
     return bundle, {network.name: network for network in networks}
 
 

@@ -69,6 +69,26 @@ def test_every_item_of_a_kind_is_equally_likely() -> None:
     assert np.abs(counts - 200).max() < 5 * (2000 * 0.1 * 0.9) ** 0.5
 
 
+def test_more_kinds_than_places_are_equally_likely_too() -> None:
+    """Forty kinds and four places: the last ones do not push out the first."""
+    counts = np.zeros(4, int)
+    for seed in range(400):
+        for item in sampled([(str(i), 1) for i in range(40)], 4, 100, seed).kept:
+            counts[item.index // 10] += 1
+    # Five standard deviations of a binomial with 1600 draws and p = 0.25.
+    assert np.abs(counts - 400).max() < 5 * (1600 * 0.25 * 0.75) ** 0.5
+
+
+def test_kinds_that_take_turns_are_not_pushed_out_by_late_ones() -> None:
+    """Five kinds in turn and eight places: the first half of the stream has about half of the sample."""
+    early = 0
+    for seed in range(400):
+        stream = [(str(i % 5), 1) for i in range(40)]
+        early += sum(item.index < 20 for item in sampled(stream, 8, 100, seed).kept)
+    # Of 3200; three kinds lose a place once, early, and no kind gets one late.
+    assert 1400 < early < 1800
+
+
 @pytest.mark.parametrize("size", [11, 1000])
 def test_an_item_beyond_the_bytes_is_never_kept(size: int) -> None:
     """And pushes nothing out."""

@@ -30,11 +30,13 @@ def write_graph(
     *,
     scaled: tuple[int, float] | None = None,
     dtype: type[np.generic] = np.float32,
+    doubled: int | None = None,
     prefix: str = "pi3.decoder",
 ) -> Path:
     """A chain of `y = tanh(x w)` with the node names that the exporter gives, and a second output halfway.
 
-    `scaled` is a layer whose weight is multiplied; half precision adds casts around each activation.
+    `scaled` is a layer whose weight is multiplied, `doubled` one that has a product with the identity more before
+    its own; half precision adds casts around each activation.
     """
     rng = np.random.default_rng(0)
     half = dtype is np.float16
@@ -53,6 +55,9 @@ def write_graph(
             weight = weight * scaled[1]
         weights.append(onnx.numpy_helper.from_array(weight.astype(dtype), f"w{layer}"))
         module = f"{prefix}.{layer}"
+        if layer == doubled:
+            weights.append(onnx.numpy_helper.from_array(np.eye(WIDTH).astype(dtype), "eye"))
+            value = add("MatMul", f"{module}.fc", [value, "eye"], "same")
         value = add("MatMul", f"{module}.fc", [value, f"w{layer}"], f"linear_{layer}_{dtype.__name__}")
         if half:
             value = add("Cast", module, [value], f"up_{layer}", to=onnx.TensorProto.FLOAT)
@@ -124,6 +129,13 @@ def test_other_precision(find: Callable[..., FirstLayer]) -> None:
     assert found.tensors == 2 * LAYERS
     assert found.jumps[0].module == "pi3.decoder.5.fc"
     assert found.jumps[0].added == pytest.approx(0.1, rel=0.05)
+
+
+def test_an_operator_more(find: Callable[..., FirstLayer]) -> None:
+    """Where a module has an operator more, that module's are not paired by their order; the others are."""
+    found = find({}, {"doubled": 3})
+    assert found.first is None
+    assert found.tensors == 2 * LAYERS - 1
 
 
 def test_one_output(find: Callable[..., FirstLayer]) -> None:

@@ -106,23 +106,25 @@ def test_known_sleep_is_found(profile: Callable[..., tuple[int, str, str]], tmp_
     assert status == 0, err
     assert "gmos_s" in out
     result = read_result(tmp_path / "report" / "result.json")
-    medians = {
-        (entry["network"], entry["lengths"].get("B"), entry["side"]): entry["p50_ms"]
+    # The least of a few, and the least ratio: a busy machine only makes the others longer.
+    least = {
+        (entry["network"], entry["lengths"].get("B"), entry["side"]): entry["min_ms"]
         for entry in result["networks"]
     }
     for batch in (1, 2):
-        assert 1e3 * SLEEP_S < medians["gmos_s", batch, "torch:slow"] < 5e3 * SLEEP_S
-        assert medians["gmos_s", batch, "torch:fast"] < 1e3 * SLEEP_S
-        assert medians["dino", batch, "torch:slow"] < 1e3 * SLEEP_S
+        assert least["gmos_s", batch, "torch:slow"] > 1e3 * SLEEP_S
+        assert least["gmos_s", batch, "torch:fast"] < 1e3 * SLEEP_S
+        assert least["dino", batch, "torch:slow"] < 1e3 * SLEEP_S
     slow = next(run for run in result["runs"] if run["side"] == "torch:slow")
-    assert slow["networks"][0]["network"] == "gmos_s"
+    share = next(share for share in slow["networks"] if share["network"] == "gmos_s")
+    assert share["seconds"] > share["calls"] * SLEEP_S
     assert slow["frames"] == FRAMES
     assert slow["peak_mib"] > 10
     assert slow["device_mib"] is None
     assert slow["first_frames_s"] > SLEEP_S
     assert result["start_up_s"] > 0
     entry = next(e for e in result["networks"] if e["network"] == "gmos_s" and e["side"] == "torch:slow")
-    assert entry["ratio_to_first"]["median"] < 0.5
+    assert entry["ratio_to_first"]["least"] < 0.5
     assert len(entry["samples_ms"]) == 3
 
 
@@ -155,14 +157,19 @@ def test_baseline(profile: Callable[..., tuple[int, str, str]], tmp_path: Path) 
     )
     path = tmp_path / "base" / "result.json"
     options = ("--only", "networks", "--networks", "gmos_s", "--baseline", path, "--threshold", "0.5")
-    status, out, _ = profile(*options, sides=("torch:slow",))
+
+    def against(before_ms: float) -> tuple[int, str]:
+        result = json.loads(path.read_text())
+        for entry in result["networks"]:
+            entry["p50_ms"] = before_ms
+        path.write_text(json.dumps(result))
+        status, out, _ = profile(*options, sides=("torch:slow",))
+        return status, out
+
+    status, out = against(1e6 * SLEEP_S)
     assert status == 0
     assert "0 of 1 times grew by more than 50%" in out
-    result = json.loads(path.read_text())
-    for entry in result["networks"]:
-        entry["p50_ms"] /= 10
-    path.write_text(json.dumps(result))
-    status, out, _ = profile(*options, sides=("torch:slow",))
+    status, out = against(1e2 * SLEEP_S)
     assert status == 1
     assert "slower: torch:slow: gmos_s" in out
 

@@ -30,7 +30,8 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--allow-file-access-from-files",
     "--virtual-time-budget=20000", "--hide-scrollbars",
 )  # fmt: skip
-LIMIT_S = 180
+LIMIT_S = 600
+"""A second or two on a quiet machine; a busy one may take minutes."""
 
 WIDTHS = {"phone": 390, "desktop": 1200}
 
@@ -47,7 +48,7 @@ for(const kind of ['error','warn'])console[kind]=(...words)=>problems.push(kind+
 </script>"""
 
 EXAMINE = """<script>
-addEventListener('load',()=>{
+addEventListener('load',()=>setTimeout(()=>{
 const visible=node=>{const box=node.getBoundingClientRect();return box.width>0&&box.height>0};
 for(const part of document.querySelectorAll('details'))part.open=true;
 const drawn=[...document.querySelectorAll('svg')],unsorted=[];let sorted=0;
@@ -72,7 +73,7 @@ tables:document.querySelectorAll('table').length,
 overflow:root.scrollWidth-root.clientWidth,width:root.clientWidth,
 paper:style.backgroundColor,ink:style.color,
 loaded:performance.getEntriesByType('resource').map(entry=>entry.name).filter(name=>!name.startsWith('data:'))
-},'*')});
+},'*')},500));
 </script>"""
 
 GATHER = """<!doctype html><meta charset="utf-8"><title>waiting</title><body><pre id="found"></pre><script>

@@ -10,6 +10,7 @@ import pytest
 from gmos_deploy.errors import GmosError
 from gmos_deploy.evaluation.device_clock import device_timer
 from gmos_deploy.evaluation.profiling import _Loaded, _TimedCall
+from gmos_deploy.evaluation.roofline import GPU_COPIES, gpu_rates, on_gpu
 from gmos_deploy.runtime.engine_layers import _listener
 from gmos_deploy.runtime.seeded_inputs import seeded_inputs
 
@@ -87,6 +88,15 @@ def test_the_device_has_a_clock_of_its_own(backend: Any, world: Any) -> None:
     found = call.device_latency(1)
     assert found is not None
     assert found.samples_s == pytest.approx((0.0015, 0.0015))
+
+
+def test_the_bandwidth_of_an_engines_device(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arrays of engines are on a GPU, and copying them there is timed."""
+    monkeypatch.setattr("gmos_deploy.evaluation.roofline.COPY_BYTES", 1 << 16)
+    assert on_gpu(backend)
+    copies = backend._device.cuda._cuda.calls["cudaMemcpyAsync"]
+    assert gpu_rates(backend, "fp32").bandwidth > 0
+    assert backend._device.cuda._cuda.calls["cudaMemcpyAsync"] > copies + GPU_COPIES
 
 
 def test_the_names_of_the_real_library() -> None:

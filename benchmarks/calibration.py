@@ -1,0 +1,290 @@
+"""What calibration costs and gives: ways of finding ranges compared, and the two largest networks at published size.
+
+    python benchmarks/calibration.py ranges VIDEO --bundle FP16-BUNDLE [--frames 24] [--networks dino,proposer]
+    python benchmarks/calibration.py quantiser VIDEO --bundle FP16-BUNDLE [--network pi3_decoder]
+    python benchmarks/calibration.py published VIDEO --folder DIR [--precision int8] [--targets sm86,sm89,sm120]
+
+`ranges` prints the relative error of each network, everything quantised, for every way of finding ranges.
+`quantiser` gives ONNX Runtime's own quantiser the same network, ranges and layers. `published` exports the published
+sizes with stand-in weights into DIR/fp16 if they are not there, calibrates `dino` and `pi3_decoder` on five frames, and
+builds their engines; it needs TensorRT-RTX, 20 GB of disk, and 12 GB of memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnxruntime.quantization import QuantType
+from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+from gmos_deploy.calibration.calibrate import CalibrationConfig, calibrate, split
+from gmos_deploy.calibration.formats import FORMATS
+from gmos_deploy.calibration.layer_choice import RangeChoice, choose
+from gmos_deploy.calibration.linears import QUANTISABLE, all_linears, find_sites, weight_of
+from gmos_deploy.calibration.network_trial import NetworkTrial, damage
+from gmos_deploy.calibration.sample_store import Sample, SampleStore
+from gmos_deploy.calibration.sampling import SampleLimits, sample_videos
+from gmos_deploy.calibration.sensitivity import Quantiser
+from gmos_deploy.calibration.site_statistics import collect
+from gmos_deploy.export.graph_session import GraphSession
+from gmos_deploy.runtime.bundle import Bundle, open_bundle
+from gmos_deploy.runtime.bundle_tables import TableMaker
+from gmos_deploy.runtime.contract import NetworkName
+from gmos_deploy.runtime.inputs import resolve_inputs
+from gmos_deploy.runtime.onnx_backend import open_bundle_backend
+
+WAYS = (
+    ("max", RangeChoice(method="max", balance=False)),
+    ("99.99 %", RangeChoice(method="percentile", balance=False)),
+    ("entropy", RangeChoice(method="entropy", balance=False)),
+    ("best", RangeChoice(method="best", balance=False)),
+    ("best, balanced", RangeChoice(method="best")),
+)
+
+REPETITIONS = 5
+
+
+def peak_gib() -> float:
+    """Peak resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def recorded(
+    bundle: Bundle, video: Path, names: Sequence[NetworkName], frames: int, folder: Path
+) -> dict[NetworkName, list[Sample]]:
+    """Samples of networks, as the command takes them."""
+    model = bundle.model
+    sequences = resolve_inputs(
+        [video], fps=None, stride=None, pi3_area_px=model.pi3_area_px, patch_px=model.patch_px
+    )
+    store = SampleStore(folder)
+    backend = open_bundle_backend(bundle.root, device="cpu")
+    limits = SampleLimits(max_samples=16, max_bytes=4 << 30, frames=frames, seed=0)
+    records = sample_videos(backend, bundle, sequences, store, networks=names, limits=limits)
+    backend.close()
+    return {name: store.samples(records, name) for name in names}
+
+
+def ranges(options: argparse.Namespace) -> None:
+    """Print a row per network and precision."""
+    bundle = open_bundle(options.bundle)
+    known = [name for name in QUANTISABLE if name in bundle.networks]
+    names = [name for name in known if not options.networks or name in options.networks.split(",")]
+    print(f"ONNX Runtime {onnxruntime.__version__}, {options.bundle}, {options.frames} frames")
+    print(f"{'':26s}" + "".join(f"{label:>16s}" for label, _ in WAYS))
+    with tempfile.TemporaryDirectory() as folder:
+        samples = recorded(bundle, options.video, names, options.frames, Path(folder) / "samples")
+        for name in names:
+            if not samples[name]:
+                print(f"{name}: never called")
+                continue
+            seen, held = split(samples[name])
+            with tempfile.TemporaryDirectory(dir=folder) as place:
+                trial = NetworkTrial(bundle, name, Path(place))
+                graph = trial.model().graph
+                nodes = {node.name or "": node for node in graph}
+                sites = find_sites(graph)
+                statistics = collect(trial, sites, seen)
+                weights = {linear.node: weight_of(nodes[linear.node]) for linear in all_linears(sites)}
+                for precision, form in FORMATS.items():
+                    row = f"{name:18s}{precision:8s}"
+                    for _, way in WAYS:
+                        choices = [choose(site, statistics[site.name], weights, form, way) for site in sites]
+                        found = Quantiser(trial, choices, form).choice((), 0, held)
+                        row += f"{found.damage:16.4f}"
+                    print(row, flush=True)
+
+
+def quantiser(options: argparse.Namespace) -> None:
+    """Print errors, bytes and milliseconds of both quantisers."""
+    bundle, name = open_bundle(options.bundle), options.network
+    with tempfile.TemporaryDirectory() as folder:
+        samples = recorded(bundle, options.video, [name], options.frames, Path(folder) / "samples")[name]
+        seen, held = split(samples)
+        trial = NetworkTrial(bundle, name, Path(folder))
+        graph = trial.model().graph
+        nodes = {node.name or "": node for node in graph}
+        sites = find_sites(graph)
+        statistics = collect(trial, sites, seen)
+        weights = {linear.node: weight_of(nodes[linear.node]) for linear in all_linears(sites)}
+        way = RangeChoice(method="max", balance=False)
+        choices = [choose(site, statistics[site.name], weights, FORMATS["int8"], way) for site in sites]
+        own = Quantiser(trial, choices, FORMATS["int8"])
+        print(
+            f"own, ONNX Runtime's form: error {own.choice((), 0, held).damage:.4f}, {_sites(own.graph(()))} tensors"
+        )
+        limits = {choice.site.name: choice.threshold for choice in choices}
+        for target in ("standard", "onnxruntime"):
+            graph_entry = bundle.networks[name].graphs[target]
+            model = onnx.load(bundle.graph_file(name, target))
+            data = {
+                site: TensorData(lowest=np.array(-limit, np.float16), highest=np.array(limit, np.float16))
+                for site, limit in limits.items()
+            }
+            theirs = QDQQuantizer(
+                model,
+                True,
+                False,
+                QuantType.QInt8,
+                QuantType.QInt8,
+                TensorsData(CalibrationMethod.MinMax, data),
+                [linear.node for linear in all_linears(sites)],
+                [],
+                ["MatMul"],
+                {
+                    "ActivationSymmetric": True,
+                    "WeightSymmetric": True,
+                    "OpTypesToExcludeOutputQuantization": ["MatMul"],
+                    "QDQOpTypePerChannelSupportToAxis": {"MatMul": 1},
+                },
+            )
+            theirs.quantize_model()
+            path = Path(folder) / f"theirs.{target}.onnx"
+            onnx.save(model, path)
+            tensors = (*bundle.networks[name].inputs, *graph_entry.tables)
+            session = GraphSession(path, {tensor.name: tensor.dtype for tensor in tensors})
+            tables = TableMaker(bundle.table_source(), bundle.model)
+            trial.expect(held)
+            worst = 0.0
+            for sample in held:
+                inputs = sample.load()
+                shapes = {key: tuple(array.shape) for key, array in inputs.items()}
+                extra = tables.tables(name, shapes) if graph_entry.tables else {}
+                given, wanted = session.run({**inputs, **extra}), trial.expected(sample)
+                worst = max(
+                    worst,
+                    *(
+                        float(np.linalg.norm(given[key] - value) / np.linalg.norm(value))
+                        for key, value in wanted.items()
+                    ),
+                )
+            pairs = sum(node.op_type == "QuantizeLinear" for node in model.graph.node)
+            print(
+                f"QDQQuantizer, {target} form: error {worst:.4f}, {pairs} tensors, {path.stat().st_size} bytes"
+            )
+
+
+def _sites(model: object) -> int:
+    return sum(node.op_type == "QuantizeLinear" for node in model.graph)  # type: ignore[attr-defined]
+
+
+def published(options: argparse.Namespace) -> None:
+    """Export, calibrate, build; a line with seconds and peak memory after each."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    bundle = options.folder / "fp16"
+    if not (bundle / "bundle.json").is_file():
+        _export_published(bundle)
+    start = time.perf_counter()
+    out = options.folder / options.precision
+    made, networks = calibrate(
+        CalibrationConfig(
+            bundle=bundle,
+            inputs=(options.video,),
+            precision=options.precision,
+            out=out,
+            networks=("dino", "pi3_decoder"),
+            limits=SampleLimits(max_samples=options.samples, max_bytes=4 << 30, frames=5, seed=0),
+            ranges=RangeChoice(),
+            samples=options.folder / "samples",
+            stride=1,
+            force=True,
+        )
+    )
+    for network in networks:
+        print(
+            f"{network.name}: error {damage(network.result.differences):.4f}, {len(network.linears)} layers",
+            flush=True,
+        )
+    print(f"calibrated in {time.perf_counter() - start:.0f} s, peak {peak_gib():.1f} GiB", flush=True)
+    for name in ("dino", "pi3_decoder"):
+        before, after = (one.files.size(f"{name}.weights") / 2**20 for one in (open_bundle(bundle), made))
+        print(f"{name}.weights: {before:.0f} MiB in fp16, {after:.0f} MiB in {options.precision}")
+    if options.targets:
+        _build(made, options.targets.split(","))
+
+
+def _export_published(out: Path) -> None:
+    from gmos_deploy.export.bundle_export import write_bundle  # noqa: PLC0415 - imports PyTorch
+    from gmos_deploy.export.exported_network import Plan  # noqa: PLC0415
+    from gmos_deploy.export.profiles import choose_resolutions, profiles  # noqa: PLC0415
+    from gmos_deploy.gmos_ref.presets import PUBLISHED, model_spec  # noqa: PLC0415
+    from gmos_deploy.gmos_ref.stand_in import stand_in_networks  # noqa: PLC0415
+
+    model = model_spec(PUBLISHED, "gmos")
+    resolutions = choose_resolutions((), (), model)
+    plan = Plan(
+        sizes=PUBLISHED,
+        model=model,
+        precision="fp16",
+        head_precision="fp16",
+        opset=20,
+        profiles=profiles(resolutions, model, max_batch=1),
+    )
+    start = time.perf_counter()
+    networks = stand_in_networks(PUBLISHED, "gmos")
+    write_bundle(out, plan, networks, resolutions=resolutions, checkpoints={}, gated=False)
+    print(f"exported in {time.perf_counter() - start:.0f} s, peak {peak_gib():.1f} GiB", flush=True)
+
+
+def _build(bundle: Bundle, targets: Sequence[str]) -> None:
+    from gmos_deploy.export.engine_build import EngineBuild, build_engines  # noqa: PLC0415 - needs TensorRT
+    from gmos_deploy.export.engine_options import BuildOptions  # noqa: PLC0415
+    from gmos_deploy.runtime.engine_library import load_tensorrt  # noqa: PLC0415
+
+    build = EngineBuild(
+        bundle=bundle,
+        library=load_tensorrt("tensorrt-rtx"),
+        device=None,
+        options=BuildOptions(targets=tuple(targets)),
+    )
+    names = ("dino", "pi3_decoder")
+    for outcome in build_engines(bundle.root, "tensorrt-rtx", networks=names, build=build, checked=False):
+        record = outcome.record
+        if record is not None:
+            print(
+                f"{record.network}: {','.join(record.targets)} built in {record.seconds:.0f} s, weights "
+                f"{record.weight_bytes / 2**20:.0f} MiB, attention {record.attention['fused']} of "
+                f"{record.attention['expected']} fused, peak {peak_gib():.1f} GiB",
+                flush=True,
+            )
+
+
+def main() -> None:
+    """Run one of the three."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, run in (("ranges", ranges), ("quantiser", quantiser), ("published", published)):
+        command = commands.add_parser(name)
+        command.set_defaults(run=run)
+        command.add_argument("video", type=Path)
+        if name == "published":
+            command.add_argument("--folder", type=Path, required=True, help="for bundles and samples")
+            command.add_argument("--precision", choices=["int8", "fp8"], default="int8", help="(int8)")
+            command.add_argument("--samples", type=int, default=1, help="calls of each network (1)")
+            command.add_argument("--targets", default="sm86,sm89,sm120", help="none builds nothing")
+            continue
+        command.add_argument("--bundle", type=Path, required=True, help="an fp16 bundle")
+        command.add_argument("--frames", type=int, default=24, help="of the video (24)")
+        if name == "ranges":
+            command.add_argument("--networks", default="", help="joined by commas (all)")
+        else:
+            command.add_argument("--network", default="pi3_decoder", help="(pi3_decoder)")
+    options = parser.parse_args()
+    options.run(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
