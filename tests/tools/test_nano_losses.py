@@ -140,3 +140,15 @@ def test_score_keeps_the_order_of_ious() -> None:
     scores = usable_score(ious)
     assert torch.all(scores.diff() > 0)
     assert np.interp(0.7, scores.numpy(), ious.numpy()) == pytest.approx(0.331, abs=0.01)
+
+
+def test_idle_queries_must_be_empty() -> None:
+    """A query without an object that covers a part of the frame would take its pixels from the others."""
+    objects = squares((0, 0))
+    full = logits_of(objects)
+    empty, covering = torch.full_like(full, -SURE), torch.full_like(full, SURE)
+    motion, scores = torch.tensor([SURE, -SURE]), torch.tensor([1.0, 0.0])
+    certain = torch.ones(1, dtype=torch.bool)
+    good, _ = frame_loss(proposals(torch.cat([full, empty]), motion, scores), 0, objects, certain)
+    bad, _ = frame_loss(proposals(torch.cat([full, covering]), motion, scores), 0, objects, certain)
+    assert good.item() < 0.1 < bad.item()

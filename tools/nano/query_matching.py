@@ -18,6 +18,9 @@ MASK_WEIGHT, DICE_WEIGHT, MOTION_WEIGHT = 4.0, 2.0, 0.5
 IDLE_WEIGHT = 0.3
 """Of the motion loss of queries without an object, of which there are many."""
 
+EMPTY_WEIGHT = 2.0
+"""Of the loss of the masks of queries without an object."""
+
 
 def match_cost(mask_logits: Tensor, motion_logits: Tensor, targets: Tensor) -> Tensor:
     """What it would cost each query (N,) to be each object (O,): (N, O).
@@ -67,6 +70,7 @@ def frame_loss(
     wanted_motion, motion_weight = torch.zeros_like(motion), torch.full_like(motion, IDLE_WEIGHT)
     wanted_score = torch.zeros_like(motion)
     loss, ious = masks.new_zeros(()), []
+    idle = torch.ones_like(motion, dtype=torch.bool)
     if len(targets):
         queries, objects = match(match_cost(masks.detach(), motion.detach(), targets))
         chosen, wanted = masks[queries], targets[objects]
@@ -74,9 +78,13 @@ def frame_loss(
         loss = (MASK_WEIGHT * cross_entropy + DICE_WEIGHT * dice_loss(chosen, wanted)).mean()
         overlap = soft_iou(chosen.detach(), wanted)
         ious = overlap[certain[objects]].tolist()
+        idle[queries] = False
         wanted_motion[queries] = 1.0
         motion_weight[queries] = certain[objects].float()
         wanted_score[queries] = usable_score(overlap)
+    if idle.any():
+        # The label map gives each pixel to the strongest of all queries, trusted or not: the others must be empty.
+        loss = loss + EMPTY_WEIGHT * F.softplus(masks[idle]).mean()
     each = F.binary_cross_entropy_with_logits(motion, wanted_motion, reduction="none")
     loss = loss + 2 * (each * motion_weight).sum() / motion_weight.sum().clamp(min=1)
     score_weight = torch.where(wanted_score > 0, 1.0, 0.1)
