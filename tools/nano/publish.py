@@ -14,6 +14,11 @@ from gmos_deploy.gmos_ref.nano_weights import FOLDER
 FEW = 16
 """Tensors of up to so many values, such as the mean of colours, stay as they are."""
 
+SCORE_SHIFT = 0.15
+"""Taken off the proposer's scores. On training clips of a static camera that leaves a third of the false proposals (0.02
+instead of 0.06 a frame) and costs a tenth of the IoU of the true ones (0.47 instead of 0.51 an object); on real video
+false ones start objects that MOS then keeps to the end."""
+
 LIMIT_BYTES = 12_000_000
 """What all weights together may take in the wheel."""
 
@@ -27,6 +32,14 @@ def published(state: dict[str, Tensor]) -> dict[str, Tensor]:
         .contiguous()
         for key, value in state.items()
     }
+
+
+def stricter(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A proposer whose scores are less by SCORE_SHIFT."""
+    bias = next(
+        key for key in sorted(state, reverse=True) if key.startswith("iou_head.") and key.endswith("bias")
+    )
+    return {**state, bias: state[bias] - SCORE_SHIFT}
 
 
 def main() -> None:
@@ -51,7 +64,8 @@ def main() -> None:
             continue
         target = options.out / f"{name}.safetensors"
         part = target.with_suffix(".part")
-        save_file(published(torch.load(path, weights_only=True)[entry]), part)
+        weights = torch.load(path, weights_only=True)[entry]
+        save_file(published(stricter(weights) if name == "gmos" else weights), part)
         part.chmod(0o644)
         part.replace(target)
     total = sum(file.stat().st_size for file in options.out.glob("*.safetensors"))
