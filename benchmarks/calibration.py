@@ -6,8 +6,8 @@
 
 `ranges` prints the relative error of each network, everything quantised, for every way of finding ranges.
 `quantiser` gives ONNX Runtime's own quantiser the same network, ranges and layers. `published` exports the published
-sizes with stand-in weights into DIR/fp16 if they are not there, calibrates `dino` and `pi3_decoder` on five frames, and
-builds their engines; it needs TensorRT-RTX, 20 GB of disk, and 12 GB of memory.
+sizes of `dino` and `pi3_decoder` with stand-in weights into DIR/fp16 if they are not there, calibrates them on five
+frames, and builds their engines; it needs TensorRT-RTX, 10 GB of disk and 12 GB of memory.
 """
 
 from __future__ import annotations
@@ -23,26 +23,39 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from gmos_deploy.calibration.calibrate import CalibrationConfig, calibrate, split
+from gmos_deploy.calibration.calibrate import choose_all, split
 from gmos_deploy.calibration.formats import FORMATS
 from gmos_deploy.calibration.layer_choice import RangeChoice, choose
 from gmos_deploy.calibration.linears import QUANTISABLE, all_linears, find_sites, weight_of
-from gmos_deploy.calibration.network_trial import NetworkTrial, damage
+from gmos_deploy.calibration.network_trial import NetworkTrial
+from gmos_deploy.calibration.quantised_graph import quantise
 from gmos_deploy.calibration.sample_store import Sample, SampleStore
 from gmos_deploy.calibration.sampling import SampleLimits, sample_videos
 from gmos_deploy.calibration.sensitivity import Quantiser
 from gmos_deploy.calibration.site_statistics import collect
+from gmos_deploy.export.bundle_export import table_source
+from gmos_deploy.export.engine_build import EngineBuild, build_engines
+from gmos_deploy.export.engine_options import BuildOptions
+from gmos_deploy.export.exported_network import NetworkExporter, Plan
 from gmos_deploy.export.graph_session import GraphSession
-from gmos_deploy.runtime.bundle import Bundle, open_bundle
+from gmos_deploy.export.profiles import choose_resolutions, lengths_of, profiles
+from gmos_deploy.export.weight_files import WeightFiles
+from gmos_deploy.gmos_ref.presets import PUBLISHED, model_spec
+from gmos_deploy.gmos_ref.stand_in import stand_in_networks
+from gmos_deploy.runtime.bundle import TABLES_FILE, Bundle, BundleGraph, BundleNetwork, Target, open_bundle
+from gmos_deploy.runtime.bundle_files import BundleFiles, FileRecord, file_sha256
 from gmos_deploy.runtime.bundle_tables import TableMaker
 from gmos_deploy.runtime.contract import NetworkName
+from gmos_deploy.runtime.engine_library import load_tensorrt
 from gmos_deploy.runtime.inputs import resolve_inputs
-from gmos_deploy.runtime.onnx_backend import open_bundle_backend
+from gmos_deploy.runtime.onnx_backend import OnnxBackend, open_bundle_backend
+from gmos_deploy.runtime.onnx_sessions import SessionOptions, choose_device
 
 WAYS = (
     ("max", RangeChoice(method="max", balance=False)),
@@ -182,45 +195,49 @@ def _sites(model: object) -> int:
 def published(options: argparse.Namespace) -> None:
     """Export, calibrate, build; a line with seconds and peak memory after each."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    bundle = options.folder / "fp16"
-    if not (bundle / "bundle.json").is_file():
-        _export_published(bundle)
-    start = time.perf_counter()
-    out = options.folder / options.precision
-    made, networks = calibrate(
-        CalibrationConfig(
-            bundle=bundle,
-            inputs=(options.video,),
-            precision=options.precision,
-            out=out,
-            networks=("dino", "pi3_decoder"),
-            limits=SampleLimits(max_samples=options.samples, max_bytes=4 << 30, frames=5, seed=0),
-            ranges=RangeChoice(),
-            samples=options.folder / "samples",
-            stride=1,
-            force=True,
-        )
+    names: tuple[NetworkName, ...] = tuple(options.networks.split(","))
+    bundle = _published_bundle(options.folder / "fp16", names, "fp16")
+    model = bundle.model
+    sequences = resolve_inputs(
+        [options.video], fps=None, stride=1, pi3_area_px=model.pi3_area_px, patch_px=model.patch_px
     )
-    for network in networks:
+    store, start = SampleStore(options.folder / "samples"), time.perf_counter()
+    device = choose_device("cpu", onnxruntime)
+    backend = OnnxBackend(bundle, device, SessionOptions(prepack=False), onnxruntime)
+    limits = SampleLimits(max_samples=options.samples, max_bytes=4 << 30, frames=5, seed=0)
+    records = sample_videos(backend, bundle, sequences, store, networks=names, limits=limits)
+    backend.close()
+    print(f"sampled in {time.perf_counter() - start:.0f} s, peak {peak_gib():.1f} GiB", flush=True)
+    form, out = FORMATS[options.precision], options.folder / options.precision
+    out.mkdir(exist_ok=True)
+    (out / TABLES_FILE).write_bytes((bundle.root / TABLES_FILE).read_bytes())
+    for name in names:
+        start = time.perf_counter()
+        seen, held = split(store.samples(records, name))
+        with tempfile.TemporaryDirectory(dir=options.folder) as place:
+            trial = NetworkTrial(bundle, name, Path(place))
+            quantiser = Quantiser(trial, choose_all(trial, seen, form, RangeChoice()), form)
+            found = quantiser.choice((), 0, held)
+        weights = WeightFiles(out)
+        for target, suffix in (("standard", ""), ("onnxruntime", ".onnxruntime")):
+            graph = ir.load(bundle.graph_file(name, target))
+            quantise(graph, quantiser.choices, form)
+            weights.move_out(graph, f"{name}{suffix}.weights")
+            ir.save(graph, out / bundle.networks[name].graphs[target].file)
+        sizes = [(root / f"{name}.weights").stat().st_size / 2**20 for root in (bundle.root, out)]
         print(
-            f"{network.name}: error {damage(network.result.differences):.4f}, {len(network.linears)} layers",
+            f"{name}: error {found.damage:.4f}, {len(quantiser.linears)} layers in {options.precision}, weights "
+            f"{sizes[0]:.0f} MiB in fp16 and {sizes[1]:.0f} MiB, {time.perf_counter() - start:.0f} s, peak "
+            f"{peak_gib():.1f} GiB",
             flush=True,
         )
-    print(f"calibrated in {time.perf_counter() - start:.0f} s, peak {peak_gib():.1f} GiB", flush=True)
-    for name in ("dino", "pi3_decoder"):
-        before, after = (one.files.size(f"{name}.weights") / 2**20 for one in (open_bundle(bundle), made))
-        print(f"{name}.weights: {before:.0f} MiB in fp16, {after:.0f} MiB in {options.precision}")
+        del trial, quantiser
     if options.targets:
-        _build(made, options.targets.split(","))
+        _build(_published_bundle(out, names, options.precision), names, options.targets.split(","))
 
 
-def _export_published(out: Path) -> None:
-    from gmos_deploy.export.bundle_export import write_bundle  # noqa: PLC0415 - imports PyTorch
-    from gmos_deploy.export.exported_network import Plan  # noqa: PLC0415
-    from gmos_deploy.export.profiles import choose_resolutions, profiles  # noqa: PLC0415
-    from gmos_deploy.gmos_ref.presets import PUBLISHED, model_spec  # noqa: PLC0415
-    from gmos_deploy.gmos_ref.stand_in import stand_in_networks  # noqa: PLC0415
-
+def _published_bundle(root: Path, names: Sequence[NetworkName], precision: str) -> Bundle:
+    """Some networks of the published sizes with stand-in weights; those that are not there yet are exported."""
     model = model_spec(PUBLISHED, "gmos")
     resolutions = choose_resolutions((), (), model)
     plan = Plan(
@@ -231,31 +248,75 @@ def _export_published(out: Path) -> None:
         opset=20,
         profiles=profiles(resolutions, model, max_batch=1),
     )
-    start = time.perf_counter()
-    networks = stand_in_networks(PUBLISHED, "gmos")
-    write_bundle(out, plan, networks, resolutions=resolutions, checkpoints={}, gated=False)
-    print(f"exported in {time.perf_counter() - start:.0f} s, peak {peak_gib():.1f} GiB", flush=True)
+    missing = [name for name in names if not (root / f"{name}.weights").is_file()]
+    if missing:
+        root.mkdir(parents=True, exist_ok=True)
+        start = time.perf_counter()
+        networks = stand_in_networks(PUBLISHED, "gmos")
+        tables = table_source(networks.pi3)
+        np.save(root / TABLES_FILE, tables.position_embedding, allow_pickle=False)
+        exporter = NetworkExporter(root, plan, networks, tables, gated=False)
+        for name in missing:
+            exporter.export(name)
+        print(f"exported in {time.perf_counter() - start:.0f} s, peak {peak_gib():.1f} GiB", flush=True)
+    files = {
+        path.name: FileRecord(size=path.stat().st_size, sha256=file_sha256(path))
+        for path in root.iterdir()
+        if path.is_file()
+    }
+    return Bundle(
+        root=root,
+        identity=f"published stand-ins, {precision}",
+        model=model,
+        precision=precision,
+        head_precision=precision,
+        opset=plan.opset,
+        networks={name: _entry(plan, name, precision) for name in names},
+        files=BundleFiles(root, files),
+        pi3={"head_dim": PUBLISHED.pi3.head_dim, "rope_base": PUBLISHED.pi3.rope_base},
+        versions={},
+        checkpoints={},
+        resolutions=resolutions,
+    )
 
 
-def _build(bundle: Bundle, targets: Sequence[str]) -> None:
-    from gmos_deploy.export.engine_build import EngineBuild, build_engines  # noqa: PLC0415 - needs TensorRT
-    from gmos_deploy.export.engine_options import BuildOptions  # noqa: PLC0415
-    from gmos_deploy.runtime.engine_library import load_tensorrt  # noqa: PLC0415
+def _entry(plan: Plan, name: NetworkName, precision: str) -> BundleNetwork:
+    """What `bundle.json` would say about a network with two forms and weights of its own."""
+    sign = plan.signature(name)
+    letters = {axis for tensor in sign.all_inputs for axis in tensor.axes if isinstance(axis, str)}
+    lengths = lengths_of(name, plan.profiles[0], plan.model)
+    forms: dict[Target, str] = {"standard": f"{name}.onnx", "onnxruntime": f"{name}.ort.onnx"}
+    return BundleNetwork(
+        name=name,
+        precision=precision,
+        inputs=sign.inputs,
+        outputs=sign.outputs,
+        graphs={
+            target: BundleGraph(file=file, weights=(f"{name}.weights",), tables=sign.tables)
+            for target, file in forms.items()
+        },
+        profiles=({axis: lengths[axis] for axis in lengths if axis in letters},),
+        parameters=0,
+        flops=0.0,
+        flops_at={},
+        gate={},
+    )
 
+
+def _build(bundle: Bundle, names: Sequence[NetworkName], targets: Sequence[str]) -> None:
     build = EngineBuild(
         bundle=bundle,
         library=load_tensorrt("tensorrt-rtx"),
         device=None,
         options=BuildOptions(targets=tuple(targets)),
     )
-    names = ("dino", "pi3_decoder")
     for outcome in build_engines(bundle.root, "tensorrt-rtx", networks=names, build=build, checked=False):
         record = outcome.record
         if record is not None:
             print(
-                f"{record.network}: {','.join(record.targets)} built in {record.seconds:.0f} s, weights "
-                f"{record.weight_bytes / 2**20:.0f} MiB, attention {record.attention['fused']} of "
-                f"{record.attention['expected']} fused, peak {peak_gib():.1f} GiB",
+                f"{record.network}: {','.join(record.targets)} built in {record.seconds:.0f} s, plan "
+                f"{record.plan_bytes / 2**20:.0f} MiB, weights {record.weight_bytes / 2**20:.0f} MiB, attention "
+                f"{record.attention['fused']} of {record.attention['expected']} fused, peak {peak_gib():.1f} GiB",
                 flush=True,
             )
 
@@ -273,6 +334,7 @@ def main() -> None:
         if name == "published":
             command.add_argument("--folder", type=Path, required=True, help="for bundles and samples")
             command.add_argument("--precision", choices=["int8", "fp8"], default="int8", help="(int8)")
+            command.add_argument("--networks", default="dino,pi3_decoder", help="(dino,pi3_decoder)")
             command.add_argument("--samples", type=int, default=1, help="calls of each network (1)")
             command.add_argument("--targets", default="sm86,sm89,sm120", help="none builds nothing")
             continue

@@ -208,7 +208,7 @@ def _network(
     folder = config.out.resolve().parent
     with tempfile.TemporaryDirectory(dir=folder, prefix=".calibrate-") as temporary:
         trial = NetworkTrial(parent, name, Path(temporary))
-        choices = _choices(trial, seen, form, config.ranges)
+        choices = choose_all(trial, seen, form, config.ranges)
         quantiser = Quantiser(trial, choices, form)
         found = quantiser.choice((), 0, held)
         ranking: tuple[GroupDamage, ...] = ()
@@ -247,10 +247,14 @@ def _network(
     return made
 
 
-def _choices(
+def choose_all(
     trial: NetworkTrial, samples: Sequence[Sample], form: Format, ranges: RangeChoice
 ) -> tuple[SiteChoice, ...]:
-    """What is chosen for each site of a network from what it sees on samples."""
+    """What is chosen for each site of a network from what it sees on samples.
+
+    Raises:
+        GmosError: it has no layers to quantise, or a sample cannot be read or gives values that are not finite.
+    """
     graph = trial.model().graph
     sites = find_sites(graph)
     if not sites:
