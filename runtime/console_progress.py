@@ -91,7 +91,7 @@ class LineProgress:
             nonlocal done, last
             done += count
             now = self._clock()
-            if now - last >= LINE_INTERVAL_S:
+            if done and now - last >= LINE_INTERVAL_S:
                 last = now
                 rate = done / (now - start)
                 known = f" of {frames}, {max(0, frames - done) / rate:.0f} s left" if frames else ""

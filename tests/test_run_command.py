@@ -228,12 +228,19 @@ def test_a_full_disk_is_one_line(
     assert not (tmp_path / "out/prob").exists()
 
 
+RUN_INTERRUPTIBLY = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from gmos_deploy.cli import run; run()"
+)
+"""gmos-run in a process that SIGINT reaches even where the tests themselves run in the background, which ignores it."""
+
+
 def test_ctrl_c_stops_with_one_line_and_nothing_half_written(clip: Path, tmp_path: Path) -> None:
     """SIGINT to the real process, while it works."""
     out = tmp_path / "out"
     process = subprocess.Popen(
         [
-            sys.executable, "-c", "from gmos_deploy.cli import run; run()", str(clip),
+            sys.executable, "-c", RUN_INTERRUPTIBLY, str(clip),
             "--stride", "1", "--preset", "tiny", "--save_dir", str(out),
         ],
         stderr=subprocess.PIPE,

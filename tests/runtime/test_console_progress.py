@@ -41,3 +41,13 @@ def test_a_terminal_shows_what_is_done_even_if_the_estimate_was_wrong() -> None:
         advance(4)
     assert "clip: propose" in screen.getvalue()
     assert "7/7" in screen.getvalue()
+
+
+def test_nothing_done_yet_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """A stage may look in before its first frame, however long that takes."""
+    caplog.set_level(logging.INFO)
+    now = 0.0
+    with LineProgress(clock=lambda: now) as progress, progress.stage("clip: propose", 10) as advance:
+        now += 20
+        advance(0)
+    assert caplog.messages == []
