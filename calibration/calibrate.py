@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from .. import __version__
 from ..errors import GmosError
-from ..evaluation.parity_limits import NETWORK_LIMITS, ProfileName
+from ..evaluation.parity_limits import ProfileName
 from ..export.bundle_directory import check_place
 from ..runtime.atomic_file import writing
 from ..runtime.bundle import Bundle, open_bundle
 from ..runtime.contract import NetworkName
 from ..runtime.inputs import resolve_inputs
 from ..runtime.onnx_backend import open_bundle_backend
-from ..runtime.parity import Limits
+from ..runtime.parity import LIMITS, Limits
 from ..runtime.sequence import SequenceInput
 from .formats import FORMATS, Format, QuantisedPrecision
 from .layer_choice import RangeChoice, SiteChoice, choose
@@ -203,7 +203,7 @@ def _network(
     config: CalibrationConfig, parent: Bundle, name: NetworkName, samples: Sequence[Sample]
 ) -> CalibratedNetwork:
     form, profile = FORMATS[config.precision], config.target_parity or cast(ProfileName, config.precision)
-    limits = NETWORK_LIMITS[profile]
+    limits = LIMITS[profile]
     seen, held = split(samples)
     folder = config.out.resolve().parent
     with tempfile.TemporaryDirectory(dir=folder, prefix=".calibrate-") as temporary:

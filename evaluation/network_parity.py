@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from ..runtime.backend import Backend
 from ..runtime.contract import NetworkName
-from ..runtime.parity import Limits, OutputDifference, difference
+from ..runtime.parity import LIMITS, Limits, OutputDifference, difference
 from ..runtime.seeded_inputs import upload_as
-from .parity_limits import NETWORK_LIMITS, ProfileName
+from .parity_limits import ProfileName
 from .parity_sides import Dtypes
 from .recording import Call, Recording
 
@@ -72,7 +72,7 @@ class OutputParity:
         where = f"{self.network}, output {self.output}, call {self.call}"
         if self.not_finite_a or self.not_finite_b:
             return f"{where}: {self.not_finite_a} values of A and {self.not_finite_b} of B are not finite numbers"
-        beyond = self.worst.excess(NETWORK_LIMITS[profile])
+        beyond = self.worst.excess(LIMITS[profile])
         return None if beyond is None else f"{where}: {beyond}"
 
     def as_json(self) -> dict[str, Any]:

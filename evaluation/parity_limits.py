@@ -1,11 +1,10 @@
-"""When two runs count as the same: limits on their masks, by named profile."""
+"""When two runs count as the same: limits on their masks, by named profile; for networks see `runtime.parity.LIMITS`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from ..runtime.parity import LIMITS, Limits
 from .mask_agreement import FrameAgreement, SequenceAgreement
 
 ProfileName = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
@@ -28,16 +27,6 @@ PROFILES: dict[ProfileName, MaskLimits] = {
     "int8": MaskLimits(frame_iou=0.90, mean_iou=0.97),
     "fp8": MaskLimits(frame_iou=0.90, mean_iou=0.97),
 }
-
-NETWORK_LIMITS: dict[ProfileName, Limits] = {
-    "fp32": LIMITS["fp32"],
-    "fp16": LIMITS["fp16"],
-    "bf16": LIMITS["bf16"],
-    # Eight bits of weights and of the activations between quantised layers.
-    "int8": Limits(relative=0.3, largest=3.0, cosine=0.95, changed=5e-2),
-    "fp8": Limits(relative=0.3, largest=3.0, cosine=0.95, changed=5e-2),
-}
-"""What an output of a network may differ by on the same inputs."""
 
 
 def failures(found: SequenceAgreement, limits: MaskLimits) -> list[str]:

@@ -16,12 +16,13 @@ from rich.text import Text
 from ..errors import GmosError
 from ..runtime.bundle import open_bundle
 from ..runtime.inputs import resolve_inputs
+from ..runtime.parity import LIMITS
 from .environment import environment
 from .first_layer import FirstLayer
 from .first_layer_option import layer_section, layer_table, sought_layer
 from .html_page import environment_section, escaped, sortable_table, table_row, write_page
 from .network_parity import OutputParity, compare_networks
-from .parity_limits import NETWORK_LIMITS, PROFILES, ProfileName
+from .parity_limits import PROFILES, ProfileName
 from .parity_report import SCHEMA
 from .parity_sides import LoadSide, Side, chosen_networks, input_dtypes, parse_side, require_same_model
 from .recording import Recording, record
@@ -139,7 +140,7 @@ def networks_command(load: LoadSide) -> click.Command:
                 raise GmosError(f"{option} {side.text}: masks have no networks; name a backend")
         sought = None if first_layer is None else sought_layer(first_layer, side_a, side_b)
         found, recorded = _compare(video, side_a, side_b, networks, load, frames=frames, calls=calls)
-        limit = NETWORK_LIMITS[cast(ProfileName, profile)].relative
+        limit = LIMITS[cast(ProfileName, profile)].relative
         result = NetworksReport(
             a=side_a.text,
             b=side_b.text,

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from ..runtime.parity import LIMITS
 from .foreground_agreement import ForegroundAgreement
 from .mask_agreement import SequenceAgreement
 from .network_parity import ValuesDifference
-from .parity_limits import NETWORK_LIMITS, MaskLimits, ProfileName, failures
+from .parity_limits import MaskLimits, ProfileName, failures
 from .proposal_agreement import ProposalAgreement
 
 Mode = Literal["free", "teacher_forced"]
@@ -80,7 +81,7 @@ def encoder_stage(
         found: frame, output and difference, at least one.
         profile: whose limits of networks hold.
     """
-    limits = NETWORK_LIMITS[profile]
+    limits = LIMITS[profile]
     frame, output, worst = max(found, key=lambda entry: entry[2].difference.relative)
     beyond = [
         f"{output} of frame {frame}: {line}" for frame, output, one in found if (line := one.excess(limits))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from PIL import Image
 from gmos_deploy.errors import GmosError
 from gmos_deploy.evaluation.commands import evaluate
 from gmos_deploy.runtime.palette import davis_palette
+from gmos_deploy.runtime.tracker import Prompt, TrackerStep
 
 Labels = NDArray[np.uint8]
 WriteMap = Callable[[Path, Labels], Path]
@@ -88,3 +90,58 @@ def run_eval() -> RunEval:
         return result
 
     return run
+
+
+class Planted:
+    """A backend in which one output of one network, or the tracker, is changed."""
+
+    def __init__(self, backend: Any, network: str, output: str, change: Callable[..., Any]) -> None:
+        self._backend = backend
+        self._planted = (network, output, change)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def runner(self, network: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+        run = self._backend.runner(network)
+        planted, output, change = self._planted
+
+        def call(inputs: Mapping[str, Any]) -> dict[str, Any]:
+            found: dict[str, Any] = run(inputs)
+            return {**found, output: change(found[output])} if network == planted else found
+
+        return call
+
+    def tracker(self, *arguments: Any, **named: Any) -> Any:
+        tracker = self._backend.tracker(*arguments, **named)
+        network, _, change = self._planted
+        return ChangedTracker(tracker, change) if network == "tracker" else tracker
+
+
+class ChangedTracker:
+    """A tracker whose steps are changed; `passes` counts how often it was reset, so MOS has 1."""
+
+    def __init__(self, tracker: Any, change: Callable[[TrackerStep, int], TrackerStep]) -> None:
+        self._tracker = tracker
+        self._change = change
+        self._passes = 0
+
+    def prompt(self, frame: int, prompts: Sequence[Prompt]) -> TrackerStep:
+        return self._change(self._tracker.prompt(frame, prompts), self._passes)
+
+    def add_prompts(self, frame: int, prompts: Sequence[Prompt]) -> None:
+        self._tracker.add_prompts(frame, prompts)
+
+    def propagate(self, start: int, *, reverse: bool = False) -> Iterator[TrackerStep]:
+        for step in self._tracker.propagate(start, reverse=reverse):
+            yield self._change(step, self._passes)
+
+    def reset(self) -> None:
+        self._passes += 1
+        self._tracker.reset()
+
+
+@pytest.fixture
+def plant_change() -> Callable[..., Planted]:
+    """Takes a backend, a network (or "tracker"), its output and what changes that."""
+    return Planted

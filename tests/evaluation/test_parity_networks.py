@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,30 +24,12 @@ def clip(colour_video: Callable[..., Path]) -> Path:
     return colour_video("clip", [[(1, 4 + 4 * index, 8, 16, 24)] for index in range(FRAMES)])
 
 
-class Planted:
-    """A backend in which one output of one network is changed."""
-
-    def __init__(self, backend: Any, network: str, output: str, change: Callable[[Any], Any]) -> None:
-        self._backend = backend
-        self._planted = (network, output, change)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
-
-    def runner(self, network: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-        run = self._backend.runner(network)
-        planted, output, change = self._planted
-
-        def call(inputs: Mapping[str, Any]) -> dict[str, Any]:
-            found: dict[str, Any] = run(inputs)
-            return {**found, output: change(found[output])} if network == planted else found
-
-        return call
-
-
 @pytest.fixture
 def compare(
-    colour_backend: Callable[..., Any], clip: Path, capsys: pytest.CaptureFixture[str]
+    colour_backend: Callable[..., Any],
+    plant_change: Callable[..., Any],
+    clip: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> Callable[..., tuple[int, str, str]]:
     """Runs the command on the colour backend and one with a planted change: exit status, stdout, stderr."""
 
@@ -56,7 +38,7 @@ def compare(
     ) -> tuple[int, str, str]:
         def load(side: Any) -> Any:
             backend = colour_backend("gmos-s")
-            return backend if plant is None or side.text == "torch:a" else Planted(backend, *plant)
+            return backend if plant is None or side.text == "torch:a" else plant_change(backend, *plant)
 
         arguments = [clip, "--a", "torch:a", "--b", "torch:b", *options]
         status = guarded(networks_command(load), "gmos-parity", [str(argument) for argument in arguments])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,60 +16,11 @@ from gmos_deploy.evaluation.parity_video import video_command
 from gmos_deploy.runtime.pipeline import RunOptions, SequenceRun
 from gmos_deploy.runtime.progress import NoProgress
 from gmos_deploy.runtime.results import ResultSet
-from gmos_deploy.runtime.tracker import Prompt, TrackerStep
+from gmos_deploy.runtime.tracker import TrackerStep
 
 FRAMES = 8
 
 Change = Callable[[Any], Any]
-
-
-class Planted:
-    """A backend in which one output of one network, or the tracker, is changed."""
-
-    def __init__(self, backend: Any, network: str, output: str, change: Change) -> None:
-        self._backend = backend
-        self._planted = (network, output, change)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
-
-    def runner(self, network: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-        run = self._backend.runner(network)
-        planted, output, change = self._planted
-
-        def call(inputs: Mapping[str, Any]) -> dict[str, Any]:
-            found: dict[str, Any] = run(inputs)
-            return {**found, output: change(found[output])} if network == planted else found
-
-        return call
-
-    def tracker(self, *arguments: Any, **named: Any) -> Any:
-        tracker = self._backend.tracker(*arguments, **named)
-        network, _, change = self._planted
-        return ChangedTracker(tracker, change) if network == "tracker" else tracker
-
-
-class ChangedTracker:
-    """A tracker whose steps are changed; `passes` counts how often it was reset, so MOS has 1."""
-
-    def __init__(self, tracker: Any, change: Callable[[TrackerStep, int], TrackerStep]) -> None:
-        self._tracker = tracker
-        self._change = change
-        self._passes = 0
-
-    def prompt(self, frame: int, prompts: Sequence[Prompt]) -> TrackerStep:
-        return self._change(self._tracker.prompt(frame, prompts), self._passes)
-
-    def add_prompts(self, frame: int, prompts: Sequence[Prompt]) -> None:
-        self._tracker.add_prompts(frame, prompts)
-
-    def propagate(self, start: int, *, reverse: bool = False) -> Iterator[TrackerStep]:
-        for step in self._tracker.propagate(start, reverse=reverse):
-            yield self._change(step, self._passes)
-
-    def reset(self) -> None:
-        self._passes += 1
-        self._tracker.reset()
 
 
 def drop_object(step: TrackerStep, passes: int, *, in_pass: int = 0) -> TrackerStep:
@@ -100,6 +51,7 @@ def doubt(scores: np.ndarray) -> np.ndarray:
 def compare(
     colour_backend: Callable[..., Any],
     colour_video: Callable[..., Path],
+    plant_change: Callable[..., Any],
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> Callable[..., tuple[int, str, dict[str, Any], list[dict[str, Any]]]]:
@@ -116,7 +68,7 @@ def compare(
         def load(side: Side) -> Any:
             backend = colour_backend(variant)
             planted = plant_a if side.text == "torch:a" else plant
-            return backend if planted is None else Planted(backend, *planted)
+            return backend if planted is None else plant_change(backend, *planted)
 
         def run(side: Side, videos: Videos, directory: Path, wrap: Callable[[Any], Any]) -> None:
             backend = wrap(load(side))
