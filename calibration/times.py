@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import statistics
-import time
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
-from ..runtime.bundle import Bundle
+from numpy.typing import NDArray
+
+from ..evaluation.latency import measure
+from ..runtime.backend import Backend
+from ..runtime.bundle import Bundle, BundleNetwork
 from ..runtime.contract import NetworkName
 from ..runtime.onnx_backend import open_bundle_backend
 from ..runtime.seeded_inputs import upload_as
@@ -42,25 +46,30 @@ def measured(before: Bundle, after: Bundle, network: NetworkName, sample: Sample
         closing(open_bundle_backend(before.root, device=device)) as old,
         closing(open_bundle_backend(after.root, device=device)) as new,
     ):
-        calls = []
-        for backend in (old, new):
-            given = {
-                tensor.name: inputs[tensor.name]
-                if tensor.host
-                else upload_as(backend, inputs[tensor.name], tensor.dtype)
-                for tensor in entry.inputs
-            }
-            calls.append((backend, backend.runner(network), given))
-        seconds: tuple[list[float], list[float]] = ([], [])
-        for number in range(REPETITIONS + 1):
-            for kept, (backend, run, given) in zip(seconds, calls, strict=True):
-                backend.synchronize()
-                start = time.perf_counter()
-                run(given)
-                backend.synchronize()
-                # The first call allocates.
-                if number:
-                    kept.append(time.perf_counter() - start)
+        calls = {
+            name: _caller(backend, network, entry, inputs) for name, backend in (("old", old), ("new", new))
+        }
+        found = measure(calls, warm_up=1, iterations=REPETITIONS)
         description = new.description
-    before_ms, after_ms = (1000 * statistics.median(part) for part in seconds)
-    return Times(before_ms=before_ms, after_ms=after_ms, device=description)
+    return Times(
+        before_ms=1000 * found["old"].median_s, after_ms=1000 * found["new"].median_s, device=description
+    )
+
+
+def _caller(
+    backend: Backend, network: NetworkName, entry: BundleNetwork, inputs: Mapping[str, NDArray[Any]]
+) -> Callable[[], None]:
+    """One call with its inputs on the device already, waited for."""
+    given = {
+        tensor.name: inputs[tensor.name]
+        if tensor.host
+        else upload_as(backend, inputs[tensor.name], tensor.dtype)
+        for tensor in entry.inputs
+    }
+    run = backend.runner(network)
+
+    def call() -> None:
+        run(given)
+        backend.synchronize()
+
+    return call

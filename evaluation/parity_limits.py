@@ -1,4 +1,4 @@
-"""When two runs count as the same: limits on their masks, by named profile; for networks see `runtime.parity.LIMITS`."""
+"""When two runs count as the same: limits on masks, by named profile. Networks have `runtime.parity.LIMITS`."""
 
 from __future__ import annotations
 

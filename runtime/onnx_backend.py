@@ -96,7 +96,8 @@ class OnnxBackend:
             KeyError: this variant has no such network.
         """
         if self._device.kind == "cpu" and network in HOST_LABELS and network in self._bundle.networks:
-            return self._host_runner(network)
+            # What their graphs do, which resize every mask everywhere.
+            return HOST_LABELS[network]
         return self._runner_of(self._bundle.networks[network], self._graph(network))
 
     def layer_times(
@@ -173,18 +174,6 @@ class OnnxBackend:
         return open_session(
             path, self._device, options, self._ort, flops=self._bundle.networks[network].flops
         )
-
-    def _host_runner(self, network: NetworkName) -> Runner:
-        """Label maps without the network's graph, which resizes every mask everywhere."""
-
-        def call(inputs: Mapping[str, Array | NDArray[np.generic]]) -> dict[str, Array]:
-            host = {
-                name: array if isinstance(array, np.ndarray) else self._memory.download(array)
-                for name, array in inputs.items()
-            }
-            return {name: self._memory.upload(made) for name, made in HOST_LABELS[network](host).items()}
-
-        return call
 
     def _runner_of(self, entry: BundleNetwork, graph: LoadedGraph) -> Runner:
         def call(inputs: Mapping[str, Array | NDArray[np.generic]]) -> dict[str, Array]:
