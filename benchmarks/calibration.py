@@ -28,6 +28,7 @@ import onnxruntime
 from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+from stand_in_export import stand_in_plan
 
 from gmos_deploy.calibration.calibrate import choose_all, split
 from gmos_deploy.calibration.formats import FORMATS
@@ -44,9 +45,9 @@ from gmos_deploy.export.engine_build import EngineBuild, build_engines
 from gmos_deploy.export.engine_options import BuildOptions
 from gmos_deploy.export.exported_network import NetworkExporter, Plan
 from gmos_deploy.export.graph_session import GraphSession
-from gmos_deploy.export.profiles import choose_resolutions, lengths_of, profiles
+from gmos_deploy.export.profiles import lengths_of
 from gmos_deploy.export.weight_files import WeightFiles
-from gmos_deploy.gmos_ref.presets import PUBLISHED, model_spec
+from gmos_deploy.gmos_ref.presets import PUBLISHED
 from gmos_deploy.gmos_ref.stand_in import stand_in_networks
 from gmos_deploy.runtime.bundle import TABLES_FILE, Bundle, BundleGraph, BundleNetwork, Target, open_bundle
 from gmos_deploy.runtime.bundle_files import BundleFiles, FileRecord, file_sha256
@@ -238,16 +239,7 @@ def published(options: argparse.Namespace) -> None:
 
 def _published_bundle(root: Path, names: Sequence[NetworkName], precision: str) -> Bundle:
     """Some networks of the published sizes with stand-in weights; those that are not there yet are exported."""
-    model = model_spec(PUBLISHED, "gmos")
-    resolutions = choose_resolutions((), (), model)
-    plan = Plan(
-        sizes=PUBLISHED,
-        model=model,
-        precision="fp16",
-        head_precision="fp16",
-        opset=20,
-        profiles=profiles(resolutions, model, max_batch=1),
-    )
+    plan, resolutions = stand_in_plan(PUBLISHED, "fp16")
     missing = [name for name in names if not (root / f"{name}.weights").is_file()]
     if missing:
         root.mkdir(parents=True, exist_ok=True)
@@ -267,7 +259,7 @@ def _published_bundle(root: Path, names: Sequence[NetworkName], precision: str) 
     return Bundle(
         root=root,
         identity=f"published stand-ins, {precision}",
-        model=model,
+        model=plan.model,
         precision=precision,
         head_precision=precision,
         opset=plan.opset,

@@ -28,10 +28,9 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from stand_in_export import stand_in_plan
 
 from gmos_deploy.export.bundle_export import write_bundle
-from gmos_deploy.export.exported_network import Plan
-from gmos_deploy.export.profiles import choose_resolutions, profiles
 from gmos_deploy.gmos_ref.backend import ReferenceNetworks, TorchBackend
 from gmos_deploy.gmos_ref.pi3 import Pi3Encoder
 from gmos_deploy.gmos_ref.presets import Preset, model_spec, preset
@@ -184,19 +183,10 @@ def bundle_of(sizes: Preset, networks: ReferenceNetworks, given: Path | None) ->
     if given is not None:
         yield open_bundle(given)
         return
-    model = model_spec(sizes, "gmos")
-    chosen = choose_resolutions((), (), model)
-    plan = Plan(
-        sizes=sizes,
-        model=model,
-        precision="fp32",
-        head_precision="fp32",
-        opset=20,
-        profiles=profiles(chosen, model, max_batch=1),
-    )
+    plan, resolutions = stand_in_plan(sizes, "fp32")
     with tempfile.TemporaryDirectory() as folder:
         yield write_bundle(
-            Path(folder) / "bundle", plan, networks, resolutions=chosen, checkpoints={}, gated=False
+            Path(folder) / "bundle", plan, networks, resolutions=resolutions, checkpoints={}, gated=False
         )
 
 

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from ..errors import GmosError
 from ..export.graph_session import GraphSession
@@ -22,6 +21,7 @@ from ..runtime.bundle import Bundle
 from ..runtime.bundle_tables import TableMaker
 from ..runtime.contract import NetworkName
 from ..runtime.parity import OutputDifference, difference
+from ..runtime.query_order import in_order_of
 from .sample_store import Sample
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -109,10 +109,7 @@ class NetworkTrial:
         return self._expected[sample.path]
 
     def compare(self, model: ir.Model, samples: Sequence[Sample]) -> Comparison:
-        """How far a changed graph is from the bundle's own.
-
-        Queries of the proposer are compared whatever their order: the tracker does not read it.
-        """
+        """How far a changed graph is from the bundle's own; the proposer's queries in any order."""
         self.expect(samples)
         worst: dict[str, OutputDifference] = {}
         times = []
@@ -123,8 +120,7 @@ class NetworkTrial:
                 expected = self._expected[sample.path]
                 given, seconds = _timed(run, inputs)
                 times.append(seconds)
-                if self.name == "proposer":
-                    given = in_order_of(given, expected)
+                given = in_order_of(self.name, given, expected)
                 for name, wanted in expected.items():
                     found = difference(
                         given[name], wanted, target="onnxruntime", lengths=lengths, output=name
@@ -159,28 +155,3 @@ def damage(differences: Sequence[OutputDifference]) -> float:
 
 def _severity(found: OutputDifference) -> float:
     return float("inf") if not found.finite else max(found.relative, found.changed)
-
-
-def in_order_of(given: Arrays, expected: Arrays) -> dict[str, NDArray[Any]]:
-    """The queries of the proposer's outputs in the order in which their masks fit the expected ones best.
-
-    They are sorted by motion, and two that move alike change places at the slightest difference.
-
-    Args:
-        given: outputs (B, K, ...).
-        expected: of the same shapes.
-    """
-    logits, wanted = given["mask_logits"], expected["mask_logits"]
-    order = np.stack([_matched(a, b) for a, b in zip(logits, wanted, strict=True)])
-    batch = np.arange(len(order))[:, None]
-    return {name: array[batch, order] for name, array in given.items()}
-
-
-def _matched(given: NDArray[Any], expected: NDArray[Any]) -> NDArray[np.int64]:
-    """For each expected mask the given one of the least squared distance, each once."""
-    a, b = given.reshape(len(given), -1).astype(np.float64), expected.reshape(len(expected), -1)
-    distance = (a**2).sum(axis=1)[:, None] - 2 * a @ b.T + (b**2).sum(axis=1)
-    rows, columns = linear_sum_assignment(distance)
-    order = np.empty(len(columns), np.int64)
-    order[columns] = rows
-    return order

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..runtime.backend import Backend
 from ..runtime.contract import NetworkName
 from ..runtime.parity import LIMITS, Limits, OutputDifference, difference
+from ..runtime.query_order import in_order_of
 from ..runtime.seeded_inputs import upload_as
 from .parity_limits import ProfileName
 from .parity_sides import Dtypes
@@ -91,7 +92,7 @@ class OutputParity:
 def compare_network(
     network: NetworkName, calls: Sequence[Call], backend: Backend, dtypes: Dtypes
 ) -> list[OutputParity]:
-    """Run a network on recorded inputs and compare its outputs with the recorded ones.
+    """Run a network on recorded inputs and compare its outputs with the recorded ones, queries in any order.
 
     Args:
         network: which one.
@@ -110,8 +111,10 @@ def compare_network(
             for name, values in call.inputs.items()
         }
         answer = run(given)
+        outputs = {name: backend.download(answer[name]) for name in call.outputs}
+        outputs = in_order_of(network, outputs, call.outputs)
         for name, expected in call.outputs.items():
-            found.setdefault(name, []).append((call, backend.download(answer[name]), expected))
+            found.setdefault(name, []).append((call, outputs[name], expected))
     return [_output(network, name, triples) for name, triples in found.items()]
 
 

@@ -6,7 +6,7 @@ import json
 import logging
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,7 +25,7 @@ from ..gmos_ref.stand_in import stand_in_networks
 from ..runtime.bundle import FORMAT, MANIFEST, TABLES_FILE, Bundle, BundleGraph, Ranges, open_bundle
 from ..runtime.bundle_files import file_sha256
 from ..runtime.bundle_tables import Pi3TableSource
-from ..runtime.contract import ModelSpec, network_specs
+from ..runtime.contract import ModelSpec, NetworkName, network_specs
 from .bundle_directory import check_place, new_bundle
 from .exported_network import ExportedNetwork, NetworkExporter, Plan
 from .profiles import Resolution, choose_resolutions, profiles
@@ -115,6 +115,7 @@ def write_bundle(
     resolutions: tuple[Resolution, ...],
     checkpoints: Mapping[str, Any],
     gated: bool,
+    exported: Callable[[NetworkName, ExportedNetwork], None] | None = None,
 ) -> Bundle:
     """Export loaded networks.
 
@@ -125,6 +126,7 @@ def write_bundle(
         resolutions: Pi3 resolutions of the plan's profiles, for the record.
         checkpoints: what the networks were loaded from, for the record.
         gated: whether to hold every network against the reference.
+        exported: called after each network.
 
     Raises:
         GmosError: as `export_bundle`.
@@ -133,11 +135,13 @@ def write_bundle(
     with new_bundle(out) as root:
         np.save(root / TABLES_FILE, tables.position_embedding, allow_pickle=False)
         exporter = NetworkExporter(root, plan, networks, tables, gated=gated)
-        exported = {}
+        done = {}
         for name in network_specs(plan.model):
             start = time.monotonic()
-            exported[name] = exporter.export(name)
-            logger.info("%s: %.1f s, %s", name, time.monotonic() - start, _verdict(exported[name]))
+            done[name] = exporter.export(name)
+            logger.info("%s: %.1f s, %s", name, time.monotonic() - start, _verdict(done[name]))
+            if exported is not None:
+                exported(name, done[name])
         manifest = {
             "format": FORMAT,
             "tool": f"gmos-deploy {__version__}",
@@ -147,7 +151,7 @@ def write_bundle(
             "opset": plan.opset,
             "pi3": {"head_dim": plan.sizes.pi3.head_dim, "rope_base": plan.sizes.pi3.rope_base},
             "resolutions": [{"width_px": width, "height_px": height} for width, height in resolutions],
-            "networks": {name: _network_entry(network) for name, network in exported.items()},
+            "networks": {name: _network_entry(network) for name, network in done.items()},
             "checkpoints": checkpoints,
             "versions": _versions(),
             "files": _files(root),

@@ -18,6 +18,7 @@ from ..gmos_ref.reference_networks import ReferenceNetworks
 from ..runtime.bundle import TARGETS, BundleGraph, Ranges, Target
 from ..runtime.bundle_tables import Pi3TableSource, TableMaker
 from ..runtime.contract import ModelSpec, NetworkName
+from ..runtime.query_order import in_order_of
 from ..runtime.seeded_inputs import Array, seeded_inputs
 from . import gate
 from .capture import capture, declare_shapes, grid_lengths
@@ -187,7 +188,7 @@ class NetworkExporter:
                 for case, given, wanted in zip(cases, inputs, expected, strict=True):
                     shapes = {name: np.shape(array) for name, array in given.items()}
                     tables = self._tables.tables(sign.name, shapes) if graphs[target].tables else {}
-                    outputs = session.run({**given, **tables})
+                    outputs = in_order_of(sign.name, session.run({**given, **tables}), wanted)
                     found += [
                         gate.difference(outputs[name], wanted[name], target=target, lengths=case, output=name)
                         for name in wanted

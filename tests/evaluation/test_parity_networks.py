@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from gmos_deploy.cli import guarded
+from gmos_deploy.evaluation.network_parity import compare_network
 from gmos_deploy.evaluation.parity_networks import networks_command
-from gmos_deploy.evaluation.recording import Recording, record
+from gmos_deploy.evaluation.recording import Call, Recording, record
 from gmos_deploy.runtime.inputs import resolve_inputs
 
 FRAMES = 8
@@ -84,6 +85,33 @@ def test_planted_difference(
     assert plant[0] in page
     assert "FAIL" in page
     assert len((report / "observations.jsonl").read_text().splitlines()) == len(result["outputs"])
+
+
+class Answers:
+    """A backend that answers every call with the same outputs."""
+
+    def __init__(self, outputs: dict[str, Any]) -> None:
+        self._outputs = outputs
+
+    def runner(self, network: str) -> Callable[[Any], dict[str, Any]]:
+        return lambda inputs: self._outputs
+
+    def upload(self, values: Any) -> Any:
+        return values
+
+    download = upload
+
+
+def test_order_of_queries() -> None:
+    """Queries that come in another order, with all that belongs to them, are no difference."""
+    rng = np.random.default_rng(0)
+    outputs = {"mask_logits": rng.normal(size=(2, 5, 8, 8)), "ious": rng.random((2, 5))}
+    call = Call(index=0, inputs={"f": np.zeros(3, np.float32)}, outputs=outputs)
+    turned = {name: values[:, ::-1] for name, values in outputs.items()}
+    for answer, same in ((turned, True), ({**outputs, "ious": turned["ious"]}, False)):
+        backend: Any = Answers(answer)
+        found = compare_network("proposer", [call], backend, {"f": "float32"})
+        assert (max(output.worst.relative for output in found) == 0) == same
 
 
 def test_chosen_networks(compare: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:

@@ -142,6 +142,8 @@ HALF: list[tuple[NetworkName, dict[str, Any]]] = [
     ("dino", {"precision": "bf16"}),
     ("memory_attention", {"precision": "fp16", "opset": 23}),
     ("gmos_s", {"precision": "bf16", "head_precision": "fp16", "variant": "gmos-s"}),
+    # Rounding to half makes two of its queries change places.
+    ("proposer", {"precision": "fp16", "head_precision": "fp16"}),
 ]
 """Not every network in every precision: capturing one takes seconds."""
 

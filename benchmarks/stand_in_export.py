@@ -1,0 +1,23 @@
+"""What an export of a preset with stand-in weights is made with; shared by the benchmarks that make one."""
+
+from __future__ import annotations
+
+from gmos_deploy.export.exported_network import Plan
+from gmos_deploy.export.profiles import Resolution, choose_resolutions, profiles
+from gmos_deploy.export.signature import Precision
+from gmos_deploy.gmos_ref.presets import Preset, model_spec
+
+
+def stand_in_plan(sizes: Preset, precision: Precision) -> tuple[Plan, tuple[Resolution, ...]]:
+    """The plan of GMOS at the usual resolution, one window a call, its heads in the same precision."""
+    model = model_spec(sizes, "gmos")
+    resolutions = choose_resolutions((), (), model)
+    plan = Plan(
+        sizes=sizes,
+        model=model,
+        precision=precision,
+        head_precision=precision,
+        opset=20,
+        profiles=profiles(resolutions, model, max_batch=1),
+    )
+    return plan, resolutions
