@@ -41,7 +41,8 @@ from gmos_deploy.runtime.onnx_backend import open_bundle_backend
 from gmos_deploy.runtime.pipeline import RunOptions, SequenceRun
 from gmos_deploy.runtime.progress import NoProgress
 from gmos_deploy.runtime.results import ResultSet
-from gmos_deploy.runtime.seeded_inputs import seeded_inputs, upload_as
+from gmos_deploy.runtime.seeded_inputs import seeded_inputs
+from gmos_deploy.runtime.uploading import dtypes_of, upload_inputs
 
 EAGER = "torch"
 FILL_S = 0.1
@@ -150,12 +151,7 @@ def network_call(
     """A call of a network on inputs that lie on the device."""
     entry = bundle.networks[name]
     values = seeded_inputs(name, entry.inputs, bundle.model, lengths)
-    inputs = {
-        tensor.name: values[tensor.name]
-        if tensor.host
-        else upload_as(backend, values[tensor.name], tensor.dtype)
-        for tensor in entry.inputs
-    }
+    inputs = upload_inputs(backend, values, dtypes_of(entry.inputs))
     run = backend.runner(name)
     return lambda: run(inputs)
 

@@ -14,7 +14,7 @@ from ..runtime.backend import Backend
 from ..runtime.bundle import Bundle, BundleNetwork
 from ..runtime.contract import NetworkName
 from ..runtime.onnx_backend import open_bundle_backend
-from ..runtime.seeded_inputs import upload_as
+from ..runtime.uploading import dtypes_of, upload_inputs
 from .sample_store import Sample
 
 REPETITIONS = 5
@@ -60,12 +60,7 @@ def _caller(
     backend: Backend, network: NetworkName, entry: BundleNetwork, inputs: Mapping[str, NDArray[Any]]
 ) -> Callable[[], None]:
     """One call with its inputs on the device already, waited for."""
-    given = {
-        tensor.name: inputs[tensor.name]
-        if tensor.host
-        else upload_as(backend, inputs[tensor.name], tensor.dtype)
-        for tensor in entry.inputs
-    }
+    given = upload_inputs(backend, inputs, dtypes_of(entry.inputs))
     run = backend.runner(network)
 
     def call() -> None:

@@ -14,9 +14,8 @@ from ..runtime.backend import Backend
 from ..runtime.contract import NetworkName
 from ..runtime.parity import LIMITS, Limits, OutputDifference, difference
 from ..runtime.query_order import in_order_of
-from ..runtime.seeded_inputs import upload_as
+from ..runtime.uploading import Dtypes, upload_inputs
 from .parity_limits import ProfileName
-from .parity_sides import Dtypes
 from .recording import Call, Recording
 
 Values = NDArray[Any]
@@ -106,11 +105,7 @@ def compare_network(
     run = backend.runner(network)
     found: dict[str, list[tuple[Call, Values, Values]]] = {}
     for call in calls:
-        given = {
-            name: values if dtypes[name] == "host" else upload_as(backend, values, dtypes[name])
-            for name, values in call.inputs.items()
-        }
-        answer = run(given)
+        answer = run(upload_inputs(backend, call.inputs, dtypes))
         outputs = {name: backend.download(answer[name]) for name in call.outputs}
         outputs = in_order_of(network, outputs, call.outputs)
         for name, expected in call.outputs.items():

@@ -12,6 +12,7 @@ from ..runtime.bundle import open_bundle
 from ..runtime.contract import ModelSpec, NetworkName, network_specs
 from ..runtime.inputs import resolve_inputs
 from ..runtime.sequence import SequenceInput
+from ..runtime.uploading import HOST, Dtypes, dtypes_of
 
 KINDS = ("torch", "onnxruntime", "tensorrt", "tensorrt-rtx", "masks")
 
@@ -75,9 +76,6 @@ RunVideo = Callable[[Side, Videos, Path, WrapBackend], None]
 
 LoadSide = Callable[[Side], Backend]
 """Loads the networks of a side."""
-
-Dtypes = Mapping[str, str]
-"""The dtype by input of a network, in the backend's own names."""
 
 
 def parse_side(option: str, text: str) -> Side:
@@ -161,19 +159,16 @@ def require_same_model(a: Side, model_a: ModelSpec, b: Side, model_b: ModelSpec)
 
 
 def input_dtypes(side: Side, model: ModelSpec) -> dict[NetworkName, Dtypes]:
-    """The dtype of every input of a side's networks; `host` for those that are read on the host.
+    """The dtype of every input of a side's networks.
 
     The reference takes float32 for its own precision and rounds it itself.
     """
     if side.bundle is not None:
         networks = open_bundle(side.bundle).networks
-        return {
-            name: {tensor.name: "host" if tensor.host else tensor.dtype for tensor in network.inputs}
-            for name, network in networks.items()
-        }
+        return {name: dtypes_of(network.inputs) for name, network in networks.items()}
     return {
         name: {
-            tensor.name: "host"
+            tensor.name: HOST
             if tensor.host
             else "float32"
             if tensor.dtype == "compute"

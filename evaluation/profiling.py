@@ -14,12 +14,12 @@ from ..runtime.backend import Backend
 from ..runtime.bundle import Bundle, open_bundle
 from ..runtime.contract import ModelSpec, NetworkName, network_specs
 from ..runtime.layer_times import TimesLayers
-from ..runtime.seeded_inputs import upload_as
 from ..runtime.sequence import SequenceInput
+from ..runtime.uploading import Dtypes, upload_inputs
 from .device_clock import DeviceTimer, device_timer
 from .latency import Latency, measure
 from .layer_kinds import NetworkLayers, network_layers
-from .parity_sides import Dtypes, LoadSide, Side, chosen_networks, input_dtypes
+from .parity_sides import LoadSide, Side, chosen_networks, input_dtypes
 from .recording import Call, record
 from .roofline import PRECISION_BYTES, Rates, Work, gpu_rates, network_work, on_gpu
 
@@ -216,7 +216,7 @@ class _TimedCall:
     """One call of a network with its inputs on the device already, waited for."""
 
     def __init__(self, entry: _Loaded, name: NetworkName, inputs: Arrays) -> None:
-        given = _on_device(entry, name, inputs)
+        given = upload_inputs(entry.backend, inputs, entry.dtypes[name])
         run = entry.backend.runner(name)
         self._backend, self._timer = entry.backend, entry.timer
         self._device_ms: list[float] = []
@@ -238,14 +238,6 @@ class _TimedCall:
         if not self._device_ms:
             return None
         return Latency(samples_s=tuple(ms / 1e3 for ms in self._device_ms[warm_up:]))
-
-
-def _on_device(entry: _Loaded, name: NetworkName, inputs: Arrays) -> dict[str, Any]:
-    dtypes = entry.dtypes[name]
-    return {
-        key: values if dtypes[key] == "host" else upload_as(entry.backend, values, dtypes[key])
-        for key, values in inputs.items()
-    }
 
 
 def _work(entry: _Loaded, group: Sequence[_Loaded], name: NetworkName, lengths: Mapping[str, int]) -> Work:
@@ -275,7 +267,7 @@ def _layers(
             continue
         times = cast(TimesLayers, entry.backend).layer_times(
             name,
-            _on_device(entry, name, inputs),
+            upload_inputs(entry.backend, inputs, entry.dtypes[name]),
             warm_up=options.warm_up,
             iterations=options.iterations,
         )

@@ -16,12 +16,12 @@ from ..runtime.pipeline import RunOptions
 from ..runtime.progress import Progress
 from ..runtime.proposals import ProposalCollector, Proposals
 from ..runtime.propose import foreground_head, proposal_head, propose
-from ..runtime.seeded_inputs import upload_as
 from ..runtime.sequence import SequenceInput
 from ..runtime.stage_off import StageOff
 from ..runtime.stage_on import StageOn
 from ..runtime.thresholds import PUBLISHED
 from ..runtime.tracker import FrameFeatures
+from ..runtime.uploading import upload_as
 from ..runtime.video import open_frames
 from .foreground_agreement import ForegroundAgreement, compare_foreground
 from .mask_agreement import Labels, sequence_agreement

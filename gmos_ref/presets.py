@@ -289,7 +289,7 @@ TINY = Preset(
 NANO = Preset(
     name="nano",
     pi3=Pi3Config(
-        dim=128, heads=4, dino_depth=2, decoder_depth=6, dino_grid=4, mlp_ratio=2, area_px=224 * 126
+        dim=128, heads=4, dino_depth=2, decoder_depth=6, dino_grid=4, mlp_ratio=2, area_px=280 * 154
     ),
     sam2=Sam2Config(
         config=_HIERA_TINY,

@@ -31,7 +31,8 @@ from .engine_record import (
 from .engine_shapes import cut_inputs
 from .onnx_sessions import OnnxDevice, SessionOptions, load_onnxruntime, open_session
 from .parity import LIMITS, OutputDifference, Precision, difference
-from .seeded_inputs import seeded_inputs, upload_as
+from .seeded_inputs import seeded_inputs
+from .uploading import dtypes_of, upload_inputs
 
 logger = logging.getLogger(__name__)
 
@@ -139,12 +140,7 @@ def _differences(
     bundle: Bundle, backend: Backend, entry: BundleNetwork, reference: Reference, lengths: Lengths
 ) -> list[OutputDifference]:
     inputs = seeded_inputs(entry.name, entry.inputs, bundle.model, lengths)
-    given = {
-        tensor.name: inputs[tensor.name]
-        if tensor.host
-        else upload_as(backend, inputs[tensor.name], tensor.dtype)
-        for tensor in entry.inputs
-    }
+    given = upload_inputs(backend, inputs, dtypes_of(entry.inputs))
     outputs = {name: backend.download(array) for name, array in backend.runner(entry.name)(given).items()}
     # Both sides see the inputs as the engine's precision rounds them.
     seen = {

@@ -1,4 +1,4 @@
-"""The proposer's queries in the order of another run: which comes first hangs on the last bit of a motion score."""
+"""The proposer's queries beside those of another run: which are kept, and in which order, hangs on the last bit."""
 
 from __future__ import annotations
 
@@ -12,13 +12,22 @@ from scipy.optimize import linear_sum_assignment
 from .contract import NetworkName
 
 Arrays = Mapping[str, NDArray[Any]]
+Floats = NDArray[np.float64]
+
+OTHER_QUERY = 0.3
+"""Relative distance of two masks above which they may be different queries; below, they are one with an error."""
+
+SCORE_SLACK = 2.0
+"""How far from the last kept score a query may be that only one run keeps, in largest errors of the other scores."""
 
 
 def in_order_of(network: NetworkName, given: Arrays, expected: Arrays) -> dict[str, NDArray[Any]]:
     """Outputs of a network, those of the proposer with its queries where their masks fit the expected ones best.
 
-    Queries are sorted by motion, and two that move alike change places at the slightest difference. Nothing
-    downstream reads their order.
+    The network keeps the queries that move most, sorted: two that move alike change places at the slightest
+    difference, and the last of them may give way to the one behind it. Nothing downstream reads their order. A
+    query that only one of both runs keeps counts as equal if its score is as near to the last kept one as scores
+    differ anyway: it is then replaced by the expected one.
 
     Args:
         network: which one; the others have no queries, their outputs are returned as they are.
@@ -27,17 +36,47 @@ def in_order_of(network: NetworkName, given: Arrays, expected: Arrays) -> dict[s
     """
     if network != "proposer" or any(given[name].shape != expected[name].shape for name in expected):
         return dict(given)
-    masks = zip(given["mask_logits"], expected["mask_logits"], strict=True)
-    order = np.stack([_matched(a, b) for a, b in masks])
-    batch = np.arange(len(order))[:, None]
-    return {name: array[batch, order] for name, array in given.items()}
+    found = {name: given[name].copy() for name in expected}
+    for window in range(len(found["mask_logits"])):
+        wanted = _flat(expected["mask_logits"][window])
+        masks = _flat(given["mask_logits"][window])
+        order = _matched(masks, wanted)
+        gone = _exchanged(
+            masks[order],
+            wanted,
+            _flat(given["motion_logits"][window])[order, 0],
+            _flat(expected["motion_logits"][window])[:, 0],
+        )
+        for name, array in found.items():
+            array[window] = given[name][window][order]
+            array[window][gone] = expected[name][window][gone]
+    return found
 
 
-def _matched(given: NDArray[Any], expected: NDArray[Any]) -> NDArray[np.int64]:
-    """For each expected mask the given one of the least squared distance, each once."""
-    a, b = (np.nan_to_num(masks.reshape(len(masks), -1).astype(np.float64)) for masks in (given, expected))
+def _flat(values: NDArray[Any]) -> Floats:
+    """(K, ...) to (K, N)."""
+    return values.reshape(len(values), -1).astype(np.float64)
+
+
+def _matched(given: Floats, expected: Floats) -> NDArray[np.int64]:
+    """For each expected mask (K, N) the given one of the least squared distance, each once."""
+    a, b = np.nan_to_num(given), np.nan_to_num(expected)
     distance = (a**2).sum(axis=1)[:, None] - 2 * a @ b.T + (b**2).sum(axis=1)
     rows, columns = linear_sum_assignment(distance)
     order = np.empty(len(columns), np.int64)
     order[columns] = rows
     return order
+
+
+def _exchanged(
+    masks: Floats, expected_masks: Floats, scores: Floats, expected_scores: Floats
+) -> NDArray[np.bool_]:
+    """Which matched pairs (K,) are two queries of which each run keeps one, their scores being next to the last."""
+    norms = np.linalg.norm(expected_masks, axis=1)
+    other: NDArray[np.bool_] = np.linalg.norm(masks - expected_masks, axis=1) > OTHER_QUERY * norms
+    if not other.any() or other.all():
+        return np.zeros_like(other)
+    slack = SCORE_SLACK * np.abs(scores - expected_scores)[~other].max()
+    last = expected_scores.min()
+    near = (np.maximum(scores, expected_scores) <= last + slack) & (scores >= last - slack)
+    return np.logical_and(other, near)

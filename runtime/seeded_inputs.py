@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from .backend import Backend, HostArray
 from .bundle import BundleTensor
 from .contract import ModelSpec, NetworkName
 
@@ -29,19 +28,6 @@ def seeded_inputs(
     seed = zlib.crc32(f"{name} {sorted(lengths.items())}".encode())
     rng = np.random.default_rng(seed)
     return {tensor.name: _values(rng, tensor, model, lengths) for tensor in tensors}
-
-
-def upload_as(backend: Backend, values: Array, dtype: str) -> Any:  # noqa: ANN401 - an array of the backend
-    """Values on a backend's device in a tensor's dtype, by the backend's own name for it.
-
-    bfloat16 is the upper half of a float32, rounded to even; NumPy has no such type.
-    """
-    if dtype != "bfloat16":
-        return backend.upload(values.astype(dtype))
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-    data = rounded.reshape(-1).view(np.uint8)
-    return backend.from_host(HostArray(data=data, shape=values.shape, dtype=dtype))
 
 
 def _values(rng: np.random.Generator, tensor: BundleTensor, model: ModelSpec, lengths: Lengths) -> Array:

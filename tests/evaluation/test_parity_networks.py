@@ -105,7 +105,11 @@ class Answers:
 def test_order_of_queries() -> None:
     """Queries that come in another order, with all that belongs to them, are no difference."""
     rng = np.random.default_rng(0)
-    outputs = {"mask_logits": rng.normal(size=(2, 5, 8, 8)), "ious": rng.random((2, 5))}
+    outputs = {
+        "mask_logits": rng.normal(size=(2, 5, 8, 8)),
+        "motion_logits": rng.normal(size=(2, 5)),
+        "ious": rng.random((2, 5)),
+    }
     call = Call(index=0, inputs={"f": np.zeros(3, np.float32)}, outputs=outputs)
     turned = {name: values[:, ::-1] for name, values in outputs.items()}
     for answer, same in ((turned, True), ({**outputs, "ious": turned["ious"]}, False)):

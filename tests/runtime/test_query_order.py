@@ -21,6 +21,7 @@ def outputs() -> Outputs:
     rng = np.random.default_rng(0)
     return {
         "mask_logits": rng.normal(size=(BATCH, QUERIES, SIDE, SIDE)).astype(np.float32),
+        "motion_logits": np.sort(rng.normal(size=(BATCH, QUERIES)))[:, ::-1].astype(np.float32),
         "ious": rng.random((BATCH, QUERIES)).astype(np.float32),
     }
 
@@ -49,6 +50,31 @@ def test_differences_stay(outputs: Outputs, shuffled: Outputs) -> None:
     off = np.abs(found - outputs["mask_logits"]).max(axis=(-1, -2))
     assert np.count_nonzero(off) == 1
     assert off.max() == pytest.approx(0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("score", "equal"),
+    [pytest.param(0.001, True, id="as near as scores differ"), pytest.param(0.1, False, id="further away")],
+)
+def test_the_last_query_gives_way(outputs: Outputs, score: float, equal: bool) -> None:
+    """Another query than the last one is no difference if its score could be either's."""
+    given = {name: array.copy() for name, array in outputs.items()}
+    given["motion_logits"] += np.float32(0.001) * np.array([1, -1, 1, -1, 1], np.float32)
+    last = outputs["motion_logits"][0, -1]
+    for name, array in given.items():
+        array[0, -1] = last + score if name == "motion_logits" else array[0, -1] + 1
+    found = in_order_of("proposer", given, outputs)
+    assert np.array_equal(found["mask_logits"], outputs["mask_logits"]) == equal
+    np.testing.assert_array_equal(found["motion_logits"][1], given["motion_logits"][1])
+
+
+def test_another_query_in_the_middle(outputs: Outputs) -> None:
+    """A query that is certain to be kept must be there."""
+    given = {name: array.copy() for name, array in outputs.items()}
+    given["motion_logits"] += np.float32(0.001)
+    given["mask_logits"][0, 0] += 1
+    found = in_order_of("proposer", given, outputs)
+    assert not np.array_equal(found["mask_logits"][0, 0], outputs["mask_logits"][0, 0])
 
 
 def test_not_finite(outputs: Outputs, shuffled: Outputs) -> None:

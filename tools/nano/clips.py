@@ -17,7 +17,11 @@ from textures import load_pictures
 CLIP_FRAMES = 8
 CLIPS_PER_SHARD = 48
 SAM2_PX = 256
-PI3_WH = (224, 126)
+LAYERS_PX = 128
+PI3_WH = (280, 154)
+RASTER_WH = (280, 256)
+"""What clips are rendered at; both networks' frames are made from it."""
+
 MAX_LAYERS = 40
 TEXTURE_POOL = 250
 CAMERA_SHARES = {"static": 0.5, "slow": 0.34, "fast": 0.16}
@@ -27,7 +31,7 @@ CAMERA_SHARES = {"static": 0.5, "slow": 0.34, "fast": 0.16}
 class Shard:
     """The memory-mapped arrays of one shard of n clips of T frames.
 
-    `sam2` (n, T, 256, 256, 3) and `pi3` (n, T, 126, 224, 3) uint8 show the same view; `layers`
+    `sam2` (n, T, 256, 256, 3) and `pi3` (n, T, 154, 280, 3) uint8 show the same view; `layers`
     (n, T, 128, 128) uint8 is the layer in front. Per layer: `labels` (n, L) object number or 0,
     `motion_px` (n, L, T) of the whole object that it belongs to, `poses` (n, L, T, 2, 3) in scene pixels, and
     `distractors` (n, L). Per clip: `camera` (n,) index in CAMERAS and `camera_px` (n, T).
@@ -69,14 +73,8 @@ def write_shard(root: Path, seed: int, index: int, clips: int = CLIPS_PER_SHARD)
 
 def _clip(maker: SceneMaker, rng: np.random.Generator, camera: Camera) -> dict[str, NDArray[np.generic]]:
     scene = maker.draw(rng, camera, CLIP_FRAMES)
-    drawn = render(scene, rng, (SAM2_PX, SAM2_PX))
-    small = F.interpolate(
-        torch.from_numpy(drawn.frames).permute(0, 3, 1, 2).float(),
-        PI3_WH[::-1],
-        mode="bilinear",
-        align_corners=False,
-        antialias=True,
-    )
+    drawn = render(scene, rng, RASTER_WH)
+    rows, columns = ((np.arange(LAYERS_PX) + 0.5) * side / LAYERS_PX for side in RASTER_WH[::-1])
     count = len(scene.layers)
     labels = np.zeros(MAX_LAYERS, np.uint8)
     distractors = np.zeros(MAX_LAYERS, np.bool_)
@@ -91,9 +89,9 @@ def _clip(maker: SceneMaker, rng: np.random.Generator, camera: Camera) -> dict[s
                 [motion_px(part) for part in scene.layers if part.label == layer.label], axis=0
             )
     return {
-        "sam2": drawn.frames,
-        "pi3": (small + 0.5).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy(),
-        "layers": drawn.layers[:, 1::2, 1::2],
+        "sam2": _resized(drawn.frames, (SAM2_PX, SAM2_PX)),
+        "pi3": _resized(drawn.frames, PI3_WH),
+        "layers": drawn.layers[:, rows.astype(int)][:, :, columns.astype(int)],
         "labels": labels,
         "motion_px": moved,
         "poses": poses,
@@ -101,6 +99,18 @@ def _clip(maker: SceneMaker, rng: np.random.Generator, camera: Camera) -> dict[s
         "camera": np.uint8(CAMERAS.index(camera)),  # type: ignore[dict-item]
         "camera_px": scene.camera_px.astype(np.float32),
     }
+
+
+def _resized(frames: NDArray[np.uint8], size_wh: tuple[int, int]) -> NDArray[np.uint8]:
+    """Frames (T, H, W, 3) at another size, antialiased."""
+    small = F.interpolate(
+        torch.from_numpy(frames).permute(0, 3, 1, 2).float(),
+        size_wh[::-1],
+        mode="bilinear",
+        align_corners=False,
+        antialias=True,
+    )
+    return (small + 0.5).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def open_shard(folder: Path) -> Shard:

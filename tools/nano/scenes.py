@@ -23,6 +23,9 @@ WINDOW_REACH = 2
 CAMERA_PX: dict[Camera, tuple[float, float]] = {"static": (0.0, 0.9), "slow": (1.0, 8.0), "fast": (8.0, 24.0)}
 """Background motion between the ends of a window, in scene pixels."""
 
+SIDE_PX = (28.0, 140.0)
+"""Side of an object's square in scene pixels, drawn log-uniformly; the object fills about half of it."""
+
 SPEED_PX = (0.5, 6.0)
 """Speed of an object in scene pixels per frame, drawn log-uniformly."""
 
@@ -249,7 +252,7 @@ class SceneMaker:
     ) -> Layer:
         """A plane at its own depth, or a look-alike of a mover on the backdrop."""
         copied = movers[int(rng.integers(len(movers)))] if movers and rng.random() < 0.5 else None
-        side = copied.side_px if copied else float(np.exp(rng.uniform(np.log(18), np.log(115))))
+        side = copied.side_px if copied else float(np.exp(rng.uniform(*np.log(SIDE_PX))))
         parallax = rng.uniform(1.1, 1.8) if occluder else rng.choice([1.0, 1.0, rng.uniform(0.6, 1.4)])
         centre = np.tile(np.array(VIEW_WH) * rng.uniform(-0.1, 1.1, 2), (frames, 1))
         world = similarity(np.ones(frames), np.full(frames, rng.uniform(0, 2 * np.pi)), centre)
@@ -266,7 +269,7 @@ class SceneMaker:
         self, rng: np.random.Generator, path: _CameraPath, follow: Floats, frames: int, label: int
     ) -> list[Layer]:
         """A rigid, bending or articulated object; its parts share the texture and the label."""
-        side = float(np.exp(rng.uniform(np.log(18), np.log(115))))
+        side = float(np.exp(rng.uniform(*np.log(SIDE_PX))))
         articulated = side > 30 and rng.random() < 0.4
         still = articulated and rng.random() < 0.4
         root = _root_world(rng, frames, follow, still=still)

@@ -29,7 +29,7 @@ GRID_HW = (PI3_WH[1] // PATCH_PX, PI3_WH[0] // PATCH_PX)
 SHARES = (0.45, 0.4, 0.15)
 """Of static, slow and fast cameras."""
 
-AUXILIARY_WEIGHT = 0.3
+AUXILIARY_WEIGHT = 0.5
 DICE_WEIGHT = 1.0
 
 PEAK_RATES = (7e-4, 1e-3, 6e-4)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from clips import CLIP_FRAMES, Shard, open_shard, shard_folder
+from clips import CLIP_FRAMES, PI3_WH, Shard, open_shard, shard_folder
 from initial_weights import initialise_pi3
 from losses import flow_loss, mask_loss, soft_iou
 from rendering import layer_flow
@@ -264,7 +264,12 @@ class Phase:
 CURRICULUM = (
     Phase(steps=500, batch=8, grid_hw=(6, 6), shares=(0.8, 0.2, 0.0)),
     Phase(steps=500, batch=8, grid_hw=(6, 6), shares=(0.4, 0.5, 0.1)),
-    Phase(steps=100_000, batch=6, grid_hw=(9, 16), shares=(0.45, 0.4, 0.15)),
+    Phase(
+        steps=100_000,
+        batch=6,
+        grid_hw=(PI3_WH[1] // PATCH_PX, PI3_WH[0] // PATCH_PX),
+        shares=(0.45, 0.4, 0.15),
+    ),
 )
 
 

@@ -72,6 +72,9 @@ def option_parser(description: str | None, *, steps: int, decay_from: int) -> ar
         default=decay_from,
         help="step where the learning rate starts to fall (default: %(default)s)",
     )
+    parser.add_argument(
+        "--rate", type=float, default=1.0, help="learning rate over the script's own (default: %(default)s)"
+    )
     parser.add_argument("--shards", type=int, default=64, help="shards to draw from (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of weights and order (default: %(default)s)")
     return parser
@@ -156,7 +159,7 @@ class TrainingLoop:
                 steps=self._options.steps,
             )
             for group, peak in zip(self._optimiser.param_groups, self._rates, strict=True):
-                group["lr"] = peak * factor
+                group["lr"] = peak * self._options.rate * factor
             yield self.step
 
     def take(
