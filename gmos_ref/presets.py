@@ -180,7 +180,7 @@ class Preset:
                 raise GmosError(f"preset {self.name}: {name} is {given}, expected {other} {expected}")
 
 
-def _sam2_overrides(
+def _small_sam2(
     *,
     image_px: int,
     trunk_dim: int,
@@ -191,8 +191,8 @@ def _sam2_overrides(
     memory_layers: int,
     memory_mlp_dim: int,
     memory_frames: int = 7,
-) -> tuple[str, ...]:
-    """Hydra overrides that shrink `sam2.1_hiera_t.yaml`.
+) -> Sam2Config:
+    """`sam2.1_hiera_t.yaml` shrunk by Hydra overrides.
 
     `global_block` counts over all stages and must not open a stage: the package pools queries there
     by the window size, and a global block has none.
@@ -225,7 +225,14 @@ def _sam2_overrides(
             f"{attention}.layer.{part}.embedding_dim={channels}",
             f"{attention}.layer.{part}.feat_sizes=[{grid},{grid}]",
         ]
-    return tuple(overrides)
+    return Sam2Config(
+        config=_HIERA_TINY,
+        image_px=image_px,
+        channels=channels,
+        memory_channels=memory_channels,
+        memory_frames=memory_frames,
+        overrides=tuple(overrides),
+    )
 
 
 _HIERA_TINY = "configs/sam2.1/sam2.1_hiera_t.yaml"
@@ -235,21 +242,15 @@ PUBLISHED = Preset(name="published", pi3=Pi3Config(), sam2=Sam2Config(), propose
 SMALL = Preset(
     name="small",
     pi3=Pi3Config(dim=128, heads=4, dino_depth=4, decoder_depth=6, dino_grid=16, area_px=40_000),
-    sam2=Sam2Config(
-        config=_HIERA_TINY,
+    sam2=_small_sam2(
         image_px=256,
+        trunk_dim=32,
+        stages=(1, 2, 3, 2),
+        global_block=5,
         channels=128,
         memory_channels=32,
-        overrides=_sam2_overrides(
-            image_px=256,
-            trunk_dim=32,
-            stages=(1, 2, 3, 2),
-            global_block=5,
-            channels=128,
-            memory_channels=32,
-            memory_layers=1,
-            memory_mlp_dim=512,
-        ),
+        memory_layers=1,
+        memory_mlp_dim=512,
     ),
     proposer=ProposerConfig(dim=128, mlp_dim=512, queries=50, pi3_dim=128, sam2_channels=128, grid=16),
 )
@@ -257,21 +258,15 @@ SMALL = Preset(
 TINY = Preset(
     name="tiny",
     pi3=Pi3Config(dim=64, heads=4, dino_depth=2, decoder_depth=4, dino_grid=5, area_px=20_000),
-    sam2=Sam2Config(
-        config=_HIERA_TINY,
+    sam2=_small_sam2(
         image_px=128,
+        trunk_dim=16,
+        stages=(1, 2, 2, 1),
+        global_block=4,
         channels=64,
         memory_channels=32,
-        overrides=_sam2_overrides(
-            image_px=128,
-            trunk_dim=16,
-            stages=(1, 2, 2, 1),
-            global_block=4,
-            channels=64,
-            memory_channels=32,
-            memory_layers=1,
-            memory_mlp_dim=128,
-        ),
+        memory_layers=1,
+        memory_mlp_dim=128,
     ),
     proposer=ProposerConfig(
         dim=64,
@@ -291,23 +286,16 @@ NANO = Preset(
     pi3=Pi3Config(
         dim=128, heads=4, dino_depth=2, decoder_depth=6, dino_grid=4, mlp_ratio=2, area_px=280 * 154
     ),
-    sam2=Sam2Config(
-        config=_HIERA_TINY,
+    sam2=_small_sam2(
         image_px=256,
+        trunk_dim=24,
+        stages=(1, 1, 2, 1),
+        global_block=3,
         channels=128,
         memory_channels=32,
+        memory_layers=2,
+        memory_mlp_dim=256,
         memory_frames=4,
-        overrides=_sam2_overrides(
-            image_px=256,
-            trunk_dim=24,
-            stages=(1, 1, 2, 1),
-            global_block=3,
-            channels=128,
-            memory_channels=32,
-            memory_layers=2,
-            memory_mlp_dim=256,
-            memory_frames=4,
-        ),
     ),
     proposer=ProposerConfig(
         dim=128,

@@ -79,4 +79,5 @@ def _exchanged(
     slack = SCORE_SLACK * np.abs(scores - expected_scores)[~other].max()
     last = expected_scores.min()
     near = (np.maximum(scores, expected_scores) <= last + slack) & (scores >= last - slack)
-    return np.logical_and(other, near)
+    exchanged: NDArray[np.bool_] = other & near
+    return exchanged
