@@ -1,10 +1,11 @@
 """Exports a preset with stand-in weights as `gmos-export onnx` does, its gate included: seconds, memory, sizes, errors.
 
-    python benchmarks/export.py --preset published --precision fp16 --out DIR
+    python benchmarks/export.py --preset published --precision fp16 (--out DIR | --networks dino,proposer)
 
 Peak memory is that of the whole process while a network is exported, the reference's weights (4 GB at published
 size) included. Afterwards each network of the bundle is loaded alone into ONNX Runtime: seconds, and how much the
-process grows. Linux only: the peak is reset between networks.
+process grows. With --networks these alone are exported, and thrown away. Linux only: the peak is reset between
+networks.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import gc
 import os
 import platform
+import tempfile
 import time
 from collections.abc import Mapping
 from datetime import date
@@ -21,8 +23,8 @@ from typing import Any
 
 from stand_in_export import stand_in_plan
 
-from gmos_deploy.export.bundle_export import write_bundle
-from gmos_deploy.export.exported_network import ExportedNetwork
+from gmos_deploy.export.bundle_export import table_source, write_bundle
+from gmos_deploy.export.exported_network import ExportedNetwork, NetworkExporter
 from gmos_deploy.gmos_ref.presets import preset
 from gmos_deploy.gmos_ref.stand_in import stand_in_networks
 from gmos_deploy.runtime.bundle import Bundle
@@ -101,7 +103,9 @@ def main() -> None:
     )
     parser.add_argument("--preset", default="published", help="[published]")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "fp16", "bf16"], help="[fp32]")
-    parser.add_argument("--out", type=Path, required=True, help="the bundle's directory")
+    place = parser.add_mutually_exclusive_group(required=True)
+    place.add_argument("--out", type=Path, help="the bundle's directory")
+    place.add_argument("--networks", help="names joined by commas")
     options = parser.parse_args()
     sizes = preset(options.preset)
     plan, resolutions = stand_in_plan(sizes, options.precision)
@@ -112,6 +116,13 @@ def main() -> None:
         f"{'the reference':<17}     {time.perf_counter() - start:8.1f} s, peak {memory_gib('VmHWM'):5.2f} GiB"
     )
     meter = Meter()
+    if options.networks:
+        with tempfile.TemporaryDirectory() as folder:
+            tables = table_source(networks.pi3)
+            exporter = NetworkExporter(Path(folder), plan, networks, tables, gated=True)
+            for name in options.networks.split(","):
+                meter(name, exporter.export(name))
+        return
     bundle = write_bundle(
         options.out, plan, networks, resolutions=resolutions, checkpoints={}, gated=True, exported=meter
     )

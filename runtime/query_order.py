@@ -17,6 +17,8 @@ Floats = NDArray[np.float64]
 OTHER_QUERY = 0.3
 """Relative distance of two masks above which they may be different queries; below, they are one with an error."""
 
+TINY = 1e-12
+
 SCORE_SLACK = 2.0
 """How far from the last kept score a query may be that only one run keeps, in largest errors of the other scores."""
 
@@ -59,10 +61,15 @@ def _flat(values: NDArray[Any]) -> Floats:
 
 
 def _matched(given: Floats, expected: Floats) -> NDArray[np.int64]:
-    """For each expected mask (K, N) the given one of the least squared distance, each once."""
+    """For each expected mask (K, N) the given one that fits best, each once.
+
+    Distances count up to `OTHER_QUERY`: two masks that are nowhere in the other run must not pull others apart.
+    """
     a, b = np.nan_to_num(given), np.nan_to_num(expected)
-    distance = (a**2).sum(axis=1)[:, None] - 2 * a @ b.T + (b**2).sum(axis=1)
-    rows, columns = linear_sum_assignment(distance)
+    squared = (a**2).sum(axis=1)[:, None] - 2 * a @ b.T + (b**2).sum(axis=1)
+    norms = np.linalg.norm(b, axis=1)
+    cost = np.minimum(np.sqrt(np.maximum(squared, 0)), OTHER_QUERY * norms) / np.maximum(norms, TINY)
+    rows, columns = linear_sum_assignment(cost)
     order = np.empty(len(columns), np.int64)
     order[columns] = rows
     return order

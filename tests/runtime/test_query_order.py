@@ -62,7 +62,8 @@ def test_the_last_query_gives_way(outputs: Outputs, score: float, equal: bool) -
     given["motion_logits"] += np.float32(0.001) * np.array([1, -1, 1, -1, 1], np.float32)
     last = outputs["motion_logits"][0, -1]
     for name, array in given.items():
-        array[0, -1] = last + score if name == "motion_logits" else array[0, -1] + 1
+        # A mask that is nowhere in the other run, and nearer to the first one than to the last.
+        array[0, -1] = last + score if name == "motion_logits" else 0.9 * array[0, 0] - 0.5 * array[0, -1]
     found = in_order_of("proposer", given, outputs)
     assert np.array_equal(found["mask_logits"], outputs["mask_logits"]) == equal
     np.testing.assert_array_equal(found["motion_logits"][1], given["motion_logits"][1])
@@ -72,7 +73,7 @@ def test_another_query_in_the_middle(outputs: Outputs) -> None:
     """A query that is certain to be kept must be there."""
     given = {name: array.copy() for name, array in outputs.items()}
     given["motion_logits"] += np.float32(0.001)
-    given["mask_logits"][0, 0] += 1
+    given["mask_logits"][0, 0] *= -1
     found = in_order_of("proposer", given, outputs)
     assert not np.array_equal(found["mask_logits"][0, 0], outputs["mask_logits"][0, 0])
 
