@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from rendering import Rendering, render
-from scenes import CAMERAS, VIEW_WH, Camera, Layer, Scene, SceneMaker, compose, motion_px, similarity
+from scenes import CAMERAS, SIDE_PX, VIEW_WH, Camera, Layer, Scene, SceneMaker, compose, motion_px, similarity
 from textures import load_pictures
 from train_pi3 import MOVING_PX, UNSURE_PX
 
@@ -120,10 +120,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("root", type=Path, help="folder to write to")
     parser.add_argument("--clips", type=int, default=24, help="clips per kind of camera (default: 24)")
+    parser.add_argument(
+        "--side_px",
+        type=float,
+        nargs=2,
+        default=SIDE_PX,
+        metavar=("LEAST", "GREATEST"),
+        help=f"side of objects in pixels of a {VIEW_WH[0]:.0f} px wide frame (default: %(default)s)",
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     density = VIDEO_WH[0] / VIEW_WH[0]
-    maker = SceneMaker(load_pictures(), pool=300, seed=SEED, density=density)
+    least, greatest = options.side_px
+    maker = SceneMaker(load_pictures(), pool=300, seed=SEED, density=density, side_px=(least, greatest))
     for number, kind in enumerate((*CAMERAS, "stop")):
         root = options.root / kind
         rng = np.random.default_rng((SEED, number))

@@ -24,7 +24,7 @@ CAMERA_PX: dict[Camera, tuple[float, float]] = {"static": (0.0, 0.9), "slow": (1
 """Background motion between the ends of a window, in scene pixels."""
 
 SIDE_PX = (28.0, 140.0)
-"""Side of an object's square in scene pixels, drawn log-uniformly; the object fills about half of it."""
+"""Side of an object's square in scene pixels; the object fills about half of it."""
 
 SPEED_PX = (0.5, 6.0)
 """Speed of an object in scene pixels per frame, drawn log-uniformly."""
@@ -195,12 +195,22 @@ class SceneMaker:
         pool: number of textures drawn once and shared by the scenes.
         seed: of the pool.
         density: raster pixels per scene pixel, for the resolution of sprites.
+        side_px: least and greatest side of an object, drawn log-uniformly.
     """
 
-    def __init__(self, pictures: Sequence[Rgb], *, pool: int, seed: int, density: float = 1.5) -> None:
+    def __init__(
+        self,
+        pictures: Sequence[Rgb],
+        *,
+        pool: int,
+        seed: int,
+        density: float = 1.5,
+        side_px: tuple[float, float] = SIDE_PX,
+    ) -> None:
         rng = np.random.default_rng((seed, 77))
         self._textures = [texture(rng, pictures) for _ in range(pool)]
         self._density = density
+        self._side_px = side_px
 
     def draw(self, rng: np.random.Generator, camera: Camera, frames: int) -> Scene:
         """One scene: a backdrop, planes and look-alikes at rest, and zero to four objects."""
@@ -252,7 +262,7 @@ class SceneMaker:
     ) -> Layer:
         """A plane at its own depth, or a look-alike of a mover on the backdrop."""
         copied = movers[int(rng.integers(len(movers)))] if movers and rng.random() < 0.5 else None
-        side = copied.side_px if copied else float(np.exp(rng.uniform(*np.log(SIDE_PX))))
+        side = copied.side_px if copied else float(np.exp(rng.uniform(*np.log(self._side_px))))
         parallax = rng.uniform(1.1, 1.8) if occluder else rng.choice([1.0, 1.0, rng.uniform(0.6, 1.4)])
         centre = np.tile(np.array(VIEW_WH) * rng.uniform(-0.1, 1.1, 2), (frames, 1))
         world = similarity(np.ones(frames), np.full(frames, rng.uniform(0, 2 * np.pi)), centre)
@@ -269,7 +279,7 @@ class SceneMaker:
         self, rng: np.random.Generator, path: _CameraPath, follow: Floats, frames: int, label: int
     ) -> list[Layer]:
         """A rigid, bending or articulated object; its parts share the texture and the label."""
-        side = float(np.exp(rng.uniform(*np.log(SIDE_PX))))
+        side = float(np.exp(rng.uniform(*np.log(self._side_px))))
         articulated = side > 30 and rng.random() < 0.4
         still = articulated and rng.random() < 0.4
         root = _root_world(rng, frames, follow, still=still)
