@@ -11,22 +11,37 @@ from numpy.typing import NDArray
 from ..gmos_ref.backend import TorchBackend
 from ..gmos_ref.reference_networks import ReferenceNetworks
 from ..runtime.contract import ModelSpec, NetworkName, network_specs
+from .signature import Precision
 
 Array = NDArray[Any]
 
 
 class Reference:
-    """The reference networks in float32 on the CPU, called with the contract's tensors."""
+    """The reference networks on the CPU, called with the contract's tensors."""
 
     def __init__(self, model: ModelSpec, networks: ReferenceNetworks) -> None:
+        self._model = model
+        self._networks = networks
         self._specs = network_specs(model)
-        self._backend = TorchBackend(model, networks, device=torch.device("cpu"), precision="fp32")
+        self._backend = self._at("fp32")
+
+    def _at(self, precision: Precision) -> TorchBackend:
+        return TorchBackend(self._model, self._networks, device=torch.device("cpu"), precision=precision)
 
     def run(self, name: NetworkName, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs by name for inputs by name; floating-point ones are float32."""
+        """Outputs by name in float32 for inputs by name; floating-point ones are float32."""
+        return self._run(self._backend, name, inputs)
+
+    def run_rounded(
+        self, name: NetworkName, inputs: Mapping[str, Array], precision: Precision
+    ) -> dict[str, Array]:
+        """As `run`, by the reference as it computes in another precision: autocast, the heads in float32."""
+        return self._run(self._at(precision), name, inputs)
+
+    def _run(self, backend: TorchBackend, name: NetworkName, inputs: Mapping[str, Array]) -> dict[str, Array]:
         tensors = {
             tensor.name: inputs[tensor.name] if tensor.host else torch.from_numpy(inputs[tensor.name])
             for tensor in self._specs[name].inputs
         }
-        outputs = self._backend.runner(name)(tensors)
-        return {name: self._backend.download(output) for name, output in outputs.items()}
+        outputs = backend.runner(name)(tensors)
+        return {name: backend.download(output) for name, output in outputs.items()}

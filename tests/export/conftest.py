@@ -116,10 +116,11 @@ def nano_onnx(tmp_path_factory: pytest.TempPathFactory) -> OnnxBackend:
 def exporter(
     tiny_networks: ReferenceNetworks, tiny_small_networks: ReferenceNetworks, tmp_path: Path
 ) -> Callable[..., NetworkExporter]:
-    """An exporter of single tiny networks into the test's directory; keywords replace the plan's fields."""
+    """An exporter of single tiny networks into the test's directory; keywords replace fields of the plan."""
 
     def make(*, gated: bool = True, **fields: Any) -> NetworkExporter:
         variant = fields.pop("variant", "gmos")
+        networks = fields.pop("networks", tiny_networks if variant == "gmos" else tiny_small_networks)
         model = model_spec(TINY, variant)
         plan: dict[str, Any] = {
             "sizes": TINY,
@@ -130,7 +131,6 @@ def exporter(
             "profiles": profiles(((168, 112),), model, max_batch=2),
             **fields,
         }
-        networks = tiny_networks if variant == "gmos" else tiny_small_networks
         return NetworkExporter(tmp_path, Plan(**plan), networks, table_source(networks.pi3), gated=gated)
 
     return make

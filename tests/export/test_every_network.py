@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from gmos_deploy.gmos_ref.reference_networks import ReferenceNetworks
 from gmos_deploy.runtime.bundle import TARGETS, Bundle
 from gmos_deploy.runtime.contract import NetworkName, network_specs
 from gmos_deploy.runtime.onnx_backend import OnnxBackend
+from gmos_deploy.runtime.parity import LIMITS
 from gmos_deploy.runtime.seeded_inputs import seeded_inputs
 
 FLOAT32_RELATIVE = 1e-5
@@ -137,6 +140,9 @@ def test_nodes_are_named_by_their_module(tiny_bundle: Bundle) -> None:
     assert any(node.name.startswith("dino.blocks.1.attn") for node in model.graph.node)
 
 
+SHARP = 10.0
+"""Gain of attention weights: a token then reads one memory or another as rounding decides."""
+
 HALF: list[tuple[NetworkName, dict[str, Any]]] = [
     ("pi3_decoder", {"precision": "fp16"}),
     ("dino", {"precision": "bf16"}),
@@ -172,6 +178,23 @@ def test_half_precision_passes_the_gate(
     if plan["precision"] == "fp16":
         standard = onnx.load(root / found.graphs["standard"].file, load_external_data=False)
         check_fp16_attention(standard, fused=plan.get("opset") == 23)
+
+
+def test_a_network_that_amplifies_rounding(
+    tiny_networks: ReferenceNetworks,
+    exporter: Callable[..., NetworkExporter],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Sharp attention is off in fp16, in PyTorch as in the export: the gate knows whose fault it is."""
+    monkeypatch.setitem(LIMITS, "fp16", replace(LIMITS["fp16"], relative=1e-5))
+    networks = replace(tiny_networks, sam2=copy.deepcopy(tiny_networks.sam2))
+    for layer in networks.sam2.memory_attention.layers:
+        layer.cross_attn_image.q_proj.weight.data.mul_(SHARP)
+        layer.cross_attn_image.out_proj.weight.data.mul_(SHARP)
+    found = exporter(networks=networks, precision="fp16").export("memory_attention").gate
+    assert found["passed"]
+    assert max(each["relative"] for each in found["differences"]) > 1e-5
+    assert {each["target"] for each in found["own_errors"]} == {"reference"}
 
 
 def check_fp16_attention(model: onnx.ModelProto, *, fused: bool) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -59,6 +61,29 @@ def test_one_wrong_value_among_many_fails() -> None:
     assert found.relative < LIMITS["fp32"].relative
     with pytest.raises(GmosError, match=r"largest error over the root mean square 0\.0"):
         check("dino", [found], "fp32")
+
+
+@pytest.mark.parametrize(("share", "passes"), [(1.05, True), (1.058, True), (1.07, False)])
+def test_the_reference_may_be_off_itself(share: float, passes: bool) -> None:
+    """Where its own fp16 is beyond the limits, an export may be twice as far off, not more."""
+    own, found = compare(REFERENCE * np.float32(1.03)), compare(REFERENCE * np.float32(share))
+    with pytest.raises(GmosError, match=r"relative error 0\.0\d+ \(limit 0\.02\)"):
+        check("dino", [found], "fp16")
+    assert report([found], "fp16", twin=False, own=[own])["passed"] == passes
+    if passes:
+        check("dino", [found], "fp16", [own])
+    else:
+        with pytest.raises(GmosError, match=r"relative error 0\.07 \(limit 0\.0[56]\d*\)"):
+            check("dino", [found], "fp16", [own])
+
+
+def test_an_error_elsewhere_excuses_nothing() -> None:
+    """Neither of another output nor at other lengths."""
+    found = compare(REFERENCE * np.float32(1.05))
+    other = replace(compare(REFERENCE * np.float32(1.04)), output="geometry")
+    longer = replace(compare(REFERENCE * np.float32(1.04)), lengths={"B": 1, "h": 3})
+    with pytest.raises(GmosError, match="tokens at B=2 h=3"):
+        check("dino", [found], "fp16", [other, longer])
 
 
 def test_a_small_wrong_direction_fails() -> None:
