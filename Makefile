@@ -21,8 +21,9 @@ $(VENV)/installed: pyproject.toml
 
 install: $(VENV)/installed
 
+# Files stay together: they share what their fixtures have exported.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 published: install
 	$(BIN)/python -m pytest -m published
