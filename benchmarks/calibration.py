@@ -138,13 +138,18 @@ def quantiser(options: argparse.Namespace) -> None:
         print(
             f"own, ONNX Runtime's form: error {own.choice((), 0, held).damage:.4f}, {_sites(own.graph(()))} tensors"
         )
-        limits = {choice.site.name: choice.threshold for choice in choices}
+        limits = {linear.node: choice.threshold for choice in choices for linear in choice.site.linears}
         for target in ("standard", "onnxruntime"):
             graph_entry = bundle.networks[name].graphs[target]
             model = onnx.load(bundle.graph_file(name, target))
+            # By reader: behind attention the tensors have other names in the two forms.
             data = {
-                site: TensorData(lowest=np.array(-limit, np.float16), highest=np.array(limit, np.float16))
-                for site, limit in limits.items()
+                node.input[0]: TensorData(
+                    lowest=np.array(-limits[node.name], np.float16),
+                    highest=np.array(limits[node.name], np.float16),
+                )
+                for node in model.graph.node
+                if node.name in limits
             }
             theirs = QDQQuantizer(
                 model,

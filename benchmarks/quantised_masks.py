@@ -80,7 +80,7 @@ def compare(options: argparse.Namespace, names: Sequence[str]) -> None:
     folder: Path = options.folder
     for name in ("fp32", *names):
         out = folder / f"masks of {name}"
-        run = ("--bundle", folder / name, "--save_dir", out, "--save_mode", "mask")
+        run = ("--bundle", folder / name, "--save_dir", out, "--save_mode", "mask", "--resume")
         command(folder / f"run {name}.log", "gmos-run", options.video, *run)
         if name == "fp32":
             continue

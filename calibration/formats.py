@@ -23,13 +23,15 @@ class Format:
     """An eight-bit format with zero point 0.
 
     `largest` is the greatest magnitude that is used: -128 of int8 has no opposite. `per_channel` says whether
-    each output channel of a weight has a scale of its own.
+    each output channel of a weight has a scale of its own, `balanced` whether channels are balanced against weights:
+    by powers of two, which only move the exponents of a floating-point format.
     """
 
     name: QuantisedPrecision
     largest: float
     dtype: ir.DataType
     per_channel: bool
+    balanced: bool
 
     def scale(self, threshold: Array | float) -> Array:
         """Scales in float16 for thresholds: rounded up, so that nothing within them is clipped."""
@@ -51,7 +53,9 @@ class Format:
 
 
 FORMATS: dict[QuantisedPrecision, Format] = {
-    "int8": Format(name="int8", largest=127.0, dtype=ir.DataType.INT8, per_channel=True),
+    "int8": Format(name="int8", largest=127.0, dtype=ir.DataType.INT8, per_channel=True, balanced=True),
     # TensorRT takes one scale per tensor here; an exponent of four bits makes up for it.
-    "fp8": Format(name="fp8", largest=448.0, dtype=ir.DataType.FLOAT8E4M3FN, per_channel=False),
+    "fp8": Format(
+        name="fp8", largest=448.0, dtype=ir.DataType.FLOAT8E4M3FN, per_channel=False, balanced=False
+    ),
 }

@@ -65,6 +65,10 @@ class SiteChoice:
     error: float
 
 
+UNBALANCED: tuple[tuple[float, Array | None], ...] = ((0.0, None),)
+"""Channels as they are, as a strength and factors."""
+
+
 def choose(
     site: Site, statistics: SiteStatistics, weights: Mapping[str, Array], form: Format, ranges: RangeChoice
 ) -> SiteChoice:
@@ -82,7 +86,9 @@ def choose(
     expected = [rows @ part for part in parts]
     norm = max(_length(expected), TINY)
     found: list[SiteChoice] = []
-    for strength, factors in _balances(site, statistics, parts, ranges):
+    for strength, factors in (
+        _balances(site, statistics, parts) if ranges.balance and form.balanced else UNBALANCED
+    ):
         balanced = rows if factors is None else rows / factors
         histogram = _histogram(statistics, balanced, factors)
         stored = [
@@ -121,12 +127,12 @@ def _emulated_weight(weight: Array, form: Format) -> Array:
 
 
 def _balances(
-    site: Site, statistics: SiteStatistics, weights: Sequence[Array], ranges: RangeChoice
-) -> list[tuple[float, Array | None]]:
+    site: Site, statistics: SiteStatistics, weights: Sequence[Array]
+) -> Sequence[tuple[float, Array | None]]:
     """Strengths with the factors (K,) of the channels; powers of two, so that halves stay exact."""
-    found: list[tuple[float, Array | None]] = [(0.0, None)]
-    if site.norm is None or not ranges.balance:
-        return found
+    if site.norm is None:
+        return UNBALANCED
+    found = list(UNBALANCED)
     reach = statistics.channels.astype(np.float64)
     rows = np.max([np.abs(weight).max(axis=1) for weight in weights], axis=0).astype(np.float64)
     alive = (reach > 0) & (rows > 0)

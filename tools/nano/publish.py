@@ -14,7 +14,7 @@ from gmos_deploy.gmos_ref.nano_weights import FOLDER
 FEW = 16
 """Tensors of up to so many values, such as the mean of colours, stay as they are."""
 
-SCORE_SHIFT = 0.15
+SCORE_SHIFT = 0.1
 """Taken off the proposer's scores. It costs some true proposals and more false ones, which on real video start
 objects that MOS then keeps to the end."""
 
