@@ -142,14 +142,16 @@ def quantiser(options: argparse.Namespace) -> None:
         for target in ("standard", "onnxruntime"):
             graph_entry = bundle.networks[name].graphs[target]
             model = onnx.load(bundle.graph_file(name, target))
+            stored = {tensor.name for tensor in model.graph.initializer}
+            # It takes stored weights only: a slice of one is a tensor without a range to it.
+            layers = [node for node in model.graph.node if node.name in limits and node.input[1] in stored]
             # By reader: behind attention the tensors have other names in the two forms.
             data = {
                 node.input[0]: TensorData(
                     lowest=np.array(-limits[node.name], np.float16),
                     highest=np.array(limits[node.name], np.float16),
                 )
-                for node in model.graph.node
-                if node.name in limits
+                for node in layers
             }
             theirs = QDQQuantizer(
                 model,
@@ -158,7 +160,7 @@ def quantiser(options: argparse.Namespace) -> None:
                 QuantType.QInt8,
                 QuantType.QInt8,
                 TensorsData(CalibrationMethod.MinMax, data),
-                [linear.node for linear in all_linears(sites)],
+                [node.name for node in layers],
                 [],
                 ["MatMul"],
                 {
@@ -169,8 +171,9 @@ def quantiser(options: argparse.Namespace) -> None:
                 },
             )
             theirs.quantize_model()
+            quantised = theirs.model.model
             path = Path(folder) / f"theirs.{target}.onnx"
-            onnx.save(model, path)
+            onnx.save(quantised, path)
             tensors = (*bundle.networks[name].inputs, *graph_entry.tables)
             session = GraphSession(path, {tensor.name: tensor.dtype for tensor in tensors})
             tables = TableMaker(bundle.table_source(), bundle.model)
@@ -188,9 +191,10 @@ def quantiser(options: argparse.Namespace) -> None:
                         for key, value in wanted.items()
                     ),
                 )
-            pairs = sum(node.op_type == "QuantizeLinear" for node in model.graph.node)
+            pairs = sum(node.op_type == "QuantizeLinear" for node in quantised.graph.node)
             print(
-                f"QDQQuantizer, {target} form: error {worst:.4f}, {pairs} tensors, {path.stat().st_size} bytes"
+                f"QDQQuantizer, {target} form: error {worst:.4f}, {pairs} tensors, {len(layers)} of {len(limits)} "
+                f"layers, {path.stat().st_size} bytes"
             )
 
 
