@@ -205,14 +205,14 @@ class NetworkExporter:
     ) -> list[gate.OutputDifference]:
         """How far the reference at the graph's precision is from itself, in the cases that are beyond the limits."""
         precision = self._plan.precision_of(name)
-        beyond = [each.lengths for each in found if each.excess(gate.LIMITS[precision]) is not None]
         if self._reference is None or precision == "fp32":
             return []
+        beyond = [each.lengths for each in found if each.excess(gate.LIMITS[precision]) is not None]
         return [
             gate.difference(output, wanted[key], target="reference", lengths=case, output=key)
             for case, given, wanted in runs
             if case in beyond
-            for key, output in self._reference.run_rounded(name, given, precision).items()
+            for key, output in self._reference.run(name, given, precision).items()
         ]
 
     def _session(self, graph: BundleGraph, sign: Signature, twin_folder: Path | None) -> GraphSession:

@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import GmosError
 from ..runtime.parity import LIMITS, Array, Limits, OutputDifference, Precision, difference
 
-__all__ = ["LIMITS", "Array", "OutputDifference", "allowed", "check", "difference", "own_error", "report"]
+__all__ = ["LIMITS", "Array", "OutputDifference", "allowed", "check", "difference", "report"]
 
 
 OWN_ERROR_SHARE = 2.0
@@ -19,31 +19,22 @@ The reference keeps the sums between layers in float32, a graph rounds them too.
 """
 
 
-def allowed(precision: Precision, own: OutputDifference | None) -> Limits:
-    """The limits of a precision, or twice the reference's own error at that precision if that is more.
+def allowed(found: OutputDifference, precision: Precision, own: Sequence[OutputDifference]) -> Limits:
+    """The limits of a precision, or twice the reference's own error at that precision if that is known and more.
 
     Where a network amplifies rounding, PyTorch is off as well: that is no fault of the export.
     """
     limits = LIMITS[precision]
-    if own is None or not own.finite:
-        return limits
-    return Limits(
-        relative=max(limits.relative, OWN_ERROR_SHARE * own.relative),
-        largest=max(limits.largest, OWN_ERROR_SHARE * own.largest),
-        # Of nearly parallel vectors, one minus the cosine goes with the square of the error.
-        cosine=min(limits.cosine, 1 - OWN_ERROR_SHARE**2 * (1 - own.cosine)),
-        changed=max(limits.changed, OWN_ERROR_SHARE * own.changed),
-    )
-
-
-def own_error(
-    found: OutputDifference, precision: Precision, own: Sequence[OutputDifference]
-) -> OutputDifference | None:
-    """The reference's own error where an output needs it; None if it is within the limits, or the error unknown."""
-    if found.excess(LIMITS[precision]) is None:
-        return None
-    same = (each for each in own if (each.output, each.lengths) == (found.output, found.lengths))
-    return next(same, None)
+    for each in own:
+        if each.finite and (each.output, each.lengths) == (found.output, found.lengths):
+            return Limits(
+                relative=max(limits.relative, OWN_ERROR_SHARE * each.relative),
+                largest=max(limits.largest, OWN_ERROR_SHARE * each.largest),
+                # Of nearly parallel vectors, one minus the cosine goes with the square of the error.
+                cosine=min(limits.cosine, 1 - OWN_ERROR_SHARE**2 * (1 - each.cosine)),
+                changed=max(limits.changed, OWN_ERROR_SHARE * each.changed),
+            )
+    return limits
 
 
 def check(
@@ -64,7 +55,7 @@ def check(
         GmosError: an output is beyond what is allowed.
     """
     for found in differences:
-        excess = found.excess(allowed(precision, own_error(found, precision, own)))
+        excess = found.excess(allowed(found, precision, own))
         if excess is not None:
             at = " ".join(f"{axis}={length}" for axis, length in found.lengths.items())
             raise GmosError(
@@ -83,10 +74,7 @@ def report(
 ) -> dict[str, Any]:
     """The comparison as it is kept in the bundle."""
     return {
-        "passed": all(
-            found.excess(allowed(precision, own_error(found, precision, own))) is None
-            for found in differences
-        ),
+        "passed": all(found.excess(allowed(found, precision, own)) is None for found in differences),
         "compared": "fp32 twin" if twin else "graph",
         "limits": asdict(LIMITS[precision]),
         "differences": [asdict(found) for found in differences],

@@ -23,22 +23,20 @@ class Reference:
         self._model = model
         self._networks = networks
         self._specs = network_specs(model)
-        self._backend = self._at("fp32")
+        self._backends: dict[Precision, TorchBackend] = {}
 
-    def _at(self, precision: Precision) -> TorchBackend:
-        return TorchBackend(self._model, self._networks, device=torch.device("cpu"), precision=precision)
-
-    def run(self, name: NetworkName, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs by name in float32 for inputs by name; floating-point ones are float32."""
-        return self._run(self._backend, name, inputs)
-
-    def run_rounded(
-        self, name: NetworkName, inputs: Mapping[str, Array], precision: Precision
+    def run(
+        self, name: NetworkName, inputs: Mapping[str, Array], precision: Precision = "fp32"
     ) -> dict[str, Array]:
-        """As `run`, by the reference as it computes in another precision: autocast, the heads in float32."""
-        return self._run(self._at(precision), name, inputs)
+        """Outputs by name for inputs by name; floating-point ones are float32.
 
-    def _run(self, backend: TorchBackend, name: NetworkName, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        Another precision is as the reference computes in it: autocast, the heads in float32.
+        """
+        if precision not in self._backends:
+            self._backends[precision] = TorchBackend(
+                self._model, self._networks, device=torch.device("cpu"), precision=precision
+            )
+        backend = self._backends[precision]
         tensors = {
             tensor.name: inputs[tensor.name] if tensor.host else torch.from_numpy(inputs[tensor.name])
             for tensor in self._specs[name].inputs
