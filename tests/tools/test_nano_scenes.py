@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import clips
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from rendering import composite, layer_flow
+from rendering import composite, layer_flow, object_motion
 from scenes import CAMERA_PX, CAMERAS, VIEW_WH, Camera, Layer, Scene, SceneMaker, motion_px, similarity
 
 FRAMES = 8
@@ -101,6 +102,21 @@ def test_motion_ends_when_the_window_has_left_it() -> None:
     velocity[1:4, 0] = 2.0
     motion = motion_px(straight_layer(velocity))
     np.testing.assert_allclose(motion, [4, 4, 4, 4, 2, 0, 0, 0], atol=1e-9)
+
+
+def test_motion_of_a_part_counts_only_where_it_is_seen() -> None:
+    """A limb that swings behind the body does not make the object move; one that shows does."""
+    limb = replace(straight_layer(np.tile([2.0, 0.0], (FRAMES, 1))), label=1)
+    body = replace(straight_layer(np.zeros((FRAMES, 2))), label=1, side_px=20)
+    backdrop = replace(straight_layer(np.zeros((FRAMES, 2))), label=0, side_px=400, backdrop=True)
+    scene = Scene(camera="static", layers=(backdrop, limb, body), camera_px=np.zeros(FRAMES), objects=1)
+    _, front = composite(scene, RASTER_WH)
+    shown = (front == 1).numpy().sum(axis=(1, 2))
+    motion = object_motion(scene, front.numpy())[1]
+    assert shown.min() == 0
+    assert shown.max() > 40
+    assert (motion[shown == 0] == 0).all()
+    assert (motion[shown > 40] > 0).all()
 
 
 def test_parts_of_an_object_share_its_label_and_look_alikes_have_none(maker: SceneMaker) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import publish
 import pytest
 import torch
+import train_gmos_s
 import train_heads
 import train_pi3
 import train_tracker
@@ -44,21 +45,46 @@ def short_curriculum(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_pi3, "CURRICULUM", (phase, last))
 
 
+@pytest.fixture
+def starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Untrained states that GMOS-S begins with; it asks for no camera that the shard lacks."""
+    monkeypatch.setattr(train_gmos_s, "SHARES", (0.5, 0.5, 0.0))
+    pi3, heads = Pi3Encoder(NANO.pi3), train_pi3.TokenHeads(NANO.pi3.dim)
+    initialise_pi3(pi3, 0)
+    sam2 = build_sam2(NANO.sam2)
+    initialise_tracker(sam2)
+    training_loop.save_state(tmp_path / "pi3.pt", {"pi3": pi3.state_dict(), "heads": heads.state_dict()})
+    training_loop.save_state(tmp_path / "sam2.pt", {"sam2": sam2.state_dict()})
+    return ["--pi3", str(tmp_path / "pi3.pt"), "--tracker", str(tmp_path / "sam2.pt"), "--batch", "1"]
+
+
 def test_a_resumed_run_equals_an_uninterrupted_one(
     data: Path, tmp_path: Path, short_curriculum: None
 ) -> None:
     """Three steps at once, or one and then two more, across a change of phase."""
-    whole, parts = tmp_path / "whole.pt", tmp_path / "parts.pt"
-    arguments = ["--shards", "1", "--decay_from", "1"]
-    train_pi3.main([str(data), str(whole), "--steps", "3", *arguments])
+    assert_resumes(train_pi3.main, data, tmp_path, [], steps=3)
+
+
+def test_gmos_s_resumes_with_both_optimisers(data: Path, tmp_path: Path, starts: list[str]) -> None:
+    """AdamW's moments and Muon's momentum are kept."""
+    assert_resumes(train_gmos_s.main, data, tmp_path, starts, steps=2)
+
+
+def assert_resumes(
+    train: Callable[[list[str]], None], data: Path, folder: Path, more: list[str], *, steps: int
+) -> None:
+    """Interrupted after its first step and started again, training ends with the same weights."""
+    whole, parts = folder / "whole.pt", folder / "parts.pt"
+    arguments = ["--steps", str(steps), "--shards", "1", "--decay_from", "1", *more]
+    train([str(data), str(whole), *arguments])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training_loop, "SAVE_EVERY_S", -1.0)
         patch.setattr(training_loop, "save_state", interrupting(training_loop.save_state, after=1))
         with pytest.raises(KeyboardInterrupt):
-            train_pi3.main([str(data), str(parts), "--steps", "3", *arguments])
-    train_pi3.main([str(data), str(parts), "--steps", "3", *arguments])
+            train([str(data), str(parts), *arguments])
+    train([str(data), str(parts), *arguments])
     first, second = (torch.load(path, weights_only=True) for path in (whole, parts))
-    assert first["step"] == second["step"] == 3
+    assert first["step"] == second["step"] == steps
     for key, value in first["pi3"].items():
         torch.testing.assert_close(second["pi3"][key], value, rtol=0, atol=0, msg=key)
 
@@ -148,7 +174,7 @@ def test_training_can_begin_with_the_packaged_weights(tmp_path: Path) -> None:
     )
     optimiser = torch.optim.SGD(pi3.parameters(), lr=1.0)
     loop = training_loop.TrainingLoop(
-        options, {"pi3": pi3, "heads": heads}, optimiser, rates=(1.0,), warm_up=1
+        options, {"pi3": pi3, "heads": heads}, [optimiser], rates=(1.0,), warm_up=1
     )
     assert loop.step == 0
     for key, value in load_file(FOLDER / "pi3.safetensors").items():

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from rendering import render
-from scenes import CAMERAS, Camera, SceneMaker, motion_px
+from rendering import object_motion, render
+from scenes import CAMERAS, Camera, SceneMaker
 from textures import load_pictures
 
 CLIP_FRAMES = 8
@@ -83,11 +83,10 @@ def _clip(maker: SceneMaker, rng: np.random.Generator, camera: Camera) -> dict[s
     labels[:count] = [layer.label for layer in scene.layers]
     distractors[:count] = [layer.distractor for layer in scene.layers]
     poses[:count] = [layer.poses for layer in scene.layers]
+    motion = object_motion(scene, drawn.layers)
     for index, layer in enumerate(scene.layers):
         if layer.label:
-            moved[index] = np.max(
-                [motion_px(part) for part in scene.layers if part.label == layer.label], axis=0
-            )
+            moved[index] = motion[layer.label]
     return {
         "sam2": _resized(drawn.frames, (SAM2_PX, SAM2_PX)),
         "pi3": _resized(drawn.frames, PI3_WH),

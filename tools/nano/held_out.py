@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from rendering import Rendering, render
-from scenes import CAMERAS, SIDE_PX, VIEW_WH, Camera, Layer, Scene, SceneMaker, compose, motion_px, similarity
+from rendering import Rendering, object_motion, render
+from scenes import CAMERAS, SIDE_PX, VIEW_WH, Camera, Layer, Scene, SceneMaker, compose, similarity
 from textures import load_pictures
 from train_pi3 import MOVING_PX, UNSURE_PX
 
@@ -35,28 +35,21 @@ MIN_AREA_PX = 250
 """A moving object shows at least so many pixels in some frame, or the clip is drawn anew."""
 
 
-def object_motion(scene: Scene) -> dict[int, NDArray[np.float64]]:
-    """Motion (T,) within each window by object, in scene pixels."""
-    return {
-        label: np.max([motion_px(part) for part in scene.layers if part.label == label], axis=0)
-        for label in range(1, scene.objects + 1)
-    }
-
-
 def draw_clip(maker: SceneMaker, rng: np.random.Generator, camera: Camera) -> tuple[Scene, Rendering]:
     """A clip with a moving object of some size, in which no object moves too little to tell."""
     while True:
         scene = maker.draw(rng, camera, CLIP_FRAMES)
-        motion = object_motion(scene)
-        if not motion or any(((m > UNSURE_PX) & (m <= MOVING_PX)).any() for m in motion.values()):
-            continue
-        if camera == "static" and scene.camera_px.max() >= 1:
+        if not scene.objects or (camera == "static" and scene.camera_px.max() >= 1):
             continue
         drawn = render(scene, rng, VIDEO_WH)
+        motion = object_motion(scene, drawn.layers)
+        if any(((m > UNSURE_PX) & (m <= MOVING_PX)).any() for m in motion.values()):
+            continue
         labels = label_maps(scene, drawn)
         if any(
-            (np.bincount(frame[frame > 0], minlength=1).max(initial=0) >= MIN_AREA_PX) for frame in labels
-        ) and any(moved.any() for moved in (m > MOVING_PX for m in motion.values())):
+            ((labels == label).sum(axis=(1, 2))[moved > MOVING_PX] >= MIN_AREA_PX).any()
+            for label, moved in motion.items()
+        ):
             return scene, drawn
 
 
@@ -89,7 +82,7 @@ def label_maps(scene: Scene, drawn: Rendering) -> NDArray[np.uint8]:
 def write_clip(root: Path, name: str, scene: Scene, drawn: Rendering) -> dict[str, str]:
     """Write one sequence and return its row of the motion annotation."""
     labels = label_maps(scene, drawn)
-    motion = object_motion(scene)
+    motion = object_motion(scene, drawn.layers)
     frames = len(labels)
     moving = np.zeros((frames, scene.objects + 1), bool)
     for label, moved in motion.items():

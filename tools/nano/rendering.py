@@ -10,11 +10,14 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
-from scenes import VIEW_WH, Floats, Layer, Scene, apply
+from scenes import VIEW_WH, Floats, Layer, Scene, apply, motion_px
 from torch import Tensor
 
 OPAQUE = 0.5
 """Opacity above which a pixel belongs to a layer."""
+
+SEEN_SHARE = 0.0005
+"""Share of the picture that a part shows at least where its motion counts: 14 pixels of 224 x 126."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,24 @@ def composite(scene: Scene, raster_wh: tuple[int, int]) -> tuple[Tensor, Tensor]
     for index, layer in enumerate(scene.layers):
         _draw(layer, index, image, front)
     return image, front
+
+
+def object_motion(scene: Scene, layers: NDArray[np.uint8]) -> dict[int, Floats]:
+    """Motion (T,) of each object within each window, in scene pixels.
+
+    The motion of a part counts in the frames that show it: behind another it tells nobody that the object
+    moves.
+
+    Args:
+        scene: that was rendered.
+        layers: of its `Rendering`, (T, H, W).
+    """
+    motion = {label: np.zeros(len(layers)) for label in range(1, scene.objects + 1)}
+    for index, layer in enumerate(scene.layers):
+        if layer.label:
+            seen = (layers == index).mean(axis=(1, 2)) >= SEEN_SHARE
+            np.maximum(motion[layer.label], motion_px(layer) * seen, out=motion[layer.label])
+    return motion
 
 
 def _draw(layer: Layer, index: int, image: Tensor, front: Tensor) -> None:

@@ -18,7 +18,7 @@ from scenes import CAMERAS, WINDOW_REACH
 from torch import Tensor, nn
 from train_pi3 import PATCH_PX, Batch, TokenHeads, WindowSampler, all_tokens, total_loss
 from train_tracker import normalise
-from training_loop import TrainingLoop, option_parser
+from training_loop import TrainingLoop, is_hidden_matrix, option_parser
 
 from gmos_deploy.gmos_ref.gmos_s import GmosS
 from gmos_deploy.gmos_ref.pi3 import Pi3Encoder
@@ -32,8 +32,12 @@ SHARES = (0.45, 0.4, 0.15)
 AUXILIARY_WEIGHT = 0.5
 DICE_WEIGHT = 1.0
 
-PEAK_RATES = (7e-4, 1e-3, 6e-4)
-"""Learning rates of the Pi3 encoder, the head and SAM2's image encoder."""
+PEAK_RATES = (7e-4, 1e-3, 6e-4, 1e-3)
+"""Learning rates of the Pi3 encoder, the head, SAM2's image encoder, and of Muon for the matrices of the first two.
+
+Muon (Keller Jordan, 2024) takes steps of equal length in all directions of a matrix; scaled to the size of
+AdamW's steps (arXiv 2502.16982) its rates are of AdamW's order.
+"""
 
 
 def head_loss(
@@ -47,7 +51,7 @@ def head_loss(
     logits = F.interpolate(out.foreground_logits, scale_factor=2.0, mode="bilinear", align_corners=False)[
         :, 0
     ]
-    iou = soft_iou(logits.detach() - 1e4 * (1 - batch.fine_weights), batch.fine_masks)
+    iou = soft_iou(logits.detach() - 1e4 * (batch.fine_weights == 0), batch.fine_masks)
     loss = mask_loss(logits, batch.fine_masks, batch.fine_weights, dice_weight=DICE_WEIGHT).mean()
     loss = (
         loss
@@ -113,20 +117,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     image_encoder = list(encoder_parameters(sam2)) if options.tune_sam2 else []
     for parameter in image_encoder:
         parameter.requires_grad_(True)
-    encoder = [*pi3.parameters(), *heads.parameters()]
-    optimiser = torch.optim.AdamW(
+    matrices = [p for p in (*pi3.parameters(), *head.parameters()) if is_hidden_matrix(p)]
+    adamw = torch.optim.AdamW(
         [
-            {"params": encoder},
-            {"params": list(head.parameters())},
+            {"params": [*(p for p in pi3.parameters() if not is_hidden_matrix(p)), *heads.parameters()]},
+            {"params": [p for p in head.parameters() if not is_hidden_matrix(p)]},
             {"params": image_encoder},
         ],
         betas=(0.9, 0.98),
         weight_decay=0.01,
     )
+    muon = torch.optim.Muon(matrices, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
     loop = TrainingLoop(
         options,
         {"pi3": pi3, "heads": heads, "head": head, "sam2": sam2},
-        optimiser,
+        [adamw, muon],
         rates=PEAK_RATES,
         warm_up=50,
         marks={"tune_sam2": options.tune_sam2},

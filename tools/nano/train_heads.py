@@ -204,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         head = proposer_from(head, options.seed)
     replay = Replay(options.data, options.shards, Encoders(pi3, sam2))
     optimiser = torch.optim.AdamW(head.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
-    loop = TrainingLoop(options, {"head": head}, optimiser, rates=(8e-4,), warm_up=100)
+    loop = TrainingLoop(options, {"head": head}, [optimiser], rates=(8e-4,), warm_up=100)
     for step in loop.remaining():
         windows = replay.draw(np.random.default_rng((options.seed, 2, step)))
         loss, numbers = (

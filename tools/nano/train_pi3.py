@@ -31,6 +31,9 @@ MOVING_PX = 0.75
 UNSURE_PX = 0.3
 """An object moves above the first and rests below the second, in pixels within a window; between, no loss."""
 
+ALIKE_WEIGHT = 3.0
+"""How much a pixel of a look-alike at rest counts in the mask losses: they are few, and easily taken."""
+
 FLOW_SCALE_PX = 4.0
 PEAK_RATE = 7e-4
 WINDOW = 2 * WINDOW_REACH + 1
@@ -158,8 +161,9 @@ class WindowSampler:
         rows = _nearest(top, height // 2, 2, full_h, layers.shape[1])
         columns = _nearest(left, width // 2, 2, full_w, layers.shape[2])
         seen = layers[:, rows][:, :, columns]
-        masks = (moved > MOVING_PX)[seen]
-        weights = ~((moved > UNSURE_PX) & (moved <= MOVING_PX))[seen]
+        sure = ~((moved > UNSURE_PX) & (moved <= MOVING_PX))
+        weight = sure * np.where(shard.distractors[clip], np.float32(ALIKE_WEIGHT), np.float32(1))
+        masks, weights = (moved > MOVING_PX)[seen], weight[seen]
         flows, known = self._flows(shard, clip, first, layers, corner=(top, left), grid_hw=grid_hw)
         whole = (height, width) == (full_h, full_w)
         sam2 = np.asarray(shard.sam2[clip, middle]) if whole else np.zeros((1, 1, 3), np.uint8)
@@ -184,7 +188,6 @@ class WindowSampler:
             known = known.reshape(WINDOW, h, w).swapaxes(1, 2)
         channels = rng.permutation(3)
         frames, sam2 = frames[..., channels], sam2[..., channels]
-        unsure = (moved > UNSURE_PX) & (moved <= MOVING_PX)
         return (
             np.ascontiguousarray(frames),
             np.ascontiguousarray(masks),
@@ -194,7 +197,7 @@ class WindowSampler:
             np.asarray(shard.camera[clip]),
             np.ascontiguousarray(sam2),
             (moved > MOVING_PX)[fine],
-            ~unsure[fine],
+            weight[fine],
         )
 
     def _corner(
@@ -319,7 +322,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     initialise_pi3(pi3, options.seed)
     parameters = [*pi3.parameters(), *heads.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
-    loop = TrainingLoop(options, {"pi3": pi3, "heads": heads}, optimiser, rates=(PEAK_RATE,), warm_up=150)
+    loop = TrainingLoop(options, {"pi3": pi3, "heads": heads}, [optimiser], rates=(PEAK_RATE,), warm_up=150)
     tables: dict[tuple[int, int], Pi3Tables] = {}
     sampler = WindowSampler(options.data, shards=options.shards, seed=0)
     for step in loop.remaining():

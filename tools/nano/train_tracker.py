@@ -158,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sam2 = build_sam2(preset("nano").sam2).requires_grad_(True)
     initialise_tracker(sam2)
     optimiser = torch.optim.AdamW(sam2.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
-    loop = TrainingLoop(options, {"sam2": sam2}, optimiser, rates=(6e-4,), warm_up=150)
+    loop = TrainingLoop(options, {"sam2": sam2}, [optimiser], rates=(6e-4,), warm_up=150)
     if options.encoder is not None:
         taken = torch.load(options.encoder, weights_only=True)["sam2"]
         found = {key: value for key, value in taken.items() if key.startswith(ENCODER_PREFIXES)}

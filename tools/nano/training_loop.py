@@ -23,6 +23,9 @@ SAVE_EVERY_S = 90.0
 LOG_EVERY = 50
 """Steps whose means make a log line."""
 
+LEAST_SIDE = 64
+"""Of a matrix that Muon trains."""
+
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Write a training state to a temporary name and move it into place."""
@@ -80,6 +83,11 @@ def option_parser(description: str | None, *, steps: int, decay_from: int) -> ar
     return parser
 
 
+def is_hidden_matrix(parameter: nn.Parameter) -> bool:
+    """Whether Muon may train it: a matrix between hidden layers, neither an embedding nor a read-out."""
+    return parameter.ndim == 2 and min(parameter.shape) >= LEAST_SIDE
+
+
 def rate_factor(step: int, *, warm_from: int, warm_up: int, decay_from: int, steps: int) -> float:
     """Share of the peak learning rate: a linear rise, a plateau, half a cosine down to zero."""
     rise = min(1.0, (step - warm_from + 1) / warm_up)
@@ -95,8 +103,8 @@ class TrainingLoop:
     Args:
         options: of `option_parser`.
         modules: what the state keeps, by name.
-        optimiser: over some of their parameters.
-        rates: peak learning rate of each of its groups.
+        optimisers: over some of their parameters.
+        rates: peak learning rate of each of their groups, in order.
         warm_up: steps in which the rate rises.
         marks: further values in the state. Where they are not those of the state, the optimiser starts
             anew and the rate rises again.
@@ -107,7 +115,7 @@ class TrainingLoop:
         self,
         options: argparse.Namespace,
         modules: Mapping[str, nn.Module],
-        optimiser: torch.optim.Optimizer,
+        optimisers: Sequence[torch.optim.Optimizer],
         *,
         rates: Sequence[float],
         warm_up: int,
@@ -116,7 +124,7 @@ class TrainingLoop:
     ) -> None:
         self._options = options
         self._modules = modules
-        self._optimiser = optimiser
+        self._optimisers = optimisers
         self._rates = rates
         self._warm_up = warm_up
         self._marks = dict(marks or {})
@@ -136,7 +144,8 @@ class TrainingLoop:
             return
         self.step = kept["step"]
         if all(kept[name] == value for name, value in self._marks.items()):
-            self._optimiser.load_state_dict(kept["optimiser"])
+            for optimiser, state in zip(self._optimisers, kept["optimisers"], strict=True):
+                optimiser.load_state_dict(state)
         else:
             self._warm_from = self.step
 
@@ -148,6 +157,9 @@ class TrainingLoop:
             return published_weights(start, self._modules)
         return torch.load(start, weights_only=True)  # type: ignore[no-any-return]
 
+    def _groups(self) -> list[dict[str, Any]]:
+        return [group for optimiser in self._optimisers for group in optimiser.param_groups]
+
     def remaining(self) -> Iterator[int]:
         """Numbers of the steps still to do, the learning rate set for each; `take` must end each."""
         while self.step < self._options.steps:
@@ -158,7 +170,7 @@ class TrainingLoop:
                 decay_from=self._options.decay_from,
                 steps=self._options.steps,
             )
-            for group, peak in zip(self._optimiser.param_groups, self._rates, strict=True):
+            for group, peak in zip(self._groups(), self._rates, strict=True):
                 group["lr"] = peak * self._options.rate * factor
             yield self.step
 
@@ -169,13 +181,15 @@ class TrainingLoop:
         gradients: Callable[[list[nn.Parameter]], None] | None = None,
     ) -> None:
         """Take a step down the loss; `gradients` may change the gradients before they are clipped."""
-        parameters = [p for group in self._optimiser.param_groups for p in group["params"]]
-        self._optimiser.zero_grad()
+        parameters = [p for group in self._groups() for p in group["params"]]
+        for optimiser in self._optimisers:
+            optimiser.zero_grad()
         loss.backward()
         if gradients is not None:
             gradients(parameters)
         nn.utils.clip_grad_norm_(parameters, 1.0)
-        self._optimiser.step()
+        for optimiser in self._optimisers:
+            optimiser.step()
         self.step += 1
         self._log(numbers)
         if self._saves and (
@@ -190,12 +204,12 @@ class TrainingLoop:
             means = "  ".join(
                 f"{name} {np.mean(values):.3f}" for name, values in sorted(self._running.items())
             )
-            rate = self._optimiser.param_groups[0]["lr"]
+            rate = self._groups()[0]["lr"]
             print(f"{self.step} {time.monotonic() - self._started:.0f} s  lr {rate:.1e}  {means}", flush=True)
             self._running = {}
 
     def _save(self) -> None:
         state = {name: module.state_dict() for name, module in self._modules.items()}
-        state |= {"optimiser": self._optimiser.state_dict(), "step": self.step}
+        state |= {"optimisers": [each.state_dict() for each in self._optimisers], "step": self.step}
         save_state(self._options.state, state | self._marks)
         self._saved = time.monotonic()
