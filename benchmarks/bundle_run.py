@@ -18,10 +18,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from package_commands import installed
+
 from gmos_deploy.evaluation.label_trees import label_pairs
 from gmos_deploy.evaluation.mask_agreement import sequence_agreement
-
-GMOS_RUN = Path(sys.executable).with_name("gmos-run")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class Run:
 
 def run(video: Path, out: Path, options: list[str]) -> Run:
     """Run `gmos-run` and wait for it; its masks are in `out`."""
-    command = [str(GMOS_RUN), str(video), *options, "--save_dir", str(out), "--save_mode", "mask"]
+    command = [installed("gmos-run"), str(video), *options, "--save_dir", str(out), "--save_mode", "mask"]
     process = subprocess.Popen([*command, "--overwrite", "--quiet", "--json"], stdout=subprocess.PIPE)
     assert process.stdout is not None  # noqa: S101 - said to the type checker: it was asked for
     answer = process.stdout.read()

@@ -25,13 +25,13 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from package_commands import installed
+
 from gmos_deploy.export.profiles import parse_resolution
 from gmos_deploy.runtime.bundle import Bundle, open_bundle
 from gmos_deploy.runtime.contract import ModelSpec
 
 MIB = 1 << 20
-
-GMOS_EXPORT = "from gmos_deploy.cli import export; export()"
 
 RESOLUTION_NETWORKS = ("dino", "pi3_decoder", "proposer", "gmos_s")
 """Those whose engines depend on the Pi3 resolution."""
@@ -128,7 +128,7 @@ def needs(
         command = ["build-engines", "--bundle", str(copy), "--backend", "tensorrt-rtx", "--target", target]
         command += ["--networks", ",".join(names), "--json", *shapes]
         done = subprocess.run(
-            [sys.executable, "-c", GMOS_EXPORT, *command], stdout=subprocess.PIPE, text=True, check=True
+            [installed("gmos-export"), *command], stdout=subprocess.PIPE, text=True, check=True
         )
     engines = json.loads(done.stdout)["engines"]
     found = {}

@@ -21,11 +21,11 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from package_commands import installed
+
 from gmos_deploy.runtime.bundle import open_bundle
 
 MIB, GIB = 1 << 20, 1 << 30
-
-GMOS_EXPORT = "from gmos_deploy.cli import export; export()"
 
 
 def main() -> int:
@@ -72,9 +72,7 @@ def build(bundle: Path, backend: str, name: str, options: list[str]) -> dict[str
     command = ["build-engines", "--bundle", str(bundle), "--backend", backend, "--networks", name]
     command += ["--force", "--json", "--no-check", *options]
     start = time.perf_counter()
-    with subprocess.Popen(
-        [sys.executable, "-c", GMOS_EXPORT, *command], stdout=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen([installed("gmos-export"), *command], stdout=subprocess.PIPE, text=True) as process:
         stdout = process.stdout
         if stdout is None:
             raise RuntimeError("the build has no output")

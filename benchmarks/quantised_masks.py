@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-COMMANDS = {"gmos-export": "export", "gmos-run": "run", "gmos-parity": "parity"}
+from package_commands import installed
 
 
 def command(log: Path, name: str, *arguments: object) -> None:
@@ -25,10 +25,9 @@ def command(log: Path, name: str, *arguments: object) -> None:
 
     gmos-parity ends with 1 where limits are exceeded: that is a result here.
     """
-    start = [sys.executable, "-c", f"from gmos_deploy.cli import {COMMANDS[name]}; {COMMANDS[name]}()"]
     with log.open("w", encoding="utf-8") as output:
         status = subprocess.run(
-            [*start, *map(str, arguments)], stdout=output, stderr=subprocess.STDOUT, check=False
+            [installed(name), *map(str, arguments)], stdout=output, stderr=subprocess.STDOUT, check=False
         ).returncode
     if status > (name == "gmos-parity"):
         tail = " ".join(log.read_text(encoding="utf-8").split()[-60:])
