@@ -26,6 +26,7 @@ from .flops import count_flops, count_parameters
 from .gate_cases import gate_cases
 from .graph_session import GraphSession, write_float32_twin
 from .lowering import lower_attention
+from .lowering_norms import lower_channel_norms
 from .lowering_upsampling import lower_upsampling
 from .network_modules import build_network
 from .profiles import lengths_of
@@ -139,6 +140,7 @@ class NetworkExporter:
             form = ir.from_proto(ir.to_proto(model))
             lower_attention(form, target)
             lower_upsampling(form, target)
+            lower_channel_norms(form, target)
             declare_shapes(form, sign)
             graphs[target] = self._save(form, sign, target, weights)
         return self._without_copies(graphs)

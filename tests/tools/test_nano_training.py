@@ -145,6 +145,23 @@ def test_tracking_passes_gradients_to_every_part(data: Path) -> None:
         assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
 
 
+def test_rough_prompts_keep_to_their_objects() -> None:
+    """They differ from the masks, overlap them, and add nothing far away."""
+    masks = torch.zeros(2, 1, 128, 128)
+    masks[0, 0, 30:70, 40:90] = 1
+    masks[1, 0, 100:112, 10:20] = 1
+    rng = np.random.default_rng(3)
+    ious = []
+    for _ in range(20):
+        rough = train_tracker.rough_prompts(masks, rng)
+        ious.append(train_tracker.soft_iou(rough - 0.5, masks))
+        assert not rough[0, 0, :10].any()
+        assert not rough[1, 0, :80].any()
+    found = torch.stack(ious)
+    assert 0.3 < found.mean() < 0.95
+    assert found.min() > 0.1
+
+
 def test_a_proposer_starts_from_what_gmos_s_learned() -> None:
     """Fusion, token encoder and upscaling are taken over; queries are its own."""
     generator = torch.Generator().manual_seed(0)

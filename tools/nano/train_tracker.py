@@ -1,4 +1,4 @@
-"""Trains the nano SAM2: image encoder and memory tracker, following objects from a perfect first mask."""
+"""Trains the nano SAM2: image encoder and memory tracker, following objects from a perfect or rough first mask."""
 
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ MIN_AREA = 60
 """Pixels (of 128 x 128) that an object must show in the first frame to be followed."""
 
 MAX_OBJECTS = 3
+ROUGH_CELL = 8
+"""Side in pixels of the cells whose errors a rough prompt has: a token of GMOS-S."""
+
 LOGIT_FLOOR = -15.0
 """Masks of objects that the tracker takes for hidden are -1024: enough of a lesson at this."""
 
@@ -40,10 +43,11 @@ ENCODER_PREFIXES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackBatch:
-    """`images` (T, 3, 256, 256) normalised; `masks` (O, T, 128, 128) in {0, 1}."""
+    """`images` (T, 3, 256, 256) normalised; `masks` (O, T, 128, 128) and `prompts` (O, 1, 128, 128) in {0, 1}."""
 
     images: Tensor
     masks: Tensor
+    prompts: Tensor
 
 
 def normalise(frames: Tensor) -> Tensor:
@@ -58,7 +62,20 @@ def instances(labels: np.ndarray, distractors: np.ndarray, layers: np.ndarray) -
     return table[layers]
 
 
-def draw_track(shard: Shard, clip: int, frames: int, rng: np.random.Generator) -> TrackBatch | None:
+def rough_prompts(masks: Tensor, rng: np.random.Generator) -> Tensor:
+    """Masks (O, 1, H, W) with the faults of proposals: coarse outlines, halos, missing and added pieces."""
+    share = F.avg_pool2d(masks, ROUGH_CELL)
+    near = F.max_pool2d(share, 3, stride=1, padding=1) > 0
+    wrong = torch.from_numpy(rng.normal(0, 0.25, share.shape)).float() * near
+    smooth = F.interpolate(share + wrong, size=masks.shape[-2:], mode="bilinear", align_corners=False)
+    rough = (smooth > float(rng.uniform(0.25, 0.6))).float()
+    lost = (rough * masks).sum((-1, -2), keepdim=True) < 0.4 * masks.sum((-1, -2), keepdim=True)
+    return torch.where(lost, masks, rough)
+
+
+def draw_track(
+    shard: Shard, clip: int, frames: int, rng: np.random.Generator, *, rough: bool = False
+) -> TrackBatch | None:
     """Some objects of a clip, forward or backward in time; None where none is large enough."""
     first = int(rng.integers(CLIP_FRAMES - frames + 1))
     order = np.arange(first, first + frames)
@@ -79,7 +96,9 @@ def draw_track(shard: Shard, clip: int, frames: int, rng: np.random.Generator) -
     images = images[..., rng.permutation(3)]
     frames01 = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
     frames01 = (frames01 * float(rng.uniform(0.8, 1.2)) + float(rng.uniform(-0.1, 0.1))).clamp(0, 1)
-    return TrackBatch(images=normalise(frames01), masks=torch.from_numpy(np.ascontiguousarray(masks)).float())
+    followed = torch.from_numpy(np.ascontiguousarray(masks)).float()
+    prompts = rough_prompts(followed[:, :1], rng) if rough else followed[:, :1]
+    return TrackBatch(images=normalise(frames01), masks=followed, prompts=prompts)
 
 
 def track(sam2: FeaturePredictor, batch: TrackBatch) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
@@ -96,7 +115,7 @@ def track(sam2: FeaturePredictor, batch: TrackBatch) -> Iterator[tuple[int, Tens
     for t in range(frames):
         here = [level[:, t : t + 1].expand(-1, objects, -1) for level in features]
         places = [level[:, t : t + 1].expand(-1, objects, -1) for level in positions]
-        prompt = F.interpolate(batch.masks[:, :1], scale_factor=2.0, mode="nearest") if t == 0 else None
+        prompt = F.interpolate(batch.prompts, scale_factor=2.0, mode="nearest") if t == 0 else None
         current, answer, _, _ = sam2._track_step(
             t, t == 0, here, places, sizes, None, prompt, outputs, frames, False, None
         )
@@ -152,6 +171,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         type=Path,
         help="state of train_gmos_s.py with --tune_sam2: use its image encoder and keep it",
     )
+    parser.add_argument(
+        "--rough", type=float, default=0.0, help="share of steps whose first masks are rough (default: 0)"
+    )
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
@@ -177,7 +199,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 while not shard_folder(options.data, index).exists():
                     time.sleep(2)
                 shards[index] = open_shard(shard_folder(options.data, index))
-            batch = draw_track(shards[index], int(rng.integers(len(shards[index].camera))), frames, rng)
+            clip = int(rng.integers(len(shards[index].camera)))
+            rough = options.rough > 0 and rng.random() < options.rough
+            batch = draw_track(shards[index], clip, frames, rng, rough=rough)
         loss, numbers = tracking_loss(sam2, batch)
         loop.take(loss, numbers | {"loss": float(loss.detach())})
 
