@@ -3,7 +3,7 @@
 `python tools/demo.py [--out DIR] [--preset nano]`
 
 Ends with a contact sheet and the reports of gmos-parity (bundle against reference) and gmos-profile. The
-bundle is kept: a second run with the same DIR exports nothing.
+bundle is exported anew each time: one of other weights would fail the comparison.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import sys
 from pathlib import Path
 
 from gmos_deploy.errors import GmosError
-from gmos_deploy.runtime.bundle import MANIFEST
 from gmos_deploy.runtime.contact_sheet import evenly_spaced, write_contact_sheet
 from gmos_deploy.runtime.mp4_writer import Mp4Writer
 from gmos_deploy.runtime.video import VideoReader
@@ -69,8 +68,7 @@ def main() -> None:
     out, preset = options.out, options.preset
     clip = clip_path()
     bundle = out / f"bundle-{preset}"
-    if not (bundle / MANIFEST).is_file():
-        call("gmos-export", "onnx", "--preset", preset, "--out", bundle)
+    call("gmos-export", "onnx", "--preset", preset, "--out", bundle, "--force")
     call("gmos-run", clip, "--bundle", bundle, "--save_dir", out, "--save_mode", "mask+mp4", "--overwrite")
     rows, times_s = [], []
     for source in (clip, out / "mos-i_mp4" / CLIP, out / "mos_mp4" / CLIP):
