@@ -59,15 +59,8 @@ def make(options: argparse.Namespace) -> list[str]:
             kept = ("--target_parity", target) if target else ()
             command(
                 folder / f"{name}.log",
-                *(
-                    "gmos-export",
-                    "calibrate",
-                    options.video,
-                    "--bundle",
-                    folder / "fp16",
-                    "--out",
-                    folder / name,
-                ),
+                *("gmos-export", "calibrate", options.video),
+                *("--bundle", folder / "fp16", "--out", folder / name),
                 *("--precision", precision, "--max_samples", options.max_samples),
                 *("--samples", folder / "samples", *networks, *kept),
             )

@@ -77,14 +77,15 @@ def _cast(tape: Tape, x: ir.Value, dtype: ir.DataType) -> ir.Value:
     return tape.op("Cast", [x], {"to": int(dtype)})
 
 
-def _constant(tape: Tape, value: float | list[int], dtype: ir.DataType) -> ir.Value:
+def constant(tape: Tape, value: float | list[int], dtype: ir.DataType) -> ir.Value:
+    """A number or a list of them on the tape."""
     return tape.op("Constant", [], {"value": ir.tensor(value, dtype=dtype)})
 
 
 def _decomposed(tape: Tape, q: ir.Value, k: ir.Value, v: ir.Value) -> ir.Value:
     """Scaled before the cast to float32: TensorRT-RTX 1.7 fuses nothing when the scale follows it."""
     half = q.dtype == FLOAT16
-    q = tape.op("Mul", [q, _constant(tape, _scale(q), q.dtype or FLOAT)])
+    q = tape.op("Mul", [q, constant(tape, _scale(q), q.dtype or FLOAT)])
     k = tape.op("Transpose", [k], {"perm": [0, 1, 3, 2]})
     if not half:
         return tape.op("MatMul", [tape.op("Softmax", [tape.op("MatMul", [q, k])], {"axis": -1}), v])
@@ -106,10 +107,10 @@ def _multi_head(tape: Tape, q: ir.Value, k: ir.Value, v: ir.Value) -> ir.Value:
     heads, scale = _length(q, 1), _scale(q)
 
     def joined(x: ir.Value) -> ir.Value:
-        shape = _constant(tape, [0, 0, heads * _length(x, 3)], ir.DataType.INT64)
+        shape = constant(tape, [0, 0, heads * _length(x, 3)], ir.DataType.INT64)
         return tape.op("Reshape", [tape.op("Transpose", [x], {"perm": [0, 2, 1, 3]}), shape])
 
     attributes = {"num_heads": heads, "scale": scale}
     result = tape.op("MultiHeadAttention", [joined(q), joined(k), joined(v)], attributes, domain=ORT_DOMAIN)
-    shape = _constant(tape, [0, 0, heads, _length(v, 3)], ir.DataType.INT64)
+    shape = constant(tape, [0, 0, heads, _length(v, 3)], ir.DataType.INT64)
     return tape.op("Transpose", [tape.op("Reshape", [result, shape])], {"perm": [0, 2, 1, 3]})

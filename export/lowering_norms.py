@@ -7,7 +7,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnx_ir.tape import Tape
 
 from ..runtime.bundle import Target
-from .lowering import FLOAT, replace_node
+from .lowering import FLOAT, constant, replace_node
 
 TO_LAST, FROM_LAST = (0, 2, 3, 1), (0, 3, 1, 2)
 """Channels of a (B, C, H, W) map moved to the end, and back."""
@@ -57,19 +57,16 @@ def _transposes(node: ir.Node, perm: tuple[int, ...]) -> bool:
 def _over_channels(tape: Tape, x: ir.Value, norm: ir.Node) -> ir.Value:
     """The norm of (B, C, H, W) over axis 1."""
 
-    def whole(*numbers: int) -> ir.Value:
-        return tape.op("Constant", [], {"value": ir.tensor(list(numbers), dtype=ir.DataType.INT64)})
-
     def mean(value: ir.Value) -> ir.Value:
-        return tape.op("ReduceMean", [value, whole(1)], {"keepdims": 1})
+        return tape.op("ReduceMean", [value, constant(tape, [1], ir.DataType.INT64)], {"keepdims": 1})
 
     def per_channel(value: ir.Value) -> ir.Value:
-        return tape.op("Reshape", [value, whole(1, -1, 1, 1)])
+        return tape.op("Reshape", [value, constant(tape, [1, -1, 1, 1], ir.DataType.INT64)])
 
-    epsilon = ir.tensor(norm.attributes.get_float("epsilon", DEFAULT_EPSILON), dtype=FLOAT)
+    epsilon = constant(tape, norm.attributes.get_float("epsilon", DEFAULT_EPSILON), FLOAT)
     centred = tape.op("Sub", [x, mean(x)])
     variance = mean(tape.op("Mul", [centred, centred]))
-    spread = tape.op("Sqrt", [tape.op("Add", [variance, tape.op("Constant", [], {"value": epsilon})])])
+    spread = tape.op("Sqrt", [tape.op("Add", [variance, epsilon])])
     result = tape.op("Div", [centred, spread])
     scale, *bias = [value for value in norm.inputs[1:] if value is not None]
     result = tape.op("Mul", [result, per_channel(scale)])

@@ -6,7 +6,7 @@ import onnx_ir as ir
 from onnx_ir.tape import Tape
 
 from ..runtime.bundle import Target
-from .lowering import BFLOAT16, replace_node
+from .lowering import BFLOAT16, constant, replace_node
 
 
 def lower_upsampling(model: ir.Model, target: Target) -> None:
@@ -57,7 +57,7 @@ def _as_convolution(tape: Tape, x: ir.Value, weight: ir.Value, bias: ir.Value | 
     inputs, outputs, side, _ = _numbers(weight)
 
     def lengths(*values: int) -> ir.Value:
-        return tape.op("Constant", [], {"value": ir.tensor(list(values), dtype=ir.DataType.INT64)})
+        return constant(tape, list(values), ir.DataType.INT64)
 
     turned = tape.op("Transpose", [weight], {"perm": [1, 2, 3, 0]})
     places = tape.op("Reshape", [turned, lengths(outputs * side * side, inputs, 1, 1)])
