@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from held_out import draw_clip
 from rendering import composite, layer_flow, object_motion
 from scenes import CAMERA_PX, CAMERAS, VIEW_WH, Camera, Layer, Scene, SceneMaker, motion_px, similarity
+from train_pi3 import MOVING_PX
 
 FRAMES = 8
 RASTER_WH = (224, 126)
@@ -125,6 +127,38 @@ def test_parts_of_an_object_share_its_label_and_look_alikes_have_none(maker: Sce
         scene = scene_of(maker, "static", seed)
         assert {layer.label for layer in scene.layers if layer.label} == set(range(1, scene.objects + 1))
         assert all(layer.label == 0 for layer in scene.layers if layer.distractor)
+
+
+def parts_motion(scene: Scene, label: int) -> np.ndarray:
+    """Motion (P, T) of each part of an object, seen or not."""
+    return np.stack([motion_px(layer) for layer in scene.layers if layer.label == label])
+
+
+def test_an_object_that_moves_moves_as_a_whole(maker: SceneMaker) -> None:
+    """No part rests while another moves: such a body looks like a thing at rest that a mover touches."""
+    for seed in range(40):
+        scene = scene_of(maker, "static", seed)
+        for label in range(1, scene.objects + 1):
+            moved = parts_motion(scene, label)
+            np.testing.assert_array_equal(moved.min(axis=0) > 0, moved.max(axis=0) > 0)
+
+
+def test_resting_bodies_rest_while_their_limbs_swing() -> None:
+    """They are there where they are asked for, and the whole figure counts as moving."""
+    maker = SceneMaker([], pool=12, seed=5, density=1.0, resting_bodies=1.0)
+    clip = draw_clip(maker, np.random.default_rng(3), "static", limbs=True)
+    resting = [
+        label
+        for label in range(1, clip.scene.objects + 1)
+        if parts_motion(clip.scene, label).max(axis=1).min() == 0 and clip.motion[label].max() > MOVING_PX
+    ]
+    assert resting
+    body = [
+        index
+        for index, layer in enumerate(clip.scene.layers)
+        if layer.label in resting and motion_px(layer).max() == 0
+    ]
+    assert np.isin(clip.drawn.layers, body).any()
 
 
 def test_a_shard_is_the_same_for_the_same_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -300,13 +300,13 @@ def main() -> None:
     parts = options.parts.split(",")
     measures = {"gmos-s": measure_gmos_s, "gmos": measure_gmos, "pipeline": measure_pipeline}
     table: dict[str, dict[str, float]] = {}
-    for camera in CAMERAS:
+    for kind in (*CAMERAS, "limbs"):
         for part, measure in measures.items():
             if part in parts:
-                work = options.work / camera / part
+                work = options.work / kind / part
                 shutil.rmtree(work, ignore_errors=True)
                 work.mkdir(parents=True)
-                table.setdefault(camera, {}).update(measure(options.held_out / camera, work))
+                table.setdefault(kind, {}).update(measure(options.held_out / kind, work))
     if "stop" in parts:
         work = options.work / "stop"
         shutil.rmtree(work, ignore_errors=True)

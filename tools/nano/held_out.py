@@ -1,15 +1,17 @@
 """Writes held-out synthetic clips as datasets that gmos-eval reads, one per kind of camera.
 
-In each of static, slow, fast and stop: frames in JPEGImages, what moves in foreground/, all objects in
-objects/, look-alikes at rest in distractors/, the motion annotation in time_annotation.csv.
+Two more kinds have a camera at rest: stop, an object that stops; limbs, figures whose body rests while its
+limbs swing, which as a whole count as moving. In each: frames in JPEGImages, what moves in foreground/, all
+objects in objects/, look-alikes at rest in distractors/, the motion annotation in time_annotation.csv.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,19 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from rendering import Rendering, object_motion, render
-from scenes import CAMERAS, SIDE_PX, VIEW_WH, Camera, Layer, Scene, SceneMaker, compose, similarity
+from scenes import (
+    CAMERAS,
+    SIDE_PX,
+    VIEW_WH,
+    Camera,
+    Floats,
+    Layer,
+    Scene,
+    SceneMaker,
+    compose,
+    motion_px,
+    similarity,
+)
 from textures import load_pictures
 from train_pi3 import MOVING_PX, UNSURE_PX
 
@@ -35,25 +49,61 @@ MIN_AREA_PX = 250
 """A moving object shows at least so many pixels in some frame, or the clip is drawn anew."""
 
 
-def draw_clip(maker: SceneMaker, rng: np.random.Generator, camera: Camera) -> tuple[Scene, Rendering]:
-    """A clip with a moving object of some size, in which no object moves too little to tell."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clip:
+    """A scene, its pictures, and the motion (T,) of each object of them."""
+
+    scene: Scene
+    drawn: Rendering
+    motion: dict[int, Floats]
+
+    def labels(self) -> NDArray[np.uint8]:
+        """Object labels (T, H, W)."""
+        return np.array([layer.label for layer in self.scene.layers], np.uint8)[self.drawn.layers]
+
+    def distractors(self) -> NDArray[np.uint8]:
+        """1 where a look-alike at rest is seen, (T, H, W)."""
+        return np.array([layer.distractor for layer in self.scene.layers], np.uint8)[self.drawn.layers]
+
+
+def rendered(scene: Scene, rng: np.random.Generator) -> Clip:
+    """The clip of a scene."""
+    drawn = render(scene, rng, VIDEO_WH)
+    return Clip(scene=scene, drawn=drawn, motion=object_motion(scene, drawn.layers))
+
+
+def draw_clip(maker: SceneMaker, rng: np.random.Generator, camera: Camera, *, limbs: bool = False) -> Clip:
+    """A clip with a moving object of some size, in which no object moves too little to tell.
+
+    Args:
+        maker: of scenes.
+        rng: source of everything.
+        camera: how it moves.
+        limbs: whether the clip must show a figure whose body rests while a limb moves.
+    """
     while True:
         scene = maker.draw(rng, camera, CLIP_FRAMES)
         if not scene.objects or (camera == "static" and scene.camera_px.max() >= 1):
             continue
-        drawn = render(scene, rng, VIDEO_WH)
-        motion = object_motion(scene, drawn.layers)
-        if any(((m > UNSURE_PX) & (m <= MOVING_PX)).any() for m in motion.values()):
+        if limbs and not any(_body_rests(scene, label) for label in range(1, scene.objects + 1)):
             continue
-        labels = label_maps(scene, drawn)
+        clip = rendered(scene, rng)
+        if any(((m > UNSURE_PX) & (m <= MOVING_PX)).any() for m in clip.motion.values()):
+            continue
+        labels = clip.labels()
         if any(
             ((labels == label).sum(axis=(1, 2))[moved > MOVING_PX] >= MIN_AREA_PX).any()
-            for label, moved in motion.items()
+            for label, moved in clip.motion.items()
         ):
-            return scene, drawn
+            return clip
 
 
-def draw_stop(maker: SceneMaker, rng: np.random.Generator) -> tuple[Scene, Rendering]:
+def _body_rests(scene: Scene, label: int) -> bool:
+    moved = [motion_px(layer).max() for layer in scene.layers if layer.label == label]
+    return min(moved) == 0 and max(moved) > MOVING_PX
+
+
+def draw_stop(maker: SceneMaker, rng: np.random.Generator) -> Clip:
     """One rigid object before a camera at rest; it moves at a steady pace and stops at STOP_AT."""
     while True:
         scene = maker.draw(rng, "static", STOP_FRAMES)
@@ -70,34 +120,26 @@ def draw_stop(maker: SceneMaker, rng: np.random.Generator) -> tuple[Scene, Rende
         steady = similarity(np.ones(STOP_FRAMES), np.zeros(STOP_FRAMES), np.zeros((STOP_FRAMES, 2)))
         moving = replace(found[0], label=1, world=world, poses=compose(steady, world), wobble=None)
         layers: tuple[Layer, ...] = (backdrop, *rest[:3], moving)
-        stopping = replace(scene, layers=layers, objects=1)
-        return stopping, render(stopping, rng, VIDEO_WH)
+        return rendered(replace(scene, layers=layers, objects=1), rng)
 
 
-def label_maps(scene: Scene, drawn: Rendering) -> NDArray[np.uint8]:
-    """Object labels (T, H, W)."""
-    return np.array([layer.label for layer in scene.layers], np.uint8)[drawn.layers]
-
-
-def write_clip(root: Path, name: str, scene: Scene, drawn: Rendering) -> dict[str, str]:
+def write_clip(root: Path, name: str, clip: Clip) -> dict[str, str]:
     """Write one sequence and return its row of the motion annotation."""
-    labels = label_maps(scene, drawn)
-    motion = object_motion(scene, drawn.layers)
+    labels = clip.labels()
     frames = len(labels)
-    moving = np.zeros((frames, scene.objects + 1), bool)
-    for label, moved in motion.items():
+    moving = np.zeros((frames, clip.scene.objects + 1), bool)
+    for label, moved in clip.motion.items():
         moving[:, label] = moved > MOVING_PX
     foreground = np.stack([moving[t][labels[t]] for t in range(frames)]).astype(np.uint8)
-    distractors = np.array([layer.distractor for layer in scene.layers], np.uint8)[drawn.layers]
     folder = root / "JPEGImages" / name
     folder.mkdir(parents=True, exist_ok=True)
     for t in range(frames):
-        Image.fromarray(drawn.frames[t]).save(folder / f"{t:05d}.png")
-    for kind, maps in (("foreground", foreground), ("objects", labels), ("distractors", distractors)):
+        Image.fromarray(clip.drawn.frames[t]).save(folder / f"{t:05d}.png")
+    for kind, maps in (("foreground", foreground), ("objects", labels), ("distractors", clip.distractors())):
         writer = PngWriter(root / kind / name, "palette")
         for t in range(frames):
             writer.write(t, maps[t])
-    intervals = {label: list(_intervals(moving[:, label])) for label in motion if moving[:, label].any()}
+    intervals = {label: list(_intervals(moving[:, label])) for label in clip.motion if moving[:, label].any()}
     return {"seq_name": name, "time_anno": str(intervals), "dataset": "davis", "split": "test"}
 
 
@@ -123,16 +165,26 @@ def main() -> None:
     )
     options = parser.parse_args()
     torch.set_num_threads(1)
-    density = VIDEO_WH[0] / VIEW_WH[0]
-    least, greatest = options.side_px
-    maker = SceneMaker(load_pictures(), pool=300, seed=SEED, density=density, side_px=(least, greatest))
-    for number, kind in enumerate((*CAMERAS, "stop")):
+    makers = {
+        share: SceneMaker(
+            load_pictures(),
+            pool=300,
+            seed=SEED,
+            density=VIDEO_WH[0] / VIEW_WH[0],
+            side_px=tuple(options.side_px),
+            resting_bodies=share,
+        )
+        for share in (0.0, 1.0)
+    }
+    draws: dict[str, Callable[[np.random.Generator], Clip]] = {
+        camera: partial(draw_clip, makers[0.0], camera=camera) for camera in CAMERAS
+    }
+    draws["stop"] = partial(draw_stop, makers[0.0])
+    draws["limbs"] = partial(draw_clip, makers[1.0], camera="static", limbs=True)
+    for number, (kind, draw) in enumerate(draws.items()):
         root = options.root / kind
         rng = np.random.default_rng((SEED, number))
-        rows = []
-        for index in range(options.clips):
-            clip = draw_stop(maker, rng) if kind == "stop" else draw_clip(maker, rng, kind)  # type: ignore[arg-type]
-            rows.append(write_clip(root, f"{kind}-{index:02d}", *clip))
+        rows = [write_clip(root, f"{kind}-{index:02d}", draw(rng)) for index in range(options.clips)]
         with (root / "time_annotation.csv").open("w", newline="") as file:
             table = csv.DictWriter(file, list(rows[0]))
             table.writeheader()

@@ -145,9 +145,15 @@ def _activity(rng: np.random.Generator, frames: int) -> Floats:
     return active
 
 
-def _root_world(rng: np.random.Generator, frames: int, follow: Floats, *, still: bool) -> Floats:
-    """The pose of an object in the world, (T, 2, 3): it bounces off the edges of what is seen."""
-    active = np.zeros(frames) if still else _activity(rng, frames)
+def _root_world(rng: np.random.Generator, follow: Floats, active: Floats) -> Floats:
+    """The pose of an object in the world, (T, 2, 3): it bounces off the edges of what is seen.
+
+    Args:
+        rng: source of its place, speed and heading.
+        follow: (T, 2) the camera's path where objects go along with it, else 0.
+        active: (T,) share of its speed.
+    """
+    frames = len(active)
     speed = np.exp(rng.uniform(*np.log(SPEED_PX)))
     heading = rng.uniform(0, 2 * np.pi)
     turn = rng.normal(0, 0.08)
@@ -166,13 +172,17 @@ def _root_world(rng: np.random.Generator, frames: int, follow: Floats, *, still:
                 velocity[axis] *= -1
     spin = rng.choice([0.0, 0.0, rng.normal(0, 0.06)])
     growth = rng.choice([0.0, 0.0, rng.normal(0, 0.012)])
-    travelled = np.concatenate([[0.0], np.cumsum(active)[:-1]])
-    away = follow if not still else np.zeros_like(follow)
+    travelled = _travelled(active)
     return similarity(
         np.exp(growth * (travelled - frames / 2)),
         rng.uniform(0, 2 * np.pi) * rng.integers(0, 2) + spin * travelled,
-        np.array(places) - away * np.minimum(1, active.mean() * 2),
+        np.array(places) - follow * np.minimum(1, active.mean() * 2),
     )
+
+
+def _travelled(active: Floats) -> Floats:
+    """How many frames at full speed lie before each frame, (T,)."""
+    return np.concatenate([[0.0], np.cumsum(active)[:-1]])
 
 
 def _sprite(rng: np.random.Generator, colours: Rgb, side_px: float, density: float) -> NDArray[np.float32]:
@@ -196,6 +206,9 @@ class SceneMaker:
         seed: of the pool.
         density: raster pixels per scene pixel, for the resolution of sprites.
         side_px: least and greatest side of an object, drawn log-uniformly.
+        resting_bodies: share of the articulated figures whose body rests while their limbs swing. The whole
+            figure counts as moving, and nothing in the picture tells such a body from a thing at rest that
+            a moving one touches: 0 for training.
     """
 
     def __init__(
@@ -206,11 +219,13 @@ class SceneMaker:
         seed: int,
         density: float = 1.5,
         side_px: tuple[float, float] = SIDE_PX,
+        resting_bodies: float = 0.0,
     ) -> None:
         rng = np.random.default_rng((seed, 77))
         self._textures = [texture(rng, pictures) for _ in range(pool)]
         self._density = density
         self._side_px = side_px
+        self._resting_bodies = resting_bodies
 
     def draw(self, rng: np.random.Generator, camera: Camera, frames: int) -> Scene:
         """One scene: a backdrop, planes and look-alikes at rest, and zero to four objects."""
@@ -281,8 +296,9 @@ class SceneMaker:
         """A rigid, bending or articulated object; its parts share the texture and the label."""
         side = float(np.exp(rng.uniform(*np.log(self._side_px))))
         articulated = side > 30 and rng.random() < 0.4
-        still = articulated and rng.random() < 0.4
-        root = _root_world(rng, frames, follow, still=still)
+        resting = articulated and rng.random() < self._resting_bodies
+        active = np.zeros(frames) if resting else _activity(rng, frames)
+        root = _root_world(rng, follow, active)
         colours = self._texture(rng)
         camera = path.poses(1.0)
         wobble = None
@@ -305,12 +321,12 @@ class SceneMaker:
                 wobble=wobble,
             )
 
+        # Limbs swing while the body goes: a figure that stops stands still.
+        clock = np.arange(frames) if resting else _travelled(active)
         parts = [part(root, side)]
         for _ in range(int(rng.integers(1, 5)) if articulated else 0):
             limb = side * rng.uniform(0.35, 0.75)
-            swing = rng.uniform(0.1, 0.7) * np.sin(
-                rng.uniform(0, 6.28) + rng.uniform(0.2, 1.0) * np.arange(frames)
-            )
+            swing = rng.uniform(0.1, 0.7) * np.sin(rng.uniform(0, 6.28) + rng.uniform(0.2, 1.0) * clock)
             around = rng.uniform(0, 2 * np.pi)
             joint = 0.35 * side * np.array([np.cos(around), np.sin(around)])
             reach = similarity(np.ones(frames), around + swing, np.tile(joint, (frames, 1)))
