@@ -258,7 +258,10 @@ def run_gmos(folders: list[Path], out: Path) -> None:
 
 
 def measure_stop(kind: Path, work: Path) -> dict[str, float]:
-    """Share of stopping objects that are found, leave MOS-I within half a second, and stay in MOS."""
+    """Share of stopping objects that are found, leave MOS-I within half a second, and stay in MOS.
+
+    An object stays where its track, the one that fits it best over the clip, still does after the stop.
+    """
     names = sequences(kind)
     run_gmos([kind / "JPEGImages" / name for name in names], work / "run")
     found = left = stayed = 0
@@ -272,12 +275,20 @@ def measure_stop(kind: Path, work: Path) -> dict[str, float]:
         found += 1
         late = range(STOP_AT + FPS // 2, len(truth))
         left += not any((now[t].astype(bool) & truth[t]).sum() > 0.2 * truth[t].sum() for t in late)
-        stayed += np.mean([_iou(kept[t] > 0, truth[t]) > 0.3 for t in late]) > 0.8
+        own = own_track(kept, truth)
+        stayed += np.mean([_iou(own[t], truth[t]) > 0.3 for t in late]) > 0.8
     return {
         "stopping objects found": found / len(names),
         "of these gone from MOS-I after 0.5 s": left / max(found, 1),
         "of these kept in MOS": stayed / max(found, 1),
     }
+
+
+def own_track(tracks: Maps, truth: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The masks (T, H, W) of the track, of label maps (T, H, W), whose mean IoU with an object is best."""
+    found = [tracks == track for track in np.unique(tracks) if track]
+    fits = [np.mean([_iou(a, b) for a, b in zip(masks, truth, strict=True)]) for masks in found]
+    return found[int(np.argmax(fits))] if found else np.zeros_like(truth)
 
 
 def _iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
