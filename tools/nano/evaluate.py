@@ -34,6 +34,8 @@ from gmos_deploy.runtime.tracker import Prompt
 FPS = 8
 """Of the clips: neighbours of a window are one frame apart."""
 
+KINDS = (*CAMERAS, "limbs")
+
 STILL_FRAMES = 5
 MIN_PROMPT_PX = 150
 """Pixels of 448 x 252 that an object must show where the tracker is prompted."""
@@ -306,12 +308,17 @@ def main() -> None:
         default="gmos-s,gmos,pipeline,stop",
         help="what to measure, of gmos-s, gmos, pipeline and stop, with commas (default: all)",
     )
+    parser.add_argument(
+        "--kinds",
+        default=",".join(KINDS),
+        help="kinds of clips for all parts but stop, which has its own, with commas (default: all)",
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     parts = options.parts.split(",")
     measures = {"gmos-s": measure_gmos_s, "gmos": measure_gmos, "pipeline": measure_pipeline}
     table: dict[str, dict[str, float]] = {}
-    for kind in (*CAMERAS, "limbs"):
+    for kind in options.kinds.split(","):
         for part, measure in measures.items():
             if part in parts:
                 work = options.work / kind / part
