@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -59,11 +59,14 @@ class Clip:
 
     def labels(self) -> NDArray[np.uint8]:
         """Object labels (T, H, W)."""
-        return np.array([layer.label for layer in self.scene.layers], np.uint8)[self.drawn.layers]
+        return self._of_layers([layer.label for layer in self.scene.layers])
 
     def distractors(self) -> NDArray[np.uint8]:
         """1 where a look-alike at rest is seen, (T, H, W)."""
-        return np.array([layer.distractor for layer in self.scene.layers], np.uint8)[self.drawn.layers]
+        return self._of_layers([layer.distractor for layer in self.scene.layers])
+
+    def _of_layers(self, values: Sequence[int]) -> NDArray[np.uint8]:
+        return np.array(values, np.uint8)[self.drawn.layers]
 
 
 def rendered(scene: Scene, rng: np.random.Generator) -> Clip:
@@ -165,9 +168,10 @@ def main() -> None:
     )
     options = parser.parse_args()
     torch.set_num_threads(1)
+    pictures = load_pictures()
     makers = {
         share: SceneMaker(
-            load_pictures(),
+            pictures,
             pool=300,
             seed=SEED,
             density=VIDEO_WH[0] / VIEW_WH[0],
