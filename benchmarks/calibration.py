@@ -206,7 +206,8 @@ def published(options: argparse.Namespace) -> None:
     """Export, calibrate, build; a line with seconds and peak memory after each."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     names: tuple[NetworkName, ...] = tuple(options.networks.split(","))
-    bundle = _published_bundle(options.folder / "fp16", names, "fp16")
+    # The decoder is sampled on what DINO gives it.
+    bundle = _published_bundle(options.folder / "fp16", tuple(dict.fromkeys(("dino", *names))), "fp16")
     model = bundle.model
     sequences = resolve_inputs(
         [options.video], fps=None, stride=1, pi3_area_px=model.pi3_area_px, patch_px=model.patch_px

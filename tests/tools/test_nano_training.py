@@ -23,6 +23,7 @@ from gmos_deploy.gmos_ref.gmos_s import GmosS
 from gmos_deploy.gmos_ref.nano_weights import FOLDER
 from gmos_deploy.gmos_ref.pi3 import Pi3Encoder
 from gmos_deploy.gmos_ref.presets import NANO
+from gmos_deploy.gmos_ref.proposer import GmosProposer
 from gmos_deploy.gmos_ref.sam2_model import build_sam2
 
 
@@ -145,6 +146,34 @@ def test_tracking_passes_gradients_to_every_part(data: Path) -> None:
         assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
 
 
+def test_a_long_track_walks_through_its_clip() -> None:
+    """Neighbours of a walk are neighbours of the clip; it pauses, turns, and is cut to the length asked for."""
+    pauses = turns = 0
+    for seed in range(20):
+        order = train_tracker.time_order(16, np.random.default_rng(seed))
+        steps = np.diff(order)
+        assert len(order) == 16
+        assert order.min() >= 0
+        assert order.max() < clips.CLIP_FRAMES
+        assert np.abs(steps).max() == 1
+        pauses += (steps == 0).sum()
+        turns += (np.diff(steps[steps != 0]) != 0).sum()
+    assert pauses > 20
+    assert turns > 20
+
+
+def test_a_walk_shows_objects_where_their_frames_do(data: Path) -> None:
+    """The masks are those of the frames that are shown, also where a frame comes twice."""
+    shard = clips.open_shard(clips.shard_folder(data, 0))
+    drawn = (train_tracker.draw_track(shard, clip, 16, np.random.default_rng(clip)) for clip in range(6))
+    batch = next(found for found in drawn if found is not None)
+    assert batch.masks.shape[1] == len(batch.order) == 16
+    assert len(batch.images) == max(batch.order) + 1 <= clips.CLIP_FRAMES
+    for t, shown in enumerate(batch.order):
+        first = batch.order.index(shown)
+        torch.testing.assert_close(batch.masks[:, t], batch.masks[:, first], rtol=0, atol=0)
+
+
 def test_rough_prompts_keep_to_their_objects() -> None:
     """They differ from the masks, overlap them, and add nothing far away."""
     masks = torch.zeros(2, 1, 128, 128)
@@ -180,6 +209,30 @@ def test_published_weights_are_half_precision_except_small_ones() -> None:
     found = publish.published({"weight": torch.rand(5, 5), "image_mean": torch.rand(1, 3, 1, 1)})
     assert found["weight"].dtype is torch.float16
     assert found["image_mean"].dtype is torch.float32
+
+
+def test_published_heads_are_stricter() -> None:
+    """By their shift and in nothing else: the mask logits of GMOS-S, the scores of the proposer."""
+    torch.manual_seed(0)
+    sizes = NANO.proposer
+    grid = sizes.grid
+    inputs = (
+        torch.randn(1, 6, 10, sizes.pi3_dim),
+        torch.randn(1, sizes.sam2_channels, grid, grid),
+        torch.randn(1, sizes.sam2_channels // 8, 4 * grid, 4 * grid),
+        torch.randn(1, sizes.sam2_channels // 4, 2 * grid, 2 * grid),
+    )
+    heads: dict[str, tuple[torch.nn.Module, str]] = {
+        "gmos": (GmosProposer(sizes), "ious"),
+        "gmos_s": (GmosS(sizes), "foreground_logits"),
+    }
+    for name, (head, changed) in heads.items():
+        before = head(*inputs)
+        head.load_state_dict(publish.stricter(head.state_dict(), name))
+        after = head(*inputs)
+        for field in before._fields:
+            shift = publish.SHIFTS[name][1] if field == changed else 0.0
+            torch.testing.assert_close(getattr(after, field), getattr(before, field) - shift)
 
 
 def test_training_can_begin_with_the_packaged_weights(tmp_path: Path) -> None:

@@ -14,9 +14,13 @@ from gmos_deploy.gmos_ref.nano_weights import FOLDER
 FEW = 16
 """Tensors of up to so many values, such as the mean of colours, stay as they are."""
 
-SCORE_SHIFT = 0.1
-"""Taken off the proposer's scores. It costs some true proposals and more false ones, which on real video start
-objects that MOS then keeps to the end."""
+SHIFTS = {"gmos": ("iou_head.", 0.1), "gmos_s": ("fg_out.", 0.5)}
+"""What is taken off an answer of a head, by the start of the keys of its layers.
+
+The proposer's scores: it costs some true proposals and more false ones, which on real video start objects
+that MOS then keeps to the end. The logits of GMOS-S: training weighs moving and resting pixels as J does;
+a look-alike at rest should cost more than an outline.
+"""
 
 LIMIT_BYTES = 12_000_000
 """What all weights together may take in the wheel."""
@@ -33,12 +37,11 @@ def published(state: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def stricter(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A proposer whose scores are less by SCORE_SHIFT."""
-    bias = next(
-        key for key in sorted(state, reverse=True) if key.startswith("iou_head.") and key.endswith("bias")
-    )
-    return {**state, bias: state[bias] - SCORE_SHIFT}
+def stricter(state: dict[str, Tensor], head: str) -> dict[str, Tensor]:
+    """A head whose answer is less by its shift: the bias of the answer's last layer is."""
+    layers, shift = SHIFTS[head]
+    bias = max(key for key in state if key.startswith(layers) and key.endswith("bias"))
+    return {**state, bias: state[bias] - shift}
 
 
 def main() -> None:
@@ -64,7 +67,7 @@ def main() -> None:
         target = options.out / f"{name}.safetensors"
         part = target.with_suffix(".part")
         weights = torch.load(path, weights_only=True)[entry]
-        save_file(published(stricter(weights) if name == "gmos" else weights), part)
+        save_file(published(stricter(weights, name) if name in SHIFTS else weights), part)
         part.chmod(0o644)
         part.replace(target)
     total = sum(file.stat().st_size for file in options.out.glob("*.safetensors"))

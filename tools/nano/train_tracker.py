@@ -28,6 +28,9 @@ MAX_OBJECTS = 3
 ROUGH_CELL = 8
 """Side in pixels of the cells whose errors a rough prompt has: a token of GMOS-S."""
 
+PAUSE_SHARE, LONGEST_PAUSE = 0.12, 5
+"""Of the steps of a walk, how many begin a pause, and its frames at most."""
+
 LOGIT_FLOOR = -15.0
 """Masks of objects that the tracker takes for hidden are -1024: enough of a lesson at this."""
 
@@ -43,9 +46,14 @@ ENCODER_PREFIXES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackBatch:
-    """`images` (T, 3, 256, 256) normalised; `masks` (O, T, 128, 128) and `prompts` (O, 1, 128, 128) in {0, 1}."""
+    """A few objects over T frames.
+
+    `images` (N, 3, 256, 256) normalised, and `order`, which of them each frame shows; `masks` (O, T, 128, 128) and
+    `prompts` (O, 1, 128, 128) in {0, 1}.
+    """
 
     images: Tensor
+    order: list[int]
     masks: Tensor
     prompts: Tensor
 
@@ -73,14 +81,33 @@ def rough_prompts(masks: Tensor, rng: np.random.Generator) -> Tensor:
     return torch.where(lost, masks, rough)
 
 
+def time_order(frames: int, rng: np.random.Generator) -> np.ndarray:
+    """Frames of a clip one after another, forward or backward; a walk with turns and pauses where it has fewer.
+
+    The tracker drifts with the number of frames that it follows, and stops are where it loses objects: a walk
+    gives both without clips of such a length.
+    """
+    if frames <= CLIP_FRAMES:
+        first = int(rng.integers(CLIP_FRAMES - frames + 1))
+        order = np.arange(first, first + frames)
+        return order[::-1] if rng.random() < 0.5 else order
+    place, heading = int(rng.integers(CLIP_FRAMES)), int(rng.choice((-1, 1)))
+    walk = [place]
+    while len(walk) < frames:
+        if rng.random() < PAUSE_SHARE:
+            walk += [place] * int(rng.integers(1, LONGEST_PAUSE + 1))
+        if not 0 <= place + heading < CLIP_FRAMES:
+            heading = -heading
+        place += heading
+        walk.append(place)
+    return np.array(walk[:frames])
+
+
 def draw_track(
     shard: Shard, clip: int, frames: int, rng: np.random.Generator, *, rough: bool = False
 ) -> TrackBatch | None:
-    """Some objects of a clip, forward or backward in time; None where none is large enough."""
-    first = int(rng.integers(CLIP_FRAMES - frames + 1))
-    order = np.arange(first, first + frames)
-    if rng.random() < 0.5:
-        order = order[::-1]
+    """Some objects of a clip in a `time_order`; None where none is large enough."""
+    order = time_order(frames, rng)
     numbers = instances(shard.labels[clip], shard.distractors[clip], np.asarray(shard.layers[clip])[order])
     found, areas = np.unique(numbers[0], return_counts=True)
     chosen = found[(found > 0) & (areas >= MIN_AREA)]
@@ -88,7 +115,8 @@ def draw_track(
         return None
     chosen = rng.permutation(chosen)[:MAX_OBJECTS]
     masks = np.stack([numbers == number for number in chosen])
-    images = np.asarray(shard.sam2[clip])[order]
+    shown, order = np.unique(order, return_inverse=True)
+    images = np.asarray(shard.sam2[clip])[shown]
     if rng.random() < 0.5:
         images, masks = images[:, :, ::-1], masks[..., ::-1]
     if rng.random() < 0.5:
@@ -98,7 +126,7 @@ def draw_track(
     frames01 = (frames01 * float(rng.uniform(0.8, 1.2)) + float(rng.uniform(-0.1, 0.1))).clamp(0, 1)
     followed = torch.from_numpy(np.ascontiguousarray(masks)).float()
     prompts = rough_prompts(followed[:, :1], rng) if rough else followed[:, :1]
-    return TrackBatch(images=normalise(frames01), masks=followed, prompts=prompts)
+    return TrackBatch(images=normalise(frames01), order=order.tolist(), masks=followed, prompts=prompts)
 
 
 def track(sam2: FeaturePredictor, batch: TrackBatch) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
@@ -112,9 +140,9 @@ def track(sam2: FeaturePredictor, batch: TrackBatch) -> Iterator[tuple[int, Tens
     backbone = sam2.forward_image(batch.images)
     _, features, positions, sizes = sam2._prepare_backbone_features(backbone)
     outputs: dict[str, dict[int, Any]] = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
-    for t in range(frames):
-        here = [level[:, t : t + 1].expand(-1, objects, -1) for level in features]
-        places = [level[:, t : t + 1].expand(-1, objects, -1) for level in positions]
+    for t, shown in enumerate(batch.order):
+        here = [level[:, shown : shown + 1].expand(-1, objects, -1) for level in features]
+        places = [level[:, shown : shown + 1].expand(-1, objects, -1) for level in positions]
         prompt = F.interpolate(batch.prompts, scale_factor=2.0, mode="nearest") if t == 0 else None
         current, answer, _, _ = sam2._track_step(
             t, t == 0, here, places, sizes, None, prompt, outputs, frames, False, None
@@ -172,6 +200,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="state of train_gmos_s.py with --tune_sam2: use its image encoder and keep it",
     )
     parser.add_argument(
+        "--frames",
+        type=int,
+        default=CLIP_FRAMES,
+        help="frames to follow from --long_from on; beyond a clip's, back and forth (default: %(default)s)",
+    )
+    parser.add_argument(
         "--rough", type=float, default=0.0, help="share of steps whose first masks are rough (default: 0)"
     )
     options = parser.parse_args(arguments)
@@ -191,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rng = np.random.default_rng((options.seed, 1, step))
         if options.freeze_encoder_from is not None and step >= options.freeze_encoder_from:
             freeze_encoder(sam2)
-        frames = 4 if step < options.long_from else CLIP_FRAMES
+        frames = 4 if step < options.long_from else options.frames
         batch = None
         while batch is None:
             index = int(rng.integers(min(options.shards, 8 + step // 20)))
