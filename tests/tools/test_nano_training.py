@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -150,16 +153,26 @@ def test_a_long_track_walks_through_its_clip() -> None:
     """Neighbours of a walk are neighbours of the clip; it pauses, turns, and is cut to the length asked for."""
     pauses = turns = 0
     for seed in range(20):
-        order = train_tracker.time_order(16, np.random.default_rng(seed))
+        order = train_tracker.time_order(8, 16, np.random.default_rng(seed))
         steps = np.diff(order)
         assert len(order) == 16
         assert order.min() >= 0
-        assert order.max() < clips.CLIP_FRAMES
+        assert order.max() < 8
         assert np.abs(steps).max() == 1
         pauses += (steps == 0).sum()
         turns += (np.diff(steps[steps != 0]) != 0).sum()
     assert pauses > 20
     assert turns > 20
+
+
+def test_a_track_runs_straight_where_its_clip_is_long_enough() -> None:
+    """Forward or backward, anywhere in the clip; unless a walk is asked for."""
+    orders = [train_tracker.time_order(17, 16, np.random.default_rng(seed)) for seed in range(20)]
+    assert {tuple(order) for order in orders} == {
+        tuple(range(first, first + 16)[::heading]) for first in (0, 1) for heading in (1, -1)
+    }
+    walk = train_tracker.time_order(17, 16, np.random.default_rng(0), walk=True)
+    assert (np.diff(walk) == 0).any()
 
 
 def test_a_walk_shows_objects_where_their_frames_do(data: Path) -> None:
@@ -202,6 +215,34 @@ def test_a_proposer_starts_from_what_gmos_s_learned() -> None:
         head.trans_encoder.layers[0].mlp.layers[0].weight, gmos_s.trans_encoder.layers[0].mlp.layers[0].weight
     )
     torch.testing.assert_close(head.upsampling.output_upscaling[3].weight, gmos_s.fg_upscaling[3].weight)
+
+
+WORKER = """
+import sys
+from pathlib import Path
+import torch, training_loop
+options = training_loop.option_parser("", steps=1, decay_from=1)
+training_loop.add_worker_options(options)
+options = options.parse_args(["data", *sys.argv[1:]])
+share = training_loop.meet_workers(options)
+first, without = (torch.nn.Parameter(torch.zeros(3)) for _ in range(2))
+first.grad = torch.full((3,), 1.0 + 2 * options.rank)
+share([first, without])
+assert first.grad.tolist() == [2.0] * 3 and without.grad is None
+"""
+
+
+def test_workers_take_the_mean_of_their_gradients(tmp_path: Path) -> None:
+    """Two processes with gradients 1 and 3 both step by 2; what has none keeps none; one worker shares nothing."""
+    arguments = [str(tmp_path / "state.pt"), "--workers", "2", "--rank"]
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, *arguments, str(rank)], cwd=Path(training_loop.__file__).parent
+        )
+        for rank in range(2)
+    ]
+    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+    assert training_loop.meet_workers(argparse.Namespace(workers=1)) is None
 
 
 def test_published_weights_are_half_precision_except_small_ones() -> None:

@@ -15,6 +15,8 @@ from scenes import CAMERAS, Camera, SceneMaker
 from textures import load_pictures
 
 CLIP_FRAMES = 8
+"""Enough for a window; the tracker can be trained on longer clips."""
+
 CLIPS_PER_SHARD = 48
 SAM2_PX = 256
 LAYERS_PX = 128
@@ -53,14 +55,16 @@ def shard_folder(root: Path, index: int) -> Path:
     return root / f"shard-{index:04d}"
 
 
-def write_shard(root: Path, seed: int, index: int, clips: int = CLIPS_PER_SHARD) -> Path:
+def write_shard(
+    root: Path, seed: int, index: int, clips: int = CLIPS_PER_SHARD, frames: int = CLIP_FRAMES
+) -> Path:
     """Render a shard; the same seed and index give the same bytes. Moved into place once it is whole."""
     maker = SceneMaker(load_pictures(), pool=TEXTURE_POOL, seed=seed * 100_003 + index)
     rng = np.random.default_rng((seed, index))
     arrays: dict[str, list[NDArray[np.generic]]] = {name: [] for name in Shard.__dataclass_fields__}
     for _ in range(clips):
         camera = CAMERAS[int(rng.choice(len(CAMERAS), p=[CAMERA_SHARES[name] for name in CAMERAS]))]
-        for name, value in _clip(maker, rng, camera).items():
+        for name, value in _clip(maker, rng, camera, frames).items():
             arrays[name].append(value)
     folder = shard_folder(root, index)
     part = folder.with_name(f"{folder.name}.part-{os.getpid()}")
@@ -71,15 +75,17 @@ def write_shard(root: Path, seed: int, index: int, clips: int = CLIPS_PER_SHARD)
     return folder
 
 
-def _clip(maker: SceneMaker, rng: np.random.Generator, camera: Camera) -> dict[str, NDArray[np.generic]]:
-    scene = maker.draw(rng, camera, CLIP_FRAMES)
+def _clip(
+    maker: SceneMaker, rng: np.random.Generator, camera: Camera, frames: int
+) -> dict[str, NDArray[np.generic]]:
+    scene = maker.draw(rng, camera, frames)
     drawn = render(scene, rng, RASTER_WH)
     rows, columns = ((np.arange(LAYERS_PX) + 0.5) * side / LAYERS_PX for side in RASTER_WH[::-1])
     count = len(scene.layers)
     labels = np.zeros(MAX_LAYERS, np.uint8)
     distractors = np.zeros(MAX_LAYERS, np.bool_)
-    moved = np.zeros((MAX_LAYERS, CLIP_FRAMES), np.float32)
-    poses = np.zeros((MAX_LAYERS, CLIP_FRAMES, 2, 3), np.float32)
+    moved = np.zeros((MAX_LAYERS, frames), np.float32)
+    poses = np.zeros((MAX_LAYERS, frames, 2, 3), np.float32)
     labels[:count] = [layer.label for layer in scene.layers]
     distractors[:count] = [layer.distractor for layer in scene.layers]
     poses[:count] = [layer.poses for layer in scene.layers]

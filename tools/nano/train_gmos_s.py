@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from clips import PI3_WH
 from losses import mask_loss, soft_iou
@@ -18,7 +17,7 @@ from scenes import CAMERAS, WINDOW_REACH
 from torch import Tensor, nn
 from train_pi3 import PATCH_PX, Batch, TokenHeads, WindowSampler, all_tokens, total_loss
 from train_tracker import normalise
-from training_loop import TrainingLoop, is_hidden_matrix, option_parser
+from training_loop import TrainingLoop, add_worker_options, is_hidden_matrix, meet_workers, option_parser
 
 from gmos_deploy.gmos_ref.gmos_s import GmosS
 from gmos_deploy.gmos_ref.pi3 import Pi3Encoder
@@ -73,15 +72,6 @@ def encoder_parameters(sam2: FeaturePredictor) -> Iterator[nn.Parameter]:
         yield from part.parameters()
 
 
-def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
-    """Let every worker take the step that a batch of all their windows would give."""
-    found = [p for p in parameters if p.grad is not None]
-    flat = torch.cat([p.grad.flatten() for p in found])
-    dist.all_reduce(flat)
-    for parameter, mean in zip(found, flat.split([p.numel() for p in found]), strict=True):
-        parameter.grad = mean.view_as(parameter) / dist.get_world_size()
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train until the given step."""
     parser = option_parser(__doc__, steps=2500, decay_from=1200)
@@ -95,18 +85,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         action="store_true",
         help="train SAM2's image encoder too; train_tracker.py then goes on from here (default: it stays)",
     )
-    parser.add_argument(
-        "--workers", type=int, default=1, help="processes that share each step, each with a batch of its own"
-    )
-    parser.add_argument("--rank", type=int, default=0, help="number of this process among them, from 0")
+    add_worker_options(parser)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
-    if options.workers > 1:
-        meeting = options.state.with_suffix(".workers").resolve()
-        dist.init_process_group(
-            "gloo", init_method=f"file://{meeting}", rank=options.rank, world_size=options.workers
-        )
+    share = meet_workers(options)
     sizes = preset("nano")
     pi3, heads, head = Pi3Encoder(sizes.pi3), TokenHeads(sizes.pi3.dim), GmosS(sizes.proposer)
     sam2 = build_sam2(sizes.sam2)
@@ -137,7 +120,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         marks={"tune_sam2": options.tune_sam2},
         saves=options.rank == 0,
     )
-    share = average_gradients if options.workers > 1 else None
     tables = pi3.tables(*GRID_HW)
     sampler = WindowSampler(options.data, shards=options.shards, seed=0)
     for step in loop.remaining():

@@ -15,7 +15,7 @@ from clips import CLIP_FRAMES, Shard, open_shard, shard_folder
 from initial_weights import initialise_tracker
 from losses import dice_loss, soft_iou
 from torch import Tensor
-from training_loop import TrainingLoop, option_parser
+from training_loop import TrainingLoop, add_worker_options, meet_workers, option_parser
 
 from gmos_deploy.gmos_ref.pi3 import IMAGENET_MEAN, IMAGENET_STD
 from gmos_deploy.gmos_ref.presets import preset
@@ -81,33 +81,39 @@ def rough_prompts(masks: Tensor, rng: np.random.Generator) -> Tensor:
     return torch.where(lost, masks, rough)
 
 
-def time_order(frames: int, rng: np.random.Generator) -> np.ndarray:
-    """Frames of a clip one after another, forward or backward; a walk with turns and pauses where it has fewer.
+def time_order(length: int, frames: int, rng: np.random.Generator, *, walk: bool = False) -> np.ndarray:
+    """So many frames of a clip one after another, forward or backward; or a walk with turns and pauses.
 
-    The tracker drifts with the number of frames that it follows, and stops are where it loses objects: a walk
-    gives both without clips of such a length.
+    A walk also follows more frames than the clip has. Long ways are where the tracker drifts off, stops and
+    starts are where it lags.
     """
-    if frames <= CLIP_FRAMES:
-        first = int(rng.integers(CLIP_FRAMES - frames + 1))
+    if not walk and frames <= length:
+        first = int(rng.integers(length - frames + 1))
         order = np.arange(first, first + frames)
         return order[::-1] if rng.random() < 0.5 else order
-    place, heading = int(rng.integers(CLIP_FRAMES)), int(rng.choice((-1, 1)))
-    walk = [place]
-    while len(walk) < frames:
+    place, heading = int(rng.integers(length)), int(rng.choice((-1, 1)))
+    steps = [place]
+    while len(steps) < frames:
         if rng.random() < PAUSE_SHARE:
-            walk += [place] * int(rng.integers(1, LONGEST_PAUSE + 1))
-        if not 0 <= place + heading < CLIP_FRAMES:
+            steps += [place] * int(rng.integers(1, LONGEST_PAUSE + 1))
+        if not 0 <= place + heading < length:
             heading = -heading
         place += heading
-        walk.append(place)
-    return np.array(walk[:frames])
+        steps.append(place)
+    return np.array(steps[:frames])
 
 
 def draw_track(
-    shard: Shard, clip: int, frames: int, rng: np.random.Generator, *, rough: bool = False
+    shard: Shard,
+    clip: int,
+    frames: int,
+    rng: np.random.Generator,
+    *,
+    rough: bool = False,
+    walk: bool = False,
 ) -> TrackBatch | None:
     """Some objects of a clip in a `time_order`; None where none is large enough."""
-    order = time_order(frames, rng)
+    order = time_order(shard.layers.shape[1], frames, rng, walk=walk)
     numbers = instances(shard.labels[clip], shard.distractors[clip], np.asarray(shard.layers[clip])[order])
     found, areas = np.unique(numbers[0], return_counts=True)
     chosen = found[(found > 0) & (areas >= MIN_AREA)]
@@ -203,18 +209,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--frames",
         type=int,
         default=CLIP_FRAMES,
-        help="frames to follow from --long_from on; beyond a clip's, back and forth (default: %(default)s)",
+        help="frames to follow from --long_from on; more than a clip has make walks (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--walks",
+        type=float,
+        default=0.0,
+        help="share of steps on a walk, with turns and pauses (default: 0)",
     )
     parser.add_argument(
         "--rough", type=float, default=0.0, help="share of steps whose first masks are rough (default: 0)"
     )
+    add_worker_options(parser)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
+    share = meet_workers(options)
     sam2 = build_sam2(preset("nano").sam2).requires_grad_(True)
     initialise_tracker(sam2)
     optimiser = torch.optim.AdamW(sam2.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
-    loop = TrainingLoop(options, {"sam2": sam2}, [optimiser], rates=(6e-4,), warm_up=150)
+    loop = TrainingLoop(
+        options, {"sam2": sam2}, [optimiser], rates=(6e-4,), warm_up=150, saves=options.rank == 0
+    )
     if options.encoder is not None:
         taken = torch.load(options.encoder, weights_only=True)["sam2"]
         found = {key: value for key, value in taken.items() if key.startswith(ENCODER_PREFIXES)}
@@ -222,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         freeze_encoder(sam2)
     shards: dict[int, Shard] = {}
     for step in loop.remaining():
-        rng = np.random.default_rng((options.seed, 1, step))
+        rng = np.random.default_rng((options.seed, 1, step, options.rank))
         if options.freeze_encoder_from is not None and step >= options.freeze_encoder_from:
             freeze_encoder(sam2)
         frames = 4 if step < options.long_from else options.frames
@@ -235,9 +251,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 shards[index] = open_shard(shard_folder(options.data, index))
             clip = int(rng.integers(len(shards[index].camera)))
             rough = options.rough > 0 and rng.random() < options.rough
-            batch = draw_track(shards[index], clip, frames, rng, rough=rough)
+            walk = options.walks > 0 and rng.random() < options.walks
+            batch = draw_track(shards[index], clip, frames, rng, rough=rough, walk=walk)
         loss, numbers = tracking_loss(sam2, batch)
-        loop.take(loss, numbers | {"loss": float(loss.detach())})
+        loop.take(loss, numbers | {"loss": float(loss.detach())}, share)
 
 
 def freeze_encoder(sam2: FeaturePredictor) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -81,6 +82,34 @@ def option_parser(description: str | None, *, steps: int, decay_from: int) -> ar
     parser.add_argument("--shards", type=int, default=64, help="shards to draw from (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of weights and order (default: %(default)s)")
     return parser
+
+
+def add_worker_options(parser: argparse.ArgumentParser) -> None:
+    """For scripts whose steps several processes can share."""
+    parser.add_argument(
+        "--workers", type=int, default=1, help="processes that share each step, each with a batch of its own"
+    )
+    parser.add_argument("--rank", type=int, default=0, help="number of this process among them, from 0")
+
+
+def meet_workers(options: argparse.Namespace) -> Callable[[list[nn.Parameter]], None] | None:
+    """Wait for the other workers; what then makes every worker take the same step, None where there is one."""
+    if options.workers == 1:
+        return None
+    meeting = options.state.with_suffix(".workers").resolve()
+    dist.init_process_group(
+        "gloo", init_method=f"file://{meeting}", rank=options.rank, world_size=options.workers
+    )
+    return average_gradients
+
+
+def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    """Let every worker take the step that a batch of all their windows would give."""
+    found = [p for p in parameters if p.grad is not None]
+    flat = torch.cat([p.grad.flatten() for p in found])
+    dist.all_reduce(flat)
+    for parameter, mean in zip(found, flat.split([p.numel() for p in found]), strict=True):
+        parameter.grad = mean.view_as(parameter) / dist.get_world_size()
 
 
 def is_hidden_matrix(parameter: nn.Parameter) -> bool:
