@@ -12,11 +12,11 @@ NANO = "nano"
 FOLDER = Path(__file__).parent / "nano"
 
 
-def nano_checkpoints(variant: Variant) -> dict[str, Path]:
-    """The packaged file for each checkpoint flag of a variant: fp16 safetensors."""
+def nano_checkpoints(variant: Variant, folder: Path = FOLDER) -> dict[str, Path]:
+    """The file for each checkpoint flag of a variant, fp16 safetensors; of the package, or of a folder like it."""
     head = "gmos_ckpt" if variant == "gmos" else "gmos_s_ckpt"
     return {
-        "pi3_ckpt": FOLDER / "pi3.safetensors",
-        "sam2_ckpt": FOLDER / "sam2.safetensors",
-        head: FOLDER / f"{head.removesuffix('_ckpt')}.safetensors",
+        "pi3_ckpt": folder / "pi3.safetensors",
+        "sam2_ckpt": folder / "sam2.safetensors",
+        head: folder / f"{head.removesuffix('_ckpt')}.safetensors",
     }

@@ -23,7 +23,9 @@ from PIL import Image
 from scenes import CAMERAS, WINDOW_REACH
 
 from gmos_deploy.gmos_ref.loading import load_reference
+from gmos_deploy.gmos_ref.nano_weights import FOLDER, nano_checkpoints
 from gmos_deploy.gmos_ref.reference_config import ReferenceConfig
+from gmos_deploy.runtime.contract import Variant
 from gmos_deploy.runtime.encode import PreparedFrame, WindowEncoder, frame_preparer
 from gmos_deploy.runtime.feature_store import FeatureBudget, FeatureStore
 from gmos_deploy.runtime.png_writer import PngWriter
@@ -64,10 +66,11 @@ def sequences(kind: Path) -> list[str]:
 
 
 class Nano:
-    """The nano networks of one variant, as the pipeline runs them."""
+    """The nano networks of one variant with the weights of a folder, as the pipeline runs them."""
 
-    def __init__(self, variant: str) -> None:
-        self.backend = load_reference(ReferenceConfig(variant=variant, preset="nano", device="cpu"))  # type: ignore[arg-type]
+    def __init__(self, variant: Variant, weights: Path) -> None:
+        files = nano_checkpoints(variant, weights)
+        self.backend = load_reference(ReferenceConfig(variant=variant, preset="nano", device="cpu", **files))
 
     def prepared(self, frames: NDArray[np.uint8]) -> list[PreparedFrame]:
         """Frames (T, H, W, 3) with their Pi3 version."""
@@ -173,9 +176,9 @@ def moving_only(kind: Path, names: list[str], out: Path, predict: Callable[[str]
         write_folder(out / "predictions" / name, predict(name)[kept])
 
 
-def measure_gmos_s(kind: Path, work: Path) -> dict[str, float]:
+def measure_gmos_s(kind: Path, work: Path, weights: Path) -> dict[str, float]:
     """J of GMOS-S, of frame differencing and of repeated frames, and the share of look-alikes segmented."""
-    nano, names, found = Nano("gmos-s"), sequences(kind), {}
+    nano, names, found = Nano("gmos-s", weights), sequences(kind), {}
     clips = {name: read_folder(kind / "JPEGImages" / name) for name in names}
     masks = {name: nano.foreground(clips[name]) for name in names}
     moving_only(kind, names, work / "gmos_s", masks.__getitem__)
@@ -208,9 +211,9 @@ def measure_gmos_s(kind: Path, work: Path) -> dict[str, float]:
     return found
 
 
-def measure_gmos(kind: Path, work: Path) -> dict[str, float]:
+def measure_gmos(kind: Path, work: Path, weights: Path) -> dict[str, float]:
     """Mean IoU per moving object of the queries, and J of the tracker from a perfect first mask."""
-    nano, names, tracked = Nano("gmos"), sequences(kind), []
+    nano, names, tracked = Nano("gmos", weights), sequences(kind), []
     for name in names:
         frames, truth = read_folder(kind / "JPEGImages" / name), read_folder(kind / "objects" / name)
         proposed, tracks = nano.objects(frames, truth[0])
@@ -235,9 +238,9 @@ def measure_gmos(kind: Path, work: Path) -> dict[str, float]:
     }
 
 
-def measure_pipeline(kind: Path, work: Path) -> dict[str, float]:
+def measure_pipeline(kind: Path, work: Path, weights: Path) -> dict[str, float]:
     """J_mov of MOS-I by the whole pipeline."""
-    run_gmos([kind / "JPEGImages" / name for name in sequences(kind)], work / "run")
+    run_gmos([kind / "JPEGImages" / name for name in sequences(kind)], work / "run", weights)
     overall = score(
         "mos-i", "--dataset", "davis17-im", "--res_dir", str(work / "run"), "--anno_dir",
         str(kind / "objects"), "--time_anno_csv", str(kind / "time_annotation.csv"), work=work,
@@ -245,13 +248,17 @@ def measure_pipeline(kind: Path, work: Path) -> dict[str, float]:
     return {"j_mov MOS-I": float(overall["j_mov"]), "false positives MOS-I": float(overall["fp_count"])}
 
 
-def run_gmos(folders: list[Path], out: Path) -> None:
+def run_gmos(folders: list[Path], out: Path, weights: Path) -> None:
     """gmos-run on folders of frames."""
+    flags = [
+        item for flag, path in nano_checkpoints("gmos", weights).items() for item in (f"--{flag}", str(path))
+    ]
     program = shutil.which("gmos-run") or "gmos-run"
     subprocess.run(
         [
             *(program, *map(str, folders), "--save_dir", str(out), "--fps", str(FPS)),
             *("--preset", "nano", "--variant", "gmos", "--backend", "torch", "--overwrite", "--quiet"),
+            *flags,
         ],
         check=True,
         capture_output=True,
@@ -259,13 +266,13 @@ def run_gmos(folders: list[Path], out: Path) -> None:
     )
 
 
-def measure_stop(kind: Path, work: Path) -> dict[str, float]:
+def measure_stop(kind: Path, work: Path, weights: Path) -> dict[str, float]:
     """Share of stopping objects that are found, leave MOS-I within half a second, and stay in MOS.
 
     An object stays where its track, the one that fits it best over the clip, still does after the stop.
     """
     names = sequences(kind)
-    run_gmos([kind / "JPEGImages" / name for name in names], work / "run")
+    run_gmos([kind / "JPEGImages" / name for name in names], work / "run", weights)
     found = left = stayed = 0
     for name in names:
         truth = read_folder(kind / "objects" / name) > 0
@@ -313,6 +320,12 @@ def main() -> None:
         default=",".join(KINDS),
         help="kinds of clips for all parts but stop, which has its own, with commas (default: all)",
     )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        default=FOLDER,
+        help="folder that publish.py wrote (default: the package's own)",
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     parts = options.parts.split(",")
@@ -324,11 +337,11 @@ def main() -> None:
                 work = options.work / kind / part
                 shutil.rmtree(work, ignore_errors=True)
                 work.mkdir(parents=True)
-                table.setdefault(kind, {}).update(measure(options.held_out / kind, work))
+                table.setdefault(kind, {}).update(measure(options.held_out / kind, work, options.weights))
     if "stop" in parts:
         work = options.work / "stop"
         shutil.rmtree(work, ignore_errors=True)
-        table["stop"] = measure_stop(options.held_out / "stop", work)
+        table["stop"] = measure_stop(options.held_out / "stop", work, options.weights)
     for kind, numbers in table.items():
         for name, value in numbers.items():
             print(f"{kind:7s} {name:40s} {value:.3f}")
