@@ -14,7 +14,7 @@ from gmos_deploy.gmos_ref.nano_weights import FOLDER
 FEW = 16
 """Tensors of up to so many values, such as the mean of colours, stay as they are."""
 
-SHIFTS = {"gmos": ("iou_head.", 0.1), "gmos_s": ("fg_out.", 1.0)}
+SHIFTS = {"gmos": ("iou_head.", 0.25), "gmos_s": ("fg_out.", 1.0)}
 """What is taken off an answer of a head, by the start of the keys of its layers.
 
 The proposer's scores: it costs some true proposals and more false ones, which on real video start objects
