@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import clips
+import curves
 import numpy as np
 import publish
 import pytest
@@ -217,6 +219,15 @@ def test_a_proposer_starts_from_what_gmos_s_learned() -> None:
     torch.testing.assert_close(head.upsampling.output_upscaling[3].weight, gmos_s.fg_upscaling[3].weight)
 
 
+def test_curves_of_trainings_that_went_on_count_through() -> None:
+    """The second log begins where the first ended; a name that only one has stays where it was."""
+    first = curves.read_curves(["5 1 s  lr 1e-3  J 0.1  loss 2", "50 9 s  lr 1e-3  J 0.2  loss 1"])
+    second = curves.read_curves(["5 1 s  lr 1e-3  J 0.3"])
+    found = curves.joined([first, second])
+    assert found["J"] == [(5, 0.1), (50, 0.2), (55, 0.3)]
+    assert found["loss"] == [(5, 2), (50, 1)]
+
+
 WORKER = """
 import sys
 from pathlib import Path
@@ -234,7 +245,9 @@ assert first.grad.tolist() == [2.0] * 3 and without.grad is None
 
 def test_workers_take_the_mean_of_their_gradients(tmp_path: Path) -> None:
     """Two processes with gradients 1 and 3 both step by 2; what has none keeps none; one worker shares nothing."""
-    arguments = [str(tmp_path / "state.pt"), "--workers", "2", "--rank"]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    arguments = [str(tmp_path / "state.pt"), "--workers", "2", "--port", port, "--rank"]
     workers = [
         subprocess.Popen(
             [sys.executable, "-c", WORKER, *arguments, str(rank)], cwd=Path(training_loop.__file__).parent

@@ -36,10 +36,26 @@ def read_curves(lines: Iterable[str]) -> Curves:
     return {name: sorted(values.items()) for name, values in found.items()}
 
 
+def joined(parts: Iterable[Curves]) -> Curves:
+    """Trainings that went on from each other, one after another: steps count through."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    done = 0
+    for part in parts:
+        for name, points in part.items():
+            found.setdefault(name, []).extend((done + step, value) for step, value in points)
+        done += max(points[-1][0] for points in part.values())
+    return found
+
+
 def main() -> None:
     """Draw a panel for each log: everything in it whose name begins with one of the prefixes."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("logs", nargs="+", metavar="TITLE=FILE", help="a panel's title and its log")
+    parser.add_argument(
+        "logs",
+        nargs="+",
+        metavar="TITLE=FILE,…",
+        help="a panel's title and its log; several where a training went on from another",
+    )
     parser.add_argument(
         "--names", default="head J,J,IoU", help="prefixes of what is drawn; the first that occurs is used"
     )
@@ -48,8 +64,9 @@ def main() -> None:
     count = len(options.logs)
     figure, axes = plt.subplots(1, count, figsize=(PANEL_IN[0] * count, PANEL_IN[1]), squeeze=False)
     for axis, log in zip(axes[0], options.logs, strict=True):
-        title, _, path = log.partition("=")
-        curves = read_curves(Path(path).read_text(encoding="utf-8").splitlines())
+        title, _, files = log.partition("=")
+        texts = [Path(file).read_text(encoding="utf-8") for file in files.split(",")]
+        curves = joined(read_curves(text.splitlines()) for text in texts)
         prefix = next(
             prefix for prefix in options.names.split(",") if any(name.startswith(prefix) for name in curves)
         )

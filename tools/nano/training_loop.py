@@ -90,15 +90,21 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
         "--workers", type=int, default=1, help="processes that share each step, each with a batch of its own"
     )
     parser.add_argument("--rank", type=int, default=0, help="number of this process among them, from 0")
+    parser.add_argument(
+        "--port", type=int, default=29500, help="of this machine, where they meet (default: %(default)s)"
+    )
 
 
 def meet_workers(options: argparse.Namespace) -> Callable[[list[nn.Parameter]], None] | None:
     """Wait for the other workers; what then makes every worker take the same step, None where there is one."""
     if options.workers == 1:
         return None
-    meeting = options.state.with_suffix(".workers").resolve()
+    # Not through a file: one that a killed run left would be waited on for ever.
     dist.init_process_group(
-        "gloo", init_method=f"file://{meeting}", rank=options.rank, world_size=options.workers
+        "gloo",
+        init_method=f"tcp://127.0.0.1:{options.port}",
+        rank=options.rank,
+        world_size=options.workers,
     )
     return average_gradients
 
