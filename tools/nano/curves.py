@@ -7,11 +7,6 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("svg")
-import matplotlib.pyplot as plt
-
 STEP = re.compile(r"^(\d+) \d+ s  (.+)$")
 PANEL_IN = (3.4, 2.4)
 """Width and height of a panel, in inches."""
@@ -61,6 +56,12 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="SVG to write")
     options = parser.parse_args()
+    # Of the extra "train"; reading logs does without.
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    import matplotlib.pyplot as plt
+
     count = len(options.logs)
     figure, axes = plt.subplots(1, count, figsize=(PANEL_IN[0] * count, PANEL_IN[1]), squeeze=False)
     for axis, log in zip(axes[0], options.logs, strict=True):
