@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import clips
-import curves
 import numpy as np
 import publish
 import pytest
@@ -20,6 +19,7 @@ import train_gmos_s
 import train_heads
 import train_pi3
 import train_tracker
+import training_logs
 import training_loop
 from initial_weights import initialise_pi3, initialise_tracker
 from safetensors.torch import load_file
@@ -221,9 +221,9 @@ def test_a_proposer_starts_from_what_gmos_s_learned() -> None:
 
 def test_curves_of_trainings_that_went_on_count_through() -> None:
     """The second log begins where the first ended; a name that only one has stays where it was."""
-    first = curves.read_curves(["5 1 s  lr 1e-3  J 0.1  loss 2", "50 9 s  lr 1e-3  J 0.2  loss 1"])
-    second = curves.read_curves(["5 1 s  lr 1e-3  J 0.3"])
-    found = curves.joined([first, second])
+    first = training_logs.read_curves(["5 1 s  lr 1e-3  J 0.1  loss 2", "50 9 s  lr 1e-3  J 0.2  loss 1"])
+    second = training_logs.read_curves(["5 1 s  lr 1e-3  J 0.3"])
+    found = training_logs.joined([first, second])
     assert found["J"] == [(5, 0.1), (50, 0.2), (55, 0.3)]
     assert found["loss"] == [(5, 2), (50, 1)]
 
