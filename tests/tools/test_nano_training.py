@@ -95,6 +95,35 @@ def assert_resumes(
         torch.testing.assert_close(second["pi3"][key], value, rtol=0, atol=0, msg=key)
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_every_script_trains_on_a_device(
+    data: Path, tmp_path: Path, short_curriculum: None, starts: list[str], device: str
+) -> None:
+    """A step of each, from the states of the one before; what is trained changes, the frozen encoders do not."""
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no GPU on this machine")
+    common = ["--steps", "1", "--shards", "1", "--decay_from", "1", "--device", device]
+    states = {name: str(tmp_path / f"{name}.pt") for name in ("crops", "joint", "tracker", "gmos_s", "gmos")}
+    train_pi3.main([str(data), states["crops"], *common])
+    train_gmos_s.main([str(data), states["joint"], *common, *starts])
+    encoder = starts[starts.index("--tracker") + 1]
+    train_tracker.main(
+        [str(data), states["tracker"], *common, "--encoder", encoder, "--long_from", "0", "--frames", "3"]
+    )
+    heads = ["--pi3", states["joint"], "--tracker", states["tracker"]]
+    train_heads.main([str(data), states["gmos_s"], *common, *heads])
+    train_heads.main([str(data), states["gmos"], *common, *heads, "--gmos_s", states["gmos_s"]])
+    found = {name: torch.load(path, weights_only=True) for name, path in states.items()}
+    assert {state["step"] for state in found.values()} == {1}
+    before = torch.load(encoder, weights_only=True)["sam2"]
+    for key, value in found["tracker"]["sam2"].items():
+        if key.startswith(train_tracker.ENCODER_PREFIXES):
+            torch.testing.assert_close(value.cpu(), before[key], rtol=0, atol=0, msg=key)
+    changed = "memory_encoder.out_proj.weight"
+    assert not torch.equal(found["tracker"]["sam2"][changed].cpu(), before[changed])
+    assert not set(found["gmos"]["head"]) <= set(found["gmos_s"]["head"])
+
+
 Save = Callable[[Path, dict[str, Any]], None]
 
 

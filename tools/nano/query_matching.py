@@ -42,7 +42,7 @@ def match_cost(mask_logits: Tensor, motion_logits: Tensor, targets: Tensor) -> T
 
 def match(cost: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The cheapest one-to-one assignment of queries to objects: query and object numbers."""
-    rows, columns = linear_sum_assignment(cost.detach().numpy())
+    rows, columns = linear_sum_assignment(cost.detach().cpu().numpy())
     return rows, columns
 
 

@@ -17,7 +17,15 @@ from scenes import CAMERAS, WINDOW_REACH
 from torch import Tensor, nn
 from train_pi3 import PATCH_PX, Batch, TokenHeads, WindowSampler, all_tokens, total_loss
 from train_tracker import normalise
-from training_loop import TrainingLoop, add_worker_options, is_hidden_matrix, meet_workers, option_parser
+from training_loop import (
+    TrainingLoop,
+    add_worker_options,
+    is_hidden_matrix,
+    meet_workers,
+    on_device,
+    option_parser,
+    training_device,
+)
 
 from gmos_deploy.gmos_ref.gmos_s import GmosS
 from gmos_deploy.gmos_ref.pi3 import Pi3Encoder
@@ -87,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     add_worker_options(parser)
     options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
+    device = training_device(options)
     torch.manual_seed(options.seed)
     share = meet_workers(options)
     sizes = preset("nano")
@@ -97,6 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     started_from = torch.load(options.pi3, weights_only=True)
     pi3.load_state_dict(started_from["pi3"])
     heads.load_state_dict(started_from["heads"])
+    for network in (pi3, heads, head, sam2):
+        network.to(device)
     image_encoder = list(encoder_parameters(sam2)) if options.tune_sam2 else []
     for parameter in image_encoder:
         parameter.requires_grad_(True)
@@ -125,6 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for step in loop.remaining():
         sampler.rng = np.random.default_rng((options.seed, 3, step, options.rank))
         batch = sampler.draw(options.batch, GRID_HW, SHARES, shards=options.shards)
+        batch = on_device(batch, device)
         tokens = all_tokens(pi3, batch.frames, tables)
         auxiliary, numbers = total_loss(heads, tokens, batch, GRID_HW, sampler.rng)
         loss, more = head_loss(head, sam2, tokens, batch)

@@ -16,7 +16,7 @@ from scenes import CAMERAS, WINDOW_REACH
 from torch import Tensor
 from train_pi3 import MOVING_PX, UNSURE_PX
 from train_tracker import normalise
-from training_loop import TrainingLoop, option_parser
+from training_loop import TrainingLoop, option_parser, training_device
 
 from gmos_deploy.gmos_ref.gmos_s import GmosS
 from gmos_deploy.gmos_ref.pi3 import Pi3Encoder
@@ -53,6 +53,7 @@ class Encoders:
 
     def __init__(self, pi3: Pi3Encoder, sam2: FeaturePredictor) -> None:
         self._pi3, self._sam2 = pi3.eval(), sam2.eval()
+        self._device = pi3.register_token.device
         patch = preset("nano").pi3.patch_px
         self._tables = pi3.tables(PI3_WH[1] // patch, PI3_WH[0] // patch)
 
@@ -65,7 +66,8 @@ class Encoders:
 
         def prepared(frames: np.ndarray) -> Tensor:
             turned = np.ascontiguousarray(np.flip(frames, flips)[..., channels])
-            return (torch.from_numpy(turned).permute(0, 3, 1, 2).float() / 255 * gain + shift).clamp(0, 1)
+            pixels = torch.from_numpy(turned).to(self._device).permute(0, 3, 1, 2)
+            return (pixels.float() / 255 * gain + shift).clamp(0, 1)
 
         reach = slice(middle - WINDOW_REACH, middle + WINDOW_REACH + 1)
         geometry = self._pi3(prepared(np.asarray(shard.pi3[clip, reach]))[None], self._tables)
@@ -78,7 +80,7 @@ class Encoders:
             features=(maps["f"] + self._sam2.no_mem_embed.reshape(1, -1, 1, 1))[0].half(),
             s0=maps["s0"][0].half(),
             s1=maps["s1"][0].half(),
-            objects=torch.from_numpy(np.ascontiguousarray(labels[layers])),
+            objects=torch.from_numpy(np.ascontiguousarray(labels[layers])).to(self._device),
             motion={int(label): float(moved[labels == label].max()) for label in np.unique(labels) if label},
             camera=int(shard.camera[clip]),
         )
@@ -142,7 +144,7 @@ def foreground_loss(head: GmosS, windows: list[Window]) -> tuple[Tensor, dict[st
     numbers: dict[str, float] = {}
     filled = target.sum((-1, -2)) > 0
     for camera, name in enumerate(CAMERAS):
-        chosen = filled & torch.tensor([w.camera == camera for w in windows])
+        chosen = filled & filled.new_tensor([w.camera == camera for w in windows])
         if chosen.any():
             numbers[f"J {name}"] = float(iou[chosen].mean())
     return loss, numbers
@@ -160,8 +162,9 @@ def query_loss(head: GmosProposer, windows: list[Window]) -> tuple[Tensor, dict[
                 masks.append(F.avg_pool2d(where[None, None], 2)[0, 0])
                 certain.append(moved > MOVING_PX)
         size = out.mask_logits.shape[-2:]
-        targets = torch.stack(masks) if masks else torch.zeros(0, *size)
-        loss, found = frame_loss(out, index, targets, torch.tensor(certain, dtype=torch.bool))
+        targets = torch.stack(masks) if masks else out.mask_logits.new_zeros(0, *size)
+        sure = torch.tensor(certain, dtype=torch.bool, device=targets.device)
+        loss, found = frame_loss(out, index, targets, sure)
         losses.append(loss)
         ious[CAMERAS[window.camera]] += found
     numbers = {f"IoU {name}": float(np.mean(values)) for name, values in ious.items() if values}
@@ -192,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--gmos_s", type=Path, help="state of this script for GMOS-S: train the proposer from it"
     )
     options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
+    device = training_device(options)
     torch.manual_seed(options.seed)
     sizes = preset("nano")
     pi3, sam2 = Pi3Encoder(sizes.pi3), build_sam2(sizes.sam2)
@@ -202,6 +205,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.gmos_s is not None:
         head.load_state_dict(torch.load(options.gmos_s, weights_only=True)["head"])
         head = proposer_from(head, options.seed)
+    for network in (pi3, sam2, head):
+        network.to(device)
     replay = Replay(options.data, options.shards, Encoders(pi3, sam2))
     optimiser = torch.optim.AdamW(head.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
     loop = TrainingLoop(options, {"head": head}, [optimiser], rates=(8e-4,), warm_up=100)

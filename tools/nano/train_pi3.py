@@ -18,7 +18,7 @@ from losses import flow_loss, mask_loss, soft_iou
 from rendering import layer_flow
 from scenes import CAMERAS, VIEW_WH, WINDOW_REACH
 from torch import Tensor, nn
-from training_loop import TrainingLoop, option_parser
+from training_loop import TrainingLoop, on_device, option_parser, training_device
 
 from gmos_deploy.gmos_ref.pi3 import Pi3Encoder, Pi3Tables
 from gmos_deploy.gmos_ref.presets import preset
@@ -315,11 +315,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train until the given step."""
     parser = option_parser(__doc__, steps=4000, decay_from=3000)
     options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
+    device = training_device(options)
     torch.manual_seed(options.seed)
     pi3 = Pi3Encoder(preset("nano").pi3)
     heads = TokenHeads(pi3.config.dim)
     initialise_pi3(pi3, options.seed)
+    pi3.to(device)
+    heads.to(device)
     parameters = [*pi3.parameters(), *heads.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
     loop = TrainingLoop(options, {"pi3": pi3, "heads": heads}, [optimiser], rates=(PEAK_RATE,), warm_up=150)
@@ -333,6 +335,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if grid not in tables:
             tables[grid] = pi3.tables(*grid)
         batch = sampler.draw(phase.batch, grid, phase.shares, shards=8 + step // 20)
+        batch = on_device(batch, device)
         tokens = all_tokens(pi3, batch.frames, tables[grid])
         loss, numbers = total_loss(heads, tokens, batch, grid, sampler.rng)
         loop.take(loss, numbers)

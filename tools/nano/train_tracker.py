@@ -15,7 +15,14 @@ from clips import CLIP_FRAMES, Shard, open_shard, shard_folder
 from initial_weights import initialise_tracker
 from losses import dice_loss, soft_iou
 from torch import Tensor
-from training_loop import TrainingLoop, add_worker_options, meet_workers, option_parser
+from training_loop import (
+    TrainingLoop,
+    add_worker_options,
+    meet_workers,
+    on_device,
+    option_parser,
+    training_device,
+)
 
 from gmos_deploy.gmos_ref.pi3 import IMAGENET_MEAN, IMAGENET_STD
 from gmos_deploy.gmos_ref.presets import preset
@@ -60,7 +67,8 @@ class TrackBatch:
 
 def normalise(frames: Tensor) -> Tensor:
     """(..., 3, H, W) in [0, 1] to ImageNet statistics."""
-    return (frames - torch.tensor(IMAGENET_MEAN).view(3, 1, 1)) / torch.tensor(IMAGENET_STD).view(3, 1, 1)
+    mean, std = (frames.new_tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return (frames - mean) / std
 
 
 def instances(labels: np.ndarray, distractors: np.ndarray, layers: np.ndarray) -> np.ndarray:
@@ -222,11 +230,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     add_worker_options(parser)
     options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
+    device = training_device(options)
     torch.manual_seed(options.seed)
     share = meet_workers(options)
     sam2 = build_sam2(preset("nano").sam2).requires_grad_(True)
     initialise_tracker(sam2)
+    sam2.to(device)
     optimiser = torch.optim.AdamW(sam2.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
     loop = TrainingLoop(
         options, {"sam2": sam2}, [optimiser], rates=(6e-4,), warm_up=150, saves=options.rank == 0
@@ -253,7 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rough = options.rough > 0 and rng.random() < options.rough
             walk = options.walks > 0 and rng.random() < options.walks
             batch = draw_track(shards[index], clip, frames, rng, rough=rough, walk=walk)
-        loss, numbers = tracking_loss(sam2, batch)
+        loss, numbers = tracking_loss(sam2, on_device(batch, device))
         loop.take(loss, numbers | {"loss": float(loss.detach())}, share)
 
 

@@ -7,8 +7,9 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +27,9 @@ LOG_EVERY = 50
 
 LEAST_SIDE = 64
 """Of a matrix that Muon trains."""
+
+
+Item = TypeVar("Item", bound=Any)
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
@@ -81,7 +85,25 @@ def option_parser(description: str | None, *, steps: int, decay_from: int) -> ar
     )
     parser.add_argument("--shards", type=int, default=64, help="shards to draw from (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of weights and order (default: %(default)s)")
+    parser.add_argument(
+        "--device", default="auto", help="cpu, cuda or cuda:N (default: auto, CUDA where there is one)"
+    )
     return parser
+
+
+def training_device(options: argparse.Namespace) -> torch.device:
+    """Where to train. On a CPU with one thread: `--workers` uses more cores better."""
+    if options.device == "auto":
+        options.device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_num_threads(1)
+    return torch.device(options.device)
+
+
+def on_device(item: Item, device: torch.device) -> Item:
+    """A dataclass whose tensors are on a device."""
+    tensors = {field.name: getattr(item, field.name) for field in fields(item)}
+    moved = {name: value.to(device) for name, value in tensors.items() if isinstance(value, Tensor)}
+    return replace(item, **moved)
 
 
 def add_worker_options(parser: argparse.ArgumentParser) -> None:
