@@ -259,7 +259,6 @@ def test_curves_of_trainings_that_went_on_count_through() -> None:
 
 WORKER = """
 import sys
-from pathlib import Path
 import torch, training_loop
 options = training_loop.option_parser("", steps=1, decay_from=1)
 training_loop.add_worker_options(options)

@@ -28,7 +28,6 @@ LOG_EVERY = 50
 LEAST_SIDE = 64
 """Of a matrix that Muon trains."""
 
-
 Item = TypeVar("Item", bound=Any)
 
 
@@ -93,17 +92,16 @@ def option_parser(description: str | None, *, steps: int, decay_from: int) -> ar
 
 def training_device(options: argparse.Namespace) -> torch.device:
     """Where to train. On a CPU with one thread: `--workers` uses more cores better."""
-    if options.device == "auto":
-        options.device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(1)
-    return torch.device(options.device)
+    if options.device != "auto":
+        return torch.device(options.device)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def on_device(item: Item, device: torch.device) -> Item:
     """A dataclass whose tensors are on a device."""
-    tensors = {field.name: getattr(item, field.name) for field in fields(item)}
-    moved = {name: value.to(device) for name, value in tensors.items() if isinstance(value, Tensor)}
-    return replace(item, **moved)
+    values = {field.name: getattr(item, field.name) for field in fields(item)}
+    return replace(item, **{name: v.to(device) for name, v in values.items() if isinstance(v, Tensor)})
 
 
 def add_worker_options(parser: argparse.ArgumentParser) -> None:
