@@ -4,7 +4,7 @@
     python benchmarks/calibration.py quantiser VIDEO --bundle FP16-BUNDLE [--network pi3_decoder]
     python benchmarks/calibration.py published VIDEO --folder DIR [--precision int8] [--targets sm86,sm89,sm120]
 
-`ranges` prints the relative error of each network, everything quantised, for every way of finding ranges.
+`ranges` prints the relative error of each network, everything quantised, for every way of finding ranges and rounding.
 `quantiser` gives ONNX Runtime's own quantiser the same network, ranges and layers. `published` exports the published
 sizes of `dino` and `pi3_decoder` with stand-in weights into DIR/fp16 if they are not there, calibrates them on five
 frames, and builds their engines; it needs TensorRT-RTX, 10 GB of disk and 12 GB of memory.
@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ from stand_in_export import stand_in_plan
 
 from gmos_deploy.calibration.calibrate import choose_all, split
 from gmos_deploy.calibration.formats import FORMATS
-from gmos_deploy.calibration.layer_choice import RangeChoice, choose
+from gmos_deploy.calibration.layer_choice import LayerChooser, QuantiserOptions
 from gmos_deploy.calibration.linears import QUANTISABLE, all_linears, find_sites, weight_of
 from gmos_deploy.calibration.network_trial import NetworkTrial
 from gmos_deploy.calibration.quantised_graph import quantise
@@ -58,13 +59,18 @@ from gmos_deploy.runtime.inputs import resolve_inputs
 from gmos_deploy.runtime.onnx_backend import OnnxBackend, open_bundle_backend
 from gmos_deploy.runtime.onnx_sessions import SessionOptions, choose_device
 
+PLAIN = QuantiserOptions(balance=False, centre=False, compensate=False)
 WAYS = (
-    ("max", RangeChoice(method="max", balance=False)),
-    ("99.99 %", RangeChoice(method="percentile", balance=False)),
-    ("entropy", RangeChoice(method="entropy", balance=False)),
-    ("best", RangeChoice(method="best", balance=False)),
-    ("best, balanced", RangeChoice(method="best")),
+    ("max", replace(PLAIN, method="max")),
+    ("99.99 %", replace(PLAIN, method="percentile")),
+    ("entropy", replace(PLAIN, method="entropy")),
+    ("best", PLAIN),
+    ("balanced", replace(PLAIN, balance=True)),
+    ("centred", QuantiserOptions(compensate=False)),
+    ("compensated", QuantiserOptions(centre=False)),
+    ("all", QuantiserOptions()),
 )
+"""Ranges, then what is done beside them: `balanced` is `best` with balancing, and so on."""
 
 REPETITIONS = 5
 
@@ -109,12 +115,13 @@ def ranges(options: argparse.Namespace) -> None:
                 graph = trial.model().graph
                 nodes = {node.name or "": node for node in graph}
                 sites = find_sites(graph)
-                statistics = collect(trial, sites, seen)
+                statistics = {site.name: found for site, found in collect(trial, sites, seen)}
                 weights = {linear.node: weight_of(nodes[linear.node]) for linear in all_linears(sites)}
                 for precision, form in FORMATS.items():
                     row = f"{name:18s}{precision:8s}"
                     for _, way in WAYS:
-                        choices = [choose(site, statistics[site.name], weights, form, way) for site in sites]
+                        chooser = LayerChooser(form=form, options=way)
+                        choices = [chooser.choose(site, statistics[site.name], weights) for site in sites]
                         found = Quantiser(trial, choices, form).choice((), 0, held)
                         row += f"{found.damage:16.4f}"
                     print(row, flush=True)
@@ -130,10 +137,10 @@ def quantiser(options: argparse.Namespace) -> None:
         graph = trial.model().graph
         nodes = {node.name or "": node for node in graph}
         sites = find_sites(graph)
-        statistics = collect(trial, sites, seen)
+        statistics = {site.name: found for site, found in collect(trial, sites, seen)}
         weights = {linear.node: weight_of(nodes[linear.node]) for linear in all_linears(sites)}
-        way = RangeChoice(method="max", balance=False)
-        choices = [choose(site, statistics[site.name], weights, FORMATS["int8"], way) for site in sites]
+        chooser = LayerChooser(form=FORMATS["int8"], options=replace(PLAIN, method="max"))
+        choices = [chooser.choose(site, statistics[site.name], weights) for site in sites]
         own = Quantiser(trial, choices, FORMATS["int8"])
         print(
             f"own, ONNX Runtime's form: error {own.choice((), 0, held).damage:.4f}, {_sites(own.graph(()))} tensors"
@@ -227,7 +234,7 @@ def published(options: argparse.Namespace) -> None:
         seen, held = split(store.samples(records, name))
         with tempfile.TemporaryDirectory(dir=options.folder) as place:
             trial = NetworkTrial(bundle, name, Path(place))
-            quantiser = Quantiser(trial, choose_all(trial, seen, form, RangeChoice()), form)
+            quantiser = Quantiser(trial, choose_all(trial, seen, LayerChooser(form=form)), form)
             found = quantiser.choice((), 0, held)
         weights = WeightFiles(out)
         for target, suffix in (("standard", ""), ("onnxruntime", ".onnxruntime")):

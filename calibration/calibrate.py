@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 from numpy.typing import NDArray
 
@@ -25,8 +25,8 @@ from ..runtime.inputs import resolve_inputs
 from ..runtime.onnx_backend import open_bundle_backend
 from ..runtime.parity import LIMITS, Limits
 from ..runtime.sequence import SequenceInput
-from .formats import FORMATS, Format, QuantisedPrecision
-from .layer_choice import RangeChoice, SiteChoice, choose
+from .formats import FORMATS, QuantisedPrecision
+from .layer_choice import LayerChooser, QuantiserOptions, SiteChoice
 from .linears import QUANTISABLE, Linear, Site, find_sites, weight_of
 from .network_trial import NetworkTrial
 from .quantised_bundle import QuantisedNetwork, write_quantised
@@ -34,6 +34,7 @@ from .sample_store import Sample, SampleStore
 from .sampling import SampleLimits, check_lengths, sample_videos
 from .sensitivity import Choice, GroupDamage, Quantiser, kept_nodes
 from .site_statistics import collect
+from .target_parity import TargetParity
 from .times import Times, measured
 
 logger = logging.getLogger(__name__)
@@ -46,8 +47,8 @@ HELD_OUT = 4
 class CalibrationConfig:
     """What to calibrate, on what, and where to.
 
-    `target_parity` names the limits that every network must hold by keeping its most sensitive layers in half;
-    None asks for those of the precision without keeping any. `samples` stays if it is given. `timed` measures the
+    `target_parity` names the limits that networks must hold by keeping their most sensitive layers in half; without
+    one a network must hold those of the precision, and keeps none. `samples` stays if it is given. `timed` measures the
     networks on ONNX Runtime before and after.
     """
 
@@ -57,8 +58,8 @@ class CalibrationConfig:
     out: Path
     networks: tuple[str, ...] = ()
     limits: SampleLimits
-    ranges: RangeChoice = field(default_factory=RangeChoice)
-    target_parity: ProfileName | None = None
+    quantiser: QuantiserOptions = field(default_factory=QuantiserOptions)
+    target_parity: TargetParity = field(default_factory=TargetParity)
     sensitivity: bool = False
     gated: bool = True
     timed: bool = False
@@ -103,6 +104,7 @@ class CalibratedNetwork:
             "kept_half": list(self.kept_groups),
             "largest_layer_error": max(errors, default=0.0),
             "balanced": sum(choice.factors is not None for choice in self.result.choices),
+            "centred": sum(choice.centre is not None for choice in self.result.choices),
             "ranges": _counts([choice.method for choice in self.result.choices]),
             "sensitivity": [
                 {"group": part.group, "damage": part.damage if math.isfinite(part.damage) else None}
@@ -134,13 +136,14 @@ def calibrate(config: CalibrationConfig) -> tuple[Bundle, tuple[CalibratedNetwor
     records = _sampled(config, parent, sequences, store, names)
     with writing(config.out):
         config.out.resolve().parent.mkdir(parents=True, exist_ok=True)
-    made = []
-    for name in names:
+    made, chooser = [], LayerChooser(form=FORMATS[config.precision], options=config.quantiser)
+    for name in _most_called_first(names, records):
         samples = store.samples(records, name)
         if not samples:
             logger.warning("%s: never called on these videos; it stays in half precision", name)
             continue
-        made.append(_network(config, parent, name, samples))
+        made.append(_network(config, parent, name, samples, chooser))
+    made.sort(key=lambda network: names.index(network.name))
     if not made:
         raise GmosError(
             "no network to quantise was called on these videos; give videos in which something moves"
@@ -176,6 +179,7 @@ def _chosen(config: CalibrationConfig) -> tuple[Bundle, tuple[NetworkName, ...]]
         if name not in known:
             raise GmosError(f"--networks {name}: expected one of {', '.join(known)}")
     wanted = [name for name in known if not config.networks or name in config.networks]
+    config.target_parity.check(wanted)
     half = tuple(name for name in wanted if parent.networks[name].precision == "fp16")
     rest = [name for name in wanted if name not in half]
     if rest and (config.networks or not half):
@@ -199,26 +203,42 @@ def _sampled(
         return sample_videos(backend, parent, sequences, store, networks=names, limits=config.limits)
 
 
+def _most_called_first(
+    names: Sequence[NetworkName], records: Mapping[str, Mapping[str, Any]]
+) -> list[NetworkName]:
+    """Weights that networks share are rounded for the one that is called most."""
+
+    def calls(name: NetworkName) -> int:
+        return sum(int(record["networks"][name]["seen"]) for record in records.values())
+
+    return sorted(names, key=calls, reverse=True)
+
+
 def _network(
-    config: CalibrationConfig, parent: Bundle, name: NetworkName, samples: Sequence[Sample]
+    config: CalibrationConfig,
+    parent: Bundle,
+    name: NetworkName,
+    samples: Sequence[Sample],
+    chooser: LayerChooser,
 ) -> CalibratedNetwork:
-    form, profile = FORMATS[config.precision], config.target_parity or cast(ProfileName, config.precision)
+    target = config.target_parity.of(name)
+    profile: ProfileName = target or config.precision
     limits = LIMITS[profile]
     seen, held = split(samples)
     folder = config.out.resolve().parent
     with tempfile.TemporaryDirectory(dir=folder, prefix=".calibrate-") as temporary:
         trial = NetworkTrial(parent, name, Path(temporary))
-        choices = choose_all(trial, seen, form, config.ranges)
-        quantiser = Quantiser(trial, choices, form)
+        choices = choose_all(trial, seen, chooser)
+        quantiser = Quantiser(trial, choices, chooser.form)
         found = quantiser.choice((), 0, held)
         ranking: tuple[GroupDamage, ...] = ()
         curve: tuple[Choice, ...] = ()
-        if config.sensitivity or (config.target_parity is not None and not found.within(limits)):
+        if config.sensitivity or (target is not None and not found.within(limits)):
             ranking = quantiser.rank(seen)
             if config.sensitivity:
                 curve = quantiser.curve(ranking, held)
-        if config.target_parity is not None and not found.within(limits):
-            found = quantiser.least_kept(ranking, limits, held) or _hopeless(name, config.target_parity)
+        if target is not None and not found.within(limits):
+            found = quantiser.least_kept(ranking, limits, held) or _hopeless(name, target)
     _check(name, found, limits, config)
     result = QuantisedNetwork(
         choices=choices,
@@ -248,7 +268,7 @@ def _network(
 
 
 def choose_all(
-    trial: NetworkTrial, samples: Sequence[Sample], form: Format, ranges: RangeChoice
+    trial: NetworkTrial, samples: Sequence[Sample], chooser: LayerChooser
 ) -> tuple[SiteChoice, ...]:
     """What is chosen for each site of a network from what it sees on samples.
 
@@ -260,12 +280,13 @@ def choose_all(
     if not sites:
         raise GmosError(f"--networks {trial.name}: it has no layers large enough to quantise; leave it out")
     nodes = {node.name or "": node for node in graph}
-    found = collect(trial, sites, samples)
 
     def weights(site: Site) -> dict[str, NDArray[Any]]:
         return {linear.node: weight_of(nodes[linear.node]) for linear in site.linears}
 
-    return tuple(choose(site, found[site.name], weights(site), form, ranges) for site in sites)
+    return tuple(
+        chooser.choose(site, statistics, weights(site)) for site, statistics in collect(trial, sites, samples)
+    )
 
 
 def _hopeless(name: str, profile: str) -> NoReturn:
@@ -283,8 +304,8 @@ def _check(name: str, found: Choice, limits: Limits, config: CalibrationConfig) 
         if excess is not None and (config.gated or not difference.finite):
             raise GmosError(
                 f"quantised {name} differs from the bundle's own graph in {difference.output}: {excess}; nothing was "
-                f"kept. Give --target_parity {config.precision} to keep its most sensitive layers in half precision, "
-                "leave it out of --networks, or give --no_gate to look at the files"
+                f"kept. Give --target_parity {name}={config.precision} to keep its most sensitive layers in half "
+                "precision, leave it out of --networks, or give --no_gate to look at the files"
             )
 
 
@@ -305,10 +326,12 @@ def _record(
     return {
         "precision": config.precision,
         "parent": {"identity": parent.identity, "precision": parent.precision},
-        "ranges": config.ranges.method,
-        "percentile": config.ranges.percentile if config.ranges.method == "percentile" else None,
-        "balance": config.ranges.balance,
-        "target_parity": config.target_parity,
+        "ranges": config.quantiser.method,
+        "percentile": config.quantiser.percentile if config.quantiser.method == "percentile" else None,
+        "balance": config.quantiser.balance,
+        "centre": config.quantiser.centre,
+        "compensate": config.quantiser.compensate,
+        "target_parity": str(config.target_parity) or None,
         "seed": config.limits.seed,
         "max_samples": config.limits.max_samples,
         "max_bytes": config.limits.max_bytes,

@@ -70,12 +70,19 @@ SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
     help="The percentile of --ranges percentile, above 50 to 100.",
 )
 @option("no_balance", is_flag=True, help="Do not balance channels against weights after a LayerNorm.")
+@option("no_centre", is_flag=True, help="Do not take the means of channels away before they are quantised.")
+@option(
+    "no_compensation",
+    is_flag=True,
+    help="Round weights to the nearest, and do not make up for what rounding does to a layer's output.",
+)
 @option(
     "target_parity",
-    type=click.Choice(["fp16", "bf16", "int8", "fp8"]),
+    multiple=True,
     metavar="PROFILE",
     help="Keep the most sensitive layers in half precision until every network is within the limits of this profile "
-    "(fp16, bf16, int8, fp8).  [default: none is kept]",
+    "(fp16, bf16, int8, fp8), or NETWORK=PROFILE for one of them; joined by commas or repeated.  "
+    "[default: none is kept]",
 )
 @option("sensitivity", is_flag=True, help="Quantise each part of each block alone and rank the damage.")
 @option(
@@ -103,9 +110,10 @@ def calibrate_command(**options: Any) -> None:
     from ..evaluation.report_files import PAGE_FILE, report_directory  # noqa: PLC0415
     from ..export.inspection import show  # noqa: PLC0415
     from .calibrate import CalibrationConfig, calibrate  # noqa: PLC0415
-    from .layer_choice import RangeChoice  # noqa: PLC0415
+    from .layer_choice import QuantiserOptions  # noqa: PLC0415
     from .report import write_report  # noqa: PLC0415
     from .sampling import SampleLimits  # noqa: PLC0415
+    from .target_parity import parse_target_parity  # noqa: PLC0415
 
     report = None if options["report"] is None else report_directory(options["report"])
     config = CalibrationConfig(
@@ -120,10 +128,14 @@ def calibrate_command(**options: Any) -> None:
             frames=options["frames"],
             seed=options["seed"],
         ),
-        ranges=RangeChoice(
-            method=options["ranges"], percentile=options["percentile"], balance=not options["no_balance"]
+        quantiser=QuantiserOptions(
+            method=options["ranges"],
+            percentile=options["percentile"],
+            balance=not options["no_balance"],
+            centre=not options["no_centre"],
+            compensate=not options["no_compensation"],
         ),
-        target_parity=options["target_parity"],
+        target_parity=parse_target_parity(options["target_parity"]),
         sensitivity=options["sensitivity"],
         gated=not options["no_gate"],
         samples=options["samples"],

@@ -1,15 +1,16 @@
-"""How a site is quantised: its threshold, and how its channels are balanced against the weights."""
+"""How a site is quantised: what its layers see, how far that reaches, and how their weights are rounded."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import GmosError
+from .compensation import Compensation, RoundedWeights
 from .formats import Format
 from .linears import Site
 from .ranges import MagnitudeHistogram, RangeMethod
@@ -26,22 +27,27 @@ PERCENTILES = (99.999, 99.99)
 BALANCE_LIMIT = 10
 """Greatest factor of a channel, as a power of two."""
 
+CENTRE_WORTH = 0.95
+"""Means are taken away where they leave less than this share of the error: it is one more operation."""
 
 TINY = 1e-12
 """Keeps layers that give zeros only from dividing by zero."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RangeChoice:
-    """How ranges are found.
+class QuantiserOptions:
+    """What may be done to a layer.
 
     `best` tries the maximum and two percentiles on rows of the samples and takes what changes the layers'
-    outputs least; `percentile` is used by the method of that name. `balance` allows channels to be balanced.
+    outputs least; `percentile` is used by the method of that name. `balance` allows channels to be balanced, `centre`
+    their means to be taken away; `compensate` rounds weights with compensation and corrects the mean of the output.
     """
 
     method: RangeMethod = "best"
     percentile: float = 99.99
     balance: bool = True
+    centre: bool = True
+    compensate: bool = True
 
     def __post_init__(self) -> None:
         if not 50 < self.percentile <= 100:
@@ -49,12 +55,22 @@ class RangeChoice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoredLayer:
+    """A layer in eight bits: its weight (K, N) over its scale, (N,) or (), and what is added to its output (N,)."""
+
+    weight: Array
+    scale: Array
+    correction: Array | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SiteChoice:
     """What was chosen for a site.
 
-    `threshold` is the greatest magnitude of the (balanced) tensor that is not clipped, `factors` (K,) what its
-    channels are divided by and the rows of the weights multiplied with, None for nothing. `error` is the relative
-    L2 error of the layers' outputs on the rows that the choice was tried on.
+    `factors` (K,) is what the channels of the tensor are divided by and the rows of the weights multiplied with, and
+    `centre` (K,), in float16, what is then taken away from quantised layers' channels; None for nothing. `threshold`
+    is the greatest magnitude that remains and is not clipped. `layers` are those of the site by node. `error` is the
+    relative L2 error of the layers' outputs on the rows that the choice was tried on.
     """
 
     site: Site
@@ -62,53 +78,125 @@ class SiteChoice:
     method: str
     factors: Array | None
     strength: float
+    centre: Array | None
+    layers: Mapping[str, StoredLayer]
     error: float
 
 
-UNBALANCED: tuple[tuple[float, Array | None], ...] = ((0.0, None),)
-"""Channels as they are, as a strength and factors."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _View:
+    """The tensor of a site as its quantised layers see it, before rounding."""
+
+    factors: Array | None = None
+    strength: float = 0.0
+    centre: Array | None = None
+
+    def of(self, rows: Array) -> Array:
+        balanced = rows if self.factors is None else rows / self.factors
+        return balanced if self.centre is None else balanced - self.centre.astype(np.float32)
+
+    def weight(self, weight: Array) -> Array:
+        return weight if self.factors is None else weight * self.factors[:, None]
+
+    def moment(self, moment: Array) -> Array:
+        return moment if self.factors is None else moment / np.outer(self.factors, self.factors)
+
+    def centred(self, mean: Array) -> _View:
+        centre = (mean if self.factors is None else mean / self.factors).astype(np.float16)
+        return replace(self, centre=centre)
 
 
-def choose(
-    site: Site, statistics: SiteStatistics, weights: Mapping[str, Array], form: Format, ranges: RangeChoice
-) -> SiteChoice:
-    """Choose for a site what changes the outputs of its layers least.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Candidate:
+    view: _View
+    method: str
+    threshold: float
+    error: float
 
-    Args:
-        site: with K channels.
-        statistics: of its tensor.
-        weights: (K, N) of its layers by node.
-        form: of weights and activations.
-        ranges: what may be tried.
-    """
-    rows = statistics.rows
-    parts = [np.asarray(weights[linear.node], np.float32) for linear in site.linears]
-    expected = [rows @ part for part in parts]
-    norm = max(_length(expected), TINY)
-    found: list[SiteChoice] = []
-    for strength, factors in (
-        _balances(site, statistics, parts) if ranges.balance and form.balanced else UNBALANCED
-    ):
-        balanced = rows if factors is None else rows / factors
-        histogram = _histogram(statistics, balanced, factors)
-        stored = [
-            _emulated_weight(part if factors is None else part * factors[:, None], form) for part in parts
-        ]
-        for method, threshold in _thresholds(histogram, ranges):
-            seen = form.emulated(balanced, form.scale(threshold))
-            errors = [seen @ part - wanted for part, wanted in zip(stored, expected, strict=True)]
-            error = _length(errors) / norm
-            found.append(
-                SiteChoice(
-                    site=site,
-                    threshold=threshold,
-                    method=method,
-                    factors=factors,
-                    strength=strength,
-                    error=error,
-                )
-            )
-    return min(found, key=lambda choice: choice.error)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerChooser:
+    """Chooses how layers are quantised to a format; weights that it rounds once are shared by all it chooses for."""
+
+    form: Format
+    options: QuantiserOptions = field(default_factory=QuantiserOptions)
+    _rounded: RoundedWeights = field(default_factory=RoundedWeights)
+
+    def choose(self, site: Site, statistics: SiteStatistics, weights: Mapping[str, Array]) -> SiteChoice:
+        """Choose for a site what changes the outputs of its layers least.
+
+        Args:
+            site: with K channels.
+            statistics: of its tensor.
+            weights: (K, N) of its layers by node.
+        """
+        rows = statistics.rows
+        parts = [np.asarray(weights[linear.node], np.float32) for linear in site.linears]
+        expected = [rows @ part for part in parts]
+        best = self._best(site, statistics, parts, expected)
+        view = best.view
+        seen = self.form.emulated(view.of(rows), self.form.scale(best.threshold))
+        corrected = self.options.compensate or view.centre is not None
+        compensation = Compensation(view.moment(statistics.moment())) if self.options.compensate else None
+        layers, errors = {}, []
+        for linear, part, wanted in zip(site.linears, parts, expected, strict=True):
+            layer = self._stored(view.weight(part), compensation)
+            error = seen @ (layer.weight.astype(np.float32) * layer.scale.astype(np.float32)) - wanted
+            if corrected:
+                layer = replace(layer, correction=-error.mean(axis=0))
+                error -= error.mean(axis=0)
+            layers[linear.node] = layer
+            errors.append(error)
+        return SiteChoice(
+            site=site,
+            threshold=best.threshold,
+            method=best.method,
+            factors=view.factors,
+            strength=view.strength,
+            centre=view.centre,
+            layers=layers,
+            error=_length(errors) / max(_length(expected), TINY),
+        )
+
+    def _best(
+        self, site: Site, statistics: SiteStatistics, parts: Sequence[Array], expected: Sequence[Array]
+    ) -> _Candidate:
+        balanced = self.options.balance and self.form.balanced
+        views = _balances(site, statistics, parts) if balanced else [_View()]
+        best = self._tried(views, statistics, parts, expected)
+        if not self.options.centre:
+            return best
+        centred = [view.centred(statistics.mean) for view in views]
+        other = self._tried(centred, statistics, parts, expected)
+        return other if other.error < CENTRE_WORTH * best.error else best
+
+    def _tried(
+        self,
+        views: Iterable[_View],
+        statistics: SiteStatistics,
+        parts: Sequence[Array],
+        expected: Sequence[Array],
+    ) -> _Candidate:
+        """The best way of seeing a tensor and the best threshold, with weights rounded to the nearest."""
+        found = []
+        for view in views:
+            prepared = view.of(statistics.rows)
+            stored = [_emulated_weight(view.weight(part), self.form) for part in parts]
+            for method, threshold in _thresholds(_histogram(statistics, prepared, view), self.options):
+                seen = self.form.emulated(prepared, self.form.scale(threshold))
+                errors = [seen @ part - wanted for part, wanted in zip(stored, expected, strict=True)]
+                if self.options.compensate or view.centre is not None:
+                    errors = [error - error.mean(axis=0) for error in errors]
+                found.append(_Candidate(view=view, method=method, threshold=threshold, error=_length(errors)))
+        return min(found, key=lambda candidate: candidate.error)
+
+    def _stored(self, weight: Array, compensation: Compensation | None) -> StoredLayer:
+        scale = weight_scale(weight, self.form)
+        if compensation is None:
+            stored = self.form.rounded(weight, scale)
+        else:
+            stored = self._rounded.rounded(weight, scale, self.form, compensation)
+        return StoredLayer(weight=stored, scale=scale, correction=None)
 
 
 def _length(parts: Sequence[Array]) -> float:
@@ -126,13 +214,11 @@ def _emulated_weight(weight: Array, form: Format) -> Array:
     return form.emulated(weight, weight_scale(weight, form))
 
 
-def _balances(
-    site: Site, statistics: SiteStatistics, weights: Sequence[Array]
-) -> Sequence[tuple[float, Array | None]]:
-    """Strengths with the factors (K,) of the channels; powers of two, so that halves stay exact."""
+def _balances(site: Site, statistics: SiteStatistics, weights: Sequence[Array]) -> list[_View]:
+    """Channels as they are, and balanced with several strengths; by powers of two, so that halves stay exact."""
+    found = [_View()]
     if site.norm is None:
-        return UNBALANCED
-    found = list(UNBALANCED)
+        return found
     reach = statistics.channels.astype(np.float64)
     rows = np.max([np.abs(weight).max(axis=1) for weight in weights], axis=0).astype(np.float64)
     alive = (reach > 0) & (rows > 0)
@@ -145,26 +231,27 @@ def _balances(
         exponents[alive] -= np.median(exponents[alive])
         factors = np.exp2(np.clip(np.rint(exponents), -BALANCE_LIMIT, BALANCE_LIMIT)).astype(np.float32)
         if (factors != 1).any():
-            found.append((strength, factors))
+            found.append(_View(strength=strength, factors=factors))
     return found
 
 
-def _histogram(statistics: SiteStatistics, rows: Array, factors: Array | None) -> MagnitudeHistogram:
-    if factors is None:
+def _histogram(statistics: SiteStatistics, rows: Array, view: _View) -> MagnitudeHistogram:
+    if view.factors is None and view.centre is None:
         return statistics.histogram
-    balanced = MagnitudeHistogram()
-    balanced.add(rows)
-    # The rows are a sample; the greatest magnitude of each channel is of all of them.
-    balanced.largest = float((statistics.channels / factors).max())
-    return balanced
+    changed = MagnitudeHistogram()
+    changed.add(rows)
+    # The rows are a sample; the ends of each channel are of all of them.
+    ends = view.of(np.stack((statistics.low, statistics.high)))
+    changed.largest = float(np.abs(ends).max())
+    return changed
 
 
-def _thresholds(histogram: MagnitudeHistogram, ranges: RangeChoice) -> list[tuple[str, float]]:
-    if ranges.method == "entropy":
+def _thresholds(histogram: MagnitudeHistogram, options: QuantiserOptions) -> list[tuple[str, float]]:
+    if options.method == "entropy":
         return [("entropy", histogram.entropy())]
-    if ranges.method == "percentile":
-        return [(f"{ranges.percentile:g} %", histogram.percentile(ranges.percentile))]
+    if options.method == "percentile":
+        return [(f"{options.percentile:g} %", histogram.percentile(options.percentile))]
     found = [("max", histogram.largest)]
-    if ranges.method == "best":
+    if options.method == "best":
         found += [(f"{share:g} %", histogram.percentile(share)) for share in PERCENTILES]
     return found

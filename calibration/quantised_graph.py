@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from .formats import Format
-from .layer_choice import SiteChoice, weight_scale
-from .linears import Linear, weight_of
+from .layer_choice import SiteChoice, StoredLayer
+from .linears import constant, weight_of
 
 Array = NDArray[Any]
 
@@ -22,8 +22,9 @@ def quantise(
 ) -> None:
     """Quantise the layers of a graph in place.
 
-    Everything is explicit: a QuantizeLinear and DequantizeLinear pair on what a layer reads, and a DequantizeLinear
-    on a weight that is stored in eight bits. Scales are float16, so what comes back is in the graph's precision.
+    Everything is explicit: a QuantizeLinear and DequantizeLinear pair on what a layer reads, after its means are taken
+    away where that was chosen, a DequantizeLinear on a weight that is stored in eight bits, and an addition to the
+    output that makes up for both. Scales are float16, so what comes back is in the graph's precision.
 
     Args:
         model: the graph; node names are those that the choices name.
@@ -37,16 +38,16 @@ def quantise(
         chosen = [linear for linear in choice.site.linears if linear.node not in kept]
         if not chosen:
             continue
-        weights = {linear.node: weight_of(nodes[linear.node]) for linear in choice.site.linears}
         if choice.factors is not None:
-            _balance(graph, nodes, choice, weights)
+            _balance(graph, nodes, choice, kept)
         first = min((nodes[linear.node] for linear in chosen), key=_positions(graph).__getitem__)
         seen = _pair(graph, first, choice, form)
         for linear in chosen:
-            node = nodes[linear.node]
-            stored = _weight(graph, node, linear, weights[linear.node], form)
+            node, layer = nodes[linear.node], choice.layers[linear.node]
+            node.replace_input_with(1, _weight(graph, node, layer, form))
             node.replace_input_with(0, seen)
-            node.replace_input_with(1, stored)
+            if layer.correction is not None:
+                _correct(graph, node, layer.correction)
     RemoveUnusedNodesPass()(model)
 
 
@@ -55,9 +56,9 @@ def _positions(graph: ir.Graph) -> Mapping[ir.Node, int]:
 
 
 def _balance(
-    graph: ir.Graph, nodes: Mapping[str, ir.Node], choice: SiteChoice, weights: dict[str, Array]
+    graph: ir.Graph, nodes: Mapping[str, ir.Node], choice: SiteChoice, kept: Collection[str]
 ) -> None:
-    """Divide the channels of a normalisation and multiply the rows of the weights that read it."""
+    """Divide the channels of a normalisation and multiply the rows of the weights that stay in half precision."""
     factors = choice.factors
     if factors is None or choice.site.norm is None:
         return
@@ -65,16 +66,21 @@ def _balance(
         if value is not None and value.const_value is not None:
             _set(value, np.asarray(value.const_value.numpy(), np.float32) / factors)
     for linear in choice.site.linears:
-        # In float32: a product that is kept in half is rounded once, a quantised one not before.
-        weights[linear.node] = np.asarray(weights[linear.node], np.float32) * factors[:, None]
-        node = nodes[linear.node]
-        value = _constant(graph, f"{linear.node}.balanced", weights[linear.node].astype(np.float16))
-        node.replace_input_with(1, value)
+        if linear.node in kept:
+            node = nodes[linear.node]
+            weight = np.asarray(weight_of(node), np.float32) * factors[:, None]
+            value = _constant(graph, f"{linear.node}.balanced", weight.astype(np.float16))
+            node.replace_input_with(1, value)
 
 
 def _pair(graph: ir.Graph, first: ir.Node, choice: SiteChoice, form: Format) -> ir.Value:
     name = choice.site.name
-    source = first.inputs[0]
+    source = _known(first.inputs[0])
+    if choice.centre is not None:
+        centre = _constant(graph, f"{name}.centre", choice.centre)
+        centred = ir.node("Sub", [source, centre], name=f"{name}/Sub")
+        source = _typed(centred.outputs[0], f"{name}.centred", source)
+        graph.insert_before(first, centred)
     scale = _constant(graph, f"{name}.scale", form.scale(choice.threshold))
     zero = _zero(graph, f"{name}.zero", form, ())
     down = ir.node("QuantizeLinear", [source, scale, zero], name=f"{name}/QuantizeLinear")
@@ -84,21 +90,62 @@ def _pair(graph: ir.Graph, first: ir.Node, choice: SiteChoice, form: Format) -> 
     return up.outputs[0]
 
 
-def _weight(graph: ir.Graph, node: ir.Node, linear: Linear, weight: Array, form: Format) -> ir.Value:
-    scales = weight_scale(weight, form)
-    stored = _constant(graph, f"{linear.node}.quantised", form.rounded(weight, scales), form.dtype)
-    scale = _constant(graph, f"{linear.node}.scale", scales)
-    zero = _zero(graph, f"{linear.node}.zero", form, np.shape(scales))
+def _weight(graph: ir.Graph, node: ir.Node, layer: StoredLayer, form: Format) -> ir.Value:
+    stored = _constant(graph, f"{node.name}.quantised", layer.weight, form.dtype)
+    scale = _constant(graph, f"{node.name}.scale", layer.scale)
+    zero = _zero(graph, f"{node.name}.zero", form, np.shape(layer.scale))
     attributes = {"axis": 1} if form.per_channel else {}
     up = ir.node(
-        "DequantizeLinear",
-        [stored, scale, zero],
-        attributes=attributes,
-        name=f"{linear.node}/DequantizeLinear",
+        "DequantizeLinear", [stored, scale, zero], attributes=attributes, name=f"{node.name}/DequantizeLinear"
     )
-    up.outputs[0].name = f"{linear.node}.dequantised"
+    up.outputs[0].name = f"{node.name}.dequantised"
     graph.insert_before(node, up)
     return up.outputs[0]
+
+
+def _correct(graph: ir.Graph, node: ir.Node, correction: Array) -> None:
+    """Add to the output of a layer: to its bias, if it has one."""
+    product = node.outputs[0]
+    name = f"{node.name}.correction"
+    bias = _bias(product)
+    if bias is not None:
+        reader, index, values = bias
+        corrected = values.astype(np.float32) + correction
+        reader.replace_input_with(index, _constant(graph, name, corrected.astype(np.float16)))
+        return
+    constant = _constant(graph, name, correction.astype(np.float16))
+    added = ir.node("Add", [product, constant], name=f"{node.name}/Add")
+    output = _typed(added.outputs[0], f"{node.name}.corrected", product)
+    for reader, index in tuple(product.uses()):
+        if reader is not added:
+            reader.replace_input_with(index, output)
+    if product.is_graph_output():
+        product.name, output.name = f"{node.name}.product", product.name
+        graph.outputs[list(graph.outputs).index(product)] = output
+    graph.insert_after(node, added)
+
+
+def _bias(product: ir.Value) -> tuple[ir.Node, int, Array] | None:
+    """The only reader of a product, if it adds one constant per channel; which input that is, and its values."""
+    uses = tuple(product.uses())
+    if len(uses) != 1 or product.is_graph_output():
+        return None
+    reader, index = uses[0]
+    if reader.op_type != "Add" or reader.domain:
+        return None
+    values = constant(_known(reader.inputs[1 - index]))
+    return (reader, 1 - index, values) if values is not None and values.ndim == 1 else None
+
+
+def _typed(value: ir.Value, name: str, like: ir.Value) -> ir.Value:
+    value.name, value.type, value.shape = name, like.type, like.shape
+    return value
+
+
+def _known(value: ir.Value | None) -> ir.Value:
+    if value is None:
+        raise TypeError("a layer lacks an input")
+    return value
 
 
 def _zero(graph: ir.Graph, name: str, form: Format, shape: tuple[int, ...]) -> ir.Value:

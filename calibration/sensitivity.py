@@ -40,10 +40,15 @@ class GroupDamage:
         """How many weights it has."""
         return sum(linear.weights for linear in self.linears)
 
+    @property
+    def worth(self) -> float:
+        """How much of the squared error goes for each weight that stays in half: errors of parts add up in squares."""
+        return self.damage**2 / self.weights
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """A network with its `kept` most damaging parts in half precision, held against the bundle's own graph.
+    """A network with the first `kept` parts of a ranking in half precision, held against the bundle's own graph.
 
     `own_ms` and `call_ms` are as in `Comparison`.
     """
@@ -91,7 +96,7 @@ class Quantiser:
         return sum(linear.weights * (2 if linear.node in kept else 1) for linear in self.linears)
 
     def rank(self, samples: Sequence[Sample]) -> tuple[GroupDamage, ...]:
-        """The parts of the network's blocks, the most damaging first."""
+        """The parts of the network's blocks, the most damaging for their size first."""
         used = spread(samples, RANKED_ON)
         found = []
         for number, (group, linears) in enumerate(self.groups.items(), start=1):
@@ -102,7 +107,7 @@ class Quantiser:
             logger.debug(
                 "%s: %s alone %.2e (%d of %d)", self.trial.name, group, hurt, number, len(self.groups)
             )
-        return tuple(sorted(found, key=lambda one: -one.damage))
+        return tuple(sorted(found, key=lambda one: -one.worth))
 
     def choice(self, ranking: Sequence[GroupDamage], kept: int, samples: Sequence[Sample]) -> Choice:
         """Try the network with the first `kept` of a ranking in half precision."""
@@ -129,7 +134,7 @@ class Quantiser:
     ) -> Choice | None:
         """The choice with the fewest parts in half precision that is within the limits; None if none is.
 
-        By bisection: keeping one more of the most damaging parts is taken not to make it worse.
+        By bisection: keeping one more part is taken not to make it worse.
         """
         low, high = 0, len(ranking)
         best = self.choice(ranking, high, samples)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gmos_deploy.calibration.calibrate import CalibratedNetwork, CalibrationConfig, calibrate
-from gmos_deploy.calibration.layer_choice import RangeChoice, choose
+from gmos_deploy.calibration.layer_choice import LayerChooser, QuantiserOptions
 from gmos_deploy.calibration.sampling import SampleLimits
 from gmos_deploy.calibration.site_statistics import SiteStatistics
 from gmos_deploy.export.bundle_export import ExportConfig, export_bundle
@@ -109,9 +109,14 @@ def fp8_bundle(
 
 @pytest.fixture
 def small_model() -> Callable[..., ir.Model]:
-    """A LayerNormalization and two layers that read it, half precision: `(weights, gamma)`."""
+    """A LayerNormalization and layers that read it, half precision: `(weights, gamma, beta=…, biases=…)`."""
 
-    def make(weights: Sequence[Array], gamma: Array) -> ir.Model:
+    def make(
+        weights: Sequence[Array],
+        gamma: Array,
+        beta: Array | None = None,
+        biases: Sequence[Array] | None = None,
+    ) -> ir.Model:
         channels = len(gamma)
         half = ir.DataType.FLOAT16
 
@@ -122,7 +127,7 @@ def small_model() -> Callable[..., ir.Model]:
             return made
 
         x = ir.Value(name="x", type=ir.TensorType(half), shape=ir.Shape(["L", channels]))
-        scale, shift = value("gamma", gamma), value("beta", np.zeros(channels))
+        scale, shift = value("gamma", gamma), value("beta", np.zeros(channels) if beta is None else beta)
         norm = ir.node("LayerNormalization", [x, scale, shift], name="norm/LayerNormalization_0")
         norm.outputs[0].name, norm.outputs[0].type = "normed", ir.TensorType(half)
         initializers, nodes, outputs = [scale, shift], [norm], []
@@ -137,6 +142,16 @@ def small_model() -> Callable[..., ir.Model]:
             initializers.append(stored)
             nodes.append(product)
             outputs.append(product.outputs[0])
+            if biases is not None:
+                initializers.append(value(f"bias_{number}", biases[number]))
+                added = ir.node("Add", [product.outputs[0], initializers[-1]], name=f"Add_{number}")
+                product.outputs[0].name, added.outputs[0].name = f"product{number}", f"y{number}"
+                added.outputs[0].type, added.outputs[0].shape = (
+                    product.outputs[0].type,
+                    product.outputs[0].shape,
+                )
+                nodes.append(added)
+                outputs[-1] = added.outputs[0]
         graph = ir.Graph(
             [x], outputs, nodes=nodes, initializers=initializers, opset_imports={"": 20}, name="small"
         )
@@ -147,11 +162,12 @@ def small_model() -> Callable[..., ir.Model]:
 
 @pytest.fixture
 def chosen() -> Callable[..., Any]:
-    """Chooses for a site from rows (n, K) that it sees: `(site, rows, weights, format, **RangeChoice)`."""
+    """Chooses for a site from rows (n, K) that it sees: `(site, rows, weights, format, **QuantiserOptions)`."""
 
-    def make(site: Any, rows: Array, weights: Mapping[str, Array], form: Any, **ranges: Any) -> Any:
-        statistics = SiteStatistics(len(rows))
+    def make(site: Any, rows: Array, weights: Mapping[str, Array], form: Any, **options: Any) -> Any:
+        statistics = SiteStatistics(1)
         statistics.add(rows)
-        return choose(site, statistics, weights, form, RangeChoice(**ranges))
+        chooser = LayerChooser(form=form, options=QuantiserOptions(**options))
+        return chooser.choose(site, statistics, weights)
 
     return make

@@ -18,6 +18,7 @@ from gmos_deploy.calibration.linears import QUANTISABLE
 from gmos_deploy.calibration.report import weight_bytes
 from gmos_deploy.calibration.sample_store import SampleStore
 from gmos_deploy.calibration.sampling import SampleLimits, sample_videos
+from gmos_deploy.calibration.target_parity import TargetParity, parse_target_parity
 from gmos_deploy.cli import guarded
 from gmos_deploy.errors import GmosError
 from gmos_deploy.export.commands import export_command
@@ -196,7 +197,9 @@ def test_bytes_are_a_limit(config: MakeConfig, tmp_path: Path) -> None:
 def test_target_parity_keeps_the_most_sensitive_layers_in_half(config: MakeConfig, tmp_path: Path) -> None:
     """Until the limits hold: those of fp16 are too narrow for fp8 in some layers of this network."""
     options = {"networks": ("pi3_decoder",), "limits": limits(max_samples=4), "precision": "fp8"}
-    bundle, (network,) = calibrate(config(tmp_path / "out", target_parity="fp16", **options))
+    bundle, (network,) = calibrate(
+        config(tmp_path / "out", target_parity=TargetParity(profile="fp16"), **options)
+    )
     assert 0 < len(network.result.kept) < len(network.linears)
     assert bundle.networks["pi3_decoder"].gate["passed"] is True
     assert bundle.networks["pi3_decoder"].gate["limits"]["relative"] == 0.02
@@ -204,8 +207,45 @@ def test_target_parity_keeps_the_most_sensitive_layers_in_half(config: MakeConfi
     record = bundle.calibration["networks"]["pi3_decoder"]
     ranked = [part["group"] for part in record["sensitivity"]]
     assert set(record["kept_half"]) == set(ranked[: len(record["kept_half"])])
-    damages = [part["damage"] for part in record["sensitivity"]]
-    assert damages == sorted(damages, reverse=True)
+    sizes = {name: sum(linear.weights for linear in linears) for name, linears in network.groups.items()}
+    worth = [part["damage"] ** 2 / sizes[part["group"]] for part in record["sensitivity"]]
+    assert worth == sorted(worth, reverse=True)
+
+
+def test_target_parity_may_differ_by_network(config: MakeConfig, tmp_path: Path) -> None:
+    """One is held to a profile of its own, another to none; the bundle says so."""
+    target = parse_target_parity(["pi3_decoder=fp16"])
+    options = {"networks": ("dino", "pi3_decoder"), "precision": "fp8", "target_parity": target}
+    bundle, (dino, decoder) = calibrate(config(tmp_path / "out", **options))
+    assert not dino.result.kept
+    assert not dino.ranking
+    assert decoder.result.kept
+    assert bundle.networks["dino"].gate["limits"]["relative"] == 0.3
+    assert bundle.networks["pi3_decoder"].gate["limits"]["relative"] == 0.02
+    assert bundle.calibration is not None
+    assert bundle.calibration["target_parity"] == "pi3_decoder=fp16"
+
+
+def test_target_parity_as_it_is_given() -> None:
+    """A profile for all, others for some; what cannot be meant is refused."""
+    assert parse_target_parity([]) == TargetParity()
+    assert str(TargetParity()) == ""
+    found = parse_target_parity(["proposer=bf16, fp16", "dino=int8"])
+    assert str(found) == "fp16,proposer=bf16,dino=int8"
+    assert [found.of(name) for name in ("proposer", "dino", "pi3_decoder")] == ["bf16", "int8", "fp16"]
+    for text, message in (
+        (
+            "fp32",
+            r"--target_parity fp32: expected PROFILE or NETWORK=PROFILE, the profile one of fp16, bf16, int8",
+        ),
+        ("=fp16", r"--target_parity =fp16: expected"),
+        ("dino=", r"--target_parity dino=: expected"),
+        ("fp16,,int8", r"--target_parity : expected"),
+        ("fp16,int8", r"two profiles for every network"),
+        ("dino=fp16,dino=fp16", r"two profiles for dino"),
+    ):
+        with pytest.raises(GmosError, match=message):
+            parse_target_parity([text])
 
 
 @pytest.mark.parametrize(
@@ -213,6 +253,10 @@ def test_target_parity_keeps_the_most_sensitive_layers_in_half(config: MakeConfi
     [
         ({"inputs": ()}, r"no input was given"),
         ({"networks": ("dinosaur",)}, r"--networks dinosaur: expected one of dino, pi3_decoder"),
+        (
+            {"target_parity": TargetParity(networks={"gmos_s": "fp16"})},
+            r"--target_parity gmos_s=…: expected one of dino, pi3_decoder",
+        ),
         ({"networks": ("sam2_resize",)}, r"--networks sam2_resize: expected one of dino"),
         ({"stride": 3}, r"boxes: 9 frames, expected at least 13 \(5 of a window, 3 apart\)"),
         ({"limits": limits(frames=4)}, r"boxes: 4 frames, expected at least 5"),

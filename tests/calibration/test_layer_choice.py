@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from gmos_deploy.calibration.formats import FORMATS, QuantisedPrecision
-from gmos_deploy.calibration.layer_choice import RangeChoice
+from gmos_deploy.calibration.layer_choice import QuantiserOptions
 from gmos_deploy.calibration.linears import Linear, Site
 from gmos_deploy.errors import GmosError
 
 CHANNELS, OUT, ROWS = 64, 96, 256
 OUTLIER, FACTOR = 7, 400.0
+NEAREST = {"balance": False, "centre": False, "compensate": False}
 
 RNG = np.random.default_rng(3)
 NORMED = RNG.standard_normal((ROWS, CHANNELS)).astype(np.float32)
@@ -39,7 +40,7 @@ def planted() -> tuple[np.ndarray, dict[str, np.ndarray]]:
 def test_an_outlier_channel_breaks_the_maximum_and_not_the_default(chosen: Callable[..., Any]) -> None:
     """One scale for all channels leaves the others less than one of 127 steps; balancing takes it away."""
     rows, weights = planted()
-    plain = chosen(site(norm="norm"), rows, weights, FORMATS["int8"], method="max", balance=False)
+    plain = chosen(site(norm="norm"), rows, weights, FORMATS["int8"], method="max", **NEAREST)
     default = chosen(site(norm="norm"), rows, weights, FORMATS["int8"])
     assert plain.error > 0.5
     assert default.error < 0.03
@@ -102,8 +103,43 @@ def test_dead_layers_and_dead_tensors_have_no_error(chosen: Callable[..., Any]) 
     assert chosen(site(norm="norm"), NORMED, {node: WEIGHT * 0}, FORMATS["fp8"]).error == 0
 
 
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_means_that_hide_what_varies_are_taken_away(
+    precision: QuantisedPrecision, chosen: Callable[..., Any]
+) -> None:
+    """Only where they are: it is one more operation on a device."""
+    node = "blocks.0.mlp.fc1/MatMul_0"
+    means = 5 * RNG.standard_normal(CHANNELS).astype(np.float32)
+    found = chosen(site(norm=None), NORMED + means, {node: WEIGHT}, FORMATS[precision])
+    assert found.centre.dtype == np.float16
+    np.testing.assert_allclose(found.centre, means, atol=0.3)
+    plain = chosen(site(norm=None), NORMED + means, {node: WEIGHT}, FORMATS[precision], centre=False)
+    assert plain.centre is None
+    assert found.error < 0.5 * plain.error
+    assert chosen(site(norm=None), NORMED, {node: WEIGHT}, FORMATS[precision]).centre is None
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_the_mean_of_an_output_is_made_up_for(
+    precision: QuantisedPrecision, chosen: Callable[..., Any]
+) -> None:
+    """Rounding alone leaves a mean error; without compensation and means nothing is added."""
+    form, node = FORMATS[precision], "blocks.0.mlp.fc1/MatMul_0"
+    rows = NORMED + 2
+    found = chosen(site(norm=None), rows, {node: WEIGHT}, form, centre=False)
+    layer = found.layers[node]
+    seen = form.emulated(rows, form.scale(found.threshold))
+    given = seen @ (layer.weight.astype(np.float32) * layer.scale.astype(np.float32))
+    error = given - rows @ WEIGHT
+    np.testing.assert_allclose(layer.correction, -error.mean(0), atol=1e-6)
+    assert np.abs(error.mean(0)).max() > 1e-3
+    plain = chosen(site(norm=None), rows, {node: WEIGHT}, form, **NEAREST)
+    assert plain.layers[node].correction is None
+    assert (plain.layers[node].weight == form.rounded(WEIGHT, plain.layers[node].scale)).all()
+
+
 @pytest.mark.parametrize("percentile", [50.0, 100.5, -1.0])
 def test_percentiles_outside_the_range_are_refused(percentile: float) -> None:
     """With what was given and what was expected."""
     with pytest.raises(GmosError, match=r"--percentile .*: expected more than 50, at most 100"):
-        RangeChoice(percentile=percentile)
+        QuantiserOptions(percentile=percentile)

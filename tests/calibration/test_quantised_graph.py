@@ -16,7 +16,6 @@ from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, Te
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from gmos_deploy.calibration.formats import FORMATS, QuantisedPrecision
-from gmos_deploy.calibration.layer_choice import SiteChoice
 from gmos_deploy.calibration.linears import all_linears, find_sites, groups, weight_of
 from gmos_deploy.calibration.quantised_graph import quantise
 from gmos_deploy.runtime.bundle import TARGETS, Bundle
@@ -40,6 +39,7 @@ def site_choice(
     (site,) = find_sites(model.graph)
     nodes = {node.name: node for node in model.graph}
     rows = (X - X.mean(1, keepdims=True)) / X.std(1, keepdims=True) * np.asarray(how.pop("gamma", GAMMA))
+    rows = rows + np.asarray(how.pop("shift", 0.0))
     weights = {linear.node: weight_of(nodes[linear.node]) for linear in site.linears}
     return chosen(site, rows.astype(np.float32), weights, FORMATS[precision], **how)
 
@@ -51,7 +51,7 @@ def test_layers_compute_the_same_in_eight_bits(
     small_model: Callable[..., ir.Model],
     chosen: Callable[..., Any],
 ) -> None:
-    """Weights stored in eight bits, one pair for what both layers read; errors of the format's own size."""
+    """Weights in eight bits, one pair for what both layers read; errors of the format's size, but for their means."""
     model = small_model(WEIGHTS, GAMMA)
     expected = run(model)
     quantise(model, [site_choice(model, chosen, precision)], FORMATS[precision])
@@ -60,6 +60,7 @@ def test_layers_compute_the_same_in_eight_bits(
         "QuantizeLinear": 1,
         "DequantizeLinear": 3,
         "MatMul": 2,
+        "Add": 2,
     }
     stored = [value.const_value for value in model.graph.initializers.values() if value.shape.rank() == 2]
     assert model.graph.initializers["normed.scale"].shape.rank() == 0
@@ -69,6 +70,8 @@ def test_layers_compute_the_same_in_eight_bits(
         assert given.dtype == np.float16
         error = np.linalg.norm(given.astype(float) - wanted) / np.linalg.norm(wanted.astype(float))
         assert 0 < error < limit
+        # What the layers read is in half precision, and so is the correction.
+        assert np.abs((given.astype(float) - wanted).mean(0)).max() < 2e-3
 
 
 def test_weights_and_scales_are_those_of_onnx_runtimes_quantiser(
@@ -76,7 +79,7 @@ def test_weights_and_scales_are_those_of_onnx_runtimes_quantiser(
 ) -> None:
     """On the same ranges: the same integers but for ties, scales to a unit in the last place."""
     model = small_model(WEIGHTS, GAMMA)
-    choice = site_choice(model, chosen, "int8", method="max", balance=False)
+    choice = site_choice(model, chosen, "int8", method="max", balance=False, centre=False, compensate=False)
     proto = ir.to_proto(model)
     ends = np.array(-choice.threshold, np.float16), np.array(choice.threshold, np.float16)
     reference = QDQQuantizer(
@@ -174,12 +177,34 @@ def test_only_a_normalisation_that_nothing_else_reads_is_balanced(half_bundle: B
     assert all(site.norm is None for site in proposer)
 
 
-def test_a_choice_needs_its_site(small_model: Callable[..., ir.Model]) -> None:
-    """Weights are found by the node's name, which is part of a bundle."""
-    model = small_model(WEIGHTS, GAMMA)
-    (site,) = find_sites(model.graph)
-    assert isinstance(
-        SiteChoice(site=site, threshold=1.0, method="max", factors=None, strength=0.0, error=0.0), SiteChoice
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("kept", [False, True])
+def test_means_are_taken_away_and_added_again(
+    biased: bool, kept: bool, small_model: Callable[..., ir.Model], chosen: Callable[..., Any]
+) -> None:
+    """Before and behind the layers; a bias that is there takes the correction, a layer in half precision none."""
+    beta, bias = 20 + 3 * RNG.standard_normal(64), [RNG.standard_normal(n) for n in (32, 48)]
+    model = small_model(WEIGHTS, GAMMA, beta=beta, biases=bias if biased else None)
+    expected = run(model)
+    choice = site_choice(model, chosen, "fp8", shift=beta)
+    plain = site_choice(model, chosen, "fp8", shift=beta, centre=False)
+    assert choice.centre is not None
+    assert choice.error < 0.2 * plain.error
+    quantise(
+        model, [choice], FORMATS["fp8"], kept=[linear.node for linear in choice.site.linears[1:] if kept]
     )
+    counts = Counter(node.op_type for node in model.graph)
+    assert counts["Sub"] == 1
+    assert counts["Add"] == (2 if biased else 2 - kept)
+    given = run(model)
+    for part, wanted, rounded in zip(given, expected, (True, not kept), strict=True):
+        spread = np.linalg.norm(wanted - wanted.astype(float).mean(0))
+        error = np.linalg.norm(part.astype(float) - wanted) / spread
+        assert error < (0.05 if rounded else 1e-6)
+
+
+def test_layers_are_found_with_what_they_read(small_model: Callable[..., ir.Model]) -> None:
+    """Two that read one tensor are one site."""
+    (site,) = find_sites(small_model(WEIGHTS, GAMMA).graph)
     assert [linear.shape for linear in site.linears] == [(64, 32), (64, 48)]
     assert site.norm == "norm/LayerNormalization_0"
