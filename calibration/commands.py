@@ -69,8 +69,10 @@ SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
     show_default=True,
     help="The percentile of --ranges percentile, above 50 to 100.",
 )
-@option("no_balance", is_flag=True, help="Do not balance channels against weights after a LayerNorm.")
-@option("no_centre", is_flag=True, help="Do not take the means of channels away before they are quantised.")
+@option("no_balance", is_flag=True, help="int8: do not balance channels against weights after a LayerNorm.")
+@option(
+    "no_centre", is_flag=True, help="fp8: do not take the means of channels away before they are quantised."
+)
 @option(
     "no_compensation",
     is_flag=True,

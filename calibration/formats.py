@@ -23,15 +23,18 @@ class Format:
     """An eight-bit format with zero point 0.
 
     `largest` is the greatest magnitude that is used: -128 of int8 has no opposite. `per_channel` says whether
-    each output channel of a weight has a scale of its own, `balanced` whether channels are balanced against weights:
-    by powers of two, which only move the exponents of a floating-point format.
+    each output channel of a weight has a scale of its own. A `floating` format has an exponent, so scales hardly matter
+    to it: balancing channels by powers of two does nothing, and `headroom` times the range that was seen costs nothing.
+    What matters to it is how large values are, so their means are taken away; in whole numbers the narrower range that
+    this leaves is clipped on other videos.
     """
 
     name: QuantisedPrecision
     largest: float
     dtype: ir.DataType
     per_channel: bool
-    balanced: bool
+    floating: bool
+    headroom: float
 
     def scale(self, threshold: Array | float) -> Array:
         """Scales in float16 for thresholds: rounded up, so that nothing within them is clipped."""
@@ -53,9 +56,16 @@ class Format:
 
 
 FORMATS: dict[QuantisedPrecision, Format] = {
-    "int8": Format(name="int8", largest=127.0, dtype=ir.DataType.INT8, per_channel=True, balanced=True),
+    "int8": Format(
+        name="int8", largest=127.0, dtype=ir.DataType.INT8, per_channel=True, floating=False, headroom=1.0
+    ),
     # TensorRT takes one scale per tensor here; an exponent of four bits makes up for it.
     "fp8": Format(
-        name="fp8", largest=448.0, dtype=ir.DataType.FLOAT8E4M3FN, per_channel=False, balanced=False
+        name="fp8",
+        largest=448.0,
+        dtype=ir.DataType.FLOAT8E4M3FN,
+        per_channel=False,
+        floating=True,
+        headroom=4.0,
     ),
 }

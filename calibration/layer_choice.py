@@ -38,9 +38,10 @@ TINY = 1e-12
 class QuantiserOptions:
     """What may be done to a layer.
 
-    `best` tries the maximum and two percentiles on rows of the samples and takes what changes the layers'
-    outputs least; `percentile` is used by the method of that name. `balance` allows channels to be balanced, `centre`
-    their means to be taken away; `compensate` rounds weights with compensation and corrects the mean of the output.
+    `best` tries the maximum and, in whole numbers, two percentiles on rows of the samples and takes what changes the
+    layers' outputs least; `percentile` is used by the method of that name. `balance` allows channels to be balanced (in
+    whole numbers), `centre` their means to be taken away (in a floating format); `compensate` rounds weights with
+    compensation and corrects the mean of the output.
     """
 
     method: RangeMethod = "best"
@@ -161,10 +162,10 @@ class LayerChooser:
     def _best(
         self, site: Site, statistics: SiteStatistics, parts: Sequence[Array], expected: Sequence[Array]
     ) -> _Candidate:
-        balanced = self.options.balance and self.form.balanced
+        balanced = self.options.balance and not self.form.floating
         views = _balances(site, statistics, parts) if balanced else [_View()]
         best = self._tried(views, statistics, parts, expected)
-        if not self.options.centre:
+        if not (self.options.centre and self.form.floating):
             return best
         centred = [view.centred(statistics.mean) for view in views]
         other = self._tried(centred, statistics, parts, expected)
@@ -182,13 +183,24 @@ class LayerChooser:
         for view in views:
             prepared = view.of(statistics.rows)
             stored = [_emulated_weight(view.weight(part), self.form) for part in parts]
-            for method, threshold in _thresholds(_histogram(statistics, prepared, view), self.options):
+            for method, threshold in self._thresholds(_histogram(statistics, prepared, view)):
                 seen = self.form.emulated(prepared, self.form.scale(threshold))
                 errors = [seen @ part - wanted for part, wanted in zip(stored, expected, strict=True)]
                 if self.options.compensate or view.centre is not None:
                     errors = [error - error.mean(axis=0) for error in errors]
                 found.append(_Candidate(view=view, method=method, threshold=threshold, error=_length(errors)))
         return min(found, key=lambda candidate: candidate.error)
+
+    def _thresholds(self, histogram: MagnitudeHistogram) -> list[tuple[str, float]]:
+        options, headroom = self.options, self.form.headroom
+        if options.method == "entropy":
+            return [("entropy", histogram.entropy())]
+        if options.method == "percentile":
+            return [(f"{options.percentile:g} %", histogram.percentile(options.percentile))]
+        found = [("max", histogram.largest * headroom)]
+        if options.method == "best" and not self.form.floating:
+            found += [(f"{share:g} %", histogram.percentile(share)) for share in PERCENTILES]
+        return found
 
     def _stored(self, weight: Array, compensation: Compensation | None) -> StoredLayer:
         scale = weight_scale(weight, self.form)
@@ -244,14 +256,3 @@ def _histogram(statistics: SiteStatistics, rows: Array, view: _View) -> Magnitud
     ends = view.of(np.stack((statistics.low, statistics.high)))
     changed.largest = float(np.abs(ends).max())
     return changed
-
-
-def _thresholds(histogram: MagnitudeHistogram, options: QuantiserOptions) -> list[tuple[str, float]]:
-    if options.method == "entropy":
-        return [("entropy", histogram.entropy())]
-    if options.method == "percentile":
-        return [(f"{options.percentile:g} %", histogram.percentile(options.percentile))]
-    found = [("max", histogram.largest)]
-    if options.method == "best":
-        found += [(f"{share:g} %", histogram.percentile(share)) for share in PERCENTILES]
-    return found
