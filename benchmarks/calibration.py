@@ -72,8 +72,6 @@ WAYS = (
 )
 """Ranges, then what is done beside them: `balanced` is `best` with balancing, and so on."""
 
-REPETITIONS = 5
-
 
 def peak_gib() -> float:
     """Peak resident memory of this process so far."""
@@ -147,7 +145,6 @@ def quantiser(options: argparse.Namespace) -> None:
         )
         limits = {linear.node: choice.threshold for choice in choices for linear in choice.site.linears}
         for target in ("standard", "onnxruntime"):
-            graph_entry = bundle.networks[name].graphs[target]
             model = onnx.load(bundle.graph_file(name, target))
             stored = {tensor.name for tensor in model.graph.initializer}
             # It takes stored weights only: a slice of one is a tensor without a range to it.
@@ -181,28 +178,32 @@ def quantiser(options: argparse.Namespace) -> None:
             quantised = theirs.model.model
             path = Path(folder) / f"theirs.{target}.onnx"
             onnx.save(quantised, path)
-            tensors = (*bundle.networks[name].inputs, *graph_entry.tables)
-            session = GraphSession(path, {tensor.name: tensor.dtype for tensor in tensors})
-            tables = TableMaker(bundle.table_source(), bundle.model)
-            trial.expect(held)
-            worst = 0.0
-            for sample in held:
-                inputs = sample.load()
-                shapes = {key: tuple(array.shape) for key, array in inputs.items()}
-                extra = tables.tables(name, shapes) if graph_entry.tables else {}
-                given, wanted = session.run({**inputs, **extra}), trial.expected(sample)
-                worst = max(
-                    worst,
-                    *(
-                        float(np.linalg.norm(given[key] - value) / np.linalg.norm(value))
-                        for key, value in wanted.items()
-                    ),
-                )
+            worst = worst_error(path, trial, bundle, target, held)
             pairs = sum(node.op_type == "QuantizeLinear" for node in quantised.graph.node)
             print(
                 f"QDQQuantizer, {target} form: error {worst:.4f}, {pairs} tensors, {len(layers)} of {len(limits)} "
                 f"layers, {path.stat().st_size} bytes"
             )
+
+
+def worst_error(
+    path: Path, trial: NetworkTrial, bundle: Bundle, target: Target, samples: Sequence[Sample]
+) -> float:
+    """Greatest relative L2 error of an output of another graph of a network, against the trial's own."""
+    network = bundle.networks[trial.name]
+    graph_entry = network.graphs[target]
+    tensors = (*network.inputs, *graph_entry.tables)
+    session = GraphSession(path, {tensor.name: tensor.dtype for tensor in tensors})
+    tables = TableMaker(bundle.table_source(), bundle.model)
+    worst = 0.0
+    for sample in samples:
+        inputs = sample.load()
+        shapes = {key: tuple(array.shape) for key, array in inputs.items()}
+        extra = tables.tables(trial.name, shapes) if graph_entry.tables else {}
+        given = session.run({**inputs, **extra})
+        for key, wanted in trial.expected(sample).items():
+            worst = max(worst, float(np.linalg.norm(given[key] - wanted) / np.linalg.norm(wanted)))
+    return worst
 
 
 def _sites(model: object) -> int:

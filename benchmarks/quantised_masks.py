@@ -1,16 +1,19 @@
 """Masks of quantised bundles against fp32's, from end to end: export, calibrate, run, compare.
 
     python benchmarks/quantised_masks.py VIDEO --folder DIR [--preset nano] [--variant gmos-s] [--precisions int8,fp8]
-                                         [--target_parity fp16] [--networks NAMES] [--max_samples 32]
+                                         [--target_parity fp16] [--weights_only kept] [--networks NAMES]
+                                         [--max_samples 32]
 
 Runs `gmos-export onnx`, `gmos-export calibrate`, `gmos-run` and `gmos-parity masks` as a user would, on ONNX
 Runtime's CPU provider. A line per bundle and result: all weights as a share of fp32's, mean IoU and the worst frame
-against fp32's masks. `--target_parity` adds a bundle per precision. What is in DIR already is not made again.
+against fp32's masks. `--target_parity` and `--weights_only` add a bundle per precision. What is in DIR already is not
+made again.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
@@ -51,18 +54,21 @@ def make(options: argparse.Namespace) -> list[str]:
     names = ["fp16"]
     networks = ("--networks", options.networks) if options.networks else ()
     for precision in options.precisions.split(","):
-        for target in ("", options.target_parity) if options.target_parity else ("",):
-            name = f"{precision}, {target} kept" if target else precision
+        kept = [("--target_parity", options.target_parity), ("--weights_only", options.weights_only)]
+        kept = [(option, value) for option, value in kept if value]
+        for extra in ([], kept) if kept else ([],):
+            name = ", ".join(
+                (precision, *(f"{option.removeprefix('--')} {value}" for option, value in extra))
+            )
             names.append(name)
             if (folder / name).exists():
                 continue
-            kept = ("--target_parity", target) if target else ()
             command(
                 folder / f"{name}.log",
                 *("gmos-export", "calibrate", options.video),
                 *("--bundle", folder / "fp16", "--out", folder / name),
                 *("--precision", precision, "--max_samples", options.max_samples),
-                *("--samples", folder / "samples", *networks, *kept),
+                *("--samples", folder / "samples", *networks, *itertools.chain(*extra)),
             )
     return names
 
@@ -82,7 +88,7 @@ def compare(options: argparse.Namespace, names: Sequence[str]) -> None:
         share = weight_bytes(folder / name) / weight_bytes(folder / "fp32")
         for found in json.loads((report / "result.json").read_text(encoding="utf-8"))["results"]:
             print(
-                f"{name:<18}{found['result']:<12}weights {share:.3f}, mean IoU {found['mean_iou']:.4f}, worst frame "
+                f"{name}: {found['result']}: weights {share:.3f}, mean IoU {found['mean_iou']:.4f}, worst frame "
                 f"{found['worst_frame']['iou']:.3f}",
                 flush=True,
             )
@@ -99,6 +105,7 @@ def main() -> None:
     parser.add_argument("--variant", choices=["gmos", "gmos-s"], default="gmos-s", help="[gmos-s]")
     parser.add_argument("--precisions", default="int8,fp8", help="joined by commas [int8,fp8]")
     parser.add_argument("--target_parity", default="", help="profile to keep layers in half for [none]")
+    parser.add_argument("--weights_only", default="", help="networks, or kept, for int8 weights only [none]")
     parser.add_argument("--networks", default="", help="to quantise, joined by commas [all]")
     parser.add_argument("--max_samples", type=int, default=32, help="calls kept of each network [32]")
     options = parser.parse_args()

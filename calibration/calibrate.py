@@ -39,6 +39,9 @@ from .times import Times, measured
 
 logger = logging.getLogger(__name__)
 
+KEPT = "kept"
+"""Stands for the layers that stay in half precision, beside names of networks."""
+
 HELD_OUT = 4
 """Every so many samples one is kept out of the ranges, to compare the result on."""
 
@@ -48,8 +51,9 @@ class CalibrationConfig:
     """What to calibrate, on what, and where to.
 
     `target_parity` names the limits that networks must hold by keeping their most sensitive layers in half; without
-    one a network must hold those of the precision, and keeps none. `samples` stays if it is given. `timed` measures the
-    networks on ONNX Runtime before and after.
+    one a network must hold those of the precision, and keeps none. `weights_only` names networks whose layers all stay
+    in half precision with weights in int8; KEPT among them does so with the weights of layers that others keep.
+    `samples` stays if it is given. `timed` measures the networks on ONNX Runtime before and after.
     """
 
     bundle: Path
@@ -60,6 +64,7 @@ class CalibrationConfig:
     limits: SampleLimits
     quantiser: QuantiserOptions = field(default_factory=QuantiserOptions)
     target_parity: TargetParity = field(default_factory=TargetParity)
+    weights_only: tuple[str, ...] = ()
     sensitivity: bool = False
     gated: bool = True
     timed: bool = False
@@ -90,6 +95,11 @@ class CalibratedNetwork:
         return tuple(name for name, linears in self.groups.items() if linears[0].node in kept)
 
     @property
+    def weights_only(self) -> int:
+        """How many layers stay in half precision with weights in int8."""
+        return sum(node in self.result.kept for choice in self.result.choices for node in choice.restored)
+
+    @property
     def linears(self) -> tuple[Linear, ...]:
         """All layers that could be quantised."""
         return tuple(linear for linears in self.groups.values() for linear in linears)
@@ -102,6 +112,7 @@ class CalibratedNetwork:
             "compared_on": len(self.compared_on),
             "layers": len(self.linears) - len(self.result.kept),
             "kept_half": list(self.kept_groups),
+            "weights_only": self.weights_only,
             "largest_layer_error": max(errors, default=0.0),
             "balanced": sum(choice.factors is not None for choice in self.result.choices),
             "centred": sum(choice.centre is not None for choice in self.result.choices),
@@ -180,6 +191,9 @@ def _chosen(config: CalibrationConfig) -> tuple[Bundle, tuple[NetworkName, ...]]
             raise GmosError(f"--networks {name}: expected one of {', '.join(known)}")
     wanted = [name for name in known if not config.networks or name in config.networks]
     config.target_parity.check(wanted)
+    for name in config.weights_only:
+        if name not in (*wanted, KEPT):
+            raise GmosError(f"--weights_only {name}: expected {KEPT} or one of {', '.join(wanted)}")
     half = tuple(name for name in wanted if parent.networks[name].precision == "fp16")
     rest = [name for name in wanted if name not in half]
     if rest and (config.networks or not half):
@@ -228,21 +242,25 @@ def _network(
     folder = config.out.resolve().parent
     with tempfile.TemporaryDirectory(dir=folder, prefix=".calibrate-") as temporary:
         trial = NetworkTrial(parent, name, Path(temporary))
-        choices = choose_all(trial, seen, chooser)
+        whole = name in config.weights_only
+        choices = choose_all(trial, seen, chooser, restored=whole or KEPT in config.weights_only)
         quantiser = Quantiser(trial, choices, chooser.form)
-        found = quantiser.choice((), 0, held)
+        found = quantiser.all_kept(held) if whole else quantiser.choice((), 0, held)
         ranking: tuple[GroupDamage, ...] = ()
         curve: tuple[Choice, ...] = ()
-        if config.sensitivity or (target is not None and not found.within(limits)):
+        short = target is not None and not found.within(limits) and not whole
+        if (config.sensitivity and not whole) or short:
             ranking = quantiser.rank(seen)
             if config.sensitivity:
                 curve = quantiser.curve(ranking, held)
-        if target is not None and not found.within(limits):
+        if target is not None and short:
             found = quantiser.least_kept(ranking, limits, held) or _hopeless(name, target)
+        every = frozenset(linear.node for linear in quantiser.linears)
+        kept = every if whole else kept_nodes(ranking[: found.kept])
     _check(name, found, limits, config)
     result = QuantisedNetwork(
         choices=choices,
-        kept=kept_nodes(ranking[: found.kept]),
+        kept=kept,
         limits=limits,
         differences=found.differences,
     )
@@ -256,11 +274,12 @@ def _network(
         curve=curve,
     )
     logger.info(
-        "%s: %d of %d layers %s, relative error up to %.1e on %d samples",
+        "%s: %d of %d layers %s, %d with weights only, relative error up to %.1e on %d samples",
         name,
         len(made.linears) - len(result.kept),
         len(made.linears),
         config.precision,
+        made.weights_only,
         found.damage,
         len(held),
     )
@@ -268,9 +287,11 @@ def _network(
 
 
 def choose_all(
-    trial: NetworkTrial, samples: Sequence[Sample], chooser: LayerChooser
+    trial: NetworkTrial, samples: Sequence[Sample], chooser: LayerChooser, *, restored: bool = False
 ) -> tuple[SiteChoice, ...]:
     """What is chosen for each site of a network from what it sees on samples.
+
+    `restored` asks for int8 weights of layers that stay in half precision, too.
 
     Raises:
         GmosError: it has no layers to quantise, or a sample cannot be read or gives values that are not finite.
@@ -285,7 +306,8 @@ def choose_all(
         return {linear.node: weight_of(nodes[linear.node]) for linear in site.linears}
 
     return tuple(
-        chooser.choose(site, statistics, weights(site)) for site, statistics in collect(trial, sites, samples)
+        chooser.choose(site, statistics, weights(site), restored=restored)
+        for site, statistics in collect(trial, sites, samples)
     )
 
 
@@ -332,6 +354,7 @@ def _record(
         "centre": config.quantiser.centre,
         "compensate": config.quantiser.compensate,
         "target_parity": str(config.target_parity) or None,
+        "weights_only": list(config.weights_only),
         "seed": config.limits.seed,
         "max_samples": config.limits.max_samples,
         "max_bytes": config.limits.max_bytes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,13 @@ SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
     "(fp16, bf16, int8, fp8), or NETWORK=PROFILE for one of them; joined by commas or repeated.  "
     "[default: none is kept]",
 )
+@option(
+    "weights_only",
+    multiple=True,
+    metavar="NAMES",
+    help="Networks whose layers compute in half precision from weights in int8, joined by commas or repeated; kept "
+    "stands for the layers that --target_parity keeps.  [default: none]",
+)
 @option("sensitivity", is_flag=True, help="Quantise each part of each block alone and rank the damage.")
 @option(
     "report",
@@ -123,7 +131,7 @@ def calibrate_command(**options: Any) -> None:
         inputs=tuple(options["inputs"]),
         precision=options["precision"],
         out=options["out"],
-        networks=tuple(name for text in options["networks"] for name in text.split(",") if name),
+        networks=_names(options["networks"]),
         limits=SampleLimits(
             max_samples=options["max_samples"],
             max_bytes=parse_size(options["max_bytes"]),
@@ -138,6 +146,7 @@ def calibrate_command(**options: Any) -> None:
             compensate=not options["no_compensation"],
         ),
         target_parity=parse_target_parity(options["target_parity"]),
+        weights_only=_names(options["weights_only"]),
         sensitivity=options["sensitivity"],
         gated=not options["no_gate"],
         samples=options["samples"],
@@ -152,6 +161,10 @@ def calibrate_command(**options: Any) -> None:
     if report is not None:
         write_report(report, config, bundle, networks)
         click.echo(f"report: {Path(report) / PAGE_FILE}")
+
+
+def _names(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(name.strip() for text in texts for name in text.split(",") if name.strip())
 
 
 def parse_size(text: str) -> int:

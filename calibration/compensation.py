@@ -68,7 +68,8 @@ class RoundedWeights:
 
     def rounded(self, weight: Array, scale: Array, form: Format, compensation: Compensation) -> Array:
         """A weight (K, N) in the format, over its scale."""
-        key = hashlib.sha256(np.ascontiguousarray(weight).tobytes() + repr(weight.shape).encode()).digest()
+        kind = f"{form.name} {weight.dtype} {weight.shape}"
+        key = hashlib.sha256(kind.encode() + np.ascontiguousarray(weight).tobytes()).digest()
         if key not in self._found:
             self._found[key] = compensation.rounded(weight, scale, form)
         return self._found[key]

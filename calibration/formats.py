@@ -69,3 +69,6 @@ FORMATS: dict[QuantisedPrecision, Format] = {
         headroom=4.0,
     ),
 }
+
+WEIGHTS_ONLY = FORMATS["int8"]
+"""Of weights that are restored for arithmetic in half precision: a scale per channel and equal steps lose least."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import GmosError
 from .compensation import Compensation, RoundedWeights
-from .formats import Format
+from .formats import WEIGHTS_ONLY, Format
 from .linears import Site
 from .ranges import MagnitudeHistogram, RangeMethod
 from .site_statistics import SiteStatistics
@@ -70,8 +70,9 @@ class SiteChoice:
 
     `factors` (K,) is what the channels of the tensor are divided by and the rows of the weights multiplied with, and
     `centre` (K,), in float16, what is then taken away from quantised layers' channels; None for nothing. `threshold`
-    is the greatest magnitude that remains and is not clipped. `layers` are those of the site by node. `error` is the
-    relative L2 error of the layers' outputs on the rows that the choice was tried on.
+    is the greatest magnitude that remains and is not clipped. `layers` are those of the site by node, `restored` the
+    same with int8 weights for arithmetic in half precision, empty if that was not asked for. `error` is the relative
+    L2 error of the layers' outputs on the rows that the choice was tried on.
     """
 
     site: Site
@@ -81,6 +82,7 @@ class SiteChoice:
     strength: float
     centre: Array | None
     layers: Mapping[str, StoredLayer]
+    restored: Mapping[str, StoredLayer]
     error: float
 
 
@@ -123,31 +125,43 @@ class LayerChooser:
     options: QuantiserOptions = field(default_factory=QuantiserOptions)
     _rounded: RoundedWeights = field(default_factory=RoundedWeights)
 
-    def choose(self, site: Site, statistics: SiteStatistics, weights: Mapping[str, Array]) -> SiteChoice:
+    def choose(
+        self,
+        site: Site,
+        statistics: SiteStatistics,
+        weights: Mapping[str, Array],
+        *,
+        restored: bool = False,
+    ) -> SiteChoice:
         """Choose for a site what changes the outputs of its layers least.
 
         Args:
             site: with K channels.
             statistics: of its tensor.
             weights: (K, N) of its layers by node.
+            restored: make the forms of its layers that compute in half precision from int8 weights, too.
         """
         rows = statistics.rows
-        parts = [np.asarray(weights[linear.node], np.float32) for linear in site.linears]
-        expected = [rows @ part for part in parts]
-        best = self._best(site, statistics, parts, expected)
+        parts = {linear.node: np.asarray(weights[linear.node], np.float32) for linear in site.linears}
+        expected = {node: rows @ part for node, part in parts.items()}
+        best = self._best(site, statistics, list(parts.values()), list(expected.values()))
         view = best.view
+        moment = view.moment(statistics.moment())
+        compensation = Compensation(moment) if self.options.compensate else None
+        stored = {node: view.weight(part) for node, part in parts.items()}
         seen = self.form.emulated(view.of(rows), self.form.scale(best.threshold))
         corrected = self.options.compensate or view.centre is not None
-        compensation = Compensation(view.moment(statistics.moment())) if self.options.compensate else None
         layers, errors = {}, []
-        for linear, part, wanted in zip(site.linears, parts, expected, strict=True):
-            layer = self._stored(view.weight(part), compensation)
-            error = seen @ (layer.weight.astype(np.float32) * layer.scale.astype(np.float32)) - wanted
-            if corrected:
-                layer = replace(layer, correction=-error.mean(axis=0))
-                error -= error.mean(axis=0)
-            layers[linear.node] = layer
+        for node, weight in stored.items():
+            layer = self._stored(weight, compensation, self.form)
+            layers[node], error = _corrected(layer, seen, expected[node], corrected=corrected)
             errors.append(error)
+        halves = {}
+        if restored:
+            seen = replace(view, centre=None).of(rows)
+            for node, weight in stored.items():
+                layer = self._stored(weight, compensation, WEIGHTS_ONLY)
+                halves[node], _ = _corrected(layer, seen, expected[node], corrected=self.options.compensate)
         return SiteChoice(
             site=site,
             threshold=best.threshold,
@@ -156,7 +170,8 @@ class LayerChooser:
             strength=view.strength,
             centre=view.centre,
             layers=layers,
-            error=_length(errors) / max(_length(expected), TINY),
+            restored=halves,
+            error=_length(errors) / max(_length(list(expected.values())), TINY),
         )
 
     def _best(
@@ -202,13 +217,24 @@ class LayerChooser:
             found += [(f"{share:g} %", histogram.percentile(share)) for share in PERCENTILES]
         return found
 
-    def _stored(self, weight: Array, compensation: Compensation | None) -> StoredLayer:
-        scale = weight_scale(weight, self.form)
+    def _stored(self, weight: Array, compensation: Compensation | None, form: Format) -> StoredLayer:
+        scale = weight_scale(weight, form)
         if compensation is None:
-            stored = self.form.rounded(weight, scale)
+            stored = form.rounded(weight, scale)
         else:
-            stored = self._rounded.rounded(weight, scale, self.form, compensation)
+            stored = self._rounded.rounded(weight, scale, form, compensation)
         return StoredLayer(weight=stored, scale=scale, correction=None)
+
+
+def _corrected(
+    layer: StoredLayer, seen: Array, expected: Array, *, corrected: bool
+) -> tuple[StoredLayer, Array]:
+    """A layer with the mean of its output made up for, if that is wanted, and the error (n, N) that remains."""
+    error = seen @ (layer.weight.astype(np.float32) * layer.scale.astype(np.float32)) - expected
+    if not corrected:
+        return layer, error
+    mean = error.mean(axis=0)
+    return replace(layer, correction=-mean), error - mean
 
 
 def _length(parts: Sequence[Array]) -> float:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from .formats import Format
+from .formats import WEIGHTS_ONLY, Format
 from .layer_choice import SiteChoice, StoredLayer
 from .linears import constant, weight_of
 
@@ -24,7 +24,8 @@ def quantise(
 
     Everything is explicit: a QuantizeLinear and DequantizeLinear pair on what a layer reads, after its means are taken
     away where that was chosen, a DequantizeLinear on a weight that is stored in eight bits, and an addition to the
-    output that makes up for both. Scales are float16, so what comes back is in the graph's precision.
+    output that makes up for both. Scales are float16, so what comes back is in the graph's precision. Layers that stay
+    in half precision read what they did; their weights are stored in int8 where the choices have such.
 
     Args:
         model: the graph; node names are those that the choices name.
@@ -35,19 +36,21 @@ def quantise(
     graph = model.graph
     nodes = {node.name or "": node for node in graph}
     for choice in choices:
-        chosen = [linear for linear in choice.site.linears if linear.node not in kept]
-        if not chosen:
+        chosen = [linear.node for linear in choice.site.linears if linear.node not in kept]
+        restored = [node for node in choice.restored if node in kept]
+        if not chosen and not restored:
             continue
         if choice.factors is not None:
             _balance(graph, nodes, choice, kept)
-        first = min((nodes[linear.node] for linear in chosen), key=_positions(graph).__getitem__)
+        for name in restored:
+            _store(graph, nodes[name], choice.restored[name], WEIGHTS_ONLY)
+        if not chosen:
+            continue
+        first = min((nodes[name] for name in chosen), key=_positions(graph).__getitem__)
         seen = _pair(graph, first, choice, form)
-        for linear in chosen:
-            node, layer = nodes[linear.node], choice.layers[linear.node]
-            node.replace_input_with(1, _weight(graph, node, layer, form))
-            node.replace_input_with(0, seen)
-            if layer.correction is not None:
-                _correct(graph, node, layer.correction)
+        for name in chosen:
+            nodes[name].replace_input_with(0, seen)
+            _store(graph, nodes[name], choice.layers[name], form)
     RemoveUnusedNodesPass()(model)
 
 
@@ -66,7 +69,7 @@ def _balance(
         if value is not None and value.const_value is not None:
             _set(value, np.asarray(value.const_value.numpy(), np.float32) / factors)
     for linear in choice.site.linears:
-        if linear.node in kept:
+        if linear.node in kept and linear.node not in choice.restored:
             node = nodes[linear.node]
             weight = np.asarray(weight_of(node), np.float32) * factors[:, None]
             value = _constant(graph, f"{linear.node}.balanced", weight.astype(np.float16))
@@ -88,6 +91,12 @@ def _pair(graph: ir.Graph, first: ir.Node, choice: SiteChoice, form: Format) -> 
     down.outputs[0].name, up.outputs[0].name = f"{name}.quantised", f"{name}.dequantised"
     graph.insert_before(first, [down, up])
     return up.outputs[0]
+
+
+def _store(graph: ir.Graph, node: ir.Node, layer: StoredLayer, form: Format) -> None:
+    node.replace_input_with(1, _weight(graph, node, layer, form))
+    if layer.correction is not None:
+        _correct(graph, node, layer.correction)
 
 
 def _weight(graph: ir.Graph, node: ir.Node, layer: StoredLayer, form: Format) -> ir.Value:

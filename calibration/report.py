@@ -114,7 +114,17 @@ def _notes(networks: Sequence[CalibratedNetwork]) -> str:
 
 
 def _table(networks: Sequence[CalibratedNetwork]) -> str:
-    heads = ("Network", "Layers", "Kept in half", "Samples", "Error", "Before, ms", "After, ms", "Speed-up")
+    heads = (
+        "Network",
+        "Layers",
+        "Kept in half",
+        "Weights only",
+        "Samples",
+        "Error",
+        "Before, ms",
+        "After, ms",
+        "Speed-up",
+    )
     rows = []
     for network in networks:
         error, times = damage(network.result.differences), network.times
@@ -132,6 +142,7 @@ def _table(networks: Sequence[CalibratedNetwork]) -> str:
                 network.name,
                 (len(network.linears), str(len(network.linears))),
                 (len(network.result.kept), str(len(network.result.kept))),
+                (network.weights_only, str(network.weights_only)),
                 (len(network.calibrated_on), f"{len(network.calibrated_on)} + {len(network.compared_on)}"),
                 (error, f"{error:.2e}"),
                 *timed,

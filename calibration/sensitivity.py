@@ -84,6 +84,8 @@ class Quantiser:
         sites = [choice.site for choice in self.choices]
         self.linears = all_linears(sites)
         self.groups: Mapping[str, tuple[Linear, ...]] = groups(sites)
+        self.restored = frozenset(node for choice in self.choices for node in choice.restored)
+        """Layers whose weights are int8 where they stay in half precision."""
 
     def graph(self, kept: Collection[str]) -> ir.Model:
         """The quantised graph; nodes of `kept` stay in half precision."""
@@ -93,7 +95,10 @@ class Quantiser:
 
     def weight_bytes(self, kept: Collection[str]) -> int:
         """Bytes of the weights of the layers, scales not counted."""
-        return sum(linear.weights * (2 if linear.node in kept else 1) for linear in self.linears)
+        return sum(
+            linear.weights * (2 if linear.node in kept and linear.node not in self.restored else 1)
+            for linear in self.linears
+        )
 
     def rank(self, samples: Sequence[Sample]) -> tuple[GroupDamage, ...]:
         """The parts of the network's blocks, the most damaging for their size first."""
@@ -111,7 +116,13 @@ class Quantiser:
 
     def choice(self, ranking: Sequence[GroupDamage], kept: int, samples: Sequence[Sample]) -> Choice:
         """Try the network with the first `kept` of a ranking in half precision."""
-        nodes = kept_nodes(ranking[:kept])
+        return self._tried(kept_nodes(ranking[:kept]), kept, samples)
+
+    def all_kept(self, samples: Sequence[Sample]) -> Choice:
+        """Try the network with all its parts in half precision."""
+        return self._tried({linear.node for linear in self.linears}, len(self.groups), samples)
+
+    def _tried(self, nodes: Collection[str], kept: int, samples: Sequence[Sample]) -> Choice:
         found = self.trial.compare(self.graph(nodes), samples)
         return Choice(
             kept=kept,

@@ -54,7 +54,7 @@ class SiteStatistics:
     @property
     def mean(self) -> NDArray[np.float32]:
         """The mean of each channel (K,), over the rows that moments are taken from."""
-        return np.asarray(self._origin + self._sum / max(self._count, 1), np.float32)
+        return (self._origin + self._sum / max(self._count, 1)).astype(np.float32)
 
     def moment(self) -> NDArray[np.float64]:
         """Covariances of the channels (K, K)."""
