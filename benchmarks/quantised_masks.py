@@ -105,7 +105,9 @@ def main() -> None:
     parser.add_argument("--variant", choices=["gmos", "gmos-s"], default="gmos-s", help="[gmos-s]")
     parser.add_argument("--precisions", default="int8,fp8", help="joined by commas [int8,fp8]")
     parser.add_argument("--target_parity", default="", help="profile to keep layers in half for [none]")
-    parser.add_argument("--weights_only", default="", help="networks, or kept, for int8 weights only [none]")
+    parser.add_argument(
+        "--weights_only", default="", help="networks, or kept, for eight-bit weights only [none]"
+    )
     parser.add_argument("--networks", default="", help="to quantise, joined by commas [all]")
     parser.add_argument("--max_samples", type=int, default=32, help="calls kept of each network [32]")
     options = parser.parse_args()

@@ -52,7 +52,7 @@ class CalibrationConfig:
 
     `target_parity` names the limits that networks must hold by keeping their most sensitive layers in half; without
     one a network must hold those of the precision, and keeps none. `weights_only` names networks whose layers all stay
-    in half precision with weights in int8; KEPT among them does so with the weights of layers that others keep.
+    in half precision with weights in eight bits; KEPT among them does so with the weights of layers that others keep.
     `samples` stays if it is given. `timed` measures the networks on ONNX Runtime before and after.
     """
 
@@ -96,7 +96,7 @@ class CalibratedNetwork:
 
     @property
     def weights_only(self) -> int:
-        """How many layers stay in half precision with weights in int8."""
+        """How many layers stay in half precision with weights in eight bits."""
         return sum(node in self.result.kept for choice in self.result.choices for node in choice.restored)
 
     @property
@@ -291,7 +291,7 @@ def choose_all(
 ) -> tuple[SiteChoice, ...]:
     """What is chosen for each site of a network from what it sees on samples.
 
-    `restored` asks for int8 weights of layers that stay in half precision, too.
+    `restored` asks for eight-bit weights of layers that stay in half precision, too.
 
     Raises:
         GmosError: it has no layers to quantise, or a sample cannot be read or gives values that are not finite.

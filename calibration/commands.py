@@ -91,8 +91,8 @@ SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
     "weights_only",
     multiple=True,
     metavar="NAMES",
-    help="Networks whose layers compute in half precision from weights in int8, joined by commas or repeated; kept "
-    "stands for the layers that --target_parity keeps.  [default: none]",
+    help="Networks whose layers compute in half precision from weights in eight bits, joined by commas or repeated; "
+    "kept stands for the layers that --target_parity keeps.  [default: none]",
 )
 @option("sensitivity", is_flag=True, help="Quantise each part of each block alone and rank the damage.")
 @option(

@@ -70,5 +70,11 @@ FORMATS: dict[QuantisedPrecision, Format] = {
     ),
 }
 
-WEIGHTS_ONLY = FORMATS["int8"]
-"""Of weights that are restored for arithmetic in half precision: a scale per channel and equal steps lose least."""
+
+def weight_forms(form: Format) -> tuple[Format, ...]:
+    """Formats of weights that are restored for arithmetic in half precision, beside layers in `form`.
+
+    A scale per channel and equal steps lose least, unless inputs of a layer differ too much in size. int8 is known to
+    every GPU that knows fp8, not the other way about.
+    """
+    return (FORMATS["int8"], form) if form.floating else (form,)

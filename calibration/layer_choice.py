@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import GmosError
 from .compensation import Compensation, RoundedWeights
-from .formats import WEIGHTS_ONLY, Format
+from .formats import Format, weight_forms
 from .linears import Site
 from .ranges import MagnitudeHistogram, RangeMethod
 from .site_statistics import SiteStatistics
@@ -59,6 +59,7 @@ class QuantiserOptions:
 class StoredLayer:
     """A layer in eight bits: its weight (K, N) over its scale, (N,) or (), and what is added to its output (N,)."""
 
+    form: Format
     weight: Array
     scale: Array
     correction: Array | None
@@ -71,7 +72,7 @@ class SiteChoice:
     `factors` (K,) is what the channels of the tensor are divided by and the rows of the weights multiplied with, and
     `centre` (K,), in float16, what is then taken away from quantised layers' channels; None for nothing. `threshold`
     is the greatest magnitude that remains and is not clipped. `layers` are those of the site by node, `restored` the
-    same with int8 weights for arithmetic in half precision, empty if that was not asked for. `error` is the relative
+    same for arithmetic in half precision, empty if that was not asked for. `error` is the relative
     L2 error of the layers' outputs on the rows that the choice was tried on.
     """
 
@@ -139,7 +140,7 @@ class LayerChooser:
             site: with K channels.
             statistics: of its tensor.
             weights: (K, N) of its layers by node.
-            restored: make the forms of its layers that compute in half precision from int8 weights, too.
+            restored: make the forms of its layers that compute in half precision, too.
         """
         rows = statistics.rows
         parts = {linear.node: np.asarray(weights[linear.node], np.float32) for linear in site.linears}
@@ -160,8 +161,16 @@ class LayerChooser:
         if restored:
             seen = replace(view, centre=None).of(rows)
             for node, weight in stored.items():
-                layer = self._stored(weight, compensation, WEIGHTS_ONLY)
-                halves[node], _ = _corrected(layer, seen, expected[node], corrected=self.options.compensate)
+                tried = [
+                    _corrected(
+                        self._stored(weight, compensation, form),
+                        seen,
+                        expected[node],
+                        corrected=self.options.compensate,
+                    )
+                    for form in weight_forms(self.form)
+                ]
+                halves[node], _ = min(tried, key=lambda found: _length([found[1]]))
         return SiteChoice(
             site=site,
             threshold=best.threshold,
@@ -223,7 +232,7 @@ class LayerChooser:
             stored = form.rounded(weight, scale)
         else:
             stored = self._rounded.rounded(weight, scale, form, compensation)
-        return StoredLayer(weight=stored, scale=scale, correction=None)
+        return StoredLayer(form=form, weight=stored, scale=scale, correction=None)
 
 
 def _corrected(

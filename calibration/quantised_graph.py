@@ -10,7 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from .formats import WEIGHTS_ONLY, Format
+from .formats import Format
 from .layer_choice import SiteChoice, StoredLayer
 from .linears import constant, weight_of
 
@@ -25,7 +25,7 @@ def quantise(
     Everything is explicit: a QuantizeLinear and DequantizeLinear pair on what a layer reads, after its means are taken
     away where that was chosen, a DequantizeLinear on a weight that is stored in eight bits, and an addition to the
     output that makes up for both. Scales are float16, so what comes back is in the graph's precision. Layers that stay
-    in half precision read what they did; their weights are stored in int8 where the choices have such.
+    in half precision read what they did; their weights are stored in eight bits where the choices have such.
 
     Args:
         model: the graph; node names are those that the choices name.
@@ -43,14 +43,14 @@ def quantise(
         if choice.factors is not None:
             _balance(graph, nodes, choice, kept)
         for name in restored:
-            _store(graph, nodes[name], choice.restored[name], WEIGHTS_ONLY)
+            _store(graph, nodes[name], choice.restored[name])
         if not chosen:
             continue
         first = min((nodes[name] for name in chosen), key=_positions(graph).__getitem__)
         seen = _pair(graph, first, choice, form)
         for name in chosen:
             nodes[name].replace_input_with(0, seen)
-            _store(graph, nodes[name], choice.layers[name], form)
+            _store(graph, nodes[name], choice.layers[name])
     RemoveUnusedNodesPass()(model)
 
 
@@ -93,13 +93,14 @@ def _pair(graph: ir.Graph, first: ir.Node, choice: SiteChoice, form: Format) -> 
     return up.outputs[0]
 
 
-def _store(graph: ir.Graph, node: ir.Node, layer: StoredLayer, form: Format) -> None:
-    node.replace_input_with(1, _weight(graph, node, layer, form))
+def _store(graph: ir.Graph, node: ir.Node, layer: StoredLayer) -> None:
+    node.replace_input_with(1, _weight(graph, node, layer))
     if layer.correction is not None:
         _correct(graph, node, layer.correction)
 
 
-def _weight(graph: ir.Graph, node: ir.Node, layer: StoredLayer, form: Format) -> ir.Value:
+def _weight(graph: ir.Graph, node: ir.Node, layer: StoredLayer) -> ir.Value:
+    form = layer.form
     stored = _constant(graph, f"{node.name}.quantised", layer.weight, form.dtype)
     scale = _constant(graph, f"{node.name}.scale", layer.scale)
     zero = _zero(graph, f"{node.name}.zero", form, np.shape(layer.scale))

@@ -85,7 +85,7 @@ class Quantiser:
         self.linears = all_linears(sites)
         self.groups: Mapping[str, tuple[Linear, ...]] = groups(sites)
         self.restored = frozenset(node for choice in self.choices for node in choice.restored)
-        """Layers whose weights are int8 where they stay in half precision."""
+        """Layers whose weights are in eight bits where they stay in half precision."""
 
     def graph(self, kept: Collection[str]) -> ir.Model:
         """The quantised graph; nodes of `kept` stay in half precision."""

@@ -164,10 +164,17 @@ def small_model() -> Callable[..., ir.Model]:
 def chosen() -> Callable[..., Any]:
     """Chooses for a site from rows (n, K) that it sees: `(site, rows, weights, format, **QuantiserOptions)`."""
 
-    def make(site: Any, rows: Array, weights: Mapping[str, Array], form: Any, **options: Any) -> Any:
+    def make(
+        site: Any,
+        rows: Array,
+        weights: Mapping[str, Array],
+        form: Any,
+        restored: bool = False,
+        **options: Any,
+    ) -> Any:
         statistics = SiteStatistics(1)
         statistics.add(rows)
         chooser = LayerChooser(form=form, options=QuantiserOptions(**options))
-        return chooser.choose(site, statistics, weights)
+        return chooser.choose(site, statistics, weights, restored=restored)
 
     return make

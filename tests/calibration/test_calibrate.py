@@ -226,6 +226,34 @@ def test_target_parity_may_differ_by_network(config: MakeConfig, tmp_path: Path)
     assert bundle.calibration["target_parity"] == "pi3_decoder=fp16"
 
 
+def test_a_network_may_have_only_its_weights_in_eight_bits(
+    config: MakeConfig, half_bundle: Bundle, tmp_path: Path
+) -> None:
+    """No layer is quantised, as much is saved, and it is nearer to what it was; so are layers that others keep."""
+    options = {"networks": ("pi3_decoder",), "precision": "fp8"}
+    eight, (network,) = calibrate(config(tmp_path / "eight", **options))
+    bundle, (only,) = calibrate(config(tmp_path / "only", weights_only=("pi3_decoder",), **options))
+    assert only.weights_only == len(only.linears)
+    assert network.weights_only == 0
+    errors = [
+        max(found.relative for found in made.result.differences if found.finite) for made in (network, only)
+    ]
+    assert errors[1] < 0.5 * errors[0]
+    assert bundle.calibration is not None
+    assert bundle.calibration["weights_only"] == ["pi3_decoder"]
+    record = bundle.calibration["networks"]["pi3_decoder"]
+    assert (record["layers"], record["weights_only"]) == (0, len(only.linears))
+    sizes = [bundle.files.size("pi3_decoder.weights") for bundle in (half_bundle, eight, bundle)]
+    # A scale per channel instead of one per tensor.
+    assert sizes[1] <= sizes[2] < 0.75 * sizes[0]
+    target = parse_target_parity(["fp16"])
+    kept, (part,) = calibrate(
+        config(tmp_path / "kept", weights_only=("kept",), target_parity=target, **options)
+    )
+    assert 0 < part.weights_only == len(part.result.kept) < len(part.linears)
+    assert kept.files.size("pi3_decoder.weights") <= sizes[2]
+
+
 def test_target_parity_as_it_is_given() -> None:
     """A profile for all, others for some; what cannot be meant is refused."""
     assert parse_target_parity([]) == TargetParity()
@@ -257,6 +285,7 @@ def test_target_parity_as_it_is_given() -> None:
             {"target_parity": TargetParity(networks={"gmos_s": "fp16"})},
             r"--target_parity gmos_s=…: expected one of dino, pi3_decoder",
         ),
+        ({"weights_only": ("kepd",)}, r"--weights_only kepd: expected kept or one of dino, pi3_decoder"),
         ({"networks": ("sam2_resize",)}, r"--networks sam2_resize: expected one of dino"),
         ({"stride": 3}, r"boxes: 9 frames, expected at least 13 \(5 of a window, 3 apart\)"),
         ({"limits": limits(frames=4)}, r"boxes: 4 frames, expected at least 5"),

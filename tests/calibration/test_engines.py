@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
-from gmos_deploy.calibration.calibrate import CalibratedNetwork
+from gmos_deploy.calibration.calibrate import CalibratedNetwork, CalibrationConfig, calibrate
+from gmos_deploy.calibration.formats import QuantisedPrecision
+from gmos_deploy.calibration.target_parity import parse_target_parity
 from gmos_deploy.errors import GmosError
 from gmos_deploy.export.engine_build import EngineBuild, build_engines
 from gmos_deploy.export.engine_options import BuildOptions
@@ -18,6 +20,8 @@ from gmos_deploy.runtime.engine_library import load_tensorrt
 from gmos_deploy.runtime.engine_record import EngineRecord
 
 pytest.importorskip("tensorrt_rtx")
+
+SOME = {"weights_only": ("kept",), "target_parity": parse_target_parity(["fp16"])}
 
 
 def built(root: Path, name: NetworkName, *targets: str) -> EngineRecord:
@@ -61,6 +65,24 @@ def test_fp8_engines_keep_weights_in_eight_bits_and_attention_fused(fp8_copy: Pa
     assert record.precision == "fp8"
     assert record.attention["expected"] == record.attention["fused"] == 4
     assert record.attention["lost"] is None
+
+
+@pytest.mark.parametrize(("precision", "target"), [("int8", "sm86"), ("fp8", "sm89")])
+def test_engines_with_weights_only_keep_them_in_eight_bits(
+    precision: QuantisedPrecision,
+    target: str,
+    config: Callable[..., CalibrationConfig],
+    half_bundle: Bundle,
+    tmp_path: Path,
+) -> None:
+    """The plan holds them as they are stored, also beside layers that are quantised."""
+    for name, chosen in (("all", {"weights_only": ("pi3_decoder",)}), ("some", SOME)):
+        calibrate(config(tmp_path / name, networks=("pi3_decoder",), precision=precision, **chosen))
+    half = built(Path(shutil.copytree(half_bundle.root, tmp_path / "half")), "pi3_decoder", target)
+    for name in ("all", "some"):
+        record = built(tmp_path / name, "pi3_decoder", target)
+        assert record.attention["expected"] == record.attention["fused"] == 4
+        assert record.weight_bytes < 0.65 * half.weight_bytes
 
 
 def test_fp8_is_refused_for_gpus_without_it(fp8_copy: Path) -> None:

@@ -203,6 +203,55 @@ def test_means_are_taken_away_and_added_again(
         assert error < (0.05 if rounded else 1e-6)
 
 
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+@pytest.mark.parametrize("outlier", [False, True])
+def test_a_layer_in_half_precision_may_have_its_weights_in_eight_bits(
+    precision: QuantisedPrecision,
+    outlier: bool,
+    small_model: Callable[..., ir.Model],
+    chosen: Callable[..., Any],
+) -> None:
+    """It reads what it did, balanced with the others where they are; it is nearer than one in eight bits."""
+    gamma, weights = GAMMA.copy(), [weight.copy() for weight in WEIGHTS]
+    if outlier:
+        gamma[5] = 300.0
+        for weight in weights:
+            weight[5] /= 300.0
+    model = small_model(weights, gamma)
+    expected = run(model)
+    choice = site_choice(model, chosen, precision, gamma=gamma, restored=True)
+    assert (choice.factors is not None) == (outlier and precision == "int8")
+    quantise(model, [choice], FORMATS[precision], kept=["blocks.1.mlp.fc1/MatMul_1"])
+    nodes = {node.name: node for node in model.graph}
+    restored = nodes["blocks.1.mlp.fc1/MatMul_1/DequantizeLinear"]
+    # int8 has equal steps: a row of small weights for an input that is large needs an exponent, or balancing.
+    exponent = outlier and precision == "fp8"
+    assert restored.inputs[0].const_value.dtype == FORMATS["fp8" if exponent else "int8"].dtype
+    assert restored.attributes.get_int("axis", 0) == (0 if exponent else 1)
+    assert nodes["blocks.1.mlp.fc1/MatMul_1"].inputs[0].name == "normed"
+    assert nodes["blocks.0.mlp.fc1/MatMul_0"].inputs[0].name == "normed.dequantised"
+    eight, half = (
+        np.linalg.norm(given.astype(float) - wanted) / np.linalg.norm(wanted.astype(float))
+        for given, wanted in zip(run(model), expected, strict=True)
+    )
+    assert half < (0.03 if exponent else 0.01)
+    assert half < eight
+
+
+def test_all_layers_may_have_only_their_weights_in_eight_bits(
+    small_model: Callable[..., ir.Model], chosen: Callable[..., Any]
+) -> None:
+    """Then nothing is quantised on the way."""
+    model = small_model(WEIGHTS, GAMMA)
+    choice = site_choice(model, chosen, "fp8", restored=True, compensate=False)
+    quantise(model, [choice], FORMATS["fp8"], kept=[linear.node for linear in choice.site.linears])
+    assert Counter(node.op_type for node in model.graph) == {
+        "LayerNormalization": 1,
+        "DequantizeLinear": 2,
+        "MatMul": 2,
+    }
+
+
 def test_layers_are_found_with_what_they_read(small_model: Callable[..., ir.Model]) -> None:
     """Two that read one tensor are one site."""
     (site,) = find_sites(small_model(WEIGHTS, GAMMA).graph)
