@@ -1,13 +1,14 @@
 """What calibration costs and gives: ways of finding ranges compared, and the two largest networks at published size.
 
     python benchmarks/calibration.py ranges VIDEO --bundle FP16-BUNDLE [--frames 24] [--networks dino,proposer]
-    python benchmarks/calibration.py quantiser VIDEO --bundle FP16-BUNDLE [--network pi3_decoder]
+    python benchmarks/calibration.py quantiser VIDEO --bundle FP16-BUNDLE [--network pi3_decoder] [--others FILE…]
     python benchmarks/calibration.py published VIDEO --folder DIR [--precision int8] [--targets sm86,sm89,sm120]
 
 `ranges` prints the relative error of each network, everything quantised, for every way of finding ranges and rounding.
-`quantiser` gives ONNX Runtime's own quantiser the same network, ranges and layers. `published` exports the published
-sizes of `dino` and `pi3_decoder` with stand-in weights into DIR/fp16 if they are not there, calibrates them on five
-frames, and builds their engines; it needs TensorRT-RTX, 10 GB of disk and 12 GB of memory.
+`quantiser` gives ONNX Runtime's own quantiser the same network, ranges and layers, and measures graphs of others.
+`published` exports the published sizes of `dino` and `pi3_decoder` with stand-in weights into DIR/fp16 if they are not
+there, calibrates them on five frames, and builds their engines; it needs TensorRT-RTX, 10 GB of disk and 12 GB of
+memory.
 """
 
 from __future__ import annotations
@@ -179,21 +180,30 @@ def quantiser(options: argparse.Namespace) -> None:
             path = Path(folder) / f"theirs.{target}.onnx"
             onnx.save(quantised, path)
             worst = worst_error(path, trial, bundle, target, held)
-            pairs = sum(node.op_type == "QuantizeLinear" for node in quantised.graph.node)
             print(
-                f"QDQQuantizer, {target} form: error {worst:.4f}, {pairs} tensors, {len(layers)} of {len(limits)} "
-                f"layers, {path.stat().st_size} bytes"
+                f"QDQQuantizer, {target} form: error {worst:.4f}, {_pairs(path)} tensors, {len(layers)} of "
+                f"{len(limits)} layers, {path.stat().st_size} bytes"
             )
+        for precision, form in FORMATS.items():
+            own = Quantiser(trial, choose_all(trial, seen, LayerChooser(form=form)), form)
+            print(f"own, {precision}, all that is done: error {own.choice((), 0, held).damage:.4f}")
+        for path in options.others:
+            error = worst_error(path, trial, bundle, "standard", held)
+            print(f"{path.name}: error {error:.4f}, {_pairs(path)} tensors")
 
 
 def worst_error(
     path: Path, trial: NetworkTrial, bundle: Bundle, target: Target, samples: Sequence[Sample]
 ) -> float:
     """Greatest relative L2 error of an output of another graph of a network, against the trial's own."""
-    network = bundle.networks[trial.name]
-    graph_entry = network.graphs[target]
-    tensors = (*network.inputs, *graph_entry.tables)
-    session = GraphSession(path, {tensor.name: tensor.dtype for tensor in tensors})
+    graph_entry = bundle.networks[trial.name].graphs[target]
+    # As the file has them: another quantiser may leave its inputs float32.
+    given_inputs = onnx.load(path, load_external_data=False).graph.input
+    dtypes = {
+        tensor.name: onnx.helper.tensor_dtype_to_np_dtype(tensor.type.tensor_type.elem_type).name
+        for tensor in given_inputs
+    }
+    session = GraphSession(path, dtypes)
     tables = TableMaker(bundle.table_source(), bundle.model)
     worst = 0.0
     for sample in samples:
@@ -204,6 +214,11 @@ def worst_error(
         for key, wanted in trial.expected(sample).items():
             worst = max(worst, float(np.linalg.norm(given[key] - wanted) / np.linalg.norm(wanted)))
     return worst
+
+
+def _pairs(path: Path) -> int:
+    graph = onnx.load(path, load_external_data=False).graph
+    return sum(node.op_type == "QuantizeLinear" for node in graph.node)
 
 
 def _sites(model: object) -> int:
@@ -354,6 +369,9 @@ def main() -> None:
             command.add_argument("--networks", default="", help="joined by commas (all)")
         else:
             command.add_argument("--network", default="pi3_decoder", help="(pi3_decoder)")
+            command.add_argument(
+                "--others", type=Path, nargs="*", default=[], help="graphs of other quantisers"
+            )
     options = parser.parse_args()
     options.run(options)
 

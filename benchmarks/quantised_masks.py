@@ -56,7 +56,8 @@ def make(options: argparse.Namespace) -> list[str]:
     for precision in options.precisions.split(","):
         kept = [("--target_parity", options.target_parity), ("--weights_only", options.weights_only)]
         kept = [(option, value) for option, value in kept if value]
-        for extra in ([], kept) if kept else ([],):
+        plain = [] if options.no_plain else [[]]
+        for extra in (*plain, *([kept] if kept else [])):
             name = ", ".join(
                 (precision, *(f"{option.removeprefix('--')} {value}" for option, value in extra))
             )
@@ -107,6 +108,9 @@ def main() -> None:
     parser.add_argument("--target_parity", default="", help="profile to keep layers in half for [none]")
     parser.add_argument(
         "--weights_only", default="", help="networks, or kept, for eight-bit weights only [none]"
+    )
+    parser.add_argument(
+        "--no_plain", action="store_true", help="leave out the bundles without those two options"
     )
     parser.add_argument("--networks", default="", help="to quantise, joined by commas [all]")
     parser.add_argument("--max_samples", type=int, default=32, help="calls kept of each network [32]")

@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 
 from .. import __version__
 from ..errors import GmosError
-from ..evaluation.parity_limits import ProfileName
 from ..export.bundle_directory import check_place
 from ..runtime.atomic_file import writing
 from ..runtime.bundle import Bundle, open_bundle
 from ..runtime.contract import NetworkName
 from ..runtime.inputs import resolve_inputs
 from ..runtime.onnx_backend import open_bundle_backend
-from ..runtime.parity import LIMITS, Limits
+from ..runtime.parity import Limits
 from ..runtime.sequence import SequenceInput
 from .formats import FORMATS, QuantisedPrecision
 from .layer_choice import LayerChooser, QuantiserOptions, SiteChoice
@@ -236,8 +235,7 @@ def _network(
     chooser: LayerChooser,
 ) -> CalibratedNetwork:
     target = config.target_parity.of(name)
-    profile: ProfileName = target or config.precision
-    limits = LIMITS[profile]
+    limits = config.target_parity.limits(name, config.precision)
     seen, held = split(samples)
     folder = config.out.resolve().parent
     with tempfile.TemporaryDirectory(dir=folder, prefix=".calibrate-") as temporary:

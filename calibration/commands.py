@@ -82,10 +82,10 @@ SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 @option(
     "target_parity",
     multiple=True,
-    metavar="PROFILE",
+    metavar="TARGET",
     help="Keep the most sensitive layers in half precision until every network is within the limits of this profile "
-    "(fp16, bf16, int8, fp8), or NETWORK=PROFILE for one of them; joined by commas or repeated.  "
-    "[default: none is kept]",
+    "(fp16, bf16, int8, fp8), or within this relative error, such as 0.01; NETWORK=TARGET for one of them. Joined by "
+    "commas or repeated.  [default: none is kept]",
 )
 @option(
     "weights_only",

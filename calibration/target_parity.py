@@ -3,31 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import cast, get_args
+from dataclasses import dataclass, field, replace
 
 from ..errors import GmosError
-from ..evaluation.parity_limits import ProfileName
 from ..runtime.contract import NetworkName
+from ..runtime.parity import LIMITS, Limits
+from .formats import QuantisedPrecision
 
-PROFILES = tuple(name for name in get_args(ProfileName) if name != "fp32")
+PROFILES = tuple(name for name in LIMITS if name != "fp32")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetParity:
-    """A profile for every network, others for some; None where nothing is to be kept."""
+    """A target for every network, others for some; None where nothing is to be kept.
 
-    profile: ProfileName | None = None
-    networks: Mapping[str, ProfileName] = field(default_factory=dict)
+    A target is the name of a profile or a relative error, as on the command line.
+    """
+
+    target: str | None = None
+    networks: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """As on the command line."""
-        parts = [f"{name}={profile}" for name, profile in self.networks.items()]
-        return ",".join([self.profile, *parts] if self.profile else parts)
+        parts = [f"{name}={target}" for name, target in self.networks.items()]
+        return ",".join([self.target, *parts] if self.target else parts)
 
-    def of(self, network: NetworkName) -> ProfileName | None:
-        """The profile whose limits a network must hold."""
-        return self.networks.get(network, self.profile)
+    def of(self, network: NetworkName) -> str | None:
+        """The target of a network."""
+        return self.networks.get(network, self.target)
+
+    def limits(self, network: NetworkName, precision: QuantisedPrecision) -> Limits:
+        """What a network must hold: without a target the limits of its precision."""
+        target = self.of(network) or precision
+        for name, limits in LIMITS.items():
+            if name == target:
+                return limits
+        return replace(LIMITS[precision], relative=float(target))
 
     def check(self, networks: Collection[str]) -> None:
         """Refuse names that are not among networks.
@@ -41,19 +52,27 @@ class TargetParity:
 
 
 def parse_target_parity(texts: Iterable[str]) -> TargetParity:
-    """`PROFILE` and `NETWORK=PROFILE`, joined by commas.
+    """`TARGET` and `NETWORK=TARGET`, joined by commas.
 
     Raises:
-        GmosError: no such profile, or two for the same.
+        GmosError: no such profile and no relative error, or two for the same.
     """
-    found: dict[str, ProfileName] = {}
+    found: dict[str, str] = {}
     for part in (part.strip() for text in texts for part in text.split(",")):
-        name, _, profile = part.rpartition("=")
-        if profile not in PROFILES or (not name and "=" in part):
+        name, _, target = part.rpartition("=")
+        if not (target in PROFILES or _is_error(target)) or (not name and "=" in part):
             raise GmosError(
-                f"--target_parity {part}: expected PROFILE or NETWORK=PROFILE, the profile one of {', '.join(PROFILES)}"
+                f"--target_parity {part}: expected TARGET or NETWORK=TARGET, the target one of {', '.join(PROFILES)}, "
+                "or a relative error between 0 and 1"
             )
         if name in found:
-            raise GmosError(f"--target_parity: two profiles for {name or 'every network'}")
-        found[name] = cast(ProfileName, profile)
-    return TargetParity(profile=found.pop("", None), networks=found)
+            raise GmosError(f"--target_parity: two targets for {name or 'every network'}")
+        found[name] = target
+    return TargetParity(target=found.pop("", None), networks=found)
+
+
+def _is_error(text: str) -> bool:
+    try:
+        return 0 < float(text) < 1
+    except ValueError:
+        return False

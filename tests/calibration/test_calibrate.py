@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from gmos_deploy.network_sources import SourceRequest
 from gmos_deploy.runtime.bundle import MANIFEST, Bundle, open_bundle
 from gmos_deploy.runtime.inputs import resolve_inputs
 from gmos_deploy.runtime.onnx_backend import open_bundle_backend
+from gmos_deploy.runtime.parity import LIMITS
 from gmos_deploy.runtime.watched_backend import run_networks
 
 MakeConfig = Callable[..., CalibrationConfig]
@@ -198,7 +200,7 @@ def test_target_parity_keeps_the_most_sensitive_layers_in_half(config: MakeConfi
     """Until the limits hold: those of fp16 are too narrow for fp8 in some layers of this network."""
     options = {"networks": ("pi3_decoder",), "limits": limits(max_samples=4), "precision": "fp8"}
     bundle, (network,) = calibrate(
-        config(tmp_path / "out", target_parity=TargetParity(profile="fp16"), **options)
+        config(tmp_path / "out", target_parity=TargetParity(target="fp16"), **options)
     )
     assert 0 < len(network.result.kept) < len(network.linears)
     assert bundle.networks["pi3_decoder"].gate["passed"] is True
@@ -261,6 +263,9 @@ def test_target_parity_as_it_is_given() -> None:
     found = parse_target_parity(["proposer=bf16, fp16", "dino=int8"])
     assert str(found) == "fp16,proposer=bf16,dino=int8"
     assert [found.of(name) for name in ("proposer", "dino", "pi3_decoder")] == ["bf16", "int8", "fp16"]
+    assert found.limits("proposer", "fp8") == LIMITS["bf16"]
+    assert TargetParity().limits("dino", "fp8") == LIMITS["fp8"]
+    assert parse_target_parity(["dino=0.01"]).limits("dino", "int8") == replace(LIMITS["int8"], relative=0.01)
     for text, message in (
         (
             "fp32",
@@ -269,8 +274,8 @@ def test_target_parity_as_it_is_given() -> None:
         ("=fp16", r"--target_parity =fp16: expected"),
         ("dino=", r"--target_parity dino=: expected"),
         ("fp16,,int8", r"--target_parity : expected"),
-        ("fp16,int8", r"two profiles for every network"),
-        ("dino=fp16,dino=fp16", r"two profiles for dino"),
+        ("fp16,int8", r"two targets for every network"),
+        ("dino=fp16,dino=fp16", r"two targets for dino"),
     ):
         with pytest.raises(GmosError, match=message):
             parse_target_parity([text])
