@@ -234,19 +234,21 @@ def _network(
     samples: Sequence[Sample],
     chooser: LayerChooser,
 ) -> CalibratedNetwork:
-    target = config.target_parity.of(name)
-    limits = config.target_parity.limits(name, config.precision)
+    whole = name in config.weights_only
+    # Where nothing is quantised nothing can be kept either.
+    goal = TargetParity() if whole else config.target_parity
+    target = goal.of(name)
+    limits = goal.limits(name, config.precision)
     seen, held = split(samples)
     folder = config.out.resolve().parent
     with tempfile.TemporaryDirectory(dir=folder, prefix=".calibrate-") as temporary:
         trial = NetworkTrial(parent, name, Path(temporary))
-        whole = name in config.weights_only
         choices = choose_all(trial, seen, chooser, restored=whole or KEPT in config.weights_only)
         quantiser = Quantiser(trial, choices, chooser.form)
         found = quantiser.all_kept(held) if whole else quantiser.choice((), 0, held)
         ranking: tuple[GroupDamage, ...] = ()
         curve: tuple[Choice, ...] = ()
-        short = target is not None and not found.within(limits) and not whole
+        short = target is not None and not found.within(limits)
         if (config.sensitivity and not whole) or short:
             ranking = quantiser.rank(seen)
             if config.sensitivity:

@@ -54,7 +54,8 @@ class SiteStatistics:
     @property
     def mean(self) -> NDArray[np.float32]:
         """The mean of each channel (K,), over the rows that moments are taken from."""
-        return (self._origin + self._sum / max(self._count, 1)).astype(np.float32)
+        mean: NDArray[np.float32] = (self._origin + self._sum / max(self._count, 1)).astype(np.float32)
+        return mean
 
     def moment(self) -> NDArray[np.float64]:
         """Covariances of the channels (K, K)."""
