@@ -311,10 +311,10 @@ def choose_all(
     )
 
 
-def _hopeless(name: str, profile: str) -> NoReturn:
+def _hopeless(name: str, target: str) -> NoReturn:
     raise GmosError(
-        f"{name} is beyond the limits of --target_parity {profile} even with every layer in half precision; leave it "
-        "out of --networks"
+        f"{name} is beyond the limits of --target_parity {target} even with every layer in half precision; leave it "
+        f"out of --networks, or give it a wider target: --target_parity {name}=…"
     )
 
 

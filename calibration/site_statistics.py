@@ -54,8 +54,7 @@ class SiteStatistics:
     @property
     def mean(self) -> NDArray[np.float32]:
         """The mean of each channel (K,), over the rows that moments are taken from."""
-        mean: NDArray[np.float32] = (self._origin + self._sum / max(self._count, 1)).astype(np.float32)
-        return mean
+        return (self._origin + self._sum / max(self._count, 1)).astype(np.float32)
 
     def moment(self) -> NDArray[np.float64]:
         """Covariances of the channels (K, K)."""
@@ -85,7 +84,8 @@ class SiteStatistics:
 
 def _spread(rows: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     """Up to `count` rows, evenly over all."""
-    return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
+    chosen: NDArray[np.float32] = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
+    return chosen
 
 
 def collect(
