@@ -269,8 +269,10 @@ def test_target_parity_as_it_is_given() -> None:
     for text, message in (
         (
             "fp32",
-            r"--target_parity fp32: expected PROFILE or NETWORK=PROFILE, the profile one of fp16, bf16, int8",
+            r"--target_parity fp32: expected TARGET or NETWORK=TARGET, the target one of fp16, bf16, int8",
         ),
+        ("1.5", r"--target_parity 1.5: expected .* or a relative error between 0 and 1"),
+        ("nan", r"--target_parity nan: expected"),
         ("=fp16", r"--target_parity =fp16: expected"),
         ("dino=", r"--target_parity dino=: expected"),
         ("fp16,,int8", r"--target_parity : expected"),
