@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import closing
+from threading import Condition, RLock, Thread
 from types import GeneratorType, TracebackType
 from typing import Generic, TypeVar
 
@@ -53,10 +53,13 @@ class Prefetched(Generic[Source, Result]):
         self._finished = False
         self._stopped = False
         self._closed = False
-        self._changed = threading.Condition()
+        # Taken by itself: Condition enters it in Python code, where Ctrl-C can land when it is held and not yet to be
+        # released; the threads would then wait for it for ever.
+        self._lock = RLock()
+        self._changed = Condition(self._lock)
         self._workers = ThreadPoolExecutor(workers, thread_name_prefix="transform")
         # A daemon: a read that hangs in the system must not keep the process alive.
-        self._reader = threading.Thread(target=self._read, name="prefetch", daemon=True)
+        self._reader = Thread(target=self._read, name="prefetch", daemon=True)
 
     def __enter__(self) -> Prefetched[Source, Result]:
         self._reader.start()
@@ -69,7 +72,7 @@ class Prefetched(Generic[Source, Result]):
 
     def close(self) -> None:
         """Stop after the items in hand, drop what was not consumed and wait for the threads to end."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._stop()
         if self._reader.ident is not None:
@@ -82,8 +85,9 @@ class Prefetched(Generic[Source, Result]):
     def __next__(self) -> Result:
         if self._reader.ident is None:
             raise RuntimeError("the prefetcher was never entered: use it in a with statement")
-        with self._changed:
-            self._changed.wait_for(lambda: self._ahead or self._finished or self._stopped)
+        with self._lock:
+            # Not in future.result(): its condition is entered in Python code too.
+            self._changed.wait_for(self._answerable)
             if self._closed:
                 raise RuntimeError("the prefetcher is closed")
             if not self._ahead:
@@ -97,15 +101,18 @@ class Prefetched(Generic[Source, Result]):
         except CancelledError as error:
             raise RuntimeError("the prefetcher is closed") from error
         except BaseException:
-            with self._changed:
+            with self._lock:
                 self._stop()
             raise
-        with self._changed:
+        with self._lock:
             # It counted as ahead while it was waited for; closing may have cleared it since.
             if self._ahead and self._ahead[0] is future:
                 self._ahead.popleft()
             self._changed.notify_all()
         return result
+
+    def _answerable(self) -> bool:
+        return self._stopped or (self._ahead[0].done() if self._ahead else self._finished)
 
     def _stop(self) -> None:
         """End the reading and forget what is ahead. The caller holds the lock."""
@@ -128,7 +135,7 @@ class Prefetched(Generic[Source, Result]):
                 self._submit_all(iterator)
         except BaseException as caught:  # noqa: BLE001 - not swallowed: the consumer raises it
             error = caught
-        with self._changed:
+        with self._lock:
             if not self._stopped:
                 self._error = error
             self._finished = True
@@ -136,7 +143,7 @@ class Prefetched(Generic[Source, Result]):
 
     def _submit_all(self, iterator: Iterator[Source]) -> None:
         while True:
-            with self._changed:
+            with self._lock:
                 self._changed.wait_for(lambda: len(self._ahead) < self._depth or self._stopped)
                 if self._stopped:
                     return
@@ -144,11 +151,16 @@ class Prefetched(Generic[Source, Result]):
                 source = next(iterator)
             except StopIteration:
                 return
-            with self._changed:
+            with self._lock:
                 self._submit(source)
 
     def _submit(self, source: Source) -> None:
         """Hand an item to the workers, unless the end came while it was read. The caller holds the lock."""
         if not self._stopped:
-            self._ahead.append(self._workers.submit(self._transform, source))
+            future = self._workers.submit(self._transform, source)
+            self._ahead.append(future)
+            future.add_done_callback(self._done)
+
+    def _done(self, _: Future[Result]) -> None:
+        with self._lock:
             self._changed.notify_all()

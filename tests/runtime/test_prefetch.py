@@ -196,3 +196,18 @@ def test_a_slow_transform_loses_nothing() -> None:
         assert [next(items), next(items), next(items)] == [0, 1, 2]
         with pytest.raises(StopIteration):
             next(items)
+
+
+def test_ctrl_c_cannot_land_on_a_lock_that_is_held_and_not_yet_to_be_released(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Entering a Condition is Python code: an interrupt in it leaves the lock taken, and the threads waiting for ever."""
+
+    class Interrupted(threading.Condition):
+        def __enter__(self) -> bool:
+            super().__enter__()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("gmos_deploy.runtime.prefetch.Condition", Interrupted)
+    with Prefetched(range(5), depth=2, transform=identity) as items:
+        assert list(items) == list(range(5))
