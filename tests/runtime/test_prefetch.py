@@ -201,7 +201,7 @@ def test_a_slow_transform_loses_nothing() -> None:
 def test_ctrl_c_cannot_land_on_a_lock_that_is_held_and_not_yet_to_be_released(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Entering a Condition is Python code: an interrupt in it leaves the lock taken, and the threads waiting for ever."""
+    """Entering a Condition is Python code: an interrupt in it leaves the lock taken, and the threads wait for ever."""
 
     class Interrupted(threading.Condition):
         def __enter__(self) -> bool:
