@@ -181,7 +181,7 @@ def quantiser(options: argparse.Namespace) -> None:
             onnx.save(quantised, path)
             worst = worst_error(path, trial, bundle, target, held)
             print(
-                f"QDQQuantizer, {target} form: error {worst:.4f}, {_pairs(path)} tensors, {len(layers)} of "
+                f"QDQQuantizer, {target} form: error {worst:.4f}, {_sites(ir.load(path))} tensors, {len(layers)} of "
                 f"{len(limits)} layers, {path.stat().st_size} bytes"
             )
         for precision, form in FORMATS.items():
@@ -189,7 +189,7 @@ def quantiser(options: argparse.Namespace) -> None:
             print(f"own, {precision}, all that is done: error {own.choice((), 0, held).damage:.4f}")
         for path in options.others:
             error = worst_error(path, trial, bundle, "standard", held)
-            print(f"{path.name}: error {error:.4f}, {_pairs(path)} tensors")
+            print(f"{path.name}: error {error:.4f}, {_sites(ir.load(path))} tensors")
 
 
 def worst_error(
@@ -214,11 +214,6 @@ def worst_error(
         for key, wanted in trial.expected(sample).items():
             worst = max(worst, float(np.linalg.norm(given[key] - wanted) / np.linalg.norm(wanted)))
     return worst
-
-
-def _pairs(path: Path) -> int:
-    graph = onnx.load(path, load_external_data=False).graph
-    return sum(node.op_type == "QuantizeLinear" for node in graph.node)
 
 
 def _sites(model: object) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from threading import Condition, RLock, Thread
 from types import GeneratorType, TracebackType
@@ -98,8 +98,6 @@ class Prefetched(Generic[Source, Result]):
             future = self._ahead[0]
         try:
             result = future.result()
-        except CancelledError as error:
-            raise RuntimeError("the prefetcher is closed") from error
         except BaseException:
             with self._lock:
                 self._stop()
