@@ -1,13 +1,13 @@
 """Masks of quantised bundles against fp32's, from end to end: export, calibrate, run, compare.
 
     python benchmarks/quantised_masks.py VIDEO --folder DIR [--preset nano] [--variant gmos-s] [--precisions int8,fp8]
-                                         [--target_parity fp16] [--weights_only kept] [--networks NAMES]
-                                         [--max_samples 32]
+                                         [--target_parity fp16] [--weights_only kept] [--target_masks 0.97]
+                                         [--networks NAMES] [--max_samples 32]
 
 Runs `gmos-export onnx`, `gmos-export calibrate`, `gmos-run` and `gmos-parity masks` as a user would, on ONNX
 Runtime's CPU provider. A line per bundle and result: all weights as a share of fp32's, mean IoU and the worst frame
-against fp32's masks. `--target_parity` and `--weights_only` add a bundle per precision. What is in DIR already is not
-made again.
+against fp32's masks. `--target_parity`, `--weights_only` and `--target_masks` add a bundle per precision. What is in
+DIR already is not made again.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def make(options: argparse.Namespace) -> list[str]:
     names = ["fp16"]
     networks = ("--networks", options.networks) if options.networks else ()
     for precision in options.precisions.split(","):
-        kept = [("--target_parity", options.target_parity), ("--weights_only", options.weights_only)]
-        kept = [(option, value) for option, value in kept if value]
+        chosen = ("target_parity", "weights_only", "target_masks")
+        kept = [(f"--{option}", getattr(options, option)) for option in chosen if getattr(options, option)]
         plain = [] if options.no_plain else [[]]
         for extra in (*plain, *([kept] if kept else [])):
             name = ", ".join(
@@ -109,9 +109,8 @@ def main() -> None:
     parser.add_argument(
         "--weights_only", default="", help="networks, or kept, for eight-bit weights only [none]"
     )
-    parser.add_argument(
-        "--no_plain", action="store_true", help="leave out the bundles without those two options"
-    )
+    parser.add_argument("--target_masks", default="", help="mean IoU on VIDEO to choose networks for [none]")
+    parser.add_argument("--no_plain", action="store_true", help="leave out the bundles without those options")
     parser.add_argument("--networks", default="", help="to quantise, joined by commas [all]")
     parser.add_argument("--max_samples", type=int, default=32, help="calls kept of each network [32]")
     options = parser.parse_args()

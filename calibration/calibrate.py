@@ -6,7 +6,7 @@ import logging
 import math
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from ..runtime.bundle import Bundle, open_bundle
 from ..runtime.contract import NetworkName
 from ..runtime.inputs import resolve_inputs
 from ..runtime.onnx_backend import open_bundle_backend
-from ..runtime.parity import Limits
+from ..runtime.parity import Limits, OutputDifference
 from ..runtime.sequence import SequenceInput
 from .formats import FORMATS, QuantisedPrecision
 from .layer_choice import LayerChooser, QuantiserOptions, SiteChoice
@@ -30,9 +30,10 @@ from .linears import QUANTISABLE, Linear, Site, find_sites, weight_of
 from .network_trial import NetworkTrial
 from .quantised_bundle import QuantisedNetwork, write_quantised
 from .sample_store import Sample, SampleStore
-from .sampling import SampleLimits, check_lengths, sample_videos
+from .sampling import ALL_FRAMES, SampleLimits, check_lengths, sample_videos
 from .sensitivity import Choice, GroupDamage, Quantiser, kept_nodes
 from .site_statistics import collect
+from .target_masks import MaskReference, MaskScore, MaskTrial, hold_masks
 from .target_parity import TargetParity
 from .times import Times, measured
 
@@ -52,7 +53,9 @@ class CalibrationConfig:
     `target_parity` names the limits that networks must hold by keeping their most sensitive layers in half; without
     one a network must hold those of the precision, and keeps none. `weights_only` names networks whose layers all stay
     in half precision with weights in eight bits; KEPT among them does so with the weights of layers that others keep.
-    `samples` stays if it is given. `timed` measures the networks on ONNX Runtime before and after.
+    `target_masks` is the mean IoU that each result of each video must keep with the bundle's: networks become
+    weights only until it does. `samples` stays if it is given. `timed` measures the networks on ONNX Runtime before and
+    after.
     """
 
     bundle: Path
@@ -64,6 +67,7 @@ class CalibrationConfig:
     quantiser: QuantiserOptions = field(default_factory=QuantiserOptions)
     target_parity: TargetParity = field(default_factory=TargetParity)
     weights_only: tuple[str, ...] = ()
+    target_masks: float | None = None
     sensitivity: bool = False
     gated: bool = True
     timed: bool = False
@@ -72,6 +76,10 @@ class CalibrationConfig:
     stride: int | None = None
     device: str = "cpu"
     force: bool = False
+
+    def __post_init__(self) -> None:
+        if self.target_masks is not None and not 0 < self.target_masks <= 1:
+            raise GmosError(f"--target_masks {self.target_masks:g}: expected a mean IoU above 0, up to 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,24 +154,33 @@ def calibrate(config: CalibrationConfig) -> tuple[Bundle, tuple[CalibratedNetwor
     records = _sampled(config, parent, sequences, store, names)
     with writing(config.out):
         config.out.resolve().parent.mkdir(parents=True, exist_ok=True)
-    made, chooser = [], LayerChooser(form=FORMATS[config.precision], options=config.quantiser)
+    forms, chooser = {}, LayerChooser(form=FORMATS[config.precision], options=config.quantiser)
     for name in _most_called_first(names, records):
         samples = store.samples(records, name)
         if not samples:
             logger.warning("%s: never called on these videos; it stays in half precision", name)
             continue
-        made.append(_network(config, parent, name, samples, chooser))
-    made.sort(key=lambda network: names.index(network.name))
-    if not made:
+        forms[name] = _forms(config, parent, name, samples, chooser)
+    if not forms:
         raise GmosError(
             "no network to quantise was called on these videos; give videos in which something moves"
         )
+    forms = {name: forms[name] for name in names if name in forms}
+    quantised = sorted(
+        (name for name, form in forms.items() if form.quantised is not None),
+        key=lambda name: -_work(parent, name, records),
+    )
+    trials: tuple[MaskTrial, ...] = ()
+    if config.target_masks is not None:
+        trials = _mask_trials(config, parent, sequences, forms, quantised)
+        quantised = list(trials[-1].quantised)
+    made = [form.chosen(quantised=name in quantised) for name, form in forms.items()]
     bundle = write_quantised(
         config.out,
         parent,
         {network.name: network.result for network in made},
         precision=config.precision,
-        calibration=_record(config, parent, records, made),
+        calibration=_record(config, parent, records, made, trials),
     )
     if config.timed:
         made = [
@@ -216,67 +233,167 @@ def _sampled(
         return sample_videos(backend, parent, sequences, store, networks=names, limits=config.limits)
 
 
+def _calls(name: NetworkName, records: Mapping[str, Mapping[str, Any]]) -> int:
+    return sum(int(record["networks"][name]["seen"]) for record in records.values())
+
+
 def _most_called_first(
     names: Sequence[NetworkName], records: Mapping[str, Mapping[str, Any]]
 ) -> list[NetworkName]:
     """Weights that networks share are rounded for the one that is called most."""
-
-    def calls(name: NetworkName) -> int:
-        return sum(int(record["networks"][name]["seen"]) for record in records.values())
-
-    return sorted(names, key=calls, reverse=True)
+    return sorted(names, key=lambda name: _calls(name, records), reverse=True)
 
 
-def _network(
+def _work(parent: Bundle, name: NetworkName, records: Mapping[str, Mapping[str, Any]]) -> float:
+    """Operations of a network on the videos, at the lengths that the bundle counts them at."""
+    entry = parent.networks[name]
+    return _calls(name, records) * entry.flops / entry.flops_at.get("B", 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Forms:
+    """A network in the forms that it may take in the bundle."""
+
+    quantised: CalibratedNetwork | None = None
+    weights_only: CalibratedNetwork | None = None
+
+    def chosen(self, *, quantised: bool) -> CalibratedNetwork:
+        """One of them, which must have been made."""
+        found = self.quantised if quantised else self.weights_only
+        if found is None:
+            raise LookupError("no such form was made")
+        return found
+
+
+def _mask_trials(
+    config: CalibrationConfig,
+    parent: Bundle,
+    sequences: Sequence[SequenceInput],
+    forms: Mapping[NetworkName, _Forms],
+    ordered: Sequence[NetworkName],
+) -> tuple[MaskTrial, ...]:
+    """Trials of networks that compute in eight bits; the last one is the answer."""
+    target = config.target_masks or 0.0
+    reference = MaskReference(
+        parent.root, sequences, frames=config.limits.frames or ALL_FRAMES, device=config.device
+    )
+    folder = config.out.resolve().parent
+
+    def scores(quantised: Collection[NetworkName]) -> Sequence[MaskScore]:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".calibrate-") as temporary:
+            bundle = write_quantised(
+                Path(temporary) / "bundle",
+                parent,
+                {name: form.chosen(quantised=name in quantised).result for name, form in forms.items()},
+                precision=config.precision,
+                calibration={},
+            )
+            return reference.scores(bundle.root)
+
+    trials = hold_masks(ordered, scores, target)
+    answer = trials[-1]
+    if config.gated and not answer.holds(target):
+        raise GmosError(
+            f"--target_masks {target:g}: with arithmetic in half precision everywhere {answer.worst.result} of "
+            f"{answer.worst.video} has a mean IoU of {answer.worst.mean_iou:.4f}; nothing was kept. Leave networks out "
+            "with --networks, lower the target, or give --no_gate to look at the files"
+        )
+    return trials
+
+
+def _forms(
     config: CalibrationConfig,
     parent: Bundle,
     name: NetworkName,
     samples: Sequence[Sample],
     chooser: LayerChooser,
-) -> CalibratedNetwork:
+) -> _Forms:
     whole = name in config.weights_only
-    # Where nothing is quantised nothing can be kept either.
-    goal = TargetParity() if whole else config.target_parity
-    target = goal.of(name)
-    limits = goal.limits(name, config.precision)
+    either = config.target_masks is not None
     seen, held = split(samples)
     folder = config.out.resolve().parent
     with tempfile.TemporaryDirectory(dir=folder, prefix=".calibrate-") as temporary:
         trial = NetworkTrial(parent, name, Path(temporary))
-        choices = choose_all(trial, seen, chooser, restored=whole or KEPT in config.weights_only)
-        quantiser = Quantiser(trial, choices, chooser.form)
-        found = quantiser.all_kept(held) if whole else quantiser.choice((), 0, held)
-        ranking: tuple[GroupDamage, ...] = ()
-        curve: tuple[Choice, ...] = ()
-        short = target is not None and not found.within(limits)
-        if (config.sensitivity and not whole) or short:
-            ranking = quantiser.rank(seen)
-            if config.sensitivity:
-                curve = quantiser.curve(ranking, held)
-        if target is not None and short:
-            found = quantiser.least_kept(ranking, limits, held) or _hopeless(name, target)
-        every = frozenset(linear.node for linear in quantiser.linears)
-        kept = every if whole else kept_nodes(ranking[: found.kept])
-    _check(name, found, limits, config)
-    result = QuantisedNetwork(
-        choices=choices,
-        kept=kept,
-        limits=limits,
-        differences=found.differences,
-    )
+        restored = whole or either or KEPT in config.weights_only
+        choices = choose_all(trial, seen, chooser, restored=restored)
+        form = chooser.form
+        quantised = weights_only = None
+        if whole or either:
+            weights_only = _with_weights_only(config, Quantiser(trial, choices, form), seen, held)
+        if not whole:
+            if KEPT not in config.weights_only:
+                choices = tuple(replace(choice, restored={}) for choice in choices)
+            quantised = _quantised(config, Quantiser(trial, choices, form), seen, held)
+    if quantised is not None and (excess := _excess(quantised.result)) is not None:
+        if weights_only is None:
+            _refuse(config, name, *excess)
+        elif config.gated or not excess[0].finite:
+            logger.info("%s: %s: %s; it gets its weights only", name, excess[0].output, excess[1])
+            quantised = None
+    if weights_only is not None and (excess := _excess(weights_only.result)) is not None:
+        _refuse(config, name, *excess)
+    return _Forms(quantised=quantised, weights_only=weights_only)
+
+
+def _with_weights_only(
+    config: CalibrationConfig, quantiser: Quantiser, seen: Sequence[Sample], held: Sequence[Sample]
+) -> CalibratedNetwork:
+    """A network whose layers all stay in half precision, with weights in eight bits."""
+    # Where nothing is quantised nothing can be kept either.
+    limits = TargetParity().limits(quantiser.trial.name, config.precision)
+    every = frozenset(linear.node for linear in quantiser.linears)
+    found = quantiser.all_kept(held)
+    return _calibrated(config, quantiser, found, every, limits, seen=seen, held=held)
+
+
+def _quantised(
+    config: CalibrationConfig, quantiser: Quantiser, seen: Sequence[Sample], held: Sequence[Sample]
+) -> CalibratedNetwork:
+    """A network that computes in eight bits, apart from the parts that it keeps for its target."""
+    name = quantiser.trial.name
+    target = config.target_parity.of(name)
+    limits = config.target_parity.limits(name, config.precision)
+    found = quantiser.choice((), 0, held)
+    ranking: tuple[GroupDamage, ...] = ()
+    curve: tuple[Choice, ...] = ()
+    short = target is not None and not found.within(limits)
+    if config.sensitivity or short:
+        ranking = quantiser.rank(seen)
+        if config.sensitivity:
+            curve = quantiser.curve(ranking, held)
+    if target is not None and short:
+        found = quantiser.least_kept(ranking, limits, held) or _hopeless(name, target)
+    kept = kept_nodes(ranking[: found.kept])
+    made = _calibrated(config, quantiser, found, kept, limits, seen=seen, held=held)
+    return replace(made, ranking=ranking, curve=curve)
+
+
+def _calibrated(
+    config: CalibrationConfig,
+    quantiser: Quantiser,
+    found: Choice,
+    kept: frozenset[str],
+    limits: Limits,
+    *,
+    seen: Sequence[Sample],
+    held: Sequence[Sample],
+) -> CalibratedNetwork:
+    name = quantiser.trial.name
     made = CalibratedNetwork(
         name=name,
-        result=result,
+        result=QuantisedNetwork(
+            choices=quantiser.choices, kept=kept, limits=limits, differences=found.differences
+        ),
         groups=quantiser.groups,
         calibrated_on=tuple(seen),
         compared_on=tuple(held),
-        ranking=ranking,
-        curve=curve,
+        ranking=(),
+        curve=(),
     )
     logger.info(
         "%s: %d of %d layers %s, %d with weights only, relative error up to %.1e on %d samples",
         name,
-        len(made.linears) - len(result.kept),
+        len(made.linears) - len(kept),
         len(made.linears),
         config.precision,
         made.weights_only,
@@ -318,17 +435,21 @@ def _hopeless(name: str, target: str) -> NoReturn:
     )
 
 
-def _check(name: str, found: Choice, limits: Limits, config: CalibrationConfig) -> None:
-    """Let a quantised network through, or say which output was off."""
-    for difference in found.differences:
-        excess = difference.excess(limits)
-        # What is not finite cannot be looked at either.
-        if excess is not None and (config.gated or not difference.finite):
-            raise GmosError(
-                f"quantised {name} differs from the bundle's own graph in {difference.output}: {excess}; nothing was "
-                f"kept. Give --target_parity {name}={config.precision} to keep its most sensitive layers in half "
-                "precision, leave it out of --networks, or give --no_gate to look at the files"
-            )
+def _excess(result: QuantisedNetwork) -> tuple[OutputDifference, str] | None:
+    """The first output that is beyond the limits, and how."""
+    found = ((difference, difference.excess(result.limits)) for difference in result.differences)
+    return next(((difference, excess) for difference, excess in found if excess is not None), None)
+
+
+def _refuse(config: CalibrationConfig, name: str, difference: OutputDifference, excess: str) -> None:
+    """Say which output of a quantised network was off, unless it is to be kept all the same."""
+    # What is not finite cannot be looked at either.
+    if config.gated or not difference.finite:
+        raise GmosError(
+            f"quantised {name} differs from the bundle's own graph in {difference.output}: {excess}; nothing was "
+            f"kept. Give --target_parity {name}={config.precision} to keep its most sensitive layers in half "
+            "precision, leave it out of --networks, or give --no_gate to look at the files"
+        )
 
 
 def split(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
@@ -344,6 +465,7 @@ def _record(
     parent: Bundle,
     records: Mapping[str, Mapping[str, Any]],
     made: Sequence[CalibratedNetwork],
+    trials: Sequence[MaskTrial],
 ) -> dict[str, Any]:
     return {
         "precision": config.precision,
@@ -355,6 +477,8 @@ def _record(
         "compensate": config.quantiser.compensate,
         "target_parity": str(config.target_parity) or None,
         "weights_only": list(config.weights_only),
+        "target_masks": config.target_masks,
+        "mask_trials": [trial.record() for trial in trials],
         "seed": config.limits.seed,
         "max_samples": config.limits.max_samples,
         "max_bytes": config.limits.max_bytes,

@@ -94,6 +94,13 @@ SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
     help="Networks whose layers compute in half precision from weights in eight bits, joined by commas or repeated; "
     "kept stands for the layers that --target_parity keeps.  [default: none]",
 )
+@option(
+    "target_masks",
+    type=float,
+    metavar="IOU",
+    help="Run INPUT again and let networks compute in half precision from weights in eight bits, until each result of "
+    "each video keeps this mean IoU with the bundle's, such as 0.97.  [default: masks are not compared]",
+)
 @option("sensitivity", is_flag=True, help="Quantise each part of each block alone and rank the damage.")
 @option(
     "report",
@@ -147,6 +154,7 @@ def calibrate_command(**options: Any) -> None:
         ),
         target_parity=parse_target_parity(options["target_parity"]),
         weights_only=_names(options["weights_only"]),
+        target_masks=options["target_masks"],
         sensitivity=options["sensitivity"],
         gated=not options["no_gate"],
         samples=options["samples"],

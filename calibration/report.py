@@ -55,7 +55,8 @@ def write_report(
         },
     )
     title = f"gmos-export calibrate: {config.precision}"
-    write_page(directory / PAGE_FILE, title, _body(config, sizes, networks, made_on))
+    trials = (bundle.calibration or {}).get("mask_trials", [])
+    write_page(directory / PAGE_FILE, title, _body(config, sizes, networks, trials, made_on))
 
 
 def weight_bytes(bundle: Bundle) -> int:
@@ -81,6 +82,7 @@ def _body(
     config: CalibrationConfig,
     sizes: dict[str, int],
     networks: Sequence[CalibratedNetwork],
+    trials: Sequence[dict[str, Any]],
     made_on: dict[str, Any],
 ) -> str:
     layers = sum(len(network.linears) for network in networks)
@@ -93,7 +95,7 @@ def _body(
     return (
         f"<h1>Calibration of <code>{escaped(config.bundle)}</code></h1>"
         f'<div class="cards">{cards}</div>'
-        f"<h2>Networks</h2>{_notes(networks)}{_table(networks)}"
+        f"<h2>Networks</h2>{_notes(networks)}{_table(networks)}{_masks(config, trials)}"
         + "".join(_sections(network) for network in networks)
         + environment_section(made_on)
     )
@@ -149,6 +151,32 @@ def _table(networks: Sequence[CalibratedNetwork]) -> str:
             )
         )
     return sortable_table(heads, rows)
+
+
+def _masks(config: CalibrationConfig, trials: Sequence[dict[str, Any]]) -> str:
+    """Trials of `--target_masks`: what computed in eight bits, and the result that agreed least."""
+    if not trials:
+        return ""
+    rows = []
+    for number, trial in enumerate(trials, start=1):
+        worst = min(trial["scores"], key=lambda score: score["mean_iou"])
+        here = " (this bundle)" if number == len(trials) else ""
+        rows.append(
+            table_row(
+                f"{', '.join(trial['quantised']) or 'none'}{here}",
+                (
+                    worst["mean_iou"],
+                    f"{worst['mean_iou']:.4f} in {worst['result']} of {escaped(worst['video'])}",
+                ),
+                (worst["worst_frame_iou"], f"{worst['worst_frame_iou']:.3f}"),
+            )
+        )
+    return (
+        f'<h2>Masks</h2><p class="dim">Mean IoU with the masks of the bundle that was quantised, on the videos above; '
+        f"{config.target_masks:g} was asked for. Networks that are not named computed in half precision from weights "
+        "in eight bits.</p>"
+        + sortable_table(("Arithmetic in eight bits", "Least mean IoU", "Worst frame"), rows)
+    )
 
 
 def _sections(network: CalibratedNetwork) -> str:

@@ -1,4 +1,4 @@
-"""A backend whose network calls are watched, and a run of the pipeline that is only there for them."""
+"""A backend whose network calls are watched, and a run of the pipeline that files nothing."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from .backend import Array, Backend, HostArray, Runner
 from .contract import ModelSpec, NetworkName
 from .encode import WindowEncoder, frame_preparer
 from .feature_store import FeatureBudget, FeatureStore
+from .label_store import LabelStore
 from .memory_tracker import MemoryTracker
 from .propose import foreground, propose
+from .save_modes import ResultName
 from .sequence import SequenceInput
 from .stage_off import StageOff
 from .stage_on import StageOn
@@ -101,25 +103,35 @@ class WatchedBackend:
         self._backend.close()
 
 
-def run_networks(backend: Backend, sequence: SequenceInput, *, frames: int, batch_size: int) -> None:
-    """Run the first frames of a video through the whole pipeline and throw the results away.
+def run_networks(
+    backend: Backend, sequence: SequenceInput, *, frames: int, batch_size: int
+) -> dict[ResultName, LabelStore]:
+    """Run the first frames of a video through the whole pipeline.
 
     Args:
         backend: runs the networks; not closed.
         sequence: the checked input.
         frames: how many of its frames.
         batch_size: windows per call.
+
+    Returns:
+        The label maps of each result.
     """
     model, video_hw = backend.model, sequence.video_hw
     encoder = WindowEncoder(backend, stride=sequence.stride, batch_size=batch_size)
     with open_frames(sequence) as reader:
         prepared = map(frame_preparer(model, video_hw), itertools.islice(reader, frames))
         if model.variant == "gmos-s":
-            for _ in foreground(prepared, encoder, backend, video_hw=video_hw, advance=lambda _: None):
-                pass
-            return
+            labels = LabelStore(0, video_hw)
+            for answer in foreground(prepared, encoder, backend, video_hw=video_hw, advance=lambda _: None):
+                labels.append(answer.mask)
+            return {"foreground": labels}
         with FeatureStore(backend, FeatureBudget(device=UNBOUNDED, host=0)) as store:
             proposals = propose(prepared, encoder, backend, store, video_hw=video_hw, advance=lambda _: None)
             tracker = backend.tracker(store, frames=len(proposals), video_hw=video_hw)
             stage1 = StageOn(proposals, tracker, PUBLISHED, lambda *_: None).run()
-            StageOff(proposals, stage1, tracker, PUBLISHED, lambda *_: None).run()
+            stage2 = StageOff(proposals, stage1, tracker, PUBLISHED, lambda *_: None).run()
+        moving = LabelStore(0, video_hw)
+        for frame in range(len(proposals)):
+            moving.append(stage1.mos_i_labels(frame))
+        return {"mos-i": moving, "mos": stage2.labels}

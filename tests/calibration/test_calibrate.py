@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from click.testing import CliRunner
 
+from gmos_deploy.calibration import calibrate as calibrate_module
 from gmos_deploy.calibration.calibrate import CalibratedNetwork, CalibrationConfig, calibrate
 from gmos_deploy.calibration.commands import calibrate_command, parse_size
 from gmos_deploy.calibration.linears import QUANTISABLE
-from gmos_deploy.calibration.report import weight_bytes
+from gmos_deploy.calibration.report import weight_bytes, write_report
 from gmos_deploy.calibration.sample_store import SampleStore
 from gmos_deploy.calibration.sampling import SampleLimits, sample_videos
+from gmos_deploy.calibration.target_masks import MaskScore, hold_masks
 from gmos_deploy.calibration.target_parity import TargetParity, parse_target_parity
 from gmos_deploy.cli import guarded
 from gmos_deploy.errors import GmosError
+from gmos_deploy.evaluation.mask_agreement import sequence_agreement
 from gmos_deploy.export.commands import export_command
 from gmos_deploy.network_sources import SourceRequest
 from gmos_deploy.runtime.bundle import MANIFEST, Bundle, open_bundle
@@ -256,6 +261,100 @@ def test_a_network_may_have_only_its_weights_in_eight_bits(
     assert kept.files.size("pi3_decoder.weights") <= sizes[2]
 
 
+def test_target_masks_are_looked_at_once_where_they_hold(
+    config: MakeConfig, samples: Path, frames_directory: Path, tmp_path: Path
+) -> None:
+    """Everything computes in eight bits, and the bundle says how its masks agree, as gmos-run writes them."""
+    bundle, networks = calibrate(config(tmp_path / "out", samples=samples, target_masks=1e-6))
+    assert not any(network.weights_only for network in networks)
+    assert bundle.calibration is not None
+    assert bundle.calibration["target_masks"] == 1e-6
+    (trial,) = bundle.calibration["mask_trials"]
+    assert set(trial["quantised"]) == {network.name for network in networks}
+    assert {score["result"] for score in trial["scores"]} == {"mos-i", "mos"}
+    model = bundle.model
+    (sequence,) = resolve_inputs(
+        (frames_directory,), fps=None, stride=1, pi3_area_px=model.pi3_area_px, patch_px=model.patch_px
+    )
+    labels = []
+    for root in (config(tmp_path).bundle, bundle.root):
+        with closing(open_bundle_backend(root)) as backend:
+            labels.append(run_networks(backend, sequence, frames=1 << 40, batch_size=8)["mos"])
+    agreement = sequence_agreement("boxes", "mos", list("012345678"), lambda i: (labels[0][i], labels[1][i]))
+    (mos,) = (score for score in trial["scores"] if score["result"] == "mos")
+    assert mos["mean_iou"] == pytest.approx(agreement.mean_iou)
+    assert mos["worst_frame_iou"] == pytest.approx(agreement.worst_frame.iou)
+
+
+class MasksThatHangOnTheProposer:
+    """Stands for `MaskReference`: masks hold unless the proposer computes in eight bits, or at most `best`."""
+
+    best = 1.0
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def scores(self, bundle: Path) -> tuple[MaskScore, ...]:
+        """Look at the graph: a quantised layer reads what was quantised."""
+        graph = ir.load(open_bundle(bundle).graph_file("proposer", "standard")).graph
+        eight = any(node.op_type == "QuantizeLinear" for node in graph)
+        iou = 0.4 if eight else self.best
+        return (MaskScore(video="v", result="mos", mean_iou=iou, worst_frame_iou=0.0),)
+
+
+def test_networks_that_masks_hang_on_keep_their_weights_only(
+    config: MakeConfig, samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All others compute in eight bits; the report shows what was tried."""
+    monkeypatch.setattr(calibrate_module, "MaskReference", MasksThatHangOnTheProposer)
+    options = config(tmp_path / "out", samples=samples, target_masks=0.97)
+    bundle, networks = calibrate(options)
+    found = {network.name: network for network in networks}
+    assert found["proposer"].weights_only == len(found["proposer"].linears)
+    assert not any(network.weights_only for name, network in found.items() if name != "proposer")
+    assert bundle.calibration is not None
+    trials = bundle.calibration["mask_trials"]
+    assert len(trials) == len(found)
+    assert set(trials[0]["quantised"]) == set(found)
+    assert set(trials[-1]["quantised"]) == set(found) - {"proposer"}
+    write_report(tmp_path / "report", options, bundle, networks)
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "(this bundle)" in page
+    assert "0.4000 in mos of v" in page
+    monkeypatch.setattr(MasksThatHangOnTheProposer, "best", 0.8)
+    with pytest.raises(
+        GmosError, match=r"half precision everywhere mos of v has a mean IoU of 0.8000; nothing"
+    ):
+        calibrate(config(tmp_path / "none", samples=samples, target_masks=0.97))
+    assert not (tmp_path / "none").exists()
+    _, networks = calibrate(config(tmp_path / "none", samples=samples, target_masks=0.97, gated=False))
+    assert all(network.weights_only == len(network.linears) for network in networks)
+
+
+def test_the_search_for_masks_that_hold_ends_with_a_set_that_was_tried() -> None:
+    """Also where errors do not add up: together with another one a network may hold that does not alone."""
+
+    def answer(*holding: str) -> tuple[list[str], str]:
+        tried = []
+
+        def run(quantised: Collection[str]) -> list[MaskScore]:
+            tried.append("".join(quantised))
+            iou = 0.98 if tried[-1] in holding else 0.5
+            scores = [("mos-i", 1.0), ("mos", iou)]
+            return [MaskScore(video="v", result=r, mean_iou=i, worst_frame_iou=0.0) for r, i in scores]
+
+        trials = hold_masks(("a", "b", "c"), run, 0.98)  # type: ignore[arg-type]
+        assert sorted("".join(trial.quantised) for trial in trials) == sorted(tried)
+        return tried, "".join(trials[-1].quantised)
+
+    assert answer("abc", "a") == (["abc"], "abc")
+    assert answer("a", "ac") == (["abc", "a", "ab", "ac"], "ac")
+    assert answer("a", "ab") == (["abc", "a", "ab"], "ab")
+    assert answer("b", "bc", "") == (["abc", "a", "b", "bc"], "bc")
+    assert answer("") == (["abc", "a", "b", "c", ""], "")
+    assert answer() == (["abc", "a", "b", "c", ""], "")
+
+
 def test_target_parity_as_it_is_given() -> None:
     """A profile for all, others for some; what cannot be meant is refused."""
     assert parse_target_parity([]) == TargetParity()
@@ -423,6 +522,10 @@ def test_the_command_writes_a_report(half_bundle: Bundle, frames_directory: Path
         (
             ["v.mp4", "--bundle", "x", "--out", "y", "--precision", "int8", "--max_bytes", "lots"],
             "--max_bytes lots: expected a number of bytes, such as 500M or 4G",
+        ),
+        (
+            ["v.mp4", "--bundle", "x", "--out", "y", "--precision", "int8", "--target_masks", "nan"],
+            "--target_masks nan: expected a mean IoU above 0, up to 1",
         ),
         (["v.mp4", "--bundle", "nowhere", "--out", "y", "--precision", "int8"], "nowhere is no bundle"),
     ],

@@ -1,0 +1,161 @@
+"""Which networks may compute in eight bits while the masks of the calibration videos hold: `--target_masks`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..evaluation.mask_agreement import Labels, sequence_agreement
+from ..runtime.contract import NetworkName
+from ..runtime.label_store import LabelStore
+from ..runtime.onnx_backend import open_bundle_backend
+from ..runtime.sequence import SequenceInput
+from ..runtime.watched_backend import run_networks
+
+logger = logging.getLogger(__name__)
+
+BATCH_SIZE = 8
+"""Windows per network call."""
+
+VideoLabels = Mapping[tuple[str, str], LabelStore]
+"""Label maps by video and result."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskScore:
+    """How one result of one video agrees with that of the bundle that is quantised."""
+
+    video: str
+    result: str
+    mean_iou: float
+    worst_frame_iou: float
+
+    def record(self) -> dict[str, Any]:
+        """As it is kept in the bundle."""
+        return {
+            "video": self.video,
+            "result": self.result,
+            "mean_iou": self.mean_iou,
+            "worst_frame_iou": self.worst_frame_iou,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskTrial:
+    """The networks that computed in eight bits in a trial, the others from eight-bit weights, and what came out."""
+
+    quantised: tuple[NetworkName, ...]
+    scores: tuple[MaskScore, ...]
+
+    @property
+    def worst(self) -> MaskScore:
+        """The result that agrees least."""
+        return min(self.scores, key=lambda score: score.mean_iou)
+
+    def holds(self, target: float) -> bool:
+        """Whether every result of every video has at least this mean IoU."""
+        return self.worst.mean_iou >= target
+
+    def record(self) -> dict[str, Any]:
+        """As it is kept in the bundle."""
+        return {"quantised": list(self.quantised), "scores": [score.record() for score in self.scores]}
+
+
+def hold_masks(
+    networks: Sequence[NetworkName],
+    run: Callable[[Collection[NetworkName]], Sequence[MaskScore]],
+    target: float,
+) -> tuple[MaskTrial, ...]:
+    """Find networks that may compute in eight bits together.
+
+    Errors do not add up: masks hang on single decisions, such as whether a proposal starts an object. So the answer is
+    a set that was tried. All are tried at once; where masks do not hold, one after the other joins those that did.
+
+    Args:
+        networks: that could, those that gain most first.
+        run: gives the scores with some of them in eight bits.
+        target: mean IoU of every result.
+
+    Returns:
+        All trials. The last one is the answer; it does not hold where weights alone are too much.
+    """
+    trials: list[MaskTrial] = []
+
+    def tried(quantised: Sequence[NetworkName]) -> MaskTrial:
+        trial = MaskTrial(quantised=tuple(quantised), scores=tuple(run(quantised)))
+        trials.append(trial)
+        logger.info(
+            "masks with arithmetic in eight bits in %s: %s of %s has a mean IoU of %.4f, worst frame %.3f: %s",
+            ", ".join(quantised) or "no network",
+            trial.worst.result,
+            trial.worst.video,
+            trial.worst.mean_iou,
+            trial.worst.worst_frame_iou,
+            "they hold" if trial.holds(target) else "they do not hold",
+        )
+        return trial
+
+    if tried(networks).holds(target) or not networks:
+        return tuple(trials)
+    best: MaskTrial | None = None
+    for name in networks:
+        joined = (*(best.quantised if best else ()), name)
+        if len(joined) < len(networks):
+            trial = tried(joined)
+            best = trial if trial.holds(target) else best
+    answer = best or tried(())
+    return (*(trial for trial in trials if trial is not answer), answer)
+
+
+class MaskReference:
+    """Label maps of the bundle that is quantised, to compare others with."""
+
+    def __init__(self, bundle: Path, sequences: Sequence[SequenceInput], *, frames: int, device: str) -> None:
+        self._sequences = sequences
+        self._frames = frames
+        self._device = device
+        logger.info("masks of %s, to compare with", bundle)
+        self._labels = self._run(bundle)
+
+    def scores(self, bundle: Path) -> tuple[MaskScore, ...]:
+        """How the masks of a bundle with the same sizes agree.
+
+        Raises:
+            GmosError: its networks or the videos turn out to be unusable.
+        """
+        found = []
+        labels = self._run(bundle)
+        for (video, result), wanted in self._labels.items():
+            given = labels[video, result]
+
+            def read(
+                index: int, wanted: LabelStore = wanted, given: LabelStore = given
+            ) -> tuple[Labels, Labels]:
+                return wanted[index], given[index]
+
+            agreement = sequence_agreement(
+                video, result, [f"{index:05d}" for index in range(len(wanted))], read
+            )
+            found.append(
+                MaskScore(
+                    video=video,
+                    result=result,
+                    mean_iou=agreement.mean_iou,
+                    worst_frame_iou=agreement.worst_frame.iou,
+                )
+            )
+        return tuple(found)
+
+    def _run(self, bundle: Path) -> VideoLabels:
+        with closing(open_bundle_backend(bundle, device=self._device)) as backend:
+            return {
+                (sequence.name, result): labels
+                for sequence in self._sequences
+                for result, labels in run_networks(
+                    backend, sequence, frames=self._frames, batch_size=BATCH_SIZE
+                ).items()
+            }
