@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from .. import __version__
 from ..errors import GmosError
+from ..evaluation.progress_bar import run_progress
 from ..export.bundle_directory import check_place
 from ..runtime.atomic_file import writing
 from ..runtime.bundle import Bundle, open_bundle
@@ -229,8 +230,13 @@ def _sampled(
     store: SampleStore,
     names: Sequence[NetworkName],
 ) -> dict[str, Mapping[str, Any]]:
-    with closing(open_bundle_backend(config.bundle, device=config.device)) as backend:
-        return sample_videos(backend, parent, sequences, store, networks=names, limits=config.limits)
+    with (
+        closing(open_bundle_backend(config.bundle, device=config.device)) as backend,
+        run_progress() as progress,
+    ):
+        return sample_videos(
+            backend, parent, sequences, store, networks=names, limits=config.limits, progress=progress
+        )
 
 
 def _calls(name: NetworkName, records: Mapping[str, Mapping[str, Any]]) -> int:

@@ -19,6 +19,7 @@ from ..runtime.bundle import Bundle, BundleNetwork
 from ..runtime.bundle_files import file_sha256
 from ..runtime.contract import NetworkName
 from ..runtime.encode import frame_preparer
+from ..runtime.progress import Advance, NoProgress, Progress
 from ..runtime.sequence import SequenceInput
 from ..runtime.video import open_frames
 from ..runtime.watched_backend import Saw, WatchedBackend, run_networks
@@ -95,6 +96,7 @@ def sample_videos(
     *,
     networks: Sequence[NetworkName],
     limits: SampleLimits,
+    progress: Progress | None = None,
 ) -> dict[str, Mapping[str, Any]]:
     """Sample every video that is not finished yet.
 
@@ -128,10 +130,18 @@ def sample_videos(
         sampler = _VideoSampler(backend, entries, sequence, store, settings)
         frames = limits.frames or ALL_FRAMES
         if PI3.issuperset(networks):
-            _run_pi3(backend, sequence, sampler.saw, frames=frames, decoded="pi3_decoder" in networks)
+            with (progress or NoProgress()).stage(f"{sequence.name}: encode", sampler.expected) as advance:
+                _run_pi3(
+                    backend,
+                    sequence,
+                    sampler.saw,
+                    frames=frames,
+                    decoded="pi3_decoder" in networks,
+                    advance=advance,
+                )
         else:
             watched = WatchedBackend(backend, sampler.saw)
-            run_networks(watched, sequence, frames=frames, batch_size=BATCH_SIZE)
+            run_networks(watched, sequence, frames=frames, batch_size=BATCH_SIZE, progress=progress)
         # A file's index may claim more frames than there are, or nothing.
         _check_length(sequence, sampler.frames, bundle)
         records[sequence.name] = sampler.record()
@@ -144,7 +154,9 @@ def sample_videos(
     return records
 
 
-def _run_pi3(backend: Backend, sequence: SequenceInput, saw: Saw, *, frames: int, decoded: bool) -> None:
+def _run_pi3(
+    backend: Backend, sequence: SequenceInput, saw: Saw, *, frames: int, decoded: bool, advance: Advance
+) -> None:
     """Show what DINO and the decoder would get: nothing else has to run for it, not even the decoder."""
     model, stride = backend.model, sequence.stride
     prepare, run = frame_preparer(model, sequence.video_hw), backend.runner("dino")
@@ -166,6 +178,7 @@ def _run_pi3(backend: Backend, sequence: SequenceInput, saw: Saw, *, frames: int
                 if seen >= reach:
                     show(seen - reach, seen + 1)
             seen += 1
+            advance(1)
     if decoded:
         for i in range(max(seen - reach, 0), seen):
             show(i, seen)
@@ -198,7 +211,8 @@ class _VideoSampler:
         self._store = store
         self._settings = settings
         frames = [count for count in (sequence.frame_count_estimate, settings["frames"]) if count]
-        self._expected = min(frames, default=1)
+        self.expected = min(frames, default=None)
+        """Frames that the video will have, as far as that is known."""
         self.frames = 0
         """Frames of the video so far."""
         self._motion = {name: _Motion() for name in entries}
@@ -266,7 +280,7 @@ class _VideoSampler:
         }
         if "O" in lengths:
             return (lengths["O"], lengths.get("R", 0), -(-lengths.get("P", 0) // POINTER_STEP))
-        part = min(TIME_PARTS * index // max(self._expected, 1), TIME_PARTS - 1)
+        part = min(TIME_PARTS * index // (self.expected or 1), TIME_PARTS - 1)
         first = inputs[entry.inputs[0].name]
         seen = first if isinstance(first, np.ndarray) else self._backend.download(first)
         return (part, self._motion[entry.name].level(seen))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.mask_agreement import Labels, sequence_agreement
+from ..evaluation.progress_bar import run_progress
 from ..runtime.contract import NetworkName
 from ..runtime.label_store import LabelStore
 from ..runtime.onnx_backend import open_bundle_backend
@@ -151,11 +152,11 @@ class MaskReference:
         return tuple(found)
 
     def _run(self, bundle: Path) -> VideoLabels:
-        with closing(open_bundle_backend(bundle, device=self._device)) as backend:
-            return {
-                (sequence.name, result): labels
-                for sequence in self._sequences
-                for result, labels in run_networks(
-                    backend, sequence, frames=self._frames, batch_size=BATCH_SIZE
-                ).items()
-            }
+        found: dict[tuple[str, str], LabelStore] = {}
+        with closing(open_bundle_backend(bundle, device=self._device)) as backend, run_progress() as progress:
+            for sequence in self._sequences:
+                labels = run_networks(
+                    backend, sequence, frames=self._frames, batch_size=BATCH_SIZE, progress=progress
+                )
+                found |= {(sequence.name, result): maps for result, maps in labels.items()}
+        return found

@@ -15,11 +15,12 @@ from .encode import WindowEncoder, frame_preparer
 from .feature_store import FeatureBudget, FeatureStore
 from .label_store import LabelStore
 from .memory_tracker import MemoryTracker
+from .progress import Advance, NoProgress, Progress
 from .propose import foreground, propose
 from .save_modes import ResultName
 from .sequence import SequenceInput
 from .stage_off import StageOff
-from .stage_on import StageOn
+from .stage_on import OnFrame, StageOn
 from .thresholds import PUBLISHED
 from .tracker import FrameFeatures, Tracker
 from .video import open_frames
@@ -104,7 +105,12 @@ class WatchedBackend:
 
 
 def run_networks(
-    backend: Backend, sequence: SequenceInput, *, frames: int, batch_size: int
+    backend: Backend,
+    sequence: SequenceInput,
+    *,
+    frames: int,
+    batch_size: int,
+    progress: Progress | None = None,
 ) -> dict[ResultName, LabelStore]:
     """Run the first frames of a video through the whole pipeline.
 
@@ -113,25 +119,38 @@ def run_networks(
         sequence: the checked input.
         frames: how many of its frames.
         batch_size: windows per call.
+        progress: hears of every stage.
 
     Returns:
         The label maps of each result.
     """
     model, video_hw = backend.model, sequence.video_hw
     encoder = WindowEncoder(backend, stride=sequence.stride, batch_size=batch_size)
+    known = sequence.frame_count_estimate
+    listener, name = progress or NoProgress(), sequence.name
     with open_frames(sequence) as reader:
         prepared = map(frame_preparer(model, video_hw), itertools.islice(reader, frames))
+        expected = None if known is None else min(known, frames)
         if model.variant == "gmos-s":
             labels = LabelStore(0, video_hw)
-            for answer in foreground(prepared, encoder, backend, video_hw=video_hw, advance=lambda _: None):
-                labels.append(answer.mask)
+            with listener.stage(f"{name}: segment", expected) as advance:
+                for answer in foreground(prepared, encoder, backend, video_hw=video_hw, advance=advance):
+                    labels.append(answer.mask)
             return {"foreground": labels}
         with FeatureStore(backend, FeatureBudget(device=UNBOUNDED, host=0)) as store:
-            proposals = propose(prepared, encoder, backend, store, video_hw=video_hw, advance=lambda _: None)
-            tracker = backend.tracker(store, frames=len(proposals), video_hw=video_hw)
-            stage1 = StageOn(proposals, tracker, PUBLISHED, lambda *_: None).run()
-            stage2 = StageOff(proposals, stage1, tracker, PUBLISHED, lambda *_: None).run()
+            with listener.stage(f"{name}: propose", expected) as advance:
+                proposals = propose(prepared, encoder, backend, store, video_hw=video_hw, advance=advance)
+            count = len(proposals)
+            tracker = backend.tracker(store, frames=count, video_hw=video_hw)
+            with listener.stage(f"{name}: track MOS-I", count) as advance:
+                stage1 = StageOn(proposals, tracker, PUBLISHED, _each_frame(advance)).run()
+            with listener.stage(f"{name}: track MOS", count) as advance:
+                stage2 = StageOff(proposals, stage1, tracker, PUBLISHED, _each_frame(advance)).run()
         moving = LabelStore(0, video_hw)
         for frame in range(len(proposals)):
             moving.append(stage1.mos_i_labels(frame))
         return {"mos-i": moving, "mos": stage2.labels}
+
+
+def _each_frame(advance: Advance) -> OnFrame:
+    return lambda *_: advance(1)

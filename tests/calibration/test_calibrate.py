@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Collection, Mapping
-from contextlib import closing
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from gmos_deploy.runtime.bundle import MANIFEST, Bundle, open_bundle
 from gmos_deploy.runtime.inputs import resolve_inputs
 from gmos_deploy.runtime.onnx_backend import open_bundle_backend
 from gmos_deploy.runtime.parity import LIMITS
+from gmos_deploy.runtime.sequence import SequenceInput
 from gmos_deploy.runtime.watched_backend import run_networks
 
 MakeConfig = Callable[..., CalibrationConfig]
@@ -43,6 +45,29 @@ ENCODERS = ("dino", "pi3_decoder", "sam2_encoder", "proposer")
 
 def limits(**fields: Any) -> SampleLimits:
     return SampleLimits(**({"max_samples": 4, "max_bytes": 64 << 20, "frames": None, "seed": 0} | fields))
+
+
+def boxes(bundle: Bundle, directory: Path) -> SequenceInput:
+    """The frames as an input of a bundle's networks."""
+    model = bundle.model
+    (sequence,) = resolve_inputs(
+        [directory], fps=None, stride=1, pi3_area_px=model.pi3_area_px, patch_px=model.patch_px
+    )
+    return sequence
+
+
+class Heard:
+    """Implements `Progress`: frames of each stage, planned and done."""
+
+    def __init__(self) -> None:
+        self.planned: dict[str, int | None] = {}
+        self.done: Counter[str] = Counter()
+
+    @contextmanager
+    def stage(self, name: str, frames: int | None) -> Iterator[Callable[[int], None]]:
+        """See `Progress`."""
+        self.planned[name] = frames
+        yield lambda done: self.done.update({name: done})
 
 
 def test_the_bundle_is_one_like_any_other(int8_bundle: Calibrated, half_bundle: Bundle) -> None:
@@ -78,12 +103,12 @@ def test_it_runs_a_video_on_onnx_runtime(int8_bundle: Calibrated, frames_directo
     bundle, _ = int8_bundle
     backend = open_bundle_backend(bundle.root, device="cpu")
     assert backend.description.endswith("int8")
-    model = bundle.model
-    (sequence,) = resolve_inputs(
-        [frames_directory], fps=None, stride=1, pi3_area_px=model.pi3_area_px, patch_px=model.patch_px
-    )
-    run_networks(backend, sequence, frames=6, batch_size=4)
+    progress = Heard()
+    labels = run_networks(backend, boxes(bundle, frames_directory), frames=6, batch_size=4, progress=progress)
     backend.close()
+    assert {result: len(maps) for result, maps in labels.items()} == {"mos-i": 6, "mos": 6}
+    assert progress.planned == {f"boxes: {stage}": 6 for stage in ("propose", "track MOS-I", "track MOS")}
+    assert progress.done["boxes: propose"] == progress.done["boxes: track MOS-I"] == 6
 
 
 def test_gmos_run_takes_it_by_its_precision(int8_bundle: Calibrated) -> None:
@@ -160,10 +185,8 @@ def test_finished_videos_are_not_run_again(
 ) -> None:
     """The record decides; without one of its files, or with other settings, the video is run."""
     store = SampleStore(Path(shutil.copytree(samples, tmp_path / "samples")))
-    model, names = half_bundle.model, tuple(name for name in QUANTISABLE if name in half_bundle.networks)
-    sequences = resolve_inputs(
-        [frames_directory], fps=None, stride=1, pi3_area_px=model.pi3_area_px, patch_px=model.patch_px
-    )
+    names = tuple(name for name in QUANTISABLE if name in half_bundle.networks)
+    sequences = [boxes(half_bundle, frames_directory)]
     no_backend: Any = None
     records = sample_videos(
         no_backend, half_bundle, sequences, store, networks=names, limits=limits(max_samples=4)
@@ -272,10 +295,7 @@ def test_target_masks_are_looked_at_once_where_they_hold(
     (trial,) = bundle.calibration["mask_trials"]
     assert set(trial["quantised"]) == {network.name for network in networks}
     assert {score["result"] for score in trial["scores"]} == {"mos-i", "mos"}
-    model = bundle.model
-    (sequence,) = resolve_inputs(
-        (frames_directory,), fps=None, stride=1, pi3_area_px=model.pi3_area_px, patch_px=model.patch_px
-    )
+    sequence = boxes(bundle, frames_directory)
     labels = []
     for root in (config(tmp_path).bundle, bundle.root):
         with closing(open_bundle_backend(root)) as backend:
