@@ -2,12 +2,12 @@
 
     python benchmarks/quantised_masks.py VIDEO --folder DIR [--preset nano] [--variant gmos-s] [--precisions int8,fp8]
                                          [--target_parity fp16] [--weights_only kept] [--target_masks 0.97]
-                                         [--networks NAMES] [--max_samples 32]
+                                         [--networks NAMES] [--max_samples 32] [--unseen VIDEO ...]
 
 Runs `gmos-export onnx`, `gmos-export calibrate`, `gmos-run` and `gmos-parity masks` as a user would, on ONNX
 Runtime's CPU provider. A line per bundle and result: all weights as a share of fp32's, mean IoU and the worst frame
-against fp32's masks. `--target_parity`, `--weights_only` and `--target_masks` add a bundle per precision. What is in
-DIR already is not made again.
+against fp32's masks. `--target_parity`, `--weights_only` and `--target_masks` add a bundle per precision. Videos of
+`--unseen` are compared too and not calibrated on. What is in DIR already is not made again.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def compare(options: argparse.Namespace, names: Sequence[str]) -> None:
     for name in ("fp32", *names):
         out = folder / f"masks of {name}"
         run = ("--bundle", folder / name, "--save_dir", out, "--save_mode", "mask", "--resume")
-        command(folder / f"run {name}.log", "gmos-run", options.video, *run)
+        command(folder / f"run {name}.log", "gmos-run", options.video, *options.unseen, *run)
         if name == "fp32":
             continue
         report = folder / f"parity of {name}"
@@ -88,9 +88,10 @@ def compare(options: argparse.Namespace, names: Sequence[str]) -> None:
         command(folder / f"parity {name}.log", "gmos-parity", "masks", *compared)
         share = weight_bytes(folder / name) / weight_bytes(folder / "fp32")
         for found in json.loads((report / "result.json").read_text(encoding="utf-8"))["results"]:
+            worst = found["worst_frame"]["iou"]
             print(
-                f"{name}: {found['result']}: weights {share:.3f}, mean IoU {found['mean_iou']:.4f}, worst frame "
-                f"{found['worst_frame']['iou']:.3f}",
+                f"{name}: {found['result']} of {found['sequence']}: weights {share:.3f}, "
+                f"mean IoU {found['mean_iou']:.4f}, worst frame {worst:.3f}",
                 flush=True,
             )
 
@@ -113,6 +114,7 @@ def main() -> None:
     parser.add_argument("--no_plain", action="store_true", help="leave out the bundles without those options")
     parser.add_argument("--networks", default="", help="to quantise, joined by commas [all]")
     parser.add_argument("--max_samples", type=int, default=32, help="calls kept of each network [32]")
+    parser.add_argument("--unseen", type=Path, nargs="+", default=[], help="videos to compare only [none]")
     options = parser.parse_args()
     compare(options, make(options))
 
