@@ -155,6 +155,8 @@ def calibrate(config: CalibrationConfig) -> tuple[Bundle, tuple[CalibratedNetwor
     records = _sampled(config, parent, sequences, store, names)
     with writing(config.out):
         config.out.resolve().parent.mkdir(parents=True, exist_ok=True)
+    # What cannot run is found out before the long part.
+    reference = None if config.target_masks is None else _mask_reference(config, parent, sequences)
     forms, chooser = {}, LayerChooser(form=FORMATS[config.precision], options=config.quantiser)
     for name in _most_called_first(names, records):
         samples = store.samples(records, name)
@@ -172,8 +174,8 @@ def calibrate(config: CalibrationConfig) -> tuple[Bundle, tuple[CalibratedNetwor
         key=lambda name: -_work(parent, name, records),
     )
     trials: tuple[MaskTrial, ...] = ()
-    if config.target_masks is not None:
-        trials = _mask_trials(config, parent, sequences, forms, quantised)
+    if reference is not None:
+        trials = _mask_trials(config, parent, reference, forms, quantised)
         quantised = list(trials[-1].quantised)
     made = [form.chosen(quantised=name in quantised) for name, form in forms.items()]
     bundle = write_quantised(
@@ -271,18 +273,22 @@ class _Forms:
         return found
 
 
+def _mask_reference(
+    config: CalibrationConfig, parent: Bundle, sequences: Sequence[SequenceInput]
+) -> MaskReference:
+    frames = config.limits.frames or ALL_FRAMES
+    return MaskReference(parent.root, sequences, frames=frames, device=config.device)
+
+
 def _mask_trials(
     config: CalibrationConfig,
     parent: Bundle,
-    sequences: Sequence[SequenceInput],
+    reference: MaskReference,
     forms: Mapping[NetworkName, _Forms],
     ordered: Sequence[NetworkName],
 ) -> tuple[MaskTrial, ...]:
     """Trials of networks that compute in eight bits; the last one is the answer."""
     target = config.target_masks or 0.0
-    reference = MaskReference(
-        parent.root, sequences, frames=config.limits.frames or ALL_FRAMES, device=config.device
-    )
     folder = config.out.resolve().parent
 
     def scores(quantised: Collection[NetworkName]) -> Sequence[MaskScore]:
