@@ -74,7 +74,8 @@ def hold_masks(
     """Find networks that may compute in eight bits together.
 
     Errors do not add up: masks hang on single decisions, such as whether a proposal starts an object. So the answer is
-    a set that was tried. All are tried at once; where masks do not hold, one after the other joins those that did.
+    a set that was tried. All are tried at once; where masks do not hold, none; then one after the other joins those
+    with which they hold.
 
     Args:
         networks: that could, those that gain most first.
@@ -82,7 +83,7 @@ def hold_masks(
         target: mean IoU of every result.
 
     Returns:
-        All trials. The last one is the answer; it does not hold where weights alone are too much.
+        All trials. The last one is the answer: a set that holds, or none where weights alone are too much.
     """
     trials: list[MaskTrial] = []
 
@@ -102,14 +103,14 @@ def hold_masks(
 
     if tried(networks).holds(target) or not networks:
         return tuple(trials)
-    best: MaskTrial | None = None
-    for name in networks:
-        joined = (*(best.quantised if best else ()), name)
-        if len(joined) < len(networks):
-            trial = tried(joined)
-            best = trial if trial.holds(target) else best
-    answer = best or tried(())
-    return (*(trial for trial in trials if trial is not answer), answer)
+    best = tried(())
+    if best.holds(target):
+        for name in networks:
+            joined = (*best.quantised, name)
+            if len(joined) < len(networks):
+                trial = tried(joined)
+                best = trial if trial.holds(target) else best
+    return (*(trial for trial in trials if trial is not best), best)
 
 
 class MaskReference:
