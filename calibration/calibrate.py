@@ -306,9 +306,9 @@ def _mask_trials(
     answer = trials[-1]
     if config.gated and not answer.holds(target):
         raise GmosError(
-            f"--target_masks {target:g}: with arithmetic in half precision everywhere {answer.worst.result} of "
-            f"{answer.worst.video} has a mean IoU of {answer.worst.mean_iou:.4f}; nothing was kept. Leave networks out "
-            "with --networks, lower the target, or give --no_gate to look at the files"
+            f"--target_masks {target:g}: with eight-bit weights and arithmetic in half precision everywhere "
+            f"{answer.worst.result} of {answer.worst.video} has a mean IoU of {answer.worst.mean_iou:.4f}; nothing was "
+            "kept. Leave networks out with --networks, lower the target, or give --no_gate to look at the files"
         )
     return trials
 
