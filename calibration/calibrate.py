@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -336,6 +336,8 @@ def _forms(
             if KEPT not in config.weights_only:
                 choices = tuple(replace(choice, restored={}) for choice in choices)
             quantised = _quantised(config, Quantiser(trial, choices, form), seen, held)
+    if quantised is not None and weights_only is not None:
+        weights_only = replace(weights_only, ranking=quantised.ranking, curve=quantised.curve)
     if quantised is not None and (excess := _excess(quantised.result)) is not None:
         if weights_only is None:
             _refuse(config, name, *excess)
@@ -490,7 +492,7 @@ def _record(
         "target_parity": str(config.target_parity) or None,
         "weights_only": list(config.weights_only),
         "target_masks": config.target_masks,
-        "mask_trials": [trial.record() for trial in trials],
+        "mask_trials": [asdict(trial) for trial in trials],
         "seed": config.limits.seed,
         "max_samples": config.limits.max_samples,
         "max_bytes": config.limits.max_bytes,

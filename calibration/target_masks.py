@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..evaluation.mask_agreement import Labels, sequence_agreement
 from ..evaluation.progress_bar import run_progress
@@ -35,15 +34,6 @@ class MaskScore:
     mean_iou: float
     worst_frame_iou: float
 
-    def record(self) -> dict[str, Any]:
-        """As it is kept in the bundle."""
-        return {
-            "video": self.video,
-            "result": self.result,
-            "mean_iou": self.mean_iou,
-            "worst_frame_iou": self.worst_frame_iou,
-        }
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskTrial:
@@ -60,10 +50,6 @@ class MaskTrial:
     def holds(self, target: float) -> bool:
         """Whether every result of every video has at least this mean IoU."""
         return self.worst.mean_iou >= target
-
-    def record(self) -> dict[str, Any]:
-        """As it is kept in the bundle."""
-        return {"quantised": list(self.quantised), "scores": [score.record() for score in self.scores]}
 
 
 def hold_masks(

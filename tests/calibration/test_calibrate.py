@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -33,7 +33,7 @@ from gmos_deploy.network_sources import SourceRequest
 from gmos_deploy.runtime.bundle import MANIFEST, Bundle, open_bundle
 from gmos_deploy.runtime.inputs import resolve_inputs
 from gmos_deploy.runtime.onnx_backend import open_bundle_backend
-from gmos_deploy.runtime.parity import LIMITS
+from gmos_deploy.runtime.parity import LIMITS, Limits
 from gmos_deploy.runtime.sequence import SequenceInput
 from gmos_deploy.runtime.watched_backend import run_networks
 
@@ -349,6 +349,23 @@ def test_networks_that_masks_hang_on_keep_their_weights_only(
     assert not (tmp_path / "none").exists()
     _, networks = calibrate(config(tmp_path / "none", samples=samples, target_masks=0.97, gated=False))
     assert all(network.weights_only == len(network.linears) for network in networks)
+
+
+def test_a_network_beyond_its_limits_is_not_tried_on_masks(
+    config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gets its weights only, whose error is smaller; what --sensitivity found about it stays in the report."""
+    monkeypatch.setattr(calibrate_module, "MaskReference", MasksThatHangOnTheProposer)
+    options = {"networks": ("pi3_decoder",), "precision": "fp8", "target_masks": 0.97, "sensitivity": True}
+    _, (network,) = calibrate(config(tmp_path / "within", **options))
+    assert network.weights_only == 0
+    error = max(found.relative for found in network.result.differences)
+    monkeypatch.setitem(cast(dict[str, Limits], LIMITS), "fp8", replace(LIMITS["fp8"], relative=0.9 * error))
+    bundle, (beyond,) = calibrate(config(tmp_path / "beyond", **options))
+    assert beyond.weights_only == len(beyond.linears)
+    assert [part.group for part in beyond.ranking] == [part.group for part in network.ranking]
+    assert bundle.calibration is not None
+    assert [trial["quantised"] for trial in bundle.calibration["mask_trials"]] == [[]]
 
 
 def test_the_search_for_masks_that_hold_ends_with_a_set_that_was_tried() -> None:
