@@ -323,11 +323,12 @@ class MasksThatHangOnTheProposer:
 
 
 def test_networks_that_masks_hang_on_keep_their_weights_only(
-    config: MakeConfig, samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All others compute in eight bits; the report shows what was tried."""
     monkeypatch.setattr(calibrate_module, "MaskReference", MasksThatHangOnTheProposer)
-    options = config(tmp_path / "out", samples=samples, target_masks=0.97)
+    given = {"networks": ("dino", "memory_encoder", "proposer"), "target_masks": 0.97}
+    options = config(tmp_path / "out", **given)
     bundle, networks = calibrate(options)
     found = {network.name: network for network in networks}
     assert found["proposer"].weights_only == len(found["proposer"].linears)
@@ -345,9 +346,9 @@ def test_networks_that_masks_hang_on_keep_their_weights_only(
     with pytest.raises(
         GmosError, match=r"half precision everywhere mos of v has a mean IoU of 0.8000; nothing"
     ):
-        calibrate(config(tmp_path / "none", samples=samples, target_masks=0.97))
+        calibrate(config(tmp_path / "none", **given))
     assert not (tmp_path / "none").exists()
-    _, networks = calibrate(config(tmp_path / "none", samples=samples, target_masks=0.97, gated=False))
+    _, networks = calibrate(config(tmp_path / "none", gated=False, **given))
     assert all(network.weights_only == len(network.linears) for network in networks)
 
 
