@@ -160,10 +160,11 @@ def _masks(config: CalibrationConfig, trials: Sequence[dict[str, Any]]) -> str:
     rows = []
     for number, trial in enumerate(trials, start=1):
         worst = min(trial["scores"], key=lambda score: score["mean_iou"])
+        names = ", ".join(trial["quantised"]) if number > 1 else f"all {len(trial['quantised'])} that could"
         here = " (this bundle)" if number == len(trials) else ""
         rows.append(
             table_row(
-                f"{', '.join(trial['quantised']) or 'none'}{here}",
+                f"{names or 'none'}{here}",
                 (
                     worst["mean_iou"],
                     f"{worst['mean_iou']:.4f} in {worst['result']} of {escaped(worst['video'])}",
@@ -172,9 +173,9 @@ def _masks(config: CalibrationConfig, trials: Sequence[dict[str, Any]]) -> str:
             )
         )
     return (
-        f'<h2>Masks</h2><p class="dim">Mean IoU with the masks of the bundle that was quantised, on the videos above; '
-        f"{config.target_masks:g} was asked for. Networks that are not named computed in half precision from weights "
-        "in eight bits.</p>"
+        f'<h2>Masks</h2><p class="dim">Mean IoU with the masks of the bundle that was quantised, on the calibration '
+        f"videos; {config.target_masks:g} was asked for. Networks that are not named computed in half precision from "
+        "weights in eight bits.</p>"
         + sortable_table(("Arithmetic in eight bits", "Least mean IoU", "Worst frame"), rows)
     )
 
