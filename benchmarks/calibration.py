@@ -356,7 +356,7 @@ def main() -> None:
             command.add_argument("--precision", choices=["int8", "fp8"], default="int8", help="(int8)")
             command.add_argument("--networks", default="dino,pi3_decoder", help="(dino,pi3_decoder)")
             command.add_argument("--samples", type=int, default=1, help="calls of each network (1)")
-            command.add_argument("--targets", default="sm86,sm89,sm120", help="none builds nothing")
+            command.add_argument("--targets", default="sm86,sm89,sm120", help="an empty one builds nothing")
             continue
         command.add_argument("--bundle", type=Path, required=True, help="an fp16 bundle")
         command.add_argument("--frames", type=int, default=24, help="of the video (24)")
