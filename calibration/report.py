@@ -160,11 +160,13 @@ def _masks(config: CalibrationConfig, trials: Sequence[dict[str, Any]]) -> str:
     rows = []
     for number, trial in enumerate(trials, start=1):
         worst = min(trial["scores"], key=lambda score: score["mean_iou"])
-        names = ", ".join(trial["quantised"]) if number > 1 else f"all {len(trial['quantised'])} that could"
+        names = ", ".join(trial["quantised"]) or "none"
+        if number == 1 and trial["quantised"]:
+            names = f"all {len(trial['quantised'])} that could"
         here = " (this bundle)" if number == len(trials) else ""
         rows.append(
             table_row(
-                f"{names or 'none'}{here}",
+                f"{names}{here}",
                 (
                     worst["mean_iou"],
                     f"{worst['mean_iou']:.4f} in {worst['result']} of {escaped(worst['video'])}",
