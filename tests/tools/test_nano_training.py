@@ -263,10 +263,11 @@ import torch, training_loop
 options = training_loop.option_parser("", steps=1, decay_from=1)
 training_loop.add_worker_options(options)
 options = options.parse_args(["data", *sys.argv[1:]])
-share = training_loop.meet_workers(options)
-first, without = (torch.nn.Parameter(torch.zeros(3)) for _ in range(2))
-first.grad = torch.full((3,), 1.0 + 2 * options.rank)
-share([first, without])
+with training_loop.workers(options) as share:
+    first, without = (torch.nn.Parameter(torch.zeros(3)) for _ in range(2))
+    first.grad = torch.full((3,), 1.0 + 2 * options.rank)
+    share([first, without])
+assert not torch.distributed.is_initialized()
 assert first.grad.tolist() == [2.0] * 3 and without.grad is None
 """
 
@@ -283,7 +284,8 @@ def test_workers_take_the_mean_of_their_gradients(tmp_path: Path) -> None:
         for rank in range(2)
     ]
     assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
-    assert training_loop.meet_workers(argparse.Namespace(workers=1)) is None
+    with training_loop.workers(argparse.Namespace(workers=1)) as share:
+        assert share is None
 
 
 def test_published_weights_are_half_precision_except_small_ones() -> None:

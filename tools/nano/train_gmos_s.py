@@ -5,6 +5,7 @@ Continues from train_pi3.py and train_tracker.py. The auxiliary losses of train_
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,13 +19,14 @@ from torch import Tensor, nn
 from train_pi3 import PATCH_PX, Batch, TokenHeads, WindowSampler, all_tokens, total_loss
 from train_tracker import normalise
 from training_loop import (
+    ChangeGradients,
     TrainingLoop,
     add_worker_options,
     is_hidden_matrix,
-    meet_workers,
     on_device,
     option_parser,
     training_device,
+    workers,
 )
 
 from gmos_deploy.gmos_ref.gmos_s import GmosS
@@ -95,9 +97,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     add_worker_options(parser)
     options = parser.parse_args(arguments)
+    with workers(options) as share:
+        train(options, share)
+
+
+def train(options: argparse.Namespace, share: ChangeGradients | None) -> None:
+    """Take the steps still to do; `share` is what `workers` gives."""
     device = training_device(options)
     torch.manual_seed(options.seed)
-    share = meet_workers(options)
     sizes = preset("nano")
     pi3, heads, head = Pi3Encoder(sizes.pi3), TokenHeads(sizes.pi3.dim), GmosS(sizes.proposer)
     sam2 = build_sam2(sizes.sam2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,12 +17,13 @@ from initial_weights import initialise_tracker
 from losses import dice_loss, soft_iou
 from torch import Tensor
 from training_loop import (
+    ChangeGradients,
     TrainingLoop,
     add_worker_options,
-    meet_workers,
     on_device,
     option_parser,
     training_device,
+    workers,
 )
 
 from gmos_deploy.gmos_ref.pi3 import IMAGENET_MEAN, IMAGENET_STD
@@ -230,9 +232,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     add_worker_options(parser)
     options = parser.parse_args(arguments)
+    with workers(options) as share:
+        train(options, share)
+
+
+def train(options: argparse.Namespace, share: ChangeGradients | None) -> None:
+    """Take the steps still to do; `share` is what `workers` gives."""
     device = training_device(options)
     torch.manual_seed(options.seed)
-    share = meet_workers(options)
     sam2 = build_sam2(preset("nano").sam2).requires_grad_(True)
     initialise_tracker(sam2)
     sam2.to(device)

@@ -7,9 +7,10 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +30,9 @@ LEAST_SIDE = 64
 """Of a matrix that Muon trains."""
 
 Item = TypeVar("Item", bound=Any)
+
+ChangeGradients: TypeAlias = Callable[[list[nn.Parameter]], None]
+"""Changes the gradients of parameters in place, between the backward pass and the step."""
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
@@ -115,10 +119,16 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def meet_workers(options: argparse.Namespace) -> Callable[[list[nn.Parameter]], None] | None:
-    """Wait for the other workers; what then makes every worker take the same step, None where there is one."""
+@contextmanager
+def workers(options: argparse.Namespace) -> Iterator[ChangeGradients | None]:
+    """Meet the other workers, then leave them at the end.
+
+    Yields:
+        What makes every worker take the same step; None where there is one worker.
+    """
     if options.workers == 1:
-        return None
+        yield None
+        return
     # Not through a file: one that a killed run left would be waited on for ever.
     dist.init_process_group(
         "gloo",
@@ -126,7 +136,10 @@ def meet_workers(options: argparse.Namespace) -> Callable[[list[nn.Parameter]], 
         rank=options.rank,
         world_size=options.workers,
     )
-    return average_gradients
+    yield average_gradients
+    # A gloo thread that is still there when the interpreter ends can abort the process (PyTorch issue 190489).
+    # Not after an error: the others may be waiting for this worker, and so would it for them (torchtitan 1342).
+    dist.destroy_process_group()
 
 
 def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
@@ -233,7 +246,7 @@ class TrainingLoop:
         self,
         loss: Tensor,
         numbers: Mapping[str, float],
-        gradients: Callable[[list[nn.Parameter]], None] | None = None,
+        gradients: ChangeGradients | None = None,
     ) -> None:
         """Take a step down the loss; `gradients` may change the gradients before they are clipped."""
         parameters = [p for group in self._groups() for p in group["params"]]
