@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import shutil
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from .. import __version__
 from ..errors import GmosError
-from ..evaluation.progress_bar import run_progress
+from ..evaluation.progress_bar import counted, run_progress
 from ..export.bundle_directory import check_place
 from ..runtime.atomic_file import writing
 from ..runtime.bundle import Bundle, open_bundle
@@ -25,6 +24,7 @@ from ..runtime.inputs import resolve_inputs
 from ..runtime.onnx_backend import open_bundle_backend
 from ..runtime.parity import Limits, OutputDifference
 from ..runtime.sequence import SequenceInput
+from .finished_work import FinishedWork
 from .formats import FORMATS, QuantisedPrecision
 from .layer_choice import LayerChooser, QuantiserOptions, SiteChoice
 from .linears import QUANTISABLE, Linear, Site, find_sites, weight_of
@@ -33,7 +33,7 @@ from .quantised_bundle import QuantisedNetwork, write_quantised
 from .sample_store import Sample, SampleStore
 from .sampling import ALL_FRAMES, SampleLimits, check_lengths, sample_videos
 from .sensitivity import Choice, GroupDamage, Quantiser, kept_nodes
-from .site_statistics import collect
+from .site_statistics import calls, collect
 from .target_masks import MaskReference, MaskScore, MaskTrial, hold_masks
 from .target_parity import TargetParity
 from .times import Times, measured
@@ -137,7 +137,7 @@ def calibrate(config: CalibrationConfig) -> tuple[Bundle, tuple[CalibratedNetwor
 
     Raises:
         GmosError: the bundle or the videos cannot be used, a network does not hold its limits, or something
-            cannot be written. Samples of finished videos stay for the next call.
+            cannot be written. Samples of finished videos stay for the next call, and so does what was worked out.
     """
     check_place(config.out, force=config.force)
     parent, names = _chosen(config)
@@ -152,18 +152,21 @@ def calibrate(config: CalibrationConfig) -> tuple[Bundle, tuple[CalibratedNetwor
     place = config.samples or config.out.resolve().with_name(f"{config.out.resolve().name}.samples")
     store = SampleStore(place)
     store.check()
+    work = FinishedWork(config.out.resolve().with_name(f"{config.out.resolve().name}.unfinished"))
+    work.check()
     records = _sampled(config, parent, sequences, store, names)
     with writing(config.out):
         config.out.resolve().parent.mkdir(parents=True, exist_ok=True)
+    work.begin(_work_settings(config, parent, records, names))
     # What cannot run is found out before the long part.
-    reference = None if config.target_masks is None else _mask_reference(config, parent, sequences)
+    reference = None if config.target_masks is None else _mask_reference(config, parent, sequences, work)
     forms, chooser = {}, LayerChooser(form=FORMATS[config.precision], options=config.quantiser)
     for name in _most_called_first(names, records):
         samples = store.samples(records, name)
         if not samples:
             logger.warning("%s: never called on these videos; it stays in half precision", name)
             continue
-        forms[name] = _forms(config, parent, name, samples, chooser)
+        forms[name] = _forms(config, parent, name, samples, chooser, work=work)
     if not forms:
         raise GmosError(
             "no network to quantise was called on these videos; give videos in which something moves"
@@ -175,7 +178,7 @@ def calibrate(config: CalibrationConfig) -> tuple[Bundle, tuple[CalibratedNetwor
     )
     trials: tuple[MaskTrial, ...] = ()
     if reference is not None:
-        trials = _mask_trials(config, parent, reference, forms, quantised)
+        trials = _mask_trials(config, parent, reference, forms, quantised, work=work)
         quantised = list(trials[-1].quantised)
     made = [form.chosen(quantised=name in quantised) for name, form in forms.items()]
     bundle = write_quantised(
@@ -192,6 +195,7 @@ def calibrate(config: CalibrationConfig) -> tuple[Bundle, tuple[CalibratedNetwor
             )
             for network in made
         ]
+    work.remove()
     if config.samples is None:
         shutil.rmtree(place, ignore_errors=True)
     return bundle, tuple(made)
@@ -241,6 +245,27 @@ def _sampled(
         )
 
 
+def _work_settings(
+    config: CalibrationConfig,
+    parent: Bundle,
+    records: Mapping[str, Mapping[str, Any]],
+    names: Sequence[NetworkName],
+) -> dict[str, Any]:
+    """What choices, comparisons and masks depend on. Which layers are kept is a part of each comparison."""
+    return {
+        "version": __version__,
+        "onnxruntime": version_of_onnxruntime(),
+        "bundle": parent.identity,
+        "precision": config.precision,
+        "quantiser": asdict(config.quantiser),
+        # Weights that networks share are rounded for the first of them.
+        "networks": list(names),
+        "restored": [*config.weights_only, config.target_masks is not None],
+        "device": config.device,
+        "videos": dict(records),
+    }
+
+
 def _calls(name: NetworkName, records: Mapping[str, Mapping[str, Any]]) -> int:
     return sum(int(record["networks"][name]["seen"]) for record in records.values())
 
@@ -274,10 +299,10 @@ class _Forms:
 
 
 def _mask_reference(
-    config: CalibrationConfig, parent: Bundle, sequences: Sequence[SequenceInput]
+    config: CalibrationConfig, parent: Bundle, sequences: Sequence[SequenceInput], work: FinishedWork
 ) -> MaskReference:
     frames = config.limits.frames or ALL_FRAMES
-    return MaskReference(parent.root, sequences, frames=frames, device=config.device)
+    return MaskReference(parent.root, sequences, work, frames=frames, device=config.device)
 
 
 def _mask_trials(
@@ -286,21 +311,29 @@ def _mask_trials(
     reference: MaskReference,
     forms: Mapping[NetworkName, _Forms],
     ordered: Sequence[NetworkName],
+    *,
+    work: FinishedWork,
 ) -> tuple[MaskTrial, ...]:
     """Trials of networks that compute in eight bits; the last one is the answer."""
     target = config.target_masks or 0.0
-    folder = config.out.resolve().parent
 
     def scores(quantised: Collection[NetworkName]) -> Sequence[MaskScore]:
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".calibrate-") as temporary:
+        made = {name: form.chosen(quantised=name in quantised).result for name, form in forms.items()}
+        key = [(name, name in quantised, sorted(result.kept)) for name, result in made.items()]
+        known = work.result("masks", key)
+        if known is not None:
+            return [MaskScore(**score) for score in known["scores"]]
+        with work.trial_folder() as folder:
             bundle = write_quantised(
-                Path(temporary) / "bundle",
+                folder / "bundle",
                 parent,
-                {name: form.chosen(quantised=name in quantised).result for name, form in forms.items()},
+                made,
                 precision=config.precision,
                 calibration={},
             )
-            return reference.scores(bundle.root)
+            found = reference.scores(bundle.root)
+        work.keep_result({"scores": [asdict(score) for score in found]}, "masks", key)
+        return found
 
     trials = hold_masks(ordered, scores, target)
     answer = trials[-1]
@@ -319,23 +352,24 @@ def _forms(
     name: NetworkName,
     samples: Sequence[Sample],
     chooser: LayerChooser,
+    *,
+    work: FinishedWork,
 ) -> _Forms:
     whole = name in config.weights_only
     either = config.target_masks is not None
     seen, held = split(samples)
-    folder = config.out.resolve().parent
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".calibrate-") as temporary:
-        trial = NetworkTrial(parent, name, Path(temporary))
+    with work.trial_folder() as folder:
+        trial = NetworkTrial(parent, name, folder)
         restored = whole or either or KEPT in config.weights_only
-        choices = choose_all(trial, seen, chooser, restored=restored)
+        choices = choose_all(trial, seen, chooser, restored=restored, work=work)
         form = chooser.form
         quantised = weights_only = None
         if whole or either:
-            weights_only = _with_weights_only(config, Quantiser(trial, choices, form), seen, held)
+            weights_only = _with_weights_only(config, Quantiser(trial, choices, form, work), seen, held)
         if not whole:
             if KEPT not in config.weights_only:
                 choices = tuple(replace(choice, restored={}) for choice in choices)
-            quantised = _quantised(config, Quantiser(trial, choices, form), seen, held)
+            quantised = _quantised(config, Quantiser(trial, choices, form, work), seen, held)
     if quantised is not None and weights_only is not None:
         weights_only = replace(weights_only, ranking=quantised.ranking, curve=quantised.curve)
     if quantised is not None and (excess := _excess(quantised.result)) is not None:
@@ -418,11 +452,17 @@ def _calibrated(
 
 
 def choose_all(
-    trial: NetworkTrial, samples: Sequence[Sample], chooser: LayerChooser, *, restored: bool = False
+    trial: NetworkTrial,
+    samples: Sequence[Sample],
+    chooser: LayerChooser,
+    *,
+    restored: bool = False,
+    work: FinishedWork | None = None,
 ) -> tuple[SiteChoice, ...]:
     """What is chosen for each site of a network from what it sees on samples.
 
-    `restored` asks for eight-bit weights of layers that stay in half precision, too.
+    `restored` asks for eight-bit weights of layers that stay in half precision, too. Choices that `work` has are taken
+    from there, the others are kept in it one by one.
 
     Raises:
         GmosError: it has no layers to quantise, or a sample cannot be read or gives values that are not finite.
@@ -436,10 +476,20 @@ def choose_all(
     def weights(site: Site) -> dict[str, NDArray[Any]]:
         return {linear.node: weight_of(nodes[linear.node]) for linear in site.linears}
 
-    return tuple(
-        chooser.choose(site, statistics, weights(site), restored=restored)
-        for site, statistics in collect(trial, sites, samples)
-    )
+    found: dict[str, SiteChoice] = {}
+    for site in sites:
+        known = None if work is None else work.choice(trial.name, site)
+        if known is not None:
+            found[site.name] = chooser.take_over(known, weights(site))
+    missing = [site for site in sites if site.name not in found]
+    with counted(f"{trial.name}: layers", calls(missing, samples) + len(missing)) as done:
+        for site, statistics in collect(trial, missing, samples, done):
+            choice = chooser.choose(site, statistics, weights(site), restored=restored)
+            if work is not None:
+                work.keep_choice(trial.name, choice)
+            found[site.name] = choice
+            done()
+    return tuple(found[site.name] for site in sites)
 
 
 def _hopeless(name: str, target: str) -> NoReturn:

@@ -116,7 +116,7 @@ def calibrate_command(**options: Any) -> None:
 
     INPUT is one or more .mp4 files, or directories of frames. Attention, normalisations, mask heads and last layers
     stay in half precision. Each network is compared with its own fp16 graph on calls that its ranges have not seen.
-    After an interruption finished inputs are not run again.
+    After an interruption the same command goes on with what was not finished.
     """
     if not options["inputs"]:
         raise GmosError("no INPUT was given; expected videos like those that the networks will run on")

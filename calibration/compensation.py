@@ -68,11 +68,19 @@ class RoundedWeights:
 
     def rounded(self, weight: Array, scale: Array, form: Format, compensation: Compensation) -> Array:
         """A weight (K, N) in the format, over its scale."""
-        kind = f"{form.name} {weight.dtype} {weight.shape}"
-        key = hashlib.sha256(kind.encode() + np.ascontiguousarray(weight).tobytes()).digest()
+        key = _key(weight, form)
         if key not in self._found:
             self._found[key] = compensation.rounded(weight, scale, form)
         return self._found[key]
+
+    def known(self, weight: Array, form: Format, rounded: Array) -> Array:
+        """Take over what a weight became in an earlier run; returns the array that all share."""
+        return self._found.setdefault(_key(weight, form), rounded)
+
+
+def _key(weight: Array, form: Format) -> bytes:
+    kind = f"{form.name} {weight.dtype} {weight.shape}"
+    return hashlib.sha256(kind.encode() + np.ascontiguousarray(weight).tobytes()).digest()
 
 
 def _spread(moment: Array, damping: float) -> Array:

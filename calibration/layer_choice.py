@@ -183,6 +183,21 @@ class LayerChooser:
             error=_length(errors) / max(_length(list(expected.values())), TINY),
         )
 
+    def take_over(self, choice: SiteChoice, weights: Mapping[str, Array]) -> SiteChoice:
+        """A choice of an earlier run, made by a chooser with the same options: weights are shared as if made here."""
+        if not self.options.compensate:
+            return choice
+        view = _View(factors=choice.factors)
+
+        def shared(layers: Mapping[str, StoredLayer]) -> dict[str, StoredLayer]:
+            found = {}
+            for node, layer in layers.items():
+                weight = view.weight(np.asarray(weights[node], np.float32))
+                found[node] = replace(layer, weight=self._rounded.known(weight, layer.form, layer.weight))
+            return found
+
+        return replace(choice, layers=shared(choice.layers), restored=shared(choice.restored))
+
     def _best(
         self, site: Site, statistics: SiteStatistics, parts: Sequence[Array], expected: Sequence[Array]
     ) -> _Candidate:

@@ -27,6 +27,13 @@ from .sample_store import Sample
 Arrays = Mapping[str, NDArray[Any]]
 Run = Callable[[Arrays], dict[str, NDArray[Any]]]
 
+Done = Callable[[], None]
+"""Called after each call of a network that somebody waits for."""
+
+
+def nothing() -> None:
+    """Nobody waits."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
@@ -38,6 +45,12 @@ class Comparison:
     differences: tuple[OutputDifference, ...]
     own_ms: float
     call_ms: float
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Comparison:
+        """From what `dataclasses.asdict` makes of one."""
+        differences = tuple(OutputDifference(**found) for found in fields["differences"])
+        return cls(differences=differences, own_ms=fields["own_ms"], call_ms=fields["call_ms"])
 
 
 SEEN = ".seen"
@@ -108,7 +121,7 @@ class NetworkTrial:
         self.expect([sample])
         return self._expected[sample.path]
 
-    def compare(self, model: ir.Model, samples: Sequence[Sample]) -> Comparison:
+    def compare(self, model: ir.Model, samples: Sequence[Sample], done: Done = nothing) -> Comparison:
         """How far a changed graph is from the bundle's own; the proposer's queries in any order."""
         self.expect(samples)
         worst: dict[str, OutputDifference] = {}
@@ -127,6 +140,7 @@ class NetworkTrial:
                     )
                     if name not in worst or _severity(found) > _severity(worst[name]):
                         worst[name] = found
+                done()
         return Comparison(
             differences=tuple(worst.values()),
             own_ms=1000 * statistics.median(self._seconds),

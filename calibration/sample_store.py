@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import GmosError
 from ..runtime.atomic_file import replaced_at_end, writing
 from ..runtime.contract import NetworkName
+from .array_file import UNREADABLE, read_arrays, write_arrays
 
 SCHEMA = "gmos-calibration-samples/1"
 RECORD = "video.json"
@@ -40,9 +40,8 @@ class Sample:
             GmosError: the file cannot be read.
         """
         try:
-            with np.load(self.path, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
-        except (OSError, ValueError, EOFError, KeyError) as error:
+            return read_arrays(self.path)
+        except UNREADABLE as error:
             raise GmosError(
                 f"sample {self.path} cannot be read ({error}); remove its directory and run again"
             ) from error
@@ -96,8 +95,7 @@ class SampleStore:
         Raises:
             GmosError: the file cannot be written.
         """
-        with replaced_at_end(self.path(video, network, index)) as temporary, temporary.open("wb") as file:
-            np.savez(file, **dict(inputs))  # type: ignore[arg-type]
+        write_arrays(self.path(video, network, index), inputs)
 
     def remove(self, video: str, network: NetworkName, index: int) -> None:
         """Remove a call that gave way to another."""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import onnx_ir as ir
 
+from ..evaluation.progress_bar import counted
 from ..runtime.parity import Limits, OutputDifference
+from .finished_work import FinishedWork
 from .formats import Format
 from .layer_choice import SiteChoice
 from .linears import Linear, all_linears, groups
-from .network_trial import NetworkTrial, damage
+from .network_trial import Comparison, Done, NetworkTrial, damage, nothing
 from .quantised_graph import quantise
 from .sample_store import Sample
 
@@ -75,10 +77,17 @@ class Choice:
 
 
 class Quantiser:
-    """One network with what was chosen for its sites."""
+    """One network with what was chosen for its sites; comparisons that `work` knows are not made again."""
 
-    def __init__(self, trial: NetworkTrial, choices: Sequence[SiteChoice], form: Format) -> None:
+    def __init__(
+        self,
+        trial: NetworkTrial,
+        choices: Sequence[SiteChoice],
+        form: Format,
+        work: FinishedWork | None = None,
+    ) -> None:
         self.trial = trial
+        self._work = work
         self.choices = tuple(choices)
         self.form = form
         sites = [choice.site for choice in self.choices]
@@ -104,14 +113,16 @@ class Quantiser:
         """The parts of the network's blocks, the most damaging for their size first."""
         used = spread(samples, RANKED_ON)
         found = []
-        for number, (group, linears) in enumerate(self.groups.items(), start=1):
-            alone = {linear.node for linear in linears}
-            rest = {linear.node for linear in self.linears} - alone
-            hurt = damage(self.trial.compare(self.graph(rest), used).differences)
-            found.append(GroupDamage(group=group, linears=linears, damage=hurt))
-            logger.debug(
-                "%s: %s alone %.2e (%d of %d)", self.trial.name, group, hurt, number, len(self.groups)
-            )
+        with counted(f"{self.trial.name}: parts alone", len(self.groups)) as done:
+            for number, (group, linears) in enumerate(self.groups.items(), start=1):
+                alone = {linear.node for linear in linears}
+                rest = {linear.node for linear in self.linears} - alone
+                hurt = damage(self._compared(rest, used).differences)
+                found.append(GroupDamage(group=group, linears=linears, damage=hurt))
+                logger.debug(
+                    "%s: %s alone %.2e (%d of %d)", self.trial.name, group, hurt, number, len(self.groups)
+                )
+                done()
         return tuple(sorted(found, key=lambda one: -one.worth))
 
     def choice(self, ranking: Sequence[GroupDamage], kept: int, samples: Sequence[Sample]) -> Choice:
@@ -123,7 +134,8 @@ class Quantiser:
         return self._tried({linear.node for linear in self.linears}, len(self.groups), samples)
 
     def _tried(self, nodes: Collection[str], kept: int, samples: Sequence[Sample]) -> Choice:
-        found = self.trial.compare(self.graph(nodes), samples)
+        with counted(f"{self.trial.name}: compare", len(samples)) as done:
+            found = self._compared(nodes, samples, done)
         return Choice(
             kept=kept,
             weight_bytes=self.weight_bytes(nodes),
@@ -131,6 +143,21 @@ class Quantiser:
             own_ms=found.own_ms,
             call_ms=found.call_ms,
         )
+
+    def _compared(self, kept: Collection[str], samples: Sequence[Sample], done: Done = nothing) -> Comparison:
+        key = (
+            self.trial.name,
+            sorted(kept),
+            sorted(self.restored),
+            [(sample.video, sample.path.name) for sample in samples],
+        )
+        known = None if self._work is None else self._work.result("comparison", *key)
+        if known is not None:
+            return Comparison.of(known)
+        found = self.trial.compare(self.graph(kept), samples, done)
+        if self._work is not None:
+            self._work.keep_result(asdict(found), "comparison", *key)
+        return found
 
     def curve(self, ranking: Sequence[GroupDamage], samples: Sequence[Sample]) -> tuple[Choice, ...]:
         """Choices from everything quantised to all but one part kept."""

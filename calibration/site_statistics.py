@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import GmosError
 from .linears import Site
-from .network_trial import NetworkTrial
+from .network_trial import Done, NetworkTrial, nothing
 from .ranges import MagnitudeHistogram
 from .sample_store import Sample
 
@@ -88,10 +88,17 @@ def _spread(rows: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     return chosen
 
 
+def calls(sites: Sequence[Site], samples: Sequence[Sample]) -> int:
+    """How often `collect` runs a network."""
+    return -(-len(sites) // SITES_PER_PASS) * len(samples)
+
+
 def collect(
-    trial: NetworkTrial, sites: Sequence[Site], samples: Sequence[Sample]
+    trial: NetworkTrial, sites: Sequence[Site], samples: Sequence[Sample], done: Done = nothing
 ) -> Iterator[tuple[Site, SiteStatistics]]:
     """Run a network on its samples and see what its sites see, some of them at a time.
+
+    `done` is called after each of `calls(sites, samples)` calls.
 
     Raises:
         GmosError: a sample cannot be read, or a site has values that are not finite.
@@ -107,6 +114,7 @@ def collect(
                 outputs = run(sample.load())
                 for name, (_, statistics) in found.items():
                     statistics.add(outputs[name])
+                done()
         for name, (_, statistics) in found.items():
             if statistics.histogram.not_finite:
                 raise GmosError(

@@ -15,6 +15,7 @@ from ..runtime.label_store import LabelStore
 from ..runtime.onnx_backend import open_bundle_backend
 from ..runtime.sequence import SequenceInput
 from ..runtime.watched_backend import run_networks
+from .finished_work import FinishedWork
 
 logger = logging.getLogger(__name__)
 
@@ -100,14 +101,22 @@ def hold_masks(
 
 
 class MaskReference:
-    """Label maps of the bundle that is quantised, to compare others with."""
+    """Label maps of the bundle that is quantised, to compare others with; kept in `work` video by video."""
 
-    def __init__(self, bundle: Path, sequences: Sequence[SequenceInput], *, frames: int, device: str) -> None:
+    def __init__(
+        self,
+        bundle: Path,
+        sequences: Sequence[SequenceInput],
+        work: FinishedWork,
+        *,
+        frames: int,
+        device: str,
+    ) -> None:
         self._sequences = sequences
         self._frames = frames
         self._device = device
         logger.info("masks of %s, to compare with", bundle)
-        self._labels = self._run(bundle)
+        self._labels = self._run(bundle, work)
 
     def scores(self, bundle: Path) -> tuple[MaskScore, ...]:
         """How the masks of a bundle with the same sizes agree.
@@ -138,12 +147,17 @@ class MaskReference:
             )
         return tuple(found)
 
-    def _run(self, bundle: Path) -> VideoLabels:
+    def _run(self, bundle: Path, work: FinishedWork | None = None) -> VideoLabels:
         found: dict[tuple[str, str], LabelStore] = {}
         with closing(open_bundle_backend(bundle, device=self._device)) as backend, run_progress() as progress:
             for sequence in self._sequences:
-                labels = run_networks(
-                    backend, sequence, frames=self._frames, batch_size=BATCH_SIZE, progress=progress
-                )
+                labels = None if work is None else work.labels(sequence.name)
+                if labels is None:
+                    made = run_networks(
+                        backend, sequence, frames=self._frames, batch_size=BATCH_SIZE, progress=progress
+                    )
+                    labels = {str(result): maps for result, maps in made.items()}
+                    if work is not None:
+                        work.keep_labels(sequence.name, labels)
                 found |= {(sequence.name, result): maps for result, maps in labels.items()}
         return found

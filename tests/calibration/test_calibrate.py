@@ -498,12 +498,14 @@ def test_places_that_hold_something_are_not_touched(
         calibrate(config(tmp_path / "out", samples=tmp_path / "thesis.tex"))
 
 
+@pytest.mark.parametrize("kept_bytes", [2, 5000])
 def test_a_damaged_sample_is_said(
-    config: MakeConfig, samples: Path, int8_bundle: Calibrated, tmp_path: Path
+    config: MakeConfig, samples: Path, int8_bundle: Calibrated, tmp_path: Path, kept_bytes: int
 ) -> None:
     """By its path, with the way out."""
     copy = Path(shutil.copytree(samples, tmp_path / "samples"))
-    next(iter(sorted(copy.rglob("dino-*.npz")))).write_bytes(b"PK")
+    damaged = next(iter(sorted(copy.rglob("dino-*.npz"))))
+    damaged.write_bytes(damaged.read_bytes()[:kept_bytes])
     with pytest.raises(GmosError, match=r"sample .*dino-.* cannot be read .*; remove its directory"):
         calibrate(config(tmp_path / "out", samples=copy))
     assert not (tmp_path / "out").exists()

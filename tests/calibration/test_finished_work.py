@@ -1,0 +1,217 @@
+"""A calibration that was interrupted goes on from what it had worked out, and ends with the same bundle."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from gmos_deploy.calibration import target_masks
+from gmos_deploy.calibration.calibrate import CalibrationConfig, calibrate
+from gmos_deploy.calibration.finished_work import FinishedWork
+from gmos_deploy.calibration.formats import FORMATS
+from gmos_deploy.calibration.layer_choice import LayerChooser, SiteChoice, StoredLayer
+from gmos_deploy.calibration.linears import Linear, Site
+from gmos_deploy.calibration.network_trial import NetworkTrial
+from gmos_deploy.errors import GmosError
+from gmos_deploy.runtime.bundle import Bundle
+from gmos_deploy.runtime.label_store import LabelStore
+
+MakeConfig = Callable[..., CalibrationConfig]
+
+LINEAR = Linear(node="fc/MatMul", module="fc", site="x", shape=(3, 2))
+SITE = Site(name="x", linears=(LINEAR,), norm=None)
+WEIGHT = np.array([[1, -2], [3, 4], [-5, 6]], np.int8)
+
+
+def choice(**fields: Any) -> SiteChoice:
+    """Of a site with one layer, (3, 2) in int8; keywords replace its fields."""
+    layer = StoredLayer(form=FORMATS["int8"], weight=WEIGHT, scale=np.ones(2, np.float16), correction=None)
+    given: dict[str, Any] = {
+        "site": SITE,
+        "threshold": 1 / 3,
+        "method": "99.99 %",
+        "factors": np.array([1, 2, 0.5], np.float32),
+        "strength": 0.35,
+        "centre": None,
+        "layers": {LINEAR.node: layer},
+        "restored": {},
+        "error": 0.01,
+    }
+    return SiteChoice(**(given | fields))
+
+
+def begun(root: Path, **settings: Any) -> FinishedWork:
+    work = FinishedWork(root)
+    work.check()
+    work.begin(settings)
+    return work
+
+
+def assert_same_layer(found: StoredLayer, wanted: StoredLayer) -> None:
+    assert found.form == wanted.form
+    assert found.weight.dtype == wanted.weight.dtype
+    assert found.weight.tobytes() == wanted.weight.tobytes()
+    np.testing.assert_array_equal(found.scale, wanted.scale)
+    assert (found.correction is None) == (wanted.correction is None)
+    if wanted.correction is not None and found.correction is not None:
+        np.testing.assert_array_equal(found.correction, wanted.correction)
+
+
+def test_choices_come_back_as_they_were(tmp_path: Path) -> None:
+    """Both formats, with and without what a choice may lack; of another site or network there is none."""
+    eight = WEIGHT.astype(ml_dtypes.float8_e4m3fn)
+    floating = StoredLayer(
+        form=FORMATS["fp8"],
+        weight=eight,
+        scale=np.float16(0.5).reshape(()),
+        correction=np.ones(2, np.float32),
+    )
+    wanted = choice(centre=np.array([1, 2, 3], np.float16), factors=None, restored={LINEAR.node: floating})
+    begun(tmp_path / "work").keep_choice("dino", wanted)
+    work = begun(tmp_path / "work")
+    found = work.choice("dino", SITE)
+    assert found is not None
+    assert (found.site, found.threshold, found.method) == (SITE, 1 / 3, "99.99 %")
+    assert (found.strength, found.error, found.factors) == (0.35, 0.01, None)
+    np.testing.assert_array_equal(found.centre, wanted.centre)
+    assert_same_layer(found.layers[LINEAR.node], wanted.layers[LINEAR.node])
+    assert_same_layer(found.restored[LINEAR.node], floating)
+    assert work.choice("sam2_encoder", SITE) is None
+    assert work.choice("dino", replace(SITE, name="y")) is None
+
+
+def test_label_maps_come_back_as_they_were(tmp_path: Path) -> None:
+    """By result and frame; empty ones too."""
+    maps = LabelStore(11, (4, 5))
+    maps[10] = np.arange(20, dtype=np.uint8).reshape(4, 5)
+    work = begun(tmp_path / "work")
+    work.keep_labels("clip", {"mos": maps, "mos-i": LabelStore(11, (4, 5))})
+    found = work.labels("clip")
+    assert found is not None
+    assert set(found) == {"mos", "mos-i"}
+    for result, wanted in (("mos", maps), ("mos-i", LabelStore(11, (4, 5)))):
+        np.testing.assert_array_equal(list(found[result]), list(wanted))
+    assert work.labels("another") is None
+
+
+def test_work_is_of_its_settings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """With the same ones it stays, and this is said; with others it is begun anew."""
+    caplog.set_level(logging.INFO)
+    begun(tmp_path / "work", seed=0).keep_result({"x": [1]}, "key", ("a", 2))
+    assert not caplog.messages
+    (tmp_path / "work" / "trial-of_a_killed_run").mkdir()
+    assert begun(tmp_path / "work", seed=0).result("key", ("a", 2)) == {"x": [1]}
+    assert not list((tmp_path / "work").glob("trial-*"))
+    assert "goes on with what an earlier calibration left" in caplog.text
+    work = begun(tmp_path / "work", seed=1)
+    assert "of other settings" in caplog.text
+    assert work.result("key", ("a", 2)) is None
+    work.remove()
+    assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda _: b"", lambda _: b"[]"])
+def test_damaged_work_is_done_again(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    """It is as good as none."""
+    work = begun(tmp_path / "work")
+    work.keep_choice("dino", choice())
+    work.keep_labels("clip", {"mos": LabelStore(2, (4, 5))})
+    work.keep_result({"x": 1}, "key")
+    for path in (tmp_path / "work").iterdir():
+        path.write_bytes(damage(path.read_bytes()))
+    assert work.choice("dino", SITE) is None
+    assert work.labels("clip") is None
+    assert work.result("key") is None
+    assert begun(tmp_path / "work").choice("dino", SITE) is None
+
+
+def test_a_place_that_holds_something_else_is_not_touched(tmp_path: Path) -> None:
+    """A file of somebody else's, or a file in the directory's place."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "thesis.tex").write_text("x")
+    with pytest.raises(GmosError, match=r"a holds thesis\.tex, and unfinished work goes there"):
+        FinishedWork(tmp_path / "a").check()
+    with pytest.raises(GmosError, match=r"thesis\.tex is a file"):
+        FinishedWork(tmp_path / "a" / "thesis.tex").check()
+
+
+def files(bundle: Bundle) -> dict[str, str]:
+    """Hashes of the files of a bundle by name."""
+    return {name: bundle.files.sha256(name) for name in bundle.files}
+
+
+class Interrupted:
+    """Stands for a method that is interrupted in its call number `at`, counted from 1."""
+
+    def __init__(self, at: int) -> None:
+        self.calls = 0
+        self._at = at
+
+    def of(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        """The method with this behaviour."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self.calls += 1
+            if self.calls == self._at:
+                raise KeyboardInterrupt
+            return method(*args, **kwargs)
+
+        return call
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "at"),
+    [
+        pytest.param(LayerChooser, "choose", 4, id="layers"),
+        pytest.param(NetworkTrial, "compare", 3, id="sensitivity"),
+        pytest.param(target_masks.MaskReference, "scores", 1, id="masks"),
+    ],
+)
+def test_an_interrupted_calibration_goes_on(
+    config: MakeConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: type,
+    name: str,
+    at: int,
+) -> None:
+    """What was finished is not worked out again, and the networks are those of a calibration without a break."""
+    method = getattr(owner, name)
+    given: dict[str, Any] = {"samples": tmp_path / "samples", "sensitivity": True, "target_masks": 1e-6}
+    given |= {"networks": ("dino", "memory_encoder")}
+    whole = Interrupted(0)
+    monkeypatch.setattr(owner, name, whole.of(method))
+    wanted, _ = calibrate(config(tmp_path / "whole", **given))
+    stopped, rest = Interrupted(at), Interrupted(0)
+    monkeypatch.setattr(owner, name, stopped.of(method))
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(config(tmp_path / "out", **given))
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("out")] == ["out.unfinished"]
+    monkeypatch.setattr(owner, name, rest.of(method))
+    bundle, _ = calibrate(config(tmp_path / "out", **given))
+    assert rest.calls == whole.calls - (at - 1)
+    assert files(bundle) == files(wanted)
+    assert bundle.calibration == wanted.calibration
+    assert {path.name for path in tmp_path.iterdir()} == {"samples", "whole", "out"}
+
+
+def test_networks_that_share_weights_still_do(
+    config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mask prompt and mask decoder have one transformer: after a break between them it is stored once."""
+    given: dict[str, Any] = {"samples": tmp_path / "samples", "networks": ("mask_prompt", "mask_decoder")}
+    wanted, networks = calibrate(config(tmp_path / "whole", **given))
+    first = min(len(network.result.choices) for network in networks)
+    with monkeypatch.context() as patch:
+        patch.setattr(LayerChooser, "choose", Interrupted(first + 1).of(LayerChooser.choose))
+        with pytest.raises(KeyboardInterrupt):
+            calibrate(config(tmp_path / "out", **given))
+    bundle, _ = calibrate(config(tmp_path / "out", **given))
+    assert files(bundle) == files(wanted)
