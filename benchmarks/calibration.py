@@ -250,7 +250,7 @@ def published(options: argparse.Namespace) -> None:
         weights = WeightFiles(out)
         for target, suffix in (("standard", ""), ("onnxruntime", ".onnxruntime")):
             graph = ir.load(bundle.graph_file(name, target))
-            quantise(graph, quantiser.choices, form)
+            quantise(graph, quantiser.choices, form, target=target)
             weights.move_out(graph, f"{name}{suffix}.weights")
             ir.save(graph, out / bundle.networks[name].graphs[target].file)
         sizes = [(root / f"{name}.weights").stat().st_size / 2**20 for root in (bundle.root, out)]

@@ -84,7 +84,7 @@ class NetworkTrial:
         ir.save(model, path)
         dtypes = {tensor.name: tensor.dtype for tensor in (*self._entry.inputs, *self._graph.tables)}
         try:
-            session = GraphSession(path, dtypes)
+            session = GraphSession(path, dtypes, fp8=_has_fp8(model))
         finally:
             path.unlink(missing_ok=True)
 
@@ -154,6 +154,10 @@ class NetworkTrial:
             for axis, length in zip(tensor.axes, inputs[tensor.name].shape, strict=True)
             if isinstance(axis, str)
         }
+
+
+def _has_fp8(model: ir.Model) -> bool:
+    return any(value.dtype == ir.DataType.FLOAT8E4M3FN for value in model.graph.initializers.values())
 
 
 def _timed(run: Run, inputs: Arrays) -> tuple[dict[str, NDArray[Any]], float]:

@@ -13,7 +13,7 @@ import onnx
 import onnx_ir as ir
 
 from .. import __version__
-from ..export.bundle_directory import new_bundle
+from ..export.bundle_directory import GRAPH_SUFFIX, new_bundle
 from ..export.weight_files import WeightFiles
 from ..runtime.bundle import MANIFEST, TABLES_FILE, TARGETS, Bundle, BundleNetwork, Target, open_bundle
 from ..runtime.bundle_files import file_sha256
@@ -109,16 +109,16 @@ def _write(
 ) -> dict[Target, Any]:
     """Both graphs of a network; one file where they are the same."""
     written: dict[Target, Any] = {}
-    shared = entry.graphs["standard"] == entry.graphs["onnxruntime"]
+    shared = chosen is None and entry.graphs["standard"] == entry.graphs["onnxruntime"]
     for target in TARGETS[:1] if shared else TARGETS:
         graph = entry.graphs[target]
         model = ir.load(parent.graph_file(entry.name, target))
         if chosen is not None:
-            quantise(model, chosen.choices, FORMATS[precision], kept=chosen.kept)
+            quantise(model, chosen.choices, FORMATS[precision], kept=chosen.kept, target=target)
         # The second graph finds all its tensors written: a file of its own would be empty, and is not kept.
         file = entry.name + ("" if target == "standard" else f".{target}") + ".weights"
         read = weights.move_out(model, file)
-        path = root / graph.file
+        path = root / f"{entry.name}{GRAPH_SUFFIX[target]}"
         ir.save(model, path)
         if target == "standard":
             onnx.checker.check_model(str(path))

@@ -10,7 +10,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from ..runtime.bundle import Target
 from .formats import Format
+from .integer_kernels import use_integer_kernels
 from .layer_choice import SiteChoice, StoredLayer
 from .linears import constant, weight_of
 
@@ -18,7 +20,12 @@ Array = NDArray[Any]
 
 
 def quantise(
-    model: ir.Model, choices: Iterable[SiteChoice], form: Format, *, kept: Collection[str] = ()
+    model: ir.Model,
+    choices: Iterable[SiteChoice],
+    form: Format,
+    *,
+    kept: Collection[str] = (),
+    target: Target = "standard",
 ) -> None:
     """Quantise the layers of a graph in place.
 
@@ -32,6 +39,7 @@ def quantise(
         choices: of its sites.
         form: eight bits of which kind.
         kept: nodes that stay in half precision.
+        target: which form of the network the graph is; layers in whole numbers take ONNX Runtime's kernels there.
     """
     graph = model.graph
     nodes = {node.name or "": node for node in graph}
@@ -52,6 +60,8 @@ def quantise(
             nodes[name].replace_input_with(0, seen)
             _store(graph, nodes[name], choice.layers[name])
     RemoveUnusedNodesPass()(model)
+    if target == "onnxruntime" and not form.floating:
+        use_integer_kernels(model)
 
 
 def _positions(graph: ir.Graph) -> Mapping[ir.Node, int]:

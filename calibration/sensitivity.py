@@ -99,7 +99,7 @@ class Quantiser:
     def graph(self, kept: Collection[str]) -> ir.Model:
         """The quantised graph; nodes of `kept` stay in half precision."""
         model = self.trial.model()
-        quantise(model, self.choices, self.form, kept=kept)
+        quantise(model, self.choices, self.form, kept=kept, target="onnxruntime")
         return model
 
     def weight_bytes(self, kept: Collection[str]) -> int:

@@ -15,7 +15,14 @@ from ..errors import GmosError
 from ..runtime.bundle import Bundle
 from ..runtime.bundle_tables import TableMaker
 from ..runtime.contract import NetworkName
-from ..runtime.onnx_sessions import CPU_PROVIDER, CUDA_PROVIDER, ERRORS_ONLY, OnnxDevice, load_onnxruntime
+from ..runtime.onnx_sessions import (
+    CPU_PROVIDER,
+    CUDA_PROVIDER,
+    ERRORS_ONLY,
+    OnnxDevice,
+    configure_quantised,
+    load_onnxruntime,
+)
 from .network_parity import compare_values
 from .recording import Call
 
@@ -223,6 +230,7 @@ class InnerGraph:
         self._onnx = onnx
         self._ort = load_onnxruntime()
         self._device = device
+        self._fp8 = bundle.networks[network].precision == "fp8"
         path = bundle.graph_file(network, "onnxruntime")
         self._folder = path.parent
         self._model = onnx.load(path, load_external_data=False)
@@ -265,6 +273,7 @@ class InnerGraph:
             names.append(name)
         settings = self._ort.SessionOptions()
         settings.log_severity_level = ERRORS_ONLY
+        configure_quantised(settings, fp8=self._fp8)
         settings.add_session_config_entry(EXTERNAL_FOLDER, str(self._folder))
         session = self._ort.InferenceSession(model.SerializeToString(), settings, providers=self._providers())
         return list(session.run(names, self._feeds))

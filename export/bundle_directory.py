@@ -10,7 +10,10 @@ from pathlib import Path
 
 from ..errors import GmosError
 from ..runtime.atomic_file import writing
-from ..runtime.bundle import MANIFEST
+from ..runtime.bundle import MANIFEST, Target
+
+GRAPH_SUFFIX: dict[Target, str] = {"standard": ".onnx", "onnxruntime": ".ort.onnx"}
+"""How the file of a network's graph ends."""
 
 
 def check_place(directory: Path, *, force: bool) -> None:

@@ -21,6 +21,7 @@ from ..runtime.contract import ModelSpec, NetworkName
 from ..runtime.query_order import in_order_of
 from ..runtime.seeded_inputs import Array, seeded_inputs
 from . import gate
+from .bundle_directory import GRAPH_SUFFIX
 from .capture import capture, declare_shapes, grid_lengths
 from .flops import count_flops, count_parameters
 from .gate_cases import gate_cases
@@ -34,8 +35,6 @@ from .reference_outputs import Reference
 from .signature import DTYPES, TORCH_DTYPES, Precision, Signature, signature
 from .small_graphs import NO_WEIGHTS, small_graph
 from .weight_files import WeightFiles
-
-SUFFIX: dict[Target, str] = {"standard": ".onnx", "onnxruntime": ".ort.onnx"}
 
 HEADS: tuple[NetworkName, ...] = ("proposer", "gmos_s")
 """Networks with a precision of their own."""
@@ -152,7 +151,7 @@ class NetworkExporter:
     def _save(
         self, model: ir.Model, sign: Signature, target: Target, weights: tuple[str, ...]
     ) -> BundleGraph:
-        file = sign.name + SUFFIX[target]
+        file = sign.name + GRAPH_SUFFIX[target]
         ir.save(model, self._root / file)
         if target == "standard":
             onnx.checker.check_model(str(self._root / file))

@@ -11,6 +11,8 @@ import onnx_ir as ir
 import onnxruntime
 from numpy.typing import NDArray
 
+from ..runtime.onnx_sessions import configure_quantised
+
 Array = NDArray[Any]
 
 NUMPY_DTYPES = {
@@ -25,13 +27,17 @@ WARNINGS_OFF = 3
 
 
 class GraphSession:
-    """One graph on the CPU. Inputs come as float32 or whole numbers, outputs go as float32."""
+    """One graph on the CPU. Inputs come as float32 or whole numbers, outputs go as float32.
 
-    def __init__(self, path: Path, dtypes: Mapping[str, str]) -> None:
+    `fp8` says whether it has layers that are quantised to that.
+    """
+
+    def __init__(self, path: Path, dtypes: Mapping[str, str], *, fp8: bool = False) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = WARNINGS_OFF
         # One run each: packing the weights would cost their size again.
         options.add_session_config_entry("session.disable_prepacking", "1")
+        configure_quantised(options, fp8=fp8)
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self._dtypes = dtypes
         self._outputs = [output.name for output in self._session.get_outputs()]

@@ -198,7 +198,8 @@ class Reference:
         if self._has_bfloat16:
             path = self._twin_of(path)
         options = SessionOptions(prepack=False)
-        self._session = open_session(path, OnnxDevice(kind="cpu"), options, onnxruntime).session
+        fp8 = self._entry.precision == "fp8"
+        self._session = open_session(path, OnnxDevice(kind="cpu"), options, onnxruntime, fp8=fp8).session
         twin = " in float32 on the same weights" if self._has_bfloat16 else ""
         self.label = f"ONNX Runtime {onnxruntime.__version__} on the CPU{twin}"
         return self

@@ -171,8 +171,9 @@ class OnnxBackend:
 
     def _open(self, network: NetworkName, options: SessionOptions) -> LoadedGraph:
         path = self._bundle.graph_file(network, "onnxruntime")
+        entry = self._bundle.networks[network]
         return open_session(
-            path, self._device, options, self._ort, flops=self._bundle.networks[network].flops
+            path, self._device, options, self._ort, flops=entry.flops, fp8=entry.precision == "fp8"
         )
 
     def _runner_of(self, entry: BundleNetwork, graph: LoadedGraph) -> Runner:

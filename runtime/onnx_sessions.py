@@ -115,8 +115,9 @@ def open_session(
     onnxruntime: Any,  # noqa: ANN401 - untyped
     *,
     flops: float = 0.0,
+    fp8: bool = False,
 ) -> LoadedGraph:
-    """Load a graph whose calls take about `flops` operations.
+    """Load a graph whose calls take about `flops` operations; `fp8` says whether its layers are quantised to that.
 
     Raises:
         GmosError: ONNX Runtime refuses the file, or does not run it on the device asked for.
@@ -125,6 +126,7 @@ def open_session(
     settings.log_severity_level = ERRORS_ONLY
     settings.intra_op_num_threads = options.threads
     settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spin else "0")
+    configure_quantised(settings, fp8=fp8)
     if not options.prepack:
         settings.add_session_config_entry("session.disable_prepacking", "1")
     if options.trace is not None:
@@ -150,6 +152,18 @@ def open_session(
             "--device cpu"
         )
     return LoadedGraph(session=session, run_options=_run_options(device, flops, onnxruntime))
+
+
+def configure_quantised(settings: Any, *, fp8: bool) -> None:  # noqa: ANN401 - untyped
+    """Have quantised layers computed as the graph says. `settings` are an `onnxruntime.SessionOptions`.
+
+    Two keys of ONNX Runtime's onnxruntime_session_options_config_keys.h. Its kernels for int8 on an x86-64 CPU without
+    VNNI add their products in sixteen bits, which saturate, unless it is asked for precision. Before 1.32 it puts
+    kernels for whole numbers in the place of fp8 layers, and then refuses them.
+    """
+    settings.add_session_config_entry("session.x64quantprecision", "1")
+    if fp8:
+        settings.add_session_config_entry("session.disable_quant_qdq", "1")
 
 
 def _run_options(device: OnnxDevice, flops: float, onnxruntime: Any) -> Any | None:  # noqa: ANN401 - untyped

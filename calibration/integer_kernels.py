@@ -1,0 +1,89 @@
+"""Quantised layers in the form that ONNX Runtime's integer kernels take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from .linears import constant
+
+
+def use_integer_kernels(model: ir.Model) -> None:
+    """Let the quantised layers of a graph in half precision read and give float32, in place.
+
+    ONNX Runtime's CPU provider fuses a product between Q/DQ pairs into an integer kernel in float32 only. Otherwise it
+    restores the weights in each call, and before 1.30 its QuantizeLinear cuts float16 off where it should round (ONNX
+    Runtime pull request 32452). Layers with weights alone in eight bits stay as they are.
+    """
+    graph = model.graph
+    layers = [
+        node
+        for node in graph
+        if node.op_type == "MatMul" and not node.domain and all(_restored(value) for value in node.inputs)
+    ]
+    for node in list(graph):
+        if node.op_type == "QuantizeLinear":
+            _read_float32(graph, node)
+    for node in layers:
+        for value in node.inputs:
+            maker = None if value is None else value.producer()
+            if value is not None and maker is not None and value.dtype != ir.DataType.FLOAT:
+                _widen_scale(graph, maker)
+                value.type = ir.TensorType(ir.DataType.FLOAT)
+        _give_half(graph, node)
+    RemoveUnusedNodesPass()(model)
+
+
+def _restored(value: ir.Value | None) -> bool:
+    maker = None if value is None else value.producer()
+    return maker is not None and maker.op_type == "DequantizeLinear"
+
+
+def _read_float32(graph: ir.Graph, node: ir.Node) -> None:
+    cast = ir.node(
+        "Cast", [node.inputs[0]], attributes={"to": int(ir.DataType.FLOAT)}, name=f"{node.name}/Cast"
+    )
+    wide = cast.outputs[0]
+    wide.name, wide.type = f"{node.outputs[0].name}.wide", ir.TensorType(ir.DataType.FLOAT)
+    graph.insert_before(node, cast)
+    node.replace_input_with(0, wide)
+    _widen_scale(graph, node)
+
+
+def _widen_scale(graph: ir.Graph, node: ir.Node) -> None:
+    """Give a QuantizeLinear or DequantizeLinear its scale in float32."""
+    scale = node.inputs[1]
+    values = None if scale is None else constant(scale)
+    if scale is None or values is None:
+        raise TypeError(f"{node.name} has no constant scale")
+    name = f"{scale.name}.wide"
+    if name not in graph.initializers:
+        graph.register_initializer(_float32(name, values))
+    node.replace_input_with(1, graph.initializers[name])
+
+
+def _float32(name: str, values: NDArray[Any]) -> ir.Value:
+    tensor = ir.Tensor(values.astype(np.float32), name=name)
+    value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()))
+    value.const_value = tensor
+    return value
+
+
+def _give_half(graph: ir.Graph, node: ir.Node) -> None:
+    """Cast the output of a layer back for all that read it."""
+    product = node.outputs[0]
+    cast = ir.node("Cast", [product], attributes={"to": int(ir.DataType.FLOAT16)}, name=f"{node.name}/Cast")
+    half = cast.outputs[0]
+    half.name, half.type, half.shape = f"{product.name}.half", product.type, product.shape
+    product.type = ir.TensorType(ir.DataType.FLOAT)
+    for reader, index in tuple(product.uses()):
+        if reader is not cast:
+            reader.replace_input_with(index, half)
+    if product.is_graph_output():
+        product.name, half.name = f"{product.name}.wide", product.name
+        graph.outputs[list(graph.outputs).index(product)] = half
+    graph.insert_after(node, cast)
