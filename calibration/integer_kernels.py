@@ -11,13 +11,17 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from .linears import constant
 
+UINT8_MIDDLE = 128
+"""Zero point of a tensor in uint8 whose steps are those of int8 about 0."""
+
 
 def use_integer_kernels(model: ir.Model) -> None:
-    """Let the quantised layers of a graph in half precision read and give float32, in place.
+    """Let the quantised layers of a graph in half precision read uint8 and float32 and give float32, in place.
 
-    ONNX Runtime's CPU provider fuses a product between Q/DQ pairs into an integer kernel in float32 only. Otherwise it
-    restores the weights in each call, and before 1.30 its QuantizeLinear cuts float16 off where it should round (ONNX
-    Runtime pull request 32452). Layers with weights alone in eight bits stay as they are.
+    ONNX Runtime's CPU provider fuses a product between Q/DQ pairs into an integer kernel in float32 only, and where
+    several layers read a tensor only with uint8 (128 stands for zero: the same steps). Otherwise it restores the
+    weights in each call, and before 1.30 its QuantizeLinear cuts float16 off where it should round (ONNX Runtime pull
+    request 32452). Layers with weights alone in eight bits stay as they are.
     """
     graph = model.graph
     layers = [
@@ -28,6 +32,7 @@ def use_integer_kernels(model: ir.Model) -> None:
     for node in list(graph):
         if node.op_type == "QuantizeLinear":
             _read_float32(graph, node)
+            _shift_zero(graph, node)
     for node in layers:
         for value in node.inputs:
             maker = None if value is None else value.producer()
@@ -54,6 +59,17 @@ def _read_float32(graph: ir.Graph, node: ir.Node) -> None:
     _widen_scale(graph, node)
 
 
+def _shift_zero(graph: ir.Graph, node: ir.Node) -> None:
+    """Quantise to uint8 about 128, and restore from it."""
+    quantised = node.outputs[0]
+    name = f"{quantised.name}.middle"
+    zero = _constant(name, np.array(UINT8_MIDDLE, np.uint8))
+    graph.register_initializer(zero)
+    quantised.type = ir.TensorType(ir.DataType.UINT8)
+    for each in (node, *(reader for reader, _ in tuple(quantised.uses()))):
+        each.replace_input_with(2, zero)
+
+
 def _widen_scale(graph: ir.Graph, node: ir.Node) -> None:
     """Give a QuantizeLinear or DequantizeLinear its scale in float32."""
     scale = node.inputs[1]
@@ -62,12 +78,12 @@ def _widen_scale(graph: ir.Graph, node: ir.Node) -> None:
         raise TypeError(f"{node.name} has no constant scale")
     name = f"{scale.name}.wide"
     if name not in graph.initializers:
-        graph.register_initializer(_float32(name, values))
+        graph.register_initializer(_constant(name, values.astype(np.float32)))
     node.replace_input_with(1, graph.initializers[name])
 
 
-def _float32(name: str, values: NDArray[Any]) -> ir.Value:
-    tensor = ir.Tensor(values.astype(np.float32), name=name)
+def _constant(name: str, values: NDArray[Any]) -> ir.Value:
+    tensor = ir.Tensor(values, name=name)
     value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()))
     value.const_value = tensor
     return value

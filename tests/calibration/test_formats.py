@@ -19,19 +19,22 @@ ONNX_TYPES = {"int8": TensorProto.INT8, "fp8": TensorProto.FLOAT8E4M3FN}
 
 @pytest.mark.parametrize("precision", ["int8", "fp8"])
 def test_emulation_is_what_onnx_runtime_computes(precision: QuantisedPrecision) -> None:
-    """Through a pair of QuantizeLinear and DequantizeLinear in float16, clipped values included."""
+    """Through a pair of QuantizeLinear and DequantizeLinear as bundles have it there, clipped values included."""
     form = FORMATS[precision]
     scale = form.scale(4.0)
+    # Whole numbers are rounded in float32.
+    kind = TensorProto.FLOAT if precision == "int8" else TensorProto.FLOAT16
     graph = helper.make_graph(
         [
-            helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+            helper.make_node("Cast", ["x"], ["w"], to=kind),
+            helper.make_node("QuantizeLinear", ["w", "s", "z"], ["q"]),
             helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),
         ],
         "pair",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT16, ["N"])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT16, ["N"])],
+        [helper.make_tensor_value_info("y", kind, ["N"])],
         [
-            helper.make_tensor("s", TensorProto.FLOAT16, [], [float(scale)]),
+            helper.make_tensor("s", kind, [], [float(scale)]),
             helper.make_tensor("z", ONNX_TYPES[precision], [], [0]),
         ],
     )

@@ -91,7 +91,7 @@ def find(tmp_path: Path) -> Callable[..., FirstLayer]:
                 SimpleNamespace(
                     root=tmp_path / name,
                     model=None,
-                    networks={"pi3_decoder_like": SimpleNamespace(flops=flops)},
+                    networks={"pi3_decoder_like": SimpleNamespace(flops=flops, precision="fp32")},
                     graph_file=lambda *_, path=path: path,
                     table_source=lambda: None,
                 )

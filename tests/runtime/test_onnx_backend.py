@@ -126,8 +126,19 @@ def test_a_session_gets_threads_memory_and_full_float32(tmp_path: Path) -> None:
     assert session.settings.entries == {
         "session.disable_prepacking": "1",
         "session.intra_op.allow_spinning": "0",
+        "session.x64quantprecision": "1",
     }
     assert session.asked[0] == (CUDA_PROVIDER, {"device_id": "1", "use_tf32": "0"})
+
+
+def test_fp8_layers_are_not_taken_for_whole_numbers(tmp_path: Path) -> None:
+    """ONNX Runtime before 1.32 does, and refuses the graph that it has made."""
+    key = "session.disable_quant_qdq"
+    for fp8 in (True, False):
+        graph = open_session(
+            tmp_path / "m", OnnxDevice(kind="cpu"), SessionOptions(), fake_runtime(CPU_BUILD), fp8=fp8
+        )
+        assert graph.session.settings.entries.get(key) == ("1" if fp8 else None)
 
 
 def test_only_large_networks_give_their_memory_back(tmp_path: Path) -> None:
