@@ -198,8 +198,10 @@ class Reference:
         if self._has_bfloat16:
             path = self._twin_of(path)
         options = SessionOptions(prepack=False)
-        fp8 = self._entry.precision == "fp8"
-        self._session = open_session(path, OnnxDevice(kind="cpu"), options, onnxruntime, fp8=fp8).session
+        loaded = open_session(
+            path, OnnxDevice(kind="cpu"), options, onnxruntime, precision=self._entry.precision
+        )
+        self._session = loaded.session
         twin = " in float32 on the same weights" if self._has_bfloat16 else ""
         self.label = f"ONNX Runtime {onnxruntime.__version__} on the CPU{twin}"
         return self

@@ -173,7 +173,7 @@ class OnnxBackend:
         path = self._bundle.graph_file(network, "onnxruntime")
         entry = self._bundle.networks[network]
         return open_session(
-            path, self._device, options, self._ort, flops=entry.flops, fp8=entry.precision == "fp8"
+            path, self._device, options, self._ort, flops=entry.flops, precision=entry.precision
         )
 
     def _runner_of(self, entry: BundleNetwork, graph: LoadedGraph) -> Runner:

@@ -115,9 +115,9 @@ def open_session(
     onnxruntime: Any,  # noqa: ANN401 - untyped
     *,
     flops: float = 0.0,
-    fp8: bool = False,
+    precision: str = "fp32",
 ) -> LoadedGraph:
-    """Load a graph whose calls take about `flops` operations; `fp8` says whether its layers are quantised to that.
+    """Load a graph of some precision whose calls take about `flops` operations.
 
     Raises:
         GmosError: ONNX Runtime refuses the file, or does not run it on the device asked for.
@@ -126,13 +126,13 @@ def open_session(
     settings.log_severity_level = ERRORS_ONLY
     settings.intra_op_num_threads = options.threads
     settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spin else "0")
-    configure_quantised(settings, fp8=fp8)
+    configure_quantised(settings, fp8=precision == "fp8")
     if not options.prepack:
         settings.add_session_config_entry("session.disable_prepacking", "1")
     if options.trace is not None:
         settings.enable_profiling = True
         settings.profile_file_prefix = str(options.trace)
-    providers = [(device.provider, _provider_options(device))]
+    providers = [(device.provider, _provider_options(device, precision))]
     if device.kind != "cpu":
         # Shape arithmetic runs on the host whatever the device.
         providers.append((CPU_PROVIDER, {}))
@@ -174,8 +174,8 @@ def _run_options(device: OnnxDevice, flops: float, onnxruntime: Any) -> Any | No
     return options
 
 
-def _provider_options(device: OnnxDevice) -> Mapping[str, str]:
+def _provider_options(device: OnnxDevice, precision: str) -> Mapping[str, str]:
     if device.kind == "cpu":
         return {}
-    # TF32 would round the products of an fp32 bundle to eleven bits.
-    return {"device_id": str(device.index), "use_tf32": "0"}
+    # TF32 would round the factors of an fp32 bundle to eleven bits. In an int8 bundle they have eight.
+    return {"device_id": str(device.index), "use_tf32": "1" if precision == "int8" else "0"}

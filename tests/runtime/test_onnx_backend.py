@@ -134,11 +134,23 @@ def test_a_session_gets_threads_memory_and_full_float32(tmp_path: Path) -> None:
 def test_fp8_layers_are_not_taken_for_whole_numbers(tmp_path: Path) -> None:
     """ONNX Runtime before 1.32 does, and refuses the graph that it has made."""
     key = "session.disable_quant_qdq"
-    for fp8 in (True, False):
+    for precision, wanted in (("fp8", "1"), ("int8", None), ("fp16", None)):
         graph = open_session(
-            tmp_path / "m", OnnxDevice(kind="cpu"), SessionOptions(), fake_runtime(CPU_BUILD), fp8=fp8
+            tmp_path / "m",
+            OnnxDevice(kind="cpu"),
+            SessionOptions(),
+            fake_runtime(CPU_BUILD),
+            precision=precision,
         )
-        assert graph.session.settings.entries.get(key) == ("1" if fp8 else None)
+        assert graph.session.settings.entries.get(key) == wanted
+
+
+def test_products_of_int8_layers_may_use_tf32(tmp_path: Path) -> None:
+    """On a GPU they are in float32 in ONNX Runtime's form; their factors have eight bits."""
+    graph = open_session(
+        tmp_path / "m", OnnxDevice(kind="cuda"), SessionOptions(), fake_runtime(GPU_BUILD), precision="int8"
+    )
+    assert graph.session.asked[0] == (CUDA_PROVIDER, {"device_id": "0", "use_tf32": "1"})
 
 
 def test_only_large_networks_give_their_memory_back(tmp_path: Path) -> None:
