@@ -21,7 +21,7 @@ from .latency import Latency, measure
 from .layer_kinds import NetworkLayers, network_layers
 from .parity_sides import LoadSide, Side, chosen_networks, input_dtypes
 from .recording import Call, record
-from .roofline import PRECISION_BYTES, Rates, Work, gpu_rates, network_work, on_gpu
+from .roofline import PRECISION_BYTES, QUANTISED, Rates, Work, gpu_rates, network_work, on_gpu
 
 RECORD_FRAMES = 16
 
@@ -137,8 +137,10 @@ def _loaded(side: Side, backend: Backend) -> _Loaded:
 def _rates(entry: _Loaded, host: Rates) -> Rates:
     if not on_gpu(entry.backend):
         return host
-    precision = entry.precision if entry.precision in PRECISION_BYTES else "fp32"
-    return gpu_rates(entry.backend, precision)
+    if entry.precision in QUANTISED:
+        # What is not quantised is in half precision, and nothing else is held against these rates.
+        return gpu_rates(entry.backend, "fp16")
+    return gpu_rates(entry.backend, entry.precision if entry.precision in PRECISION_BYTES else "fp32")
 
 
 def _chosen(text: str | None, models: Sequence[ModelSpec]) -> dict[ModelSpec, tuple[NetworkName, ...]]:
@@ -250,7 +252,9 @@ def _work(entry: _Loaded, group: Sequence[_Loaded], name: NetworkName, lengths: 
         return Work(flops=None, moved_bytes=None)
     found = network_work(own.bundle.networks[name], lengths)
     same = own is entry or own.bundle.precision == entry.precision
-    return found if same else Work(flops=found.flops, moved_bytes=None)
+    return (
+        found if same else Work(flops=found.flops, moved_bytes=None, quantised=entry.precision in QUANTISED)
+    )
 
 
 def _layers(

@@ -31,7 +31,10 @@ ROUNDS = 5
 """Measurements of a rate, of which the best counts: others only say that the machine was busy."""
 
 ELEMENT_BYTES = {"uint8": 1, "int64": 8, "float16": 2, "bfloat16": 2, "float32": 4}
-PRECISION_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
+PRECISION_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "fp8": 1}
+"""Of a weight. In a quantised network some have two: it moves at least this."""
+
+QUANTISED = ("int8", "fp8")
 
 TORCH_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
@@ -58,11 +61,13 @@ class Work:
     """What a call must at least do: a multiply-add is two operations.
 
     `moved_bytes` are the weights, inputs and outputs, each once: what lies between the layers may stay in
-    a cache. Either is None where it is not known.
+    a cache. Either is None where it is not known. `quantised` products are faster than those that rates are
+    measured with.
     """
 
     flops: float | None
     moved_bytes: float | None
+    quantised: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +79,8 @@ class Limit:
 
 
 def limit(work: Work, rates: Rates) -> Limit | None:
-    """The roofline of a call; None where its operations or the device's rate are not known."""
-    if work.flops is None or (work.flops and rates.flops is None):
+    """The roofline of a call; None where its operations or the device's rate for them are not known."""
+    if work.quantised or work.flops is None or (work.flops and rates.flops is None):
         return None
     computing_s = work.flops / rates.flops if rates.flops else 0.0
     moving_s = (work.moved_bytes or 0.0) / rates.bandwidth
@@ -92,7 +97,11 @@ def network_work(network: BundleNetwork, lengths: Mapping[str, int]) -> Work:
     Networks without products, such as the resizing ones, count no operations.
     """
     flops = scaled_flops(network, lengths) if network.flops else 0.0
-    return Work(flops=flops, moved_bytes=_moved_bytes(network, _with_grid(network, lengths)))
+    return Work(
+        flops=flops,
+        moved_bytes=_moved_bytes(network, _with_grid(network, lengths)),
+        quantised=network.precision in QUANTISED,
+    )
 
 
 def _with_grid(network: BundleNetwork, lengths: Mapping[str, int]) -> Mapping[str, int]:

@@ -28,8 +28,11 @@ from gmos_deploy.calibration.target_parity import TargetParity, parse_target_par
 from gmos_deploy.cli import guarded
 from gmos_deploy.errors import GmosError
 from gmos_deploy.evaluation.mask_agreement import sequence_agreement
+from gmos_deploy.evaluation.parity_networks import networks_command
+from gmos_deploy.evaluation.profile_commands import profile_command
 from gmos_deploy.export.commands import export_command
 from gmos_deploy.network_sources import SourceRequest
+from gmos_deploy.parity_runs import load_side
 from gmos_deploy.runtime.bundle import MANIFEST, Bundle, open_bundle
 from gmos_deploy.runtime.inputs import resolve_inputs
 from gmos_deploy.runtime.onnx_backend import open_bundle_backend
@@ -137,6 +140,51 @@ def test_the_bundle_says_what_it_was_calibrated_on(int8_bundle: Calibrated, half
     assert sum(record["networks"]["dino"]["ranges"].values()) == 8
     assert record["seed"] == 0
     assert record["versions"]["onnxruntime"]
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_it_is_profiled_and_compared_like_any_other(
+    precision: str,
+    int8_bundle: Calibrated,
+    fp8_bundle: Bundle,
+    half_bundle: Bundle,
+    frames_directory: Path,
+    tmp_path: Path,
+) -> None:
+    """By gmos-profile and gmos-parity, beside the bundle that it was made from."""
+    root = (int8_bundle[0] if precision == "int8" else fp8_bundle).root
+    sides = [f"onnxruntime:{folder}" for folder in (half_bundle.root, root)]
+    options = "--only networks --networks dino,mask_decoder --iterations 1 --warm_up 0 --objects 1"
+    profiled = CliRunner().invoke(
+        profile_command(load_side),
+        [
+            *(str(frames_directory), "--side", sides[0], "--side", sides[1], "--report", str(tmp_path)),
+            *options.split(),
+        ],
+        catch_exceptions=False,
+    )
+    assert profiled.exit_code == 0, profiled.output
+    result = json.loads((tmp_path / "result.json").read_text())
+    found = {(one["side"], one["network"]): one for one in result["networks"]}
+    assert {side for side, _ in found} == set(sides)
+    assert found[sides[1], "dino"]["limit_ms"] is None
+    assert found[sides[1], "dino"]["bytes"] < found[sides[0], "dino"]["bytes"]
+    compared = CliRunner().invoke(
+        networks_command(load_side),
+        [
+            str(frames_directory),
+            "--a",
+            sides[0],
+            "--b",
+            sides[1],
+            "--networks",
+            "dino",
+            "--profile",
+            precision,
+        ],
+        catch_exceptions=False,
+    )
+    assert compared.exit_code == 0, compared.output
 
 
 def test_inspect_shows_it(int8_bundle: Calibrated) -> None:

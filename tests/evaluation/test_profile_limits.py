@@ -69,6 +69,16 @@ def test_bytes_are_weights_inputs_and_outputs() -> None:
     assert network_work(unknown, {"B": 1}).moved_bytes is None
 
 
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_quantised_networks_have_bytes_and_no_limit(precision: str) -> None:
+    """A byte a weight; their products are faster than those that rates are measured with."""
+    seen = network(("B", 3), outputs=(("B", 2),), at={"B": 8}, parameters=1000, precision=precision)
+    work = network_work(seen, {"B": 1})
+    assert work.moved_bytes == 1000 + 3 * 1 + 2 * 2
+    assert work.flops
+    assert limit(work, Rates(device="cpu", flops=100.0, bandwidth=10.0, how="")) is None
+
+
 def test_networks_without_products_are_bound_by_memory() -> None:
     """A resize has no counted operations, and still reads and writes."""
     resize = network(("B", 100), outputs=(("B", 50),), at={"B": 8, "H": 720}, flops=0.0)
