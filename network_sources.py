@@ -11,6 +11,7 @@ from .errors import GmosError
 from .runtime.backend import Backend
 from .runtime.checkpoint_identity import checkpoint_identity
 from .runtime.contract import ModelSpec, Variant
+from .runtime.parity import QUANTISED
 
 if TYPE_CHECKING:
     from .gmos_ref.reference_config import ReferenceConfig
@@ -23,8 +24,6 @@ logger = logging.getLogger(__name__)
 BackendName = Literal["auto", "torch", "onnxruntime", "tensorrt", "tensorrt-rtx"]
 
 ENGINE_BACKENDS = ("tensorrt", "tensorrt-rtx")
-QUANTISED = ("int8", "fp8")
-"""Precisions that only a calibrated bundle has."""
 
 
 class NetworkSource(Protocol):

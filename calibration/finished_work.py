@@ -20,10 +20,10 @@ from ..errors import GmosError
 from ..runtime.atomic_file import replaced_at_end, writing
 from ..runtime.contract import NetworkName
 from ..runtime.label_store import LabelStore
-from .array_file import UNREADABLE, read_arrays, write_arrays
 from .formats import FORMATS
 from .layer_choice import SiteChoice, StoredLayer
 from .linears import Site
+from .own_files import UNREADABLE, foreign_entry, read_arrays, write_arrays
 
 logger = logging.getLogger(__name__)
 
@@ -50,14 +50,13 @@ class FinishedWork:
         Raises:
             GmosError: it is a file, or a directory with other files.
         """
-        if self.root.exists() and not self.root.is_dir():
+        entry = foreign_entry(self.root, lambda entry: OWN_FILE.fullmatch(entry.name) is not None)
+        if entry == self.root:
             raise GmosError(f"{self.root} is a file, and unfinished work goes there; choose another --out")
-        entries = self.root.iterdir() if self.root.is_dir() else ()
-        for entry in entries:
-            if not OWN_FILE.fullmatch(entry.name):
-                raise GmosError(
-                    f"{self.root} holds {entry.name}, and unfinished work goes there; move it or choose another --out"
-                )
+        if entry is not None:
+            raise GmosError(
+                f"{self.root} holds {entry.name}, and unfinished work goes there; move it or choose another --out"
+            )
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Keep what is there if it was made with the same settings, all that work depends on; else remove it.

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from .graph_edits import add_constant, insert_behind
 from .linears import constant
 
 UINT8_MIDDLE = 128
@@ -63,8 +61,7 @@ def _shift_zero(graph: ir.Graph, node: ir.Node) -> None:
     """Quantise to uint8 about 128, and restore from it."""
     quantised = node.outputs[0]
     name = f"{quantised.name}.middle"
-    zero = _constant(name, np.array(UINT8_MIDDLE, np.uint8))
-    graph.register_initializer(zero)
+    zero = add_constant(graph, name, np.array(UINT8_MIDDLE, np.uint8))
     quantised.type = ir.TensorType(ir.DataType.UINT8)
     for each in (node, *(reader for reader, _ in tuple(quantised.uses()))):
         each.replace_input_with(2, zero)
@@ -78,15 +75,8 @@ def _widen_scale(graph: ir.Graph, node: ir.Node) -> None:
         raise TypeError(f"{node.name} has no constant scale")
     name = f"{scale.name}.wide"
     if name not in graph.initializers:
-        graph.register_initializer(_constant(name, values.astype(np.float32)))
+        add_constant(graph, name, values.astype(np.float32))
     node.replace_input_with(1, graph.initializers[name])
-
-
-def _constant(name: str, values: NDArray[Any]) -> ir.Value:
-    tensor = ir.Tensor(values, name=name)
-    value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()))
-    value.const_value = tensor
-    return value
 
 
 def _give_half(graph: ir.Graph, node: ir.Node) -> None:
@@ -96,10 +86,4 @@ def _give_half(graph: ir.Graph, node: ir.Node) -> None:
     half = cast.outputs[0]
     half.name, half.type, half.shape = f"{product.name}.half", product.type, product.shape
     product.type = ir.TensorType(ir.DataType.FLOAT)
-    for reader, index in tuple(product.uses()):
-        if reader is not cast:
-            reader.replace_input_with(index, half)
-    if product.is_graph_output():
-        product.name, half.name = f"{product.name}.wide", product.name
-        graph.outputs[list(graph.outputs).index(product)] = half
-    graph.insert_after(node, cast)
+    insert_behind(graph, product, cast, renamed=f"{product.name}.wide")

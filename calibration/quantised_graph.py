@@ -12,6 +12,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ..runtime.bundle import Target
 from .formats import Format
+from .graph_edits import add_constant, insert_behind
 from .integer_kernels import use_integer_kernels
 from .layer_choice import SiteChoice, StoredLayer
 from .linears import constant, weight_of
@@ -82,7 +83,7 @@ def _balance(
         if linear.node in kept and linear.node not in choice.restored:
             node = nodes[linear.node]
             weight = np.asarray(weight_of(node), np.float32) * factors[:, None]
-            value = _constant(graph, f"{linear.node}.balanced", weight.astype(np.float16))
+            value = add_constant(graph, f"{linear.node}.balanced", weight.astype(np.float16))
             node.replace_input_with(1, value)
 
 
@@ -90,11 +91,11 @@ def _pair(graph: ir.Graph, first: ir.Node, choice: SiteChoice, form: Format) -> 
     name = choice.site.name
     source = _known(first.inputs[0])
     if choice.centre is not None:
-        centre = _constant(graph, f"{name}.centre", choice.centre)
+        centre = add_constant(graph, f"{name}.centre", choice.centre)
         centred = ir.node("Sub", [source, centre], name=f"{name}/Sub")
         source = _typed(centred.outputs[0], f"{name}.centred", source)
         graph.insert_before(first, centred)
-    scale = _constant(graph, f"{name}.scale", form.scale(choice.threshold))
+    scale = add_constant(graph, f"{name}.scale", form.scale(choice.threshold))
     zero = _zero(graph, f"{name}.zero", form, ())
     down = ir.node("QuantizeLinear", [source, scale, zero], name=f"{name}/QuantizeLinear")
     up = ir.node("DequantizeLinear", [down.outputs[0], scale, zero], name=f"{name}/DequantizeLinear")
@@ -111,8 +112,8 @@ def _store(graph: ir.Graph, node: ir.Node, layer: StoredLayer) -> None:
 
 def _weight(graph: ir.Graph, node: ir.Node, layer: StoredLayer) -> ir.Value:
     form = layer.form
-    stored = _constant(graph, f"{node.name}.quantised", layer.weight, form.dtype)
-    scale = _constant(graph, f"{node.name}.scale", layer.scale)
+    stored = add_constant(graph, f"{node.name}.quantised", layer.weight, form.dtype)
+    scale = add_constant(graph, f"{node.name}.scale", layer.scale)
     zero = _zero(graph, f"{node.name}.zero", form, np.shape(layer.scale))
     attributes = {"axis": 1} if form.per_channel else {}
     up = ir.node(
@@ -131,18 +132,12 @@ def _correct(graph: ir.Graph, node: ir.Node, correction: Array) -> None:
     if bias is not None:
         reader, index, values = bias
         corrected = values.astype(np.float32) + correction
-        reader.replace_input_with(index, _constant(graph, name, corrected.astype(np.float16)))
+        reader.replace_input_with(index, add_constant(graph, name, corrected.astype(np.float16)))
         return
-    constant = _constant(graph, name, correction.astype(np.float16))
+    constant = add_constant(graph, name, correction.astype(np.float16))
     added = ir.node("Add", [product, constant], name=f"{node.name}/Add")
-    output = _typed(added.outputs[0], f"{node.name}.corrected", product)
-    for reader, index in tuple(product.uses()):
-        if reader is not added:
-            reader.replace_input_with(index, output)
-    if product.is_graph_output():
-        product.name, output.name = f"{node.name}.product", product.name
-        graph.outputs[list(graph.outputs).index(product)] = output
-    graph.insert_after(node, added)
+    _typed(added.outputs[0], f"{node.name}.corrected", product)
+    insert_behind(graph, product, added, renamed=f"{node.name}.product")
 
 
 def _bias(product: ir.Value) -> tuple[ir.Node, int, Array] | None:
@@ -170,17 +165,9 @@ def _known(value: ir.Value | None) -> ir.Value:
 
 def _zero(graph: ir.Graph, name: str, form: Format, shape: tuple[int, ...]) -> ir.Value:
     """Zero points: they say which eight bits are meant, and TensorRT takes no other."""
-    return _constant(
+    return add_constant(
         graph, name, form.rounded(np.zeros(shape, np.float32), np.ones((), np.float32)), form.dtype
     )
-
-
-def _constant(graph: ir.Graph, name: str, values: Array, dtype: ir.DataType | None = None) -> ir.Value:
-    tensor = ir.Tensor(np.asarray(values, order="C"), dtype=dtype, name=name)
-    value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()))
-    value.const_value = tensor
-    graph.register_initializer(value)
-    return value
 
 
 def _set(value: ir.Value, values: Array) -> None:

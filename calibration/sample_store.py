@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from ..errors import GmosError
 from ..runtime.atomic_file import replaced_at_end, writing
 from ..runtime.contract import NetworkName
-from .array_file import UNREADABLE, read_arrays, write_arrays
+from .own_files import UNREADABLE, foreign_entry, read_arrays, write_arrays
 
 SCHEMA = "gmos-calibration-samples/1"
 RECORD = "video.json"
+FOLDER = re.compile(r"video-[0-9a-f]{8}")
 
 Inputs = Mapping[str, NDArray[Any]]
 
@@ -59,16 +60,16 @@ class SampleStore:
         Raises:
             GmosError: it is a file, or a directory with other files.
         """
-        if self.root.exists() and not self.root.is_dir():
+        entry = foreign_entry(
+            self.root, lambda entry: entry.is_dir() and FOLDER.fullmatch(entry.name) is not None
+        )
+        if entry == self.root:
             raise GmosError(f"--samples {self.root} is a file; expected a directory")
-        if not self.root.is_dir():
-            return
-        for entry in self.root.iterdir():
-            if not (entry.is_dir() and re.fullmatch(r"video-[0-9a-f]{8}", entry.name)):
-                raise GmosError(
-                    f"--samples {self.root} holds {entry.name}, which is no sample; expected a directory that is new, "
-                    "empty or of an earlier calibration"
-                )
+        if entry is not None:
+            raise GmosError(
+                f"--samples {self.root} holds {entry.name}, which is no sample; expected a directory that is new, "
+                "empty or of an earlier calibration"
+            )
 
     def finished(self, video: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
         """The record of a video that was sampled with the same settings; None if there is none."""

@@ -14,6 +14,7 @@ from ..runtime.backend import Backend
 from ..runtime.bundle import Bundle, open_bundle
 from ..runtime.contract import ModelSpec, NetworkName, network_specs
 from ..runtime.layer_times import TimesLayers
+from ..runtime.parity import QUANTISED
 from ..runtime.sequence import SequenceInput
 from ..runtime.uploading import Dtypes, upload_inputs
 from .device_clock import DeviceTimer, device_timer
@@ -21,7 +22,7 @@ from .latency import Latency, measure
 from .layer_kinds import NetworkLayers, network_layers
 from .parity_sides import LoadSide, Side, chosen_networks, input_dtypes
 from .recording import Call, record
-from .roofline import PRECISION_BYTES, QUANTISED, Rates, Work, gpu_rates, network_work, on_gpu
+from .roofline import PRECISION_BYTES, Rates, Work, gpu_rates, network_work, on_gpu
 
 RECORD_FRAMES = 16
 

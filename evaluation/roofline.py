@@ -13,6 +13,7 @@ import numpy as np
 
 from ..runtime.backend import Backend
 from ..runtime.bundle import BundleNetwork
+from ..runtime.parity import QUANTISED
 from .parallel import available_cores
 
 PRODUCT_SIDE = 1536
@@ -33,8 +34,6 @@ ROUNDS = 5
 ELEMENT_BYTES = {"uint8": 1, "int64": 8, "float16": 2, "bfloat16": 2, "float32": 4}
 PRECISION_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "fp8": 1}
 """Of a weight. In a quantised network some have two: it moves at least this."""
-
-QUANTISED = ("int8", "fp8")
 
 TORCH_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 

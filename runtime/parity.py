@@ -13,6 +13,9 @@ from ..errors import GmosError
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 
+QUANTISED: tuple[Precision, ...] = ("int8", "fp8")
+"""Precisions that only a calibrated bundle has."""
+
 Array = NDArray[Any]
 
 TINY = 1e-12

@@ -1,9 +1,9 @@
-"""Arrays by name in a file that is whole or not there; nothing in it is executed."""
+"""Files in directories that a calibration keeps for itself: arrays by name, whole or not there, never executed."""
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,14 @@ from ..runtime.atomic_file import replaced_at_end
 
 UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 """What reading a damaged file may raise."""
+
+
+def foreign_entry(directory: Path, own: Callable[[Path], bool]) -> Path | None:
+    """The first entry of a directory that is not one of our own; the path itself if it is a file."""
+    if directory.exists() and not directory.is_dir():
+        return directory
+    entries = directory.iterdir() if directory.is_dir() else ()
+    return next((entry for entry in entries if not own(entry)), None)
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
