@@ -286,7 +286,7 @@ def export() -> None:
 def evaluate() -> None:
     """Entry point of `gmos-eval`."""
     # Imported here: the evaluators need NumPy and SciPy, and no other command does.
-    from .evaluation.commands import evaluate as command  # noqa: PLC0415
+    from .evaluation.benchmarks.commands import evaluate as command  # noqa: PLC0415
 
     set_up_logging("gmos-eval", quiet=False)
     sys.exit(guarded(command, "gmos-eval"))
@@ -295,9 +295,9 @@ def evaluate() -> None:
 def parity() -> None:
     """Entry point of `gmos-parity`."""
     # Imported here: comparing needs NumPy and SciPy, and a run of both sides much more.
-    from .evaluation.parity_commands import parity as command  # noqa: PLC0415
-    from .evaluation.parity_networks import networks_command  # noqa: PLC0415
-    from .evaluation.parity_video import video_command  # noqa: PLC0415
+    from .evaluation.compare.commands import parity as command  # noqa: PLC0415
+    from .evaluation.compare.networks_command import networks_command  # noqa: PLC0415
+    from .evaluation.compare.video_command import video_command  # noqa: PLC0415
     from .parity_runs import load_side, run_side  # noqa: PLC0415
 
     set_up_logging("gmos-parity", quiet=False)
@@ -309,7 +309,7 @@ def parity() -> None:
 def profile() -> None:
     """Entry point of `gmos-profile`."""
     # Imported here, as for gmos-parity.
-    from .evaluation.profile_commands import profile_command  # noqa: PLC0415
+    from .evaluation.profile.commands import profile_command  # noqa: PLC0415
     from .parity_runs import load_side  # noqa: PLC0415
 
     set_up_logging("gmos-profile", quiet=False)

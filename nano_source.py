@@ -13,10 +13,10 @@ from platformdirs import user_cache_path
 
 from . import __version__
 from .errors import GmosError
-from .gmos_ref.nano_weights import NANO, nano_checkpoints
+from .gmos_ref.checkpoints.nano_weights import NANO, nano_checkpoints
 from .gmos_ref.presets import model_spec, preset
 from .runtime.backend import Backend
-from .runtime.bundle import MANIFEST, Bundle, open_bundle
+from .runtime.bundle.manifest import MANIFEST, Bundle, open_bundle
 from .runtime.checkpoint_identity import checkpoint_identity
 from .runtime.contract import ModelSpec, Variant
 
@@ -76,7 +76,7 @@ class NanoSource:
 
     def load(self) -> Backend:
         """See `network_sources.NetworkSource`."""
-        from .runtime.onnx_backend import open_bundle_backend  # noqa: PLC0415 - imports ONNX Runtime
+        from .runtime.onnx.backend import open_bundle_backend  # noqa: PLC0415 - imports ONNX Runtime
 
         backend = open_bundle_backend(self.bundle().root, device=self.device)
         if self.chosen:
@@ -101,7 +101,7 @@ class NanoSource:
                 "the nano model must be exported once, which needs PyTorch and ONNX: pip install "
                 "'gmos-deploy[export]', or give --bundle DIR with a bundle exported elsewhere"
             )
-        from .export.bundle_export import ExportConfig, export_bundle  # noqa: PLC0415 - imports PyTorch
+        from .export.onnx.bundle_export import ExportConfig, export_bundle  # noqa: PLC0415 - imports PyTorch
         from .gmos_ref.reference_config import ReferenceConfig  # noqa: PLC0415
 
         logger.info("exporting the nano model once into %s, about a minute", root)

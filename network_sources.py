@@ -15,9 +15,9 @@ from .runtime.parity import QUANTISED
 
 if TYPE_CHECKING:
     from .gmos_ref.reference_config import ReferenceConfig
-    from .runtime.bundle import Bundle
-    from .runtime.engine_library import Flavour
-    from .runtime.engine_runner import EngineOptions
+    from .runtime.bundle.manifest import Bundle
+    from .runtime.tensorrt.library import Flavour
+    from .runtime.tensorrt.runner import EngineOptions
 
 logger = logging.getLogger(__name__)
 
@@ -146,8 +146,8 @@ class SourceRequest:
 
     def _chosen_source(self, bundle: Bundle) -> NetworkSource:
         """Engines where they fit the machine, else ONNX Runtime."""
-        from .runtime.engine_backend import device_index  # noqa: PLC0415 - see _engine_source
-        from .runtime.engine_choice import usable_flavour  # noqa: PLC0415
+        from .runtime.tensorrt.backend import device_index  # noqa: PLC0415 - see _engine_source
+        from .runtime.tensorrt.choice import usable_flavour  # noqa: PLC0415
 
         if not self.device.startswith(("auto", "cuda")):
             return self._bundle_source(bundle, f"onnxruntime, which runs on --device {self.device}")
@@ -161,9 +161,9 @@ class SourceRequest:
 
     def _engine_source(self, bundle: Bundle, flavour: Flavour, *, reason: str | None) -> EngineSource:
         # Only runs on engines need these, and they import SciPy.
-        from .runtime.engine_backend import device_index  # noqa: PLC0415
-        from .runtime.engine_choice import require_engines  # noqa: PLC0415
-        from .runtime.engine_runner import EngineOptions  # noqa: PLC0415
+        from .runtime.tensorrt.backend import device_index  # noqa: PLC0415
+        from .runtime.tensorrt.choice import require_engines  # noqa: PLC0415
+        from .runtime.tensorrt.runner import EngineOptions  # noqa: PLC0415
 
         if not self.build:
             require_engines(bundle, flavour)
@@ -177,7 +177,7 @@ class SourceRequest:
         )
 
     def _open_bundle(self) -> Bundle:
-        from .runtime.bundle import open_bundle  # noqa: PLC0415 - only bundle runs need it
+        from .runtime.bundle.manifest import open_bundle  # noqa: PLC0415 - only bundle runs need it
 
         if self.bundle is None:
             raise GmosError(
@@ -272,7 +272,7 @@ class BundleSource:
 
     def load(self) -> Backend:
         """See `NetworkSource`."""
-        from .runtime.onnx_backend import open_bundle_backend  # noqa: PLC0415 - imports ONNX Runtime
+        from .runtime.onnx.backend import open_bundle_backend  # noqa: PLC0415 - imports ONNX Runtime
 
         backend = open_bundle_backend(self.bundle.root, device=self.device)
         if self.reason is not None:
@@ -303,11 +303,11 @@ class EngineSource:
 
     def load(self) -> Backend:
         """See `NetworkSource`."""
-        from .runtime.engine_backend import open_engine_backend  # noqa: PLC0415 - see _engine_source
+        from .runtime.tensorrt.backend import open_engine_backend  # noqa: PLC0415 - see _engine_source
 
         if self.build:
             # The builder's own package: a device that only runs engines never gets here.
-            from .export.engine_build import build_engines  # noqa: PLC0415
+            from .export.engines.build import build_engines  # noqa: PLC0415
 
             build_engines(self.bundle.root, self.flavour, device=self.index)
         backend = open_engine_backend(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from .errors import GmosError
-from .evaluation.parity_sides import Side, Videos, WrapBackend
+from .evaluation.compare.sides import Side, Videos, WrapBackend
 from .network_sources import NetworkSource, SourceRequest
 from .runtime.backend import Backend
 from .runtime.contract import ModelSpec
@@ -20,7 +20,7 @@ def run_side(side: Side, videos: Videos, directory: Path, wrap: WrapBackend) -> 
         GmosError: as `gmos-run`.
     """
     from .run_command import RunRequest, run_all  # noqa: PLC0415 - imports NumPy and PyAV
-    from .runtime.pipeline import DEFAULT_BATCH_SIZE  # noqa: PLC0415 - the same
+    from .runtime.pipeline.sequence_run import DEFAULT_BATCH_SIZE  # noqa: PLC0415 - the same
 
     networks = _networks(side)
     run_all(

@@ -16,14 +16,14 @@ from .network_sources import SourceRequest
 from .runtime.backend import Backend
 from .runtime.console_progress import LineProgress, TerminalProgress
 from .runtime.contract import ModelSpec, Variant
-from .runtime.engine_memory import PlansMemory, RunSize, settle_features
-from .runtime.inputs import resolve_inputs
-from .runtime.outputs import check_save_dir
-from .runtime.pipeline import FREE_MEMORY_SHARE, RunOptions, SequenceRun, SequenceSummary
+from .runtime.pipeline.sequence_run import FREE_MEMORY_SHARE, RunOptions, SequenceRun, SequenceSummary
 from .runtime.progress import Progress
-from .runtime.results import Existing, ResultSet, should_skip
-from .runtime.save_modes import parse_save_mode
-from .runtime.sequence import SequenceInput
+from .runtime.results.completion import Existing, ResultSet, should_skip
+from .runtime.results.outputs import check_save_dir
+from .runtime.results.save_modes import parse_save_mode
+from .runtime.tensorrt.memory import PlansMemory, RunSize, settle_features
+from .runtime.video.inputs import resolve_inputs
+from .runtime.video.sequence import SequenceInput
 
 logger = logging.getLogger(__name__)
 
@@ -194,7 +194,7 @@ def _sequences(request: RunRequest, model: ModelSpec) -> list[SequenceInput]:
             raise GmosError(f"--dataset {request.dataset} and {request.inputs[0]} were both given; give one")
         if request.root is None:
             raise GmosError(f"--dataset {request.dataset} needs --root, the dataset's own folder")
-        from .evaluation.datasets import dataset_split  # noqa: PLC0415 - only benchmark runs need it
+        from .evaluation.benchmarks.datasets import dataset_split  # noqa: PLC0415 - only benchmark runs need it
 
         split = dataset_split(request.dataset, request.root, time_annotation=request.time_anno_csv)
         missing = split.missing(frames=True, annotations=False)

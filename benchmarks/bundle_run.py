@@ -20,8 +20,8 @@ from pathlib import Path
 
 from package_commands import installed
 
-from gmos_deploy.evaluation.label_trees import label_pairs
-from gmos_deploy.evaluation.mask_agreement import sequence_agreement
+from gmos_deploy.evaluation.compare.label_trees import label_pairs
+from gmos_deploy.evaluation.compare.mask_agreement import sequence_agreement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

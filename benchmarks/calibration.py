@@ -33,32 +33,39 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from stand_in_export import stand_in_plan
 
 from gmos_deploy.calibration.calibrate import choose_all, split
-from gmos_deploy.calibration.formats import FORMATS
-from gmos_deploy.calibration.layer_choice import LayerChooser, QuantiserOptions
-from gmos_deploy.calibration.linears import QUANTISABLE, all_linears, find_sites, weight_of
-from gmos_deploy.calibration.network_trial import NetworkTrial
-from gmos_deploy.calibration.quantised_graph import quantise
-from gmos_deploy.calibration.sample_store import Sample, SampleStore
-from gmos_deploy.calibration.sampling import SampleLimits, sample_videos
-from gmos_deploy.calibration.sensitivity import Quantiser
-from gmos_deploy.calibration.site_statistics import collect
-from gmos_deploy.export.bundle_export import table_source
-from gmos_deploy.export.engine_build import EngineBuild, build_engines
-from gmos_deploy.export.engine_options import BuildOptions
-from gmos_deploy.export.exported_network import NetworkExporter, Plan
-from gmos_deploy.export.graph_session import GraphSession
-from gmos_deploy.export.profiles import lengths_of
-from gmos_deploy.export.weight_files import WeightFiles
+from gmos_deploy.calibration.graph.quantised_graph import quantise
+from gmos_deploy.calibration.quantiser.formats import FORMATS
+from gmos_deploy.calibration.quantiser.layer_choice import LayerChooser, QuantiserOptions
+from gmos_deploy.calibration.quantiser.linears import QUANTISABLE, all_linears, find_sites, weight_of
+from gmos_deploy.calibration.quantiser.site_statistics import collect
+from gmos_deploy.calibration.sampling.record_calls import SampleLimits, sample_videos
+from gmos_deploy.calibration.sampling.sample_store import Sample, SampleStore
+from gmos_deploy.calibration.search.network_trial import NetworkTrial
+from gmos_deploy.calibration.search.sensitivity import Quantiser
+from gmos_deploy.export.engines.build import EngineBuild, build_engines
+from gmos_deploy.export.engines.options import BuildOptions
+from gmos_deploy.export.onnx.bundle_export import table_source
+from gmos_deploy.export.onnx.exported_network import NetworkExporter, Plan
+from gmos_deploy.export.onnx.graph_session import GraphSession
+from gmos_deploy.export.onnx.profiles import lengths_of
+from gmos_deploy.export.onnx.weight_files import WeightFiles
+from gmos_deploy.gmos_ref.checkpoints.stand_in import stand_in_networks
 from gmos_deploy.gmos_ref.presets import PUBLISHED
-from gmos_deploy.gmos_ref.stand_in import stand_in_networks
-from gmos_deploy.runtime.bundle import TABLES_FILE, Bundle, BundleGraph, BundleNetwork, Target, open_bundle
-from gmos_deploy.runtime.bundle_files import BundleFiles, FileRecord, file_sha256
-from gmos_deploy.runtime.bundle_tables import TableMaker
+from gmos_deploy.runtime.bundle.files import BundleFiles, FileRecord, file_sha256
+from gmos_deploy.runtime.bundle.manifest import (
+    TABLES_FILE,
+    Bundle,
+    BundleGraph,
+    BundleNetwork,
+    Target,
+    open_bundle,
+)
+from gmos_deploy.runtime.bundle.tables import TableMaker
 from gmos_deploy.runtime.contract import NetworkName
-from gmos_deploy.runtime.engine_library import load_tensorrt
-from gmos_deploy.runtime.inputs import resolve_inputs
-from gmos_deploy.runtime.onnx_backend import OnnxBackend, open_bundle_backend
-from gmos_deploy.runtime.onnx_sessions import SessionOptions, choose_device
+from gmos_deploy.runtime.onnx.backend import OnnxBackend, open_bundle_backend
+from gmos_deploy.runtime.onnx.sessions import SessionOptions, choose_device
+from gmos_deploy.runtime.tensorrt.library import load_tensorrt
+from gmos_deploy.runtime.video.inputs import resolve_inputs
 
 PLAIN = QuantiserOptions(balance=False, centre=False, compensate=False)
 WAYS = (

@@ -27,8 +27,8 @@ from typing import Any
 
 from package_commands import installed
 
-from gmos_deploy.export.profiles import parse_resolution
-from gmos_deploy.runtime.bundle import Bundle, open_bundle
+from gmos_deploy.export.onnx.profiles import parse_resolution
+from gmos_deploy.runtime.bundle.manifest import Bundle, open_bundle
 from gmos_deploy.runtime.contract import ModelSpec
 
 MIB = 1 << 20

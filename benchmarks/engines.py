@@ -23,7 +23,7 @@ from typing import Any
 
 from package_commands import installed
 
-from gmos_deploy.runtime.bundle import open_bundle
+from gmos_deploy.runtime.bundle.manifest import open_bundle
 
 MIB, GIB = 1 << 20, 1 << 30
 

@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gmos_deploy.evaluation.label_maps import LABEL_LIMIT, read_label_map
-from gmos_deploy.evaluation.mos_i import count_overlaps, evaluate_mos_i_sequence, overall_mos_i
-from gmos_deploy.evaluation.parallel import available_cores, evaluate_sequences
-from gmos_deploy.evaluation.preparation import prepare_mos_i
-from gmos_deploy.runtime.mask_overlap import iou_matrix
-from gmos_deploy.runtime.palette import davis_palette
+from gmos_deploy.evaluation.benchmarks.label_maps import LABEL_LIMIT, read_label_map
+from gmos_deploy.evaluation.benchmarks.mos_i import count_overlaps, evaluate_mos_i_sequence, overall_mos_i
+from gmos_deploy.evaluation.benchmarks.parallel import available_cores, evaluate_sequences
+from gmos_deploy.evaluation.benchmarks.preparation import prepare_mos_i
+from gmos_deploy.runtime.pipeline.mask_overlap import iou_matrix
+from gmos_deploy.runtime.results.palette import davis_palette
 
 SEQUENCES, FRAMES = 19, 65
 HEIGHT, WIDTH = 480, 854

@@ -23,14 +23,14 @@ from typing import Any
 
 from stand_in_export import stand_in_plan
 
-from gmos_deploy.export.bundle_export import table_source, write_bundle
-from gmos_deploy.export.exported_network import ExportedNetwork, NetworkExporter
+from gmos_deploy.export.onnx.bundle_export import table_source, write_bundle
+from gmos_deploy.export.onnx.exported_network import ExportedNetwork, NetworkExporter
+from gmos_deploy.gmos_ref.checkpoints.stand_in import stand_in_networks
 from gmos_deploy.gmos_ref.presets import preset
-from gmos_deploy.gmos_ref.stand_in import stand_in_networks
-from gmos_deploy.runtime.bundle import Bundle
+from gmos_deploy.runtime.bundle.manifest import Bundle
 from gmos_deploy.runtime.contract import NetworkName
-from gmos_deploy.runtime.onnx_backend import OnnxBackend
-from gmos_deploy.runtime.onnx_sessions import OnnxDevice, SessionOptions, load_onnxruntime
+from gmos_deploy.runtime.onnx.backend import OnnxBackend
+from gmos_deploy.runtime.onnx.sessions import OnnxDevice, SessionOptions, load_onnxruntime
 
 MIB = 1 << 20
 

@@ -30,19 +30,19 @@ from PIL import Image
 
 from gmos_deploy.errors import GmosError
 from gmos_deploy.gmos_ref.backend import TorchBackend
+from gmos_deploy.gmos_ref.checkpoints.stand_in import stand_in_networks
 from gmos_deploy.gmos_ref.presets import model_spec, preset
-from gmos_deploy.gmos_ref.stand_in import stand_in_networks
-from gmos_deploy.runtime.bundle import Bundle, open_bundle
+from gmos_deploy.runtime.bundle.manifest import Bundle, open_bundle
+from gmos_deploy.runtime.bundle.seeded_inputs import seeded_inputs
+from gmos_deploy.runtime.bundle.uploading import dtypes_of, upload_inputs
 from gmos_deploy.runtime.contract import NetworkName
-from gmos_deploy.runtime.engine_backend import EngineBackend, open_engine_backend
-from gmos_deploy.runtime.engine_library import FLAVOURS
-from gmos_deploy.runtime.inputs import resolve_inputs
-from gmos_deploy.runtime.onnx_backend import open_bundle_backend
-from gmos_deploy.runtime.pipeline import RunOptions, SequenceRun
+from gmos_deploy.runtime.onnx.backend import open_bundle_backend
+from gmos_deploy.runtime.pipeline.sequence_run import RunOptions, SequenceRun
 from gmos_deploy.runtime.progress import NoProgress
-from gmos_deploy.runtime.results import ResultSet
-from gmos_deploy.runtime.seeded_inputs import seeded_inputs
-from gmos_deploy.runtime.uploading import dtypes_of, upload_inputs
+from gmos_deploy.runtime.results.completion import ResultSet
+from gmos_deploy.runtime.tensorrt.backend import EngineBackend, open_engine_backend
+from gmos_deploy.runtime.tensorrt.library import FLAVOURS
+from gmos_deploy.runtime.video.inputs import resolve_inputs
 
 EAGER = "torch"
 FILL_S = 0.1

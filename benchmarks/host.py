@@ -24,13 +24,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gmos_deploy.runtime.inputs import resolve_inputs
 from gmos_deploy.runtime.mask_upsampling import argmax_labels
-from gmos_deploy.runtime.mp4_writer import Mp4Writer
-from gmos_deploy.runtime.overlay import overlay
 from gmos_deploy.runtime.pi3_frame import pi3_frame, pi3_size_wh
-from gmos_deploy.runtime.png_writer import PngWriter
-from gmos_deploy.runtime.video import open_frames
+from gmos_deploy.runtime.results.mp4_writer import Mp4Writer
+from gmos_deploy.runtime.results.overlay import overlay
+from gmos_deploy.runtime.results.png_writer import PngWriter
+from gmos_deploy.runtime.video.inputs import resolve_inputs
+from gmos_deploy.runtime.video.reader import open_frames
 
 SIZES_HW = ((480, 854), (1080, 1920))
 CLIP_FRAMES = 40

@@ -30,16 +30,16 @@ import numpy as np
 import torch
 from stand_in_export import stand_in_plan
 
-from gmos_deploy.export.bundle_export import write_bundle
+from gmos_deploy.export.onnx.bundle_export import write_bundle
 from gmos_deploy.gmos_ref.backend import ReferenceNetworks, TorchBackend
-from gmos_deploy.gmos_ref.pi3 import Pi3Encoder
+from gmos_deploy.gmos_ref.checkpoints.stand_in import stand_in_networks
+from gmos_deploy.gmos_ref.pi3.encoder import Pi3Encoder
 from gmos_deploy.gmos_ref.presets import Preset, model_spec, preset
-from gmos_deploy.gmos_ref.stand_in import stand_in_networks
-from gmos_deploy.runtime.bundle import Bundle, open_bundle
+from gmos_deploy.runtime.bundle.manifest import Bundle, open_bundle
+from gmos_deploy.runtime.bundle.seeded_inputs import seeded_inputs
 from gmos_deploy.runtime.contract import NetworkName
-from gmos_deploy.runtime.onnx_backend import OnnxBackend
-from gmos_deploy.runtime.onnx_sessions import OnnxDevice, SessionOptions, load_onnxruntime
-from gmos_deploy.runtime.seeded_inputs import seeded_inputs
+from gmos_deploy.runtime.onnx.backend import OnnxBackend
+from gmos_deploy.runtime.onnx.sessions import OnnxDevice, SessionOptions, load_onnxruntime
 
 PRODUCT_SIDE = 2048
 """Side of the matrices that the machine's rate is measured with."""

@@ -24,14 +24,14 @@ import torch
 from PIL import Image
 
 from gmos_deploy.gmos_ref.backend import TorchBackend
+from gmos_deploy.gmos_ref.checkpoints.stand_in import stand_in_networks
 from gmos_deploy.gmos_ref.loading import choose_device, choose_precision
 from gmos_deploy.gmos_ref.presets import PUBLISHED, model_spec
-from gmos_deploy.gmos_ref.stand_in import stand_in_networks
 from gmos_deploy.runtime.console_progress import LineProgress
-from gmos_deploy.runtime.inputs import resolve_inputs
-from gmos_deploy.runtime.pipeline import RunOptions, SequenceRun
-from gmos_deploy.runtime.results import ResultSet
-from gmos_deploy.runtime.video import open_frames
+from gmos_deploy.runtime.pipeline.sequence_run import RunOptions, SequenceRun
+from gmos_deploy.runtime.results.completion import ResultSet
+from gmos_deploy.runtime.video.inputs import resolve_inputs
+from gmos_deploy.runtime.video.reader import open_frames
 
 
 def peak_gib() -> float:

@@ -14,14 +14,14 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 
-from gmos_deploy.runtime.bundle import open_bundle
+from gmos_deploy.runtime.bundle.manifest import open_bundle
 from gmos_deploy.runtime.console_progress import LineProgress
-from gmos_deploy.runtime.inputs import resolve_inputs
-from gmos_deploy.runtime.onnx_backend import OnnxBackend
-from gmos_deploy.runtime.onnx_sessions import OnnxDevice, SessionOptions, load_onnxruntime
-from gmos_deploy.runtime.pipeline import RunOptions, SequenceRun
-from gmos_deploy.runtime.results import ResultSet
-from gmos_deploy.runtime.sequence import SequenceInput
+from gmos_deploy.runtime.onnx.backend import OnnxBackend
+from gmos_deploy.runtime.onnx.sessions import OnnxDevice, SessionOptions, load_onnxruntime
+from gmos_deploy.runtime.pipeline.sequence_run import RunOptions, SequenceRun
+from gmos_deploy.runtime.results.completion import ResultSet
+from gmos_deploy.runtime.video.inputs import resolve_inputs
+from gmos_deploy.runtime.video.sequence import SequenceInput
 
 
 def run_s(sequence: SequenceInput, bundle: Path, *, spin: bool) -> float:

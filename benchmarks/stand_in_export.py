@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from gmos_deploy.export.exported_network import Plan
-from gmos_deploy.export.profiles import Resolution, choose_resolutions, profiles
-from gmos_deploy.export.signature import Precision
+from gmos_deploy.export.onnx.exported_network import Plan
+from gmos_deploy.export.onnx.profiles import Resolution, choose_resolutions, profiles
+from gmos_deploy.export.onnx.signature import Precision
 from gmos_deploy.gmos_ref.presets import Preset, model_spec
 
 

@@ -18,15 +18,15 @@ from torch import Tensor
 
 from gmos_deploy.gmos_ref.loading import load_reference
 from gmos_deploy.gmos_ref.reference_config import ReferenceConfig
-from gmos_deploy.runtime.encode import WindowEncoder, frame_preparer
-from gmos_deploy.runtime.feature_store import FeatureBudget, FeatureStore
-from gmos_deploy.runtime.inputs import resolve_inputs
-from gmos_deploy.runtime.propose import propose
-from gmos_deploy.runtime.stage_off import StageOff
-from gmos_deploy.runtime.stage_on import StageOn
+from gmos_deploy.runtime.pipeline.encode import WindowEncoder, frame_preparer
+from gmos_deploy.runtime.pipeline.feature_store import FeatureBudget, FeatureStore
+from gmos_deploy.runtime.pipeline.propose import propose
+from gmos_deploy.runtime.pipeline.stage_off import StageOff
+from gmos_deploy.runtime.pipeline.stage_on import StageOn
 from gmos_deploy.runtime.thresholds import PUBLISHED
 from gmos_deploy.runtime.tracker import FrameFeatures
-from gmos_deploy.runtime.video import open_frames
+from gmos_deploy.runtime.video.inputs import resolve_inputs
+from gmos_deploy.runtime.video.reader import open_frames
 
 RELATIVE_NOISE = 2e-6
 """Standard deviation of the change, relative to each value: what two float32 implementations differ by."""

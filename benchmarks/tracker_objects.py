@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from gmos_deploy.runtime.bundle import open_bundle
+from gmos_deploy.runtime.bundle.manifest import open_bundle
+from gmos_deploy.runtime.bundle.seeded_inputs import seeded_inputs
 from gmos_deploy.runtime.contract import NetworkName
-from gmos_deploy.runtime.onnx_backend import OnnxBackend, open_bundle_backend
-from gmos_deploy.runtime.seeded_inputs import seeded_inputs
+from gmos_deploy.runtime.onnx.backend import OnnxBackend, open_bundle_backend
 
 NETWORKS: tuple[NetworkName, ...] = ("memory_attention", "mask_decoder", "memory_encoder")
 

@@ -15,28 +15,28 @@ from numpy.typing import NDArray
 
 from .. import __version__
 from ..errors import GmosError
-from ..evaluation.progress_bar import counted, run_progress
-from ..export.bundle_directory import check_place
+from ..evaluation.report.progress_bar import counted, run_progress
+from ..export.onnx.bundle_directory import check_place
 from ..runtime.atomic_file import writing
-from ..runtime.bundle import Bundle, open_bundle
+from ..runtime.bundle.manifest import Bundle, open_bundle
 from ..runtime.contract import NetworkName
-from ..runtime.inputs import resolve_inputs
-from ..runtime.onnx_backend import open_bundle_backend
+from ..runtime.onnx.backend import open_bundle_backend
 from ..runtime.parity import Limits, OutputDifference
-from ..runtime.sequence import SequenceInput
-from .finished_work import FinishedWork
-from .formats import FORMATS, QuantisedPrecision
-from .layer_choice import LayerChooser, QuantiserOptions, SiteChoice
-from .linears import QUANTISABLE, Linear, Site, find_sites, weight_of
-from .network_trial import NetworkTrial
-from .quantised_bundle import QuantisedNetwork, write_quantised
-from .sample_store import Sample, SampleStore
-from .sampling import ALL_FRAMES, SampleLimits, check_lengths, sample_videos
-from .sensitivity import Choice, GroupDamage, Quantiser, kept_nodes
-from .site_statistics import calls, collect
-from .target_masks import MaskReference, MaskScore, MaskTrial, hold_masks
-from .target_parity import TargetParity
-from .times import Times, measured
+from ..runtime.video.inputs import resolve_inputs
+from ..runtime.video.sequence import SequenceInput
+from .graph.quantised_bundle import QuantisedNetwork, write_quantised
+from .quantiser.formats import FORMATS, QuantisedPrecision
+from .quantiser.layer_choice import LayerChooser, QuantiserOptions, SiteChoice
+from .quantiser.linears import QUANTISABLE, Linear, Site, find_sites, weight_of
+from .quantiser.site_statistics import calls, collect
+from .sampling.record_calls import ALL_FRAMES, SampleLimits, check_lengths, sample_videos
+from .sampling.sample_store import Sample, SampleStore
+from .search.finished_work import FinishedWork
+from .search.network_trial import NetworkTrial
+from .search.sensitivity import Choice, GroupDamage, Quantiser, kept_nodes
+from .search.target_masks import MaskReference, MaskScore, MaskTrial, hold_masks
+from .search.target_parity import TargetParity
+from .search.times import Times, measured
 
 logger = logging.getLogger(__name__)
 

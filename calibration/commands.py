@@ -124,13 +124,13 @@ def calibrate_command(**options: Any) -> None:
     # Imported here so that --help does not pay for NumPy, ONNX and ONNX Runtime.
     from rich.console import Console  # noqa: PLC0415
 
-    from ..evaluation.report_files import PAGE_FILE, report_directory  # noqa: PLC0415
+    from ..evaluation.report.files import PAGE_FILE, report_directory  # noqa: PLC0415
     from ..export.inspection import show  # noqa: PLC0415
     from .calibrate import CalibrationConfig, calibrate  # noqa: PLC0415
-    from .layer_choice import QuantiserOptions  # noqa: PLC0415
+    from .quantiser.layer_choice import QuantiserOptions  # noqa: PLC0415
     from .report import write_report  # noqa: PLC0415
-    from .sampling import SampleLimits  # noqa: PLC0415
-    from .target_parity import parse_target_parity  # noqa: PLC0415
+    from .sampling.record_calls import SampleLimits  # noqa: PLC0415
+    from .search.target_parity import parse_target_parity  # noqa: PLC0415
 
     report = None if options["report"] is None else report_directory(options["report"])
     config = CalibrationConfig(

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..evaluation.environment import environment
-from ..evaluation.html_page import environment_section, escaped, sortable_table, table_row, write_page
-from ..evaluation.report_files import PAGE_FILE, RESULT_FILE, write_json
-from ..evaluation.results import finite
-from ..runtime.bundle import Bundle, open_bundle
+from ..evaluation.benchmarks.results import finite
+from ..evaluation.report.environment import environment
+from ..evaluation.report.files import PAGE_FILE, RESULT_FILE, write_json
+from ..evaluation.report.html_page import environment_section, escaped, sortable_table, table_row, write_page
+from ..runtime.bundle.manifest import Bundle, open_bundle
 from .calibrate import CalibratedNetwork, CalibrationConfig
-from .network_trial import damage
+from .search.network_trial import damage
 
 if TYPE_CHECKING:
-    from .sensitivity import Choice
+    from .search.sensitivity import Choice
 
 SCHEMA = "gmos-calibration/1"
 """Name and version of the JSON layout; the number rises when a reader of the old one would break."""

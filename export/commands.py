@@ -9,10 +9,10 @@ import click
 from rich.console import Console
 
 from ..errors import GmosError
-from ..runtime.bundle import open_bundle
+from ..runtime.bundle.manifest import open_bundle
 from ..runtime.contract import Variant
 from .command_options import PATH, option
-from .engine_commands import build_engines_command, check_engines_command
+from .engines.commands import build_engines_command, check_engines_command
 
 PRECISIONS = click.Choice(["fp32", "fp16", "bf16"])
 
@@ -98,8 +98,8 @@ def onnx_command(**options: Any) -> None:
     _require_exporter()
     # Imported here so that --help does not pay for PyTorch.
     from ..gmos_ref.reference_config import ReferenceConfig  # noqa: PLC0415
-    from .bundle_export import ExportConfig, export_bundle  # noqa: PLC0415
     from .inspection import show  # noqa: PLC0415
+    from .onnx.bundle_export import ExportConfig, export_bundle  # noqa: PLC0415
 
     reference = ReferenceConfig(
         variant=_variant(options["variant"], options["gmos_ckpt"], options["gmos_s_ckpt"]),

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ..runtime.bundle import TARGETS, Bundle, BundleNetwork, BundleTensor
+from ..runtime.bundle.manifest import TARGETS, Bundle, BundleNetwork, BundleTensor
 
 MIB = 1 << 20
 

@@ -21,8 +21,8 @@ from .networks import DinoNetwork, HeadNetwork
 from .reference_config import Precision
 from .reference_networks import ReferenceNetworks
 from .resizing import Sam2Resize, foreground_map, proposal_labels
-from .tracker import Sam2Tracker
-from .tracker_networks import tracker_runners
+from .sam2.tracker import Sam2Tracker
+from .sam2.tracker_networks import tracker_runners
 
 AUTOCAST_DTYPE = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -7,15 +7,15 @@ import logging
 import torch
 
 from ..errors import GmosError
-from . import checkpoints
 from .backend import TorchBackend
-from .gmos_s import GmosS
+from .checkpoints import loading as checkpoints
+from .checkpoints.stand_in import stand_in_networks
+from .gmos.gmos_s import GmosS
+from .gmos.proposer import GmosProposer
 from .presets import Preset, model_spec, preset
-from .proposer import GmosProposer
 from .reference_config import Precision, ReferenceConfig
 from .reference_networks import ReferenceNetworks
-from .sam2_model import build_sam2
-from .stand_in import stand_in_networks
+from .sam2.model import build_sam2
 
 logger = logging.getLogger(__name__)
 

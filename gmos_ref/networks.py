@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .gmos_s import Foreground, GmosS
-from .pi3 import Pi3Encoder, Pi3Tables
-from .proposer import GmosProposer, Proposals
+from .gmos.gmos_s import Foreground, GmosS
+from .gmos.proposer import GmosProposer, Proposals
+from .pi3.encoder import Pi3Encoder, Pi3Tables
 
 
 class DinoNetwork(nn.Module):

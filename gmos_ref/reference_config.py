@@ -8,7 +8,7 @@ from typing import Literal
 
 from ..errors import GmosError
 from ..runtime.contract import Variant
-from .nano_weights import NANO, nano_checkpoints
+from .checkpoints.nano_weights import NANO, nano_checkpoints
 from .presets import preset
 
 Precision = Literal["fp32", "bf16", "fp16"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .gmos_s import GmosS
-from .pi3 import Pi3Encoder
-from .proposer import GmosProposer
-from .sam2_model import FeaturePredictor
+from .gmos.gmos_s import GmosS
+from .gmos.proposer import GmosProposer
+from .pi3.encoder import Pi3Encoder
+from .sam2.model import FeaturePredictor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..runtime.mask_upsampling import argmax_labels
-from .pi3 import IMAGENET_MEAN, IMAGENET_STD
+from .pi3.encoder import IMAGENET_MEAN, IMAGENET_STD
 
 FOREGROUND_PROBABILITY = 0.5
 """A pixel is foreground above this probability (GMOS-S)."""

@@ -13,15 +13,31 @@ import pytest
 import gmos_deploy
 
 ROOT = Path(gmos_deploy.__file__).parent
-PACKAGES = ("gmos_ref", "export", "runtime", "calibration", "evaluation")
-ALLOWED = {
+PACKAGE = "gmos_deploy"
+PRODUCT = ("runtime", "gmos_ref", "export", "calibration", "evaluation")
+"""Packages of the product; with the modules beside them they are what is shipped."""
+
+RUNTIME = {
     "runtime": set(),
-    "gmos_ref": {"runtime"},
-    "export": {"gmos_ref", "runtime"},
-    "calibration": {"evaluation", "export", "gmos_ref", "runtime"},
-    "evaluation": {"gmos_ref", "runtime"},
+    "runtime.video": {"runtime"},
+    "runtime.results": {"runtime"},
+    "runtime.bundle": {"runtime"},
+    "runtime.cuda": {"runtime"},
+    "runtime.pipeline": {"runtime", "runtime.video", "runtime.results"},
+    "runtime.onnx": {"runtime", "runtime.bundle", "runtime.cuda", "runtime.pipeline"},
+    "runtime.tensorrt": {"runtime", "runtime.bundle", "runtime.cuda", "runtime.onnx", "runtime.pipeline"},
 }
-"""Packages that each package may import, besides itself and `errors`."""
+ALLOWED = {
+    **RUNTIME,
+    "gmos_ref": {"gmos_ref.*", "runtime.*"},
+    "export": {"export.*", "gmos_ref.*", "runtime.*"},
+    "calibration": {"calibration.*", "evaluation.*", "export.*", "gmos_ref.*", "runtime.*"},
+    "evaluation": {"evaluation.*", "gmos_ref.*", "runtime.*"},
+}
+"""Rooms that the files of each room may import, besides itself, `errors` and the version; `x.*` is x and all in it.
+
+A room without a line of its own has that of the package around it.
+"""
 
 HELP_LIMIT_S = 0.5
 
@@ -37,32 +53,109 @@ class Blocker:
             raise ImportError(name + " must not be imported by the runtime")
 sys.meta_path.insert(0, Blocker())
 import gmos_deploy.runtime
-for module in pkgutil.iter_modules(gmos_deploy.runtime.__path__):
-    if not module.name.startswith("onnx_"):
-        importlib.import_module("gmos_deploy.runtime." + module.name)
+for module in pkgutil.walk_packages(gmos_deploy.runtime.__path__, "gmos_deploy.runtime."):
+    importlib.import_module(module.name)
 print("imported", len(sys.modules))
 """
 
 
-def imported_packages(file: Path) -> set[str]:
-    """Packages of this project that a file imports, anywhere in it."""
+def module_name(file: Path) -> str:
+    """The absolute name of a file's module below the package, with `__init__` for a package's own."""
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts)
+
+
+def imported_modules(file: Path, text: str | None = None) -> set[str]:
+    """Absolute names, below the package, of all modules of this project that a file imports anywhere in it."""
     found = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level == 2 and node.module:
-            found.add(node.module.split(".")[0])
-        elif isinstance(node, ast.ImportFrom) and node.level == 2:
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("gmos_deploy."):
-            found.add(node.module.split(".")[1])
-    return found & set(PACKAGES)
+    source = file.read_text(encoding="utf-8") if text is None else text
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom):
+            if node.level:
+                around = module_name(file).split(".")[: -node.level]
+                base = [*around, *(node.module.split(".") if node.module else [])]
+            elif node.module and node.module.split(".")[0] == PACKAGE:
+                base = node.module.split(".")[1:]
+            else:
+                continue
+            for alias in node.names:
+                inner = [*base, alias.name]
+                found.add(".".join(inner if is_module(inner) else base))
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] == PACKAGE:
+                    found.add(".".join(alias.name.split(".")[1:]))
+    return found - {""}
 
 
-@pytest.mark.parametrize("package", [name for name in PACKAGES if (ROOT / name).is_dir()])
+def is_module(parts: list[str]) -> bool:
+    """Whether there is a module or package of this name."""
+    place = ROOT.joinpath(*parts)
+    return place.with_suffix(".py").is_file() or (place / "__init__.py").is_file()
+
+
+def room_of(module: str) -> str:
+    """The package that a module lies in; a package is a room of its own."""
+    parts = module.split(".")
+    if parts[-1] == "__init__":
+        return ".".join(parts[:-1])
+    return module if (ROOT.joinpath(*parts) / "__init__.py").is_file() else ".".join(parts[:-1])
+
+
+def rule_of(room: str) -> set[str]:
+    """What a room may import: its own line, else that of the nearest package around it."""
+    while room not in ALLOWED:
+        room = room.rpartition(".")[0]
+    return ALLOWED[room]
+
+
+def breaches(file: Path, text: str | None = None) -> list[str]:
+    """The imports of a file that its room does not allow."""
+    own = room_of(module_name(file))
+    rule = rule_of(own)
+
+    def allowed(module: str) -> bool:
+        room = room_of(module)
+        around = [room[:end] + ".*" for end in (*(i for i, c in enumerate(room) if c == "."), len(room))]
+        return module == "errors" or room in {own, *rule} or any(name in rule for name in around)
+
+    return sorted(module for module in imported_modules(file, text) if not allowed(module))
+
+
+def product_files() -> list[Path]:
+    """All files of the product's packages, found by walking."""
+    return [file for package in PRODUCT for file in sorted((ROOT / package).rglob("*.py"))]
+
+
+def test_every_package_has_a_rule() -> None:
+    """A new package at the top is in the table, or in the list of what is not shipped."""
+    found = {file.parent.name for file in ROOT.glob("*/__init__.py")}
+    assert found - {"tests"} == set(PRODUCT)
+
+
+@pytest.mark.parametrize("package", PRODUCT)
 def test_imports_point_one_way(package: str) -> None:
-    """No file imports a package above its own."""
-    for file in sorted((ROOT / package).rglob("*.py")):
-        above = imported_packages(file) - ALLOWED[package] - {package}
-        assert not above, f"{file.relative_to(ROOT)} imports {sorted(above)}"
+    """No file imports a room that is not below its own."""
+    found = {module_name(f): breaches(f) for f in product_files() if f.is_relative_to(ROOT / package)}
+    assert len(found) > 10
+    assert not {name: wrong for name, wrong in found.items() if wrong}
+
+
+@pytest.mark.parametrize(
+    ("room", "line", "breach"),
+    [
+        ("runtime/video", "from ..results.outputs import SequenceOutputs", "runtime.results.outputs"),
+        ("runtime/video", "from .. import onnx", "runtime.onnx"),
+        ("runtime/pipeline", "import gmos_deploy.runtime.tensorrt.backend", "runtime.tensorrt.backend"),
+        ("runtime", "from ..export.onnx.gate import Gate", "export.onnx.gate"),
+        ("runtime", "from .. import cli", "cli"),
+        ("gmos_ref/pi3", "def f():\n    from ...evaluation import compare", "evaluation.compare"),
+        ("runtime/bundle", "from ..contract import ModelSpec", None),
+        ("calibration/search", "from ...evaluation.report import files", None),
+    ],
+)
+def test_an_import_that_points_up_is_found(room: str, line: str, breach: str | None) -> None:
+    """Relative at any level, absolute, and inside functions."""
+    assert breaches(ROOT / room / "planted.py", line) == ([] if breach is None else [breach])
 
 
 def test_the_runtime_imports_without_pytorch() -> None:

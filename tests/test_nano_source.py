@@ -9,7 +9,7 @@ import pytest
 
 from gmos_deploy import nano_source
 from gmos_deploy.errors import GmosError
-from gmos_deploy.export import bundle_export
+from gmos_deploy.export.onnx import bundle_export
 from gmos_deploy.nano_source import NanoSource, cached_bundle
 from gmos_deploy.network_sources import ReferenceSource, SourceRequest
 

@@ -214,7 +214,7 @@ def test_a_full_disk_is_one_line(
     """The system's refusal in the middle of writing becomes a message; nothing is filed."""
     import errno
 
-    from gmos_deploy.runtime import png_writer
+    from gmos_deploy.runtime.results.completion import png_writer
 
     def full(*_: Any, **__: Any) -> bytes:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -264,8 +264,8 @@ def test_real_checkpoints_run_and_decide_the_result(
     import torch
     from safetensors.torch import save_file
 
+    from gmos_deploy.gmos_ref.checkpoints.stand_in import stand_in_networks
     from gmos_deploy.gmos_ref.presets import TINY
-    from gmos_deploy.gmos_ref.stand_in import stand_in_networks
 
     networks = stand_in_networks(TINY, "gmos")
     pi3, sam2, gmos = (tmp_path / name for name in ("model.safetensors", "sam2.pt", "gmos.pth"))
@@ -320,7 +320,7 @@ def test_a_benchmark_split_is_run_and_its_output_evaluated(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """`gmos-run --dataset` fills a tree that `gmos-eval` reads as it is; a second run has nothing to do."""
-    from gmos_deploy.evaluation.commands import evaluate
+    from gmos_deploy.evaluation.benchmarks.commands import evaluate
 
     base = (
         "--dataset",

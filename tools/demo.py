@@ -17,9 +17,9 @@ import sys
 from pathlib import Path
 
 from gmos_deploy.errors import GmosError
-from gmos_deploy.runtime.contact_sheet import evenly_spaced, write_contact_sheet
-from gmos_deploy.runtime.mp4_writer import Mp4Writer
-from gmos_deploy.runtime.video import VideoReader
+from gmos_deploy.runtime.results.contact_sheet import evenly_spaced, write_contact_sheet
+from gmos_deploy.runtime.results.mp4_writer import Mp4Writer
+from gmos_deploy.runtime.video.reader import VideoReader
 
 CLIP = "bigbuckbunny.mp4"
 COLUMNS = 4

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from gmos_deploy.gmos_ref.checkpoints.stand_in import stand_in_networks
 from gmos_deploy.gmos_ref.presets import preset
-from gmos_deploy.gmos_ref.stand_in import stand_in_networks
 
 
 def main() -> None:

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gmos_deploy.calibration.calibrate import CalibratedNetwork, CalibrationConfig, calibrate
-from gmos_deploy.calibration.layer_choice import LayerChooser, QuantiserOptions
-from gmos_deploy.calibration.sampling import SampleLimits
-from gmos_deploy.calibration.site_statistics import SiteStatistics
-from gmos_deploy.export.bundle_export import ExportConfig, export_bundle
+from gmos_deploy.calibration.quantiser.layer_choice import LayerChooser, QuantiserOptions
+from gmos_deploy.calibration.quantiser.site_statistics import SiteStatistics
+from gmos_deploy.calibration.sampling.record_calls import SampleLimits
+from gmos_deploy.export.onnx.bundle_export import ExportConfig, export_bundle
 from gmos_deploy.gmos_ref.reference_config import ReferenceConfig
-from gmos_deploy.runtime.bundle import Bundle
+from gmos_deploy.runtime.bundle.manifest import Bundle
 
 FRAMES = 9
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gmos_deploy.calibration.balanced_sample import BalancedSample
+from gmos_deploy.calibration.sampling.balanced_sample import BalancedSample
 
 STREAM = [("common", 1)] * 500 + [("rare", 1)] * 3 + [("common", 1)] * 500
 

@@ -19,26 +19,26 @@ from click.testing import CliRunner
 from gmos_deploy.calibration import calibrate as calibrate_module
 from gmos_deploy.calibration.calibrate import CalibratedNetwork, CalibrationConfig, calibrate
 from gmos_deploy.calibration.commands import calibrate_command, parse_size
-from gmos_deploy.calibration.linears import QUANTISABLE
+from gmos_deploy.calibration.quantiser.linears import QUANTISABLE
 from gmos_deploy.calibration.report import weight_bytes, write_report
-from gmos_deploy.calibration.sample_store import SampleStore
-from gmos_deploy.calibration.sampling import SampleLimits, sample_videos
-from gmos_deploy.calibration.target_masks import MaskScore, hold_masks
-from gmos_deploy.calibration.target_parity import TargetParity, parse_target_parity
+from gmos_deploy.calibration.sampling.record_calls import SampleLimits, sample_videos
+from gmos_deploy.calibration.sampling.sample_store import SampleStore
+from gmos_deploy.calibration.search.target_masks import MaskScore, hold_masks
+from gmos_deploy.calibration.search.target_parity import TargetParity, parse_target_parity
 from gmos_deploy.cli import guarded
 from gmos_deploy.errors import GmosError
-from gmos_deploy.evaluation.mask_agreement import sequence_agreement
-from gmos_deploy.evaluation.parity_networks import networks_command
-from gmos_deploy.evaluation.profile_commands import profile_command
+from gmos_deploy.evaluation.compare.mask_agreement import sequence_agreement
+from gmos_deploy.evaluation.compare.networks_command import networks_command
+from gmos_deploy.evaluation.profile.commands import profile_command
 from gmos_deploy.export.commands import export_command
 from gmos_deploy.network_sources import SourceRequest
 from gmos_deploy.parity_runs import load_side
-from gmos_deploy.runtime.bundle import MANIFEST, Bundle, open_bundle
-from gmos_deploy.runtime.inputs import resolve_inputs
-from gmos_deploy.runtime.onnx_backend import open_bundle_backend
+from gmos_deploy.runtime.bundle.manifest import MANIFEST, Bundle, open_bundle
+from gmos_deploy.runtime.onnx.backend import open_bundle_backend
 from gmos_deploy.runtime.parity import LIMITS, Limits
-from gmos_deploy.runtime.sequence import SequenceInput
-from gmos_deploy.runtime.watched_backend import run_networks
+from gmos_deploy.runtime.pipeline.watched_backend import run_networks
+from gmos_deploy.runtime.video.inputs import resolve_inputs
+from gmos_deploy.runtime.video.sequence import SequenceInput
 
 MakeConfig = Callable[..., CalibrationConfig]
 Calibrated = tuple[Bundle, Mapping[str, CalibratedNetwork]]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gmos_deploy.calibration import compensation
-from gmos_deploy.calibration.compensation import Compensation, RoundedWeights
-from gmos_deploy.calibration.formats import FORMATS, QuantisedPrecision
-from gmos_deploy.calibration.layer_choice import weight_scale
+from gmos_deploy.calibration.quantiser import compensation
+from gmos_deploy.calibration.quantiser.compensation import Compensation, RoundedWeights
+from gmos_deploy.calibration.quantiser.formats import FORMATS, QuantisedPrecision
+from gmos_deploy.calibration.quantiser.layer_choice import weight_scale
 
 CHANNELS, OUT, SOURCES = 96, 40, 12
 

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from gmos_deploy.calibration.calibrate import CalibratedNetwork, CalibrationConfig, calibrate
-from gmos_deploy.calibration.formats import QuantisedPrecision
-from gmos_deploy.calibration.target_parity import parse_target_parity
+from gmos_deploy.calibration.quantiser.formats import QuantisedPrecision
+from gmos_deploy.calibration.search.target_parity import parse_target_parity
 from gmos_deploy.errors import GmosError
-from gmos_deploy.export.engine_build import EngineBuild, build_engines
-from gmos_deploy.export.engine_options import BuildOptions
-from gmos_deploy.runtime.bundle import Bundle, open_bundle
+from gmos_deploy.export.engines.build import EngineBuild, build_engines
+from gmos_deploy.export.engines.options import BuildOptions
+from gmos_deploy.runtime.bundle.manifest import Bundle, open_bundle
 from gmos_deploy.runtime.contract import NetworkName
-from gmos_deploy.runtime.engine_library import load_tensorrt
-from gmos_deploy.runtime.engine_record import EngineRecord
+from gmos_deploy.runtime.tensorrt.library import load_tensorrt
+from gmos_deploy.runtime.tensorrt.record import EngineRecord
 
 pytest.importorskip("tensorrt_rtx")
 

@@ -12,16 +12,16 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from gmos_deploy.calibration import target_masks
 from gmos_deploy.calibration.calibrate import CalibrationConfig, calibrate
-from gmos_deploy.calibration.finished_work import FinishedWork
-from gmos_deploy.calibration.formats import FORMATS
-from gmos_deploy.calibration.layer_choice import LayerChooser, SiteChoice, StoredLayer
-from gmos_deploy.calibration.linears import Linear, Site
-from gmos_deploy.calibration.network_trial import NetworkTrial
+from gmos_deploy.calibration.quantiser.formats import FORMATS
+from gmos_deploy.calibration.quantiser.layer_choice import LayerChooser, SiteChoice, StoredLayer
+from gmos_deploy.calibration.quantiser.linears import Linear, Site
+from gmos_deploy.calibration.search import target_masks
+from gmos_deploy.calibration.search.finished_work import FinishedWork
+from gmos_deploy.calibration.search.network_trial import NetworkTrial
 from gmos_deploy.errors import GmosError
-from gmos_deploy.runtime.bundle import Bundle
-from gmos_deploy.runtime.label_store import LabelStore
+from gmos_deploy.runtime.bundle.manifest import Bundle
+from gmos_deploy.runtime.pipeline.label_store import LabelStore
 
 MakeConfig = Callable[..., CalibrationConfig]
 

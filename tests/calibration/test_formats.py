@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from gmos_deploy.calibration.formats import FORMATS, LEAST_SCALE, QuantisedPrecision
+from gmos_deploy.calibration.quantiser.formats import FORMATS, LEAST_SCALE, QuantisedPrecision
 
 VALUES = np.random.default_rng(1).standard_normal(4000).astype(np.float16) * np.float16(3)
 ONNX_TYPES = {"int8": TensorProto.INT8, "fp8": TensorProto.FLOAT8E4M3FN}

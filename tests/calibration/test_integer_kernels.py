@@ -12,13 +12,13 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 
-from gmos_deploy.calibration.formats import FORMATS
-from gmos_deploy.calibration.integer_kernels import use_integer_kernels
-from gmos_deploy.calibration.layer_choice import SiteChoice, StoredLayer
-from gmos_deploy.calibration.linears import find_sites
-from gmos_deploy.calibration.quantised_graph import quantise
-from gmos_deploy.runtime.bundle import Bundle
-from gmos_deploy.runtime.onnx_sessions import configure_quantised
+from gmos_deploy.calibration.graph.integer_kernels import use_integer_kernels
+from gmos_deploy.calibration.graph.quantised_graph import quantise
+from gmos_deploy.calibration.quantiser.formats import FORMATS
+from gmos_deploy.calibration.quantiser.layer_choice import SiteChoice, StoredLayer
+from gmos_deploy.calibration.quantiser.linears import find_sites
+from gmos_deploy.runtime.bundle.manifest import Bundle
+from gmos_deploy.runtime.onnx.sessions import configure_quantised
 
 CHANNELS, ROWS = 256, 24
 RNG = np.random.default_rng(7)

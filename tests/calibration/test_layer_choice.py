@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gmos_deploy.calibration.formats import FORMATS, QuantisedPrecision
-from gmos_deploy.calibration.layer_choice import QuantiserOptions
-from gmos_deploy.calibration.linears import Linear, Site
+from gmos_deploy.calibration.quantiser.formats import FORMATS, QuantisedPrecision
+from gmos_deploy.calibration.quantiser.layer_choice import QuantiserOptions
+from gmos_deploy.calibration.quantiser.linears import Linear, Site
 from gmos_deploy.errors import GmosError
 
 CHANNELS, OUT, ROWS = 64, 96, 256

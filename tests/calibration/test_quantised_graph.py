@@ -15,10 +15,10 @@ from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from gmos_deploy.calibration.formats import FORMATS, QuantisedPrecision
-from gmos_deploy.calibration.linears import all_linears, find_sites, groups, weight_of
-from gmos_deploy.calibration.quantised_graph import quantise
-from gmos_deploy.runtime.bundle import TARGETS, Bundle
+from gmos_deploy.calibration.graph.quantised_graph import quantise
+from gmos_deploy.calibration.quantiser.formats import FORMATS, QuantisedPrecision
+from gmos_deploy.calibration.quantiser.linears import all_linears, find_sites, groups, weight_of
+from gmos_deploy.runtime.bundle.manifest import TARGETS, Bundle
 
 RNG = np.random.default_rng(11)
 WEIGHTS = [(RNG.standard_normal((64, n)) / 8).astype(np.float16) for n in (32, 48)]

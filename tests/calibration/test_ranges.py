@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gmos_deploy.calibration.ranges import BINS, MagnitudeHistogram
+from gmos_deploy.calibration.quantiser.ranges import BINS, MagnitudeHistogram
 
 NORMAL = np.random.default_rng(0).standard_normal(200_000).astype(np.float32)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gmos_deploy.calibration.site_statistics import MOMENT_ROWS, ROWS, SiteStatistics
+from gmos_deploy.calibration.quantiser.site_statistics import MOMENT_ROWS, ROWS, SiteStatistics
 
 RNG = np.random.default_rng(9)
 CALLS = [RNG.standard_normal((2, 50, 6)) * np.arange(1, 7) + 300 for _ in range(3)]

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gmos_deploy.errors import GmosError
-from gmos_deploy.evaluation.commands import evaluate
-from gmos_deploy.runtime.palette import davis_palette
+from gmos_deploy.evaluation.benchmarks.commands import evaluate
+from gmos_deploy.runtime.results.palette import davis_palette
 from gmos_deploy.runtime.tracker import Prompt, TrackerStep
 
 Labels = NDArray[np.uint8]

@@ -11,18 +11,18 @@ from typing import Any
 import pytest
 import torch
 
-from gmos_deploy.export.bundle_export import ExportConfig, export_bundle, table_source
-from gmos_deploy.export.exported_network import ExportedNetwork, NetworkExporter, Plan
-from gmos_deploy.export.profiles import profiles
+from gmos_deploy.export.onnx.bundle_export import ExportConfig, export_bundle, table_source
+from gmos_deploy.export.onnx.exported_network import ExportedNetwork, NetworkExporter, Plan
+from gmos_deploy.export.onnx.profiles import profiles
 from gmos_deploy.gmos_ref.backend import TorchBackend
+from gmos_deploy.gmos_ref.checkpoints.stand_in import stand_in_networks
 from gmos_deploy.gmos_ref.loading import load_reference
 from gmos_deploy.gmos_ref.presets import model_spec, preset
 from gmos_deploy.gmos_ref.reference_config import ReferenceConfig
 from gmos_deploy.gmos_ref.reference_networks import ReferenceNetworks
-from gmos_deploy.gmos_ref.stand_in import stand_in_networks
-from gmos_deploy.runtime.bundle import MANIFEST, Bundle
+from gmos_deploy.runtime.bundle.manifest import MANIFEST, Bundle
 from gmos_deploy.runtime.contract import NetworkName
-from gmos_deploy.runtime.onnx_backend import OnnxBackend, open_bundle_backend
+from gmos_deploy.runtime.onnx.backend import OnnxBackend, open_bundle_backend
 
 TINY = preset("tiny")
 

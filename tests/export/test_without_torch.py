@@ -14,8 +14,8 @@ from PIL import Image
 
 from gmos_deploy.network_sources import SourceRequest
 from gmos_deploy.run_command import RunRequest, run_all
-from gmos_deploy.runtime.bundle import Bundle
-from gmos_deploy.runtime.mp4_writer import Mp4Writer
+from gmos_deploy.runtime.bundle.manifest import Bundle
+from gmos_deploy.runtime.results.mp4_writer import Mp4Writer
 
 TOOL = Path(__file__).parents[2] / "tools" / "device_environment.py"
 

@@ -10,10 +10,10 @@ import torch
 
 from gmos_deploy.errors import GmosError
 from gmos_deploy.gmos_ref.backend import TorchBackend
+from gmos_deploy.gmos_ref.checkpoints.stand_in import stand_in_networks
 from gmos_deploy.gmos_ref.loading import choose_device, choose_precision, load_reference
 from gmos_deploy.gmos_ref.presets import TINY, model_spec
 from gmos_deploy.gmos_ref.reference_config import Precision, ReferenceConfig
-from gmos_deploy.gmos_ref.stand_in import stand_in_networks
 from gmos_deploy.runtime.contract import ModelSpec, TensorSpec, Variant, network_specs
 
 BATCH, VIDEO_HW, GRID_HW, OBJECTS, MEMORIES, POINTERS = 2, (40, 60), (3, 4), 3, 2, 4

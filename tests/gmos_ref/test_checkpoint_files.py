@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gmos_deploy.errors import GmosError
-from gmos_deploy.gmos_ref.checkpoint_files import read_state
+from gmos_deploy.gmos_ref.checkpoints.files import read_state
 
 
 class Payload:

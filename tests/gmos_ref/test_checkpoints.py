@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gmos_deploy.errors import GmosError
-from gmos_deploy.gmos_ref.checkpoints import (
+from gmos_deploy.gmos_ref.checkpoints.loading import (
     FLAGS,
     PI3_UNUSED_PREFIXES,
     Network,
@@ -25,11 +25,11 @@ from gmos_deploy.gmos_ref.checkpoints import (
     load_pi3,
     load_sam2_state,
 )
-from gmos_deploy.gmos_ref.gmos_s import GmosS
-from gmos_deploy.gmos_ref.pi3 import Pi3Encoder
+from gmos_deploy.gmos_ref.checkpoints.weights import deterministic_state
+from gmos_deploy.gmos_ref.gmos.gmos_s import GmosS
+from gmos_deploy.gmos_ref.gmos.proposer import GmosProposer
+from gmos_deploy.gmos_ref.pi3.encoder import Pi3Encoder
 from gmos_deploy.gmos_ref.presets import TINY
-from gmos_deploy.gmos_ref.proposer import GmosProposer
-from gmos_deploy.gmos_ref.weights import deterministic_state
 
 State = dict[str, Tensor]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from gmos_deploy.gmos_ref.gmos_s import GmosS
+from gmos_deploy.gmos_ref.gmos.gmos_s import GmosS
 from gmos_deploy.gmos_ref.presets import PUBLISHED, TINY
 
 Build = Callable[[Callable[[], nn.Module]], nn.Module]

@@ -9,14 +9,14 @@ import pytest
 from numpy.typing import NDArray
 
 from gmos_deploy.errors import GmosError
+from gmos_deploy.gmos_ref.checkpoints.nano_weights import FOLDER, nano_checkpoints
 from gmos_deploy.gmos_ref.loading import load_reference
-from gmos_deploy.gmos_ref.nano_weights import FOLDER, nano_checkpoints
 from gmos_deploy.gmos_ref.reference_config import ReferenceConfig
 from gmos_deploy.runtime.backend import Backend
 from gmos_deploy.runtime.contract import Variant
-from gmos_deploy.runtime.encode import WindowEncoder, frame_preparer
-from gmos_deploy.runtime.propose import foreground
-from gmos_deploy.runtime.sequence import Frame
+from gmos_deploy.runtime.pipeline.encode import WindowEncoder, frame_preparer
+from gmos_deploy.runtime.pipeline.propose import foreground
+from gmos_deploy.runtime.video.sequence import Frame
 
 LIMIT_BYTES = 12_000_000
 """What all weights together may take in the wheel."""

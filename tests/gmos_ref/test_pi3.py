@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gmos_deploy.gmos_ref.pi3 import Pi3Encoder, Pi3Tables
+from gmos_deploy.gmos_ref.pi3.encoder import Pi3Encoder, Pi3Tables
+from gmos_deploy.gmos_ref.pi3.vit_block import VitBlock
 from gmos_deploy.gmos_ref.presets import PUBLISHED, TINY, Pi3Config
-from gmos_deploy.gmos_ref.vit_block import VitBlock
 
 SUMS = 1e-5
 """Float32 sums in another order, on activations of order one."""

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from gmos_deploy.gmos_ref.mask_upsampling import ChannelNorm
+from gmos_deploy.gmos_ref.gmos.mask_upsampling import ChannelNorm
+from gmos_deploy.gmos_ref.gmos.proposer import GmosProposer
 from gmos_deploy.gmos_ref.presets import PUBLISHED, TINY
-from gmos_deploy.gmos_ref.proposer import GmosProposer
 
 SUMS = 1e-4
 """Float32 sums in another order, on mask logits of order ten."""

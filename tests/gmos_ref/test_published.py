@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from gmos_deploy.gmos_ref.checkpoints.weights import fill_deterministic
 from gmos_deploy.gmos_ref.presets import PUBLISHED
-from gmos_deploy.gmos_ref.sam2_model import FeaturePredictor, build_sam2
-from gmos_deploy.gmos_ref.tracker import Sam2Tracker
-from gmos_deploy.gmos_ref.weights import fill_deterministic
+from gmos_deploy.gmos_ref.sam2.model import FeaturePredictor, build_sam2
+from gmos_deploy.gmos_ref.sam2.tracker import Sam2Tracker
 from gmos_deploy.runtime.tracker import Prompt
 
 pytestmark = pytest.mark.published

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from gmos_deploy.gmos_ref.gmos.proposer import Proposals as ProposerOutput
 from gmos_deploy.gmos_ref.networks import keep_best
-from gmos_deploy.gmos_ref.proposer import Proposals as ProposerOutput
 from gmos_deploy.gmos_ref.resizing import Sam2Resize, foreground_map, proposal_labels
-from gmos_deploy.runtime.proposals import ProposalCollector
+from gmos_deploy.runtime.pipeline.proposals import ProposalCollector
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TOLERANCE = 1e-5

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gmos_deploy.gmos_ref.checkpoints.weights import fill_deterministic
 from gmos_deploy.gmos_ref.presets import Sam2Config
-from gmos_deploy.gmos_ref.sam2_model import FeaturePredictor, build_sam2
-from gmos_deploy.gmos_ref.tracker import Answer, Sam2Tracker
-from gmos_deploy.gmos_ref.weights import fill_deterministic
+from gmos_deploy.gmos_ref.sam2.model import FeaturePredictor, build_sam2
+from gmos_deploy.gmos_ref.sam2.tracker import Answer, Sam2Tracker
 from gmos_deploy.runtime.tracker import Prompt
 
 GOLDEN = Path(__file__).parents[1] / "golden"

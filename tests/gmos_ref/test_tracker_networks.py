@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gmos_deploy.gmos_ref.checkpoints.weights import fill_deterministic
 from gmos_deploy.gmos_ref.presets import TINY, Sam2Config, model_spec
-from gmos_deploy.gmos_ref.sam2_model import FeaturePredictor, build_sam2
-from gmos_deploy.gmos_ref.tracker_layers import Float32Tables, mix_narrow_values
-from gmos_deploy.gmos_ref.tracker_networks import (
+from gmos_deploy.gmos_ref.sam2.model import FeaturePredictor, build_sam2
+from gmos_deploy.gmos_ref.sam2.tracker_layers import Float32Tables, mix_narrow_values
+from gmos_deploy.gmos_ref.sam2.tracker_networks import (
     ASSUMED_OPTIONS,
     quarter,
     tracked_labels,
     tracker_networks,
 )
-from gmos_deploy.gmos_ref.weights import fill_deterministic
 from gmos_deploy.runtime.contract import ModelSpec, network_specs
 
 GOLDEN_TRACKER = Sam2Config(

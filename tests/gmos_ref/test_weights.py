@@ -9,10 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from gmos_deploy.gmos_ref.pi3 import IMAGENET_MEAN, Pi3Encoder
+from gmos_deploy.gmos_ref.checkpoints.weights import (
+    deterministic_state,
+    deterministic_tensor,
+    fill_deterministic,
+)
+from gmos_deploy.gmos_ref.gmos.proposer import GmosProposer
+from gmos_deploy.gmos_ref.pi3.encoder import IMAGENET_MEAN, Pi3Encoder
 from gmos_deploy.gmos_ref.presets import TINY
-from gmos_deploy.gmos_ref.proposer import GmosProposer
-from gmos_deploy.gmos_ref.weights import deterministic_state, deterministic_tensor, fill_deterministic
 
 
 @pytest.mark.parametrize(

@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 import torch
 
-from gmos_deploy.export.bundle_export import ExportConfig, export_bundle
+from gmos_deploy.export.onnx.bundle_export import ExportConfig, export_bundle
 from gmos_deploy.gmos_ref.backend import TorchBackend
+from gmos_deploy.gmos_ref.checkpoints.stand_in import stand_in_networks
 from gmos_deploy.gmos_ref.presets import model_spec, preset
 from gmos_deploy.gmos_ref.reference_config import ReferenceConfig
-from gmos_deploy.gmos_ref.stand_in import stand_in_networks
-from gmos_deploy.runtime.bundle import Bundle
-from gmos_deploy.runtime.cuda_device import find_device
-from gmos_deploy.runtime.engine_record import DeviceIdentity
+from gmos_deploy.runtime.bundle.manifest import Bundle
+from gmos_deploy.runtime.tensorrt.gpu import find_device
+from gmos_deploy.runtime.tensorrt.record import DeviceIdentity
 
 SMALL = preset("small")
 NODES = ("/dev/nvidia0", "/dev/nvhost-gpu", "/dev/nvgpu/igpu0")

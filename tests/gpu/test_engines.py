@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from gmos_deploy.errors import GmosError
-from gmos_deploy.export.engine_build import EngineBuild, build_engines
-from gmos_deploy.export.engine_options import BuildOptions, settled
-from gmos_deploy.runtime.bundle import Bundle
-from gmos_deploy.runtime.engine_library import FLAVOURS, Flavour, TensorRT, load_tensorrt
-from gmos_deploy.runtime.engine_record import DeviceIdentity, engine_directory, plan_path
-from gmos_deploy.runtime.engine_trust import find_record, verified_plan
+from gmos_deploy.export.engines.build import EngineBuild, build_engines
+from gmos_deploy.export.engines.options import BuildOptions, settled
+from gmos_deploy.runtime.bundle.manifest import Bundle
+from gmos_deploy.runtime.tensorrt.library import FLAVOURS, Flavour, TensorRT, load_tensorrt
+from gmos_deploy.runtime.tensorrt.record import DeviceIdentity, engine_directory, plan_path
+from gmos_deploy.runtime.tensorrt.trust import find_record, verified_plan
 
 pytestmark = pytest.mark.gpu
 

@@ -17,20 +17,20 @@ from scipy import ndimage
 
 from gmos_deploy.errors import GmosError
 from gmos_deploy.gmos_ref.backend import TorchBackend
-from gmos_deploy.runtime.bundle import Bundle
-from gmos_deploy.runtime.cuda_driver import Cuda
-from gmos_deploy.runtime.engine_backend import open_engine_backend
-from gmos_deploy.runtime.engine_check import check_engines
-from gmos_deploy.runtime.engine_library import FLAVOURS, Flavour, load_tensorrt
-from gmos_deploy.runtime.engine_record import DeviceIdentity
-from gmos_deploy.runtime.engine_runner import EngineOptions
-from gmos_deploy.runtime.inputs import resolve_inputs
-from gmos_deploy.runtime.onnx_backend import open_bundle_backend
+from gmos_deploy.runtime.bundle.manifest import Bundle
+from gmos_deploy.runtime.bundle.seeded_inputs import seeded_inputs
+from gmos_deploy.runtime.cuda.driver import Cuda
+from gmos_deploy.runtime.onnx.backend import open_bundle_backend
 from gmos_deploy.runtime.parity import LIMITS, difference
-from gmos_deploy.runtime.pipeline import RunOptions, SequenceRun
+from gmos_deploy.runtime.pipeline.sequence_run import RunOptions, SequenceRun
 from gmos_deploy.runtime.progress import NoProgress
-from gmos_deploy.runtime.results import ResultSet
-from gmos_deploy.runtime.seeded_inputs import seeded_inputs
+from gmos_deploy.runtime.results.completion import ResultSet
+from gmos_deploy.runtime.tensorrt.backend import open_engine_backend
+from gmos_deploy.runtime.tensorrt.check import check_engines
+from gmos_deploy.runtime.tensorrt.library import FLAVOURS, Flavour, load_tensorrt
+from gmos_deploy.runtime.tensorrt.record import DeviceIdentity
+from gmos_deploy.runtime.tensorrt.runner import EngineOptions
+from gmos_deploy.runtime.video.inputs import resolve_inputs
 
 pytestmark = pytest.mark.gpu
 
@@ -79,7 +79,7 @@ def built(gpu: DeviceIdentity, gpu_bundle: Callable[[str], Bundle]) -> Callable[
     done: set[Flavour] = set()
 
     def build(flavour: Flavour) -> Bundle:
-        from gmos_deploy.export.engine_build import build_engines
+        from gmos_deploy.export.engines.build import build_engines
 
         bundle = gpu_bundle("fp16")
         if flavour not in done:

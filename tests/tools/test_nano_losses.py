@@ -8,7 +8,7 @@ import torch
 from losses import dice_loss, flow_loss, mask_loss, soft_iou
 from query_matching import DICE_WEIGHT, MASK_WEIGHT, frame_loss, match, match_cost, usable_score
 
-from gmos_deploy.gmos_ref.proposer import Proposals
+from gmos_deploy.gmos_ref.gmos.proposer import Proposals
 
 SURE = 12.0
 """A logit whose sigmoid is 1 or 0 to five digits."""

@@ -22,16 +22,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from scenes import CAMERAS, WINDOW_REACH
 
+from gmos_deploy.gmos_ref.checkpoints.nano_weights import FOLDER, nano_checkpoints
 from gmos_deploy.gmos_ref.loading import load_reference
-from gmos_deploy.gmos_ref.nano_weights import FOLDER, nano_checkpoints
 from gmos_deploy.gmos_ref.reference_config import ReferenceConfig
 from gmos_deploy.runtime.contract import Variant
-from gmos_deploy.runtime.encode import PreparedFrame, WindowEncoder, frame_preparer
-from gmos_deploy.runtime.feature_store import FeatureBudget, FeatureStore
-from gmos_deploy.runtime.png_writer import PngWriter
-from gmos_deploy.runtime.propose import foreground, propose
-from gmos_deploy.runtime.sequence import Frame
+from gmos_deploy.runtime.pipeline.encode import PreparedFrame, WindowEncoder, frame_preparer
+from gmos_deploy.runtime.pipeline.feature_store import FeatureBudget, FeatureStore
+from gmos_deploy.runtime.pipeline.propose import foreground, propose
+from gmos_deploy.runtime.results.png_writer import PngWriter
 from gmos_deploy.runtime.tracker import Prompt
+from gmos_deploy.runtime.video.sequence import Frame
 
 FPS = 8
 """Of the clips: neighbours of a window are one frame apart."""

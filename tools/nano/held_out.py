@@ -35,7 +35,7 @@ from scenes import (
 from textures import load_pictures
 from train_pi3 import MOVING_PX, UNSURE_PX
 
-from gmos_deploy.runtime.png_writer import PngWriter
+from gmos_deploy.runtime.results.png_writer import PngWriter
 
 SEED = 987_654
 """Of the clips; training seeds are small numbers, so no clip and no texture is shared."""

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gmos_deploy.gmos_ref.pi3 import Pi3Encoder
-from gmos_deploy.gmos_ref.sam2_model import FeaturePredictor
-from gmos_deploy.gmos_ref.vit_block import VitBlock
+from gmos_deploy.gmos_ref.pi3.encoder import Pi3Encoder
+from gmos_deploy.gmos_ref.pi3.vit_block import VitBlock
+from gmos_deploy.gmos_ref.sam2.model import FeaturePredictor
 
 CHANGE_SHARE = 0.375
 """Of the token channels that start as copies, from which the first window block takes the mean over time."""

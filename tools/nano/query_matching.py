@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from gmos_deploy.gmos_ref.proposer import Proposals
+from gmos_deploy.gmos_ref.gmos.proposer import Proposals
 
 MASK_WEIGHT, DICE_WEIGHT, MOTION_WEIGHT = 4.0, 2.0, 0.5
 """Of cross-entropy per pixel, dice and motion in the cost of a match and in its loss."""

@@ -29,10 +29,10 @@ from training_loop import (
     workers,
 )
 
-from gmos_deploy.gmos_ref.gmos_s import GmosS
-from gmos_deploy.gmos_ref.pi3 import Pi3Encoder
+from gmos_deploy.gmos_ref.gmos.gmos_s import GmosS
+from gmos_deploy.gmos_ref.pi3.encoder import Pi3Encoder
 from gmos_deploy.gmos_ref.presets import preset
-from gmos_deploy.gmos_ref.sam2_model import FeaturePredictor, build_sam2
+from gmos_deploy.gmos_ref.sam2.model import FeaturePredictor, build_sam2
 
 GRID_HW = (PI3_WH[1] // PATCH_PX, PI3_WH[0] // PATCH_PX)
 SHARES = (0.45, 0.4, 0.15)

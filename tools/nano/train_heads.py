@@ -18,11 +18,11 @@ from train_pi3 import MOVING_PX, UNSURE_PX
 from train_tracker import normalise
 from training_loop import TrainingLoop, option_parser, training_device
 
-from gmos_deploy.gmos_ref.gmos_s import GmosS
-from gmos_deploy.gmos_ref.pi3 import Pi3Encoder
+from gmos_deploy.gmos_ref.gmos.gmos_s import GmosS
+from gmos_deploy.gmos_ref.gmos.proposer import GmosProposer
+from gmos_deploy.gmos_ref.pi3.encoder import Pi3Encoder
 from gmos_deploy.gmos_ref.presets import preset
-from gmos_deploy.gmos_ref.proposer import GmosProposer
-from gmos_deploy.gmos_ref.sam2_model import FeaturePredictor, build_sam2
+from gmos_deploy.gmos_ref.sam2.model import FeaturePredictor, build_sam2
 
 BATCH = 8
 FRESH = 2

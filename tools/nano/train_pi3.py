@@ -20,7 +20,7 @@ from scenes import CAMERAS, VIEW_WH, WINDOW_REACH
 from torch import Tensor, nn
 from training_loop import TrainingLoop, on_device, option_parser, training_device
 
-from gmos_deploy.gmos_ref.pi3 import Pi3Encoder, Pi3Tables
+from gmos_deploy.gmos_ref.pi3.encoder import Pi3Encoder, Pi3Tables
 from gmos_deploy.gmos_ref.presets import preset
 
 PATCH_PX = 14

@@ -26,9 +26,9 @@ from training_loop import (
     workers,
 )
 
-from gmos_deploy.gmos_ref.pi3 import IMAGENET_MEAN, IMAGENET_STD
+from gmos_deploy.gmos_ref.pi3.encoder import IMAGENET_MEAN, IMAGENET_STD
 from gmos_deploy.gmos_ref.presets import preset
-from gmos_deploy.gmos_ref.sam2_model import FeaturePredictor, build_sam2
+from gmos_deploy.gmos_ref.sam2.model import FeaturePredictor, build_sam2
 
 MIN_AREA = 60
 """Pixels (of 128 x 128) that an object must show in the first frame to be followed."""

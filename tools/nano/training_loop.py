@@ -18,7 +18,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from gmos_deploy.gmos_ref.gmos_s import GmosS
+from gmos_deploy.gmos_ref.gmos.gmos_s import GmosS
 
 SAVE_EVERY_S = 90.0
 """Seconds between two training states on disk."""

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gmos_deploy.runtime.cuda_driver import Cuda
+from gmos_deploy.runtime.cuda.driver import Cuda
 
 Op = Callable[[], bool]
 """Does one step of a stream; False: it has to wait for another stream."""

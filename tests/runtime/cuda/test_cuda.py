@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 from gmos_deploy.errors import GmosError
-from gmos_deploy.runtime import cuda_device, cuda_driver
-from gmos_deploy.runtime.cuda_device import find_device
-from gmos_deploy.runtime.cuda_driver import Cuda, OutOfDeviceMemoryError, load_cuda
-from gmos_deploy.runtime.cuda_pool import DevicePool, rounded_size
-from gmos_deploy.runtime.engine_device import EngineDevice
+from gmos_deploy.runtime.cuda import driver as cuda_driver
+from gmos_deploy.runtime.cuda.driver import Cuda, OutOfDeviceMemoryError, load_cuda
+from gmos_deploy.runtime.cuda.pool import DevicePool, rounded_size
+from gmos_deploy.runtime.tensorrt import gpu as cuda_device
+from gmos_deploy.runtime.tensorrt.device import EngineDevice
+from gmos_deploy.runtime.tensorrt.gpu import find_device
 
 MIB = 1 << 20
 
@@ -72,8 +73,7 @@ def test_missing_bindings_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_real_bindings_have_what_is_called() -> None:
     """Every function and constant, and their numbers."""
     runtime = pytest.importorskip("cuda.bindings.runtime")
-    folder = Path(cuda_device.__file__).parent
-    text = "".join((folder / name).read_text() for name in ("cuda_device.py", "cuda_driver.py"))
+    text = "".join(Path(module.__file__).read_text() for module in (cuda_device, cuda_driver))
     words = set(re.findall(r"\bcuda[A-Z]\w*", text))
     assert len(words) > 30
     scopes = (runtime, runtime.cudaMemcpyKind, runtime.cudaStreamCaptureMode)
@@ -85,9 +85,9 @@ def test_the_real_bindings_have_what_is_called() -> None:
 
 @pytest.mark.parametrize("module", ["tensorrt", "tensorrt_rtx"])
 def test_the_real_libraries_have_what_is_called(module: str) -> None:
-    """Every method of a context; what differs between versions is in engine_library."""
+    """Every method of a context; what differs between versions is in `library.py`."""
     library = pytest.importorskip(module, exc_type=ImportError)
-    text = (Path(cuda_device.__file__).parent / "engine_context.py").read_text()
+    text = (Path(cuda_device.__file__).parent / "context.py").read_text()
     names = set(re.findall(r"self\._context\.(\w+)\(", text))
     assert len(names) == 8
     assert not {name for name in names if not hasattr(library.IExecutionContext, name)}

@@ -18,16 +18,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gmos_deploy.export.profiles import lengths_of, profiles
-from gmos_deploy.export.signature import signature
+from gmos_deploy.export.onnx.profiles import lengths_of, profiles
+from gmos_deploy.export.onnx.signature import signature
 from gmos_deploy.gmos_ref.presets import model_spec, preset
-from gmos_deploy.runtime import cuda_device, engine_backend, engine_choice
-from gmos_deploy.runtime.bundle import Bundle, BundleTensor, open_bundle
+from gmos_deploy.runtime.bundle.manifest import Bundle, BundleTensor, open_bundle
 from gmos_deploy.runtime.contract import NetworkName, Variant, network_specs
-from gmos_deploy.runtime.cuda_driver import Cuda
-from gmos_deploy.runtime.engine_backend import EngineBackend
-from gmos_deploy.runtime.engine_library import Flavour, TensorRT, wrap_library
-from gmos_deploy.runtime.engine_record import (
+from gmos_deploy.runtime.cuda.driver import Cuda
+from gmos_deploy.runtime.tensorrt import backend as engine_backend
+from gmos_deploy.runtime.tensorrt import choice as engine_choice
+from gmos_deploy.runtime.tensorrt import gpu as cuda_device
+from gmos_deploy.runtime.tensorrt.backend import EngineBackend
+from gmos_deploy.runtime.tensorrt.library import Flavour, TensorRT, wrap_library
+from gmos_deploy.runtime.tensorrt.record import (
     DeviceIdentity,
     EngineRecord,
     EngineTensor,
@@ -38,8 +40,8 @@ from gmos_deploy.runtime.engine_record import (
     record_path,
     write_engine_record,
 )
-from gmos_deploy.runtime.engine_runner import EngineOptions
-from gmos_deploy.runtime.engine_trust import graph_sources
+from gmos_deploy.runtime.tensorrt.runner import EngineOptions
+from gmos_deploy.runtime.tensorrt.trust import graph_sources
 
 Arrays = dict[str, NDArray[Any]]
 Compute = Callable[[str, Arrays], Arrays]

@@ -1,0 +1,1 @@
+"""Quantised graphs and the bundle that holds them."""

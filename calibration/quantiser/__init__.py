@@ -1,0 +1,1 @@
+"""How a layer is quantised: formats, ranges, rounding."""

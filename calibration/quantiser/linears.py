@@ -1,0 +1,206 @@
+"""Which layers of a network's graph are quantised, and what they read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from ...runtime.contract import NetworkName
+
+QUANTISABLE: tuple[NetworkName, ...] = (
+    "dino",
+    "pi3_decoder",
+    "sam2_encoder",
+    "proposer",
+    "gmos_s",
+    "mask_prompt",
+    "memory_attention",
+    "mask_decoder",
+    "memory_encoder",
+)
+"""Networks with transformer linears; the others have no weights."""
+
+KEPT_HALF = re.compile(
+    r"(motion|iou|conf|score)_head|pointer_projection|hypernetwork|upsampling|upscaling|position_projection"
+    r"|output_projection|trunk\.blocks\.\d+\.proj"
+)
+"""Modules that stay in half precision: mask heads, scores, last layers, and the one linear on a residual path."""
+
+LEAST_WEIGHTS = 1024
+"""A smaller weight stays in the graph's own file and is not worth its two more nodes."""
+
+BLOCK_PARTS = re.compile(r"(?:\.layers)?\.(?:\d+|[^.\d]+\d*)$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Linear:
+    """A product with a constant weight (K, N), and the bias added to it if there is one.
+
+    `site` names the tensor (..., K) that it reads, `module` where it is in the network.
+    """
+
+    node: str
+    module: str
+    site: str
+    shape: tuple[int, int]
+
+    @property
+    def group(self) -> str:
+        """The part of a block that it belongs to: `blocks.3.attn`, `blocks.3.mlp`."""
+        return BLOCK_PARTS.sub("", self.module) or self.module
+
+    @property
+    def weights(self) -> int:
+        """How many there are."""
+        return self.shape[0] * self.shape[1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """A tensor that quantised layers read.
+
+    `norm` is the node of the LayerNormalization that makes it, if nothing but these layers reads it: then its
+    channels can be balanced against the weights.
+    """
+
+    name: str
+    linears: tuple[Linear, ...]
+    norm: str | None
+
+
+def find_sites(graph: ir.Graph) -> tuple[Site, ...]:
+    """The tensors whose layers can be quantised, in the order of the graph."""
+    found: dict[str, list[Linear]] = {}
+    values: dict[str, ir.Value] = {}
+    for node in graph:
+        linear = _linear(node)
+        if linear is not None:
+            found.setdefault(linear.site, []).append(linear)
+            values[linear.site] = _input(node, 0)
+    return tuple(
+        Site(name=name, linears=tuple(linears), norm=_balanced_norm(values[name], linears))
+        for name, linears in found.items()
+    )
+
+
+def all_linears(sites: Sequence[Site]) -> tuple[Linear, ...]:
+    """The layers of all sites."""
+    return tuple(linear for site in sites for linear in site.linears)
+
+
+def groups(sites: Sequence[Site]) -> Mapping[str, tuple[Linear, ...]]:
+    """The layers by the part of a block that they belong to."""
+    found: dict[str, tuple[Linear, ...]] = {}
+    for linear in all_linears(sites):
+        found[linear.group] = (*found.get(linear.group, ()), linear)
+    return found
+
+
+def weight_of(node: ir.Node) -> NDArray[Any]:
+    """The weight (K, N) of a layer that `find_sites` has found."""
+    value = constant(_input(node, 1))
+    if value is None:
+        raise TypeError(f"{node.name} has no constant weight")
+    return value
+
+
+def constant(value: ir.Value) -> NDArray[Any] | None:
+    """The values of an initializer, also after a slice or a transposition; None if they are not constant."""
+    if value.const_value is not None:
+        return np.asarray(value.const_value.numpy())
+    node = value.producer()
+    if node is None or node.op_type not in ("Slice", "Transpose", "Constant") or node.domain:
+        return None
+    if node.op_type == "Constant":
+        attribute = node.attributes.get("value")
+        return None if attribute is None else np.asarray(attribute.as_tensor().numpy())
+    given = [constant(part) for part in node.inputs if part is not None]
+    if any(part is None for part in given):
+        return None
+    values = [part for part in given if part is not None]
+    if node.op_type == "Transpose":
+        return np.ascontiguousarray(values[0].transpose(node.attributes.get_ints("perm", None)))
+    return _sliced(*values)
+
+
+def _sliced(
+    data: NDArray[Any],
+    starts: NDArray[Any],
+    ends: NDArray[Any],
+    axes: NDArray[Any] | None = None,
+    steps: NDArray[Any] | None = None,
+) -> NDArray[Any]:
+    chosen = range(len(starts)) if axes is None else axes.tolist()
+    stride = [1] * len(starts) if steps is None else steps.tolist()
+    slices = [slice(None)] * data.ndim
+    for axis, start, end, step in zip(chosen, starts.tolist(), ends.tolist(), stride, strict=True):
+        slices[axis] = slice(start, end, step)
+    return data[tuple(slices)]
+
+
+def _linear(node: ir.Node) -> Linear | None:
+    if node.op_type != "MatMul" or node.domain:
+        return None
+    data, weight = _input(node, 0), _input(node, 1)
+    shape = _constant_shape(weight)
+    if shape is None or _dtype(weight) != ir.DataType.FLOAT16 or constant(data) is not None:
+        return None
+    module = _module(node)
+    if shape[0] * shape[1] < LEAST_WEIGHTS or KEPT_HALF.search(module):
+        return None
+    return Linear(node=node.name or "", module=module, site=data.name or "", shape=shape)
+
+
+def _module(node: ir.Node) -> str:
+    """The module a node is named after; where a weight is a part of another one, that one's."""
+    name = node.name or ""
+    if "/" in name:
+        return name.rpartition("/")[0]
+    source = _input(node, 1)
+    while source.const_value is None and (maker := source.producer()) is not None:
+        source = _input(maker, 0)
+    part = (source.name or "").removesuffix(".weight")
+    return part if "." in part else name
+
+
+def _constant_shape(weight: ir.Value) -> tuple[int, int] | None:
+    if weight.const_value is not None:
+        shape = weight.const_value.shape.numpy()
+    else:
+        values = constant(weight)
+        if values is None:
+            return None
+        shape = values.shape
+    return (int(shape[0]), int(shape[1])) if len(shape) == 2 else None
+
+
+def _dtype(weight: ir.Value) -> ir.DataType | None:
+    while weight.const_value is None and (maker := weight.producer()) is not None:
+        weight = _input(maker, 0)
+    return None if weight.const_value is None else weight.const_value.dtype
+
+
+def _input(node: ir.Node, index: int) -> ir.Value:
+    value = node.inputs[index]
+    if value is None:
+        raise TypeError(f"{node.name} lacks input {index}")
+    return value
+
+
+def _balanced_norm(value: ir.Value, linears: Sequence[Linear]) -> str | None:
+    """The LayerNormalization that makes a value which these layers alone read."""
+    maker = value.producer()
+    if maker is None or maker.op_type != "LayerNormalization" or value.is_graph_output():
+        return None
+    if any(
+        len(part.uses()) != 1 or part.const_value is None for part in maker.inputs[1:] if part is not None
+    ):
+        return None
+    readers = {node.name for node, _ in value.uses()}
+    return maker.name if readers == {linear.node for linear in linears} else None

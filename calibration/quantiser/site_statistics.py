@@ -1,0 +1,141 @@
+"""What the sites of a network see over its samples: magnitudes, channels, how they go together, and a few rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from ...errors import GmosError
+from ..sampling.sample_store import Sample
+from ..search.network_trial import Done, NetworkTrial, nothing
+from .linears import Site
+from .ranges import MagnitudeHistogram
+
+ROWS = 512
+"""Rows of a site that are kept, over all samples, to try a choice on."""
+
+MOMENT_ROWS = 16384
+"""Rows of a site from which second moments are taken, over all samples: four times the most channels."""
+
+SITES_PER_PASS = 48
+"""Tensors that a run gives out at once: of the published decoder they are a gigabyte, and their moments as much."""
+
+
+class SiteStatistics:
+    """Statistics of one tensor (..., K) over a stream of `calls` calls."""
+
+    def __init__(self, calls: int) -> None:
+        self.histogram = MagnitudeHistogram()
+        self.low: NDArray[np.float32] = np.zeros(0, np.float32)
+        """The least value of each channel."""
+        self.high: NDArray[np.float32] = np.zeros(0, np.float32)
+        """The greatest value of each channel."""
+        self._calls = calls
+        self._rows: list[NDArray[np.float32]] = []
+        self._count = 0
+        self._origin: NDArray[np.float32] = np.zeros(0, np.float32)
+        self._sum: NDArray[np.float64] = np.zeros(0)
+        self._products: NDArray[np.float32] = np.zeros((0, 0), np.float32)
+
+    @property
+    def rows(self) -> NDArray[np.float32]:
+        """Rows (n, K), spread evenly over the calls and over each call."""
+        return np.concatenate(self._rows)
+
+    @property
+    def channels(self) -> NDArray[np.float32]:
+        """The greatest magnitude of each channel (K,)."""
+        return np.maximum(np.abs(self.low), np.abs(self.high))
+
+    @property
+    def mean(self) -> NDArray[np.float32]:
+        """The mean of each channel (K,), over the rows that moments are taken from."""
+        return (self._origin + self._sum / max(self._count, 1)).astype(np.float32)
+
+    def moment(self) -> NDArray[np.float64]:
+        """Covariances of the channels (K, K)."""
+        mean = self._sum / max(self._count, 1)
+        return np.asarray(self._products / max(self._count, 1) - np.outer(mean, mean))
+
+    def add(self, values: NDArray[Any]) -> None:
+        """Take the tensor of a call into account."""
+        rows = np.asarray(values, np.float32).reshape(-1, values.shape[-1])
+        self.histogram.add(rows)
+        if not len(rows) or self.histogram.not_finite:
+            return
+        low, high = rows.min(axis=0), rows.max(axis=0)
+        if not self._count:
+            self.low, self.high = low, high
+            # Moments about a point near the mean: means may be far larger than what varies.
+            self._origin = rows.mean(axis=0)
+            self._sum = np.zeros(rows.shape[1])
+            self._products = np.zeros((rows.shape[1], rows.shape[1]), np.float32)
+        self.low, self.high = np.minimum(self.low, low), np.maximum(self.high, high)
+        self._rows.append(_spread(rows, -(-ROWS // self._calls)))
+        many = _spread(rows, -(-MOMENT_ROWS // self._calls)) - self._origin
+        self._count += len(many)
+        self._sum += many.sum(axis=0, dtype=np.float64)
+        self._products += many.T @ many
+
+
+def _spread(rows: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    """Up to `count` rows, evenly over all."""
+    chosen: NDArray[np.float32] = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
+    return chosen
+
+
+def calls(sites: Sequence[Site], samples: Sequence[Sample]) -> int:
+    """How often `collect` runs a network."""
+    return -(-len(sites) // SITES_PER_PASS) * len(samples)
+
+
+def collect(
+    trial: NetworkTrial, sites: Sequence[Site], samples: Sequence[Sample], done: Done = nothing
+) -> Iterator[tuple[Site, SiteStatistics]]:
+    """Run a network on its samples and see what its sites see, some of them at a time.
+
+    `done` is called after each of `calls(sites, samples)` calls.
+
+    Raises:
+        GmosError: a sample cannot be read, or a site has values that are not finite.
+    """
+    for start in range(0, len(sites), SITES_PER_PASS):
+        found = {
+            site.name: (site, SiteStatistics(len(samples))) for site in sites[start : start + SITES_PER_PASS]
+        }
+        model = trial.model()
+        _give_out(model.graph, found)
+        with trial.session(model) as run:
+            for sample in samples:
+                outputs = run(sample.load())
+                for name, (_, statistics) in found.items():
+                    statistics.add(outputs[name])
+                done()
+        for name, (_, statistics) in found.items():
+            if statistics.histogram.not_finite:
+                raise GmosError(
+                    f"{trial.name}: {statistics.histogram.not_finite} values of {name} are not finite on these "
+                    "videos; compare the bundle with gmos-parity networks, or leave the network out of --networks"
+                )
+        while found:
+            yield found.pop(next(iter(found)))
+
+
+def _give_out(graph: ir.Graph, names: Iterable[str]) -> None:
+    values = {value.name: value for node in graph for value in node.outputs}
+    values |= {value.name: value for value in graph.inputs}
+    outside = {value.name for value in graph.outputs}
+    for name in names:
+        value = values[name]
+        if value.name in outside or value.is_graph_input():
+            # An input cannot be an output as it is.
+            copy = ir.node("Identity", [value])
+            copy.outputs[0].name = f"{name}.seen"
+            graph.append(copy)
+            value = copy.outputs[0]
+        value.type = ir.TensorType(ir.DataType.FLOAT16)
+        graph.outputs.append(value)

@@ -1,0 +1,1 @@
+"""What networks see in videos, kept as a bounded sample."""

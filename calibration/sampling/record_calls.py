@@ -1,0 +1,316 @@
+"""Runs videos through the pipeline and keeps a bounded, diverse sample of what every network gets."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import logging
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import GmosError
+from ...runtime.backend import Array, Backend
+from ...runtime.bundle.files import file_sha256
+from ...runtime.bundle.manifest import Bundle, BundleNetwork
+from ...runtime.contract import NetworkName
+from ...runtime.pipeline.encode import frame_preparer
+from ...runtime.pipeline.watched_backend import Saw, WatchedBackend, run_networks
+from ...runtime.progress import Advance, NoProgress, Progress
+from ...runtime.video.reader import open_frames
+from ...runtime.video.sequence import SequenceInput
+from ...runtime.video.windows import window_indices
+from .balanced_sample import BalancedSample, Kept
+from .sample_store import SampleStore
+
+logger = logging.getLogger(__name__)
+
+TIME_PARTS = 8
+"""Parts of a video that calls are spread over."""
+
+GLANCE = 4096
+"""Values of an input that are compared with those of the call before, to tell stillness from motion."""
+
+MOTION_LEVELS = (0.5, 2.0)
+"""Change since the call before, over its mean so far: below still, above fast."""
+
+POINTER_STEP = 4
+"""Object pointers that count as one more."""
+
+ALL_FRAMES = 1 << 40
+
+PI3: frozenset[NetworkName] = frozenset({"dino", "pi3_decoder"})
+"""Networks whose inputs need no other network to run."""
+
+BATCH_SIZE = 1
+"""Windows per call: a sample is one frame or one window."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleLimits:
+    """How much is kept of each network, over all videos: calls, and bytes of all networks together."""
+
+    max_samples: int
+    max_bytes: int
+    frames: int | None
+    seed: int
+
+    def __post_init__(self) -> None:
+        for name, value in (("max_samples", self.max_samples), ("max_bytes", self.max_bytes)):
+            if value < 1:
+                raise GmosError(f"--{name} {value}: expected 1 or more")
+        if self.frames is not None and self.frames < 1:
+            raise GmosError(f"--frames {self.frames}: expected 1 or more")
+
+
+def check_lengths(sequences: Sequence[SequenceInput], bundle: Bundle, frames: int | None) -> None:
+    """Refuse videos in which no window is whole.
+
+    Raises:
+        GmosError: with the first of them.
+    """
+    for sequence in sequences:
+        known = [count for count in (sequence.frame_count_estimate, frames) if count is not None]
+        if known:
+            _check_length(sequence, min(known), bundle)
+
+
+def _check_length(sequence: SequenceInput, frames: int, bundle: Bundle) -> None:
+    needed = (bundle.model.window - 1) * sequence.stride + 1
+    if frames < needed:
+        raise GmosError(
+            f"{sequence.path}: {frames} frames, expected at least {needed} ({bundle.model.window} of a window, "
+            f"{sequence.stride} apart); give a longer video, more --frames or a smaller --stride"
+        )
+
+
+def sample_videos(
+    backend: Backend,
+    bundle: Bundle,
+    sequences: Sequence[SequenceInput],
+    store: SampleStore,
+    *,
+    networks: Sequence[NetworkName],
+    limits: SampleLimits,
+    progress: Progress | None = None,
+) -> dict[str, Mapping[str, Any]]:
+    """Sample every video that is not finished yet.
+
+    Returns:
+        The record of each video by its name.
+
+    Raises:
+        GmosError: a video cannot be read, a sample cannot be written, or nothing fits into the limits.
+    """
+    entries = {name: bundle.networks[name] for name in networks}
+    records: dict[str, Mapping[str, Any]] = {}
+    for number, sequence in enumerate(sequences):
+        # The first videos take what does not divide evenly.
+        share = -(-(limits.max_samples - number) // len(sequences))
+        settings = {
+            "bundle": bundle.identity,
+            "networks": list(networks),
+            "frames": limits.frames,
+            "stride": sequence.stride,
+            "seed": limits.seed,
+            "samples": max(share, 0),
+            "bytes": limits.max_bytes // (len(sequences) * len(networks)),
+            "video": _identity(sequence),
+        }
+        found = store.finished(sequence.name, settings)
+        if found is not None:
+            logger.info("%s: sampled before, kept", sequence.name)
+            records[sequence.name] = found
+            continue
+        store.start(sequence.name)
+        sampler = _VideoSampler(backend, entries, sequence, store, settings)
+        frames = limits.frames or ALL_FRAMES
+        if PI3.issuperset(networks):
+            with (progress or NoProgress()).stage(f"{sequence.name}: encode", sampler.expected) as advance:
+                _run_pi3(
+                    backend,
+                    sequence,
+                    sampler.saw,
+                    frames=frames,
+                    decoded="pi3_decoder" in networks,
+                    advance=advance,
+                )
+        else:
+            watched = WatchedBackend(backend, sampler.saw)
+            run_networks(watched, sequence, frames=frames, batch_size=BATCH_SIZE, progress=progress)
+        # A file's index may claim more frames than there are, or nothing.
+        _check_length(sequence, sampler.frames, bundle)
+        records[sequence.name] = sampler.record()
+        store.finish(sequence.name, records[sequence.name])
+        counts = ", ".join(
+            f"{name} {len(entry['samples'])} of {entry['seen']}"
+            for name, entry in records[sequence.name]["networks"].items()
+        )
+        logger.info("%s: calls kept: %s", sequence.name, counts)
+    return records
+
+
+def _run_pi3(
+    backend: Backend, sequence: SequenceInput, saw: Saw, *, frames: int, decoded: bool, advance: Advance
+) -> None:
+    """Show what DINO and the decoder would get: nothing else has to run for it, not even the decoder."""
+    model, stride = backend.model, sequence.stride
+    prepare, run = frame_preparer(model, sequence.video_hw), backend.runner("dino")
+    reach = model.window // 2 * stride
+    tokens: dict[int, Array] = {}
+
+    def show(i: int, count: int) -> None:
+        window = [tokens[j] for j in window_indices(i, count, stride, model.window)]
+        saw("pi3_decoder", {"tokens": backend.stack([backend.stack(window)])}, {})
+        tokens.pop(i - reach, None)
+
+    seen = 0
+    with open_frames(sequence) as reader:
+        for frame in itertools.islice(reader, frames):
+            inputs = {"frames": backend.upload(prepare(frame).pi3_rgb[None])}
+            saw("dino", inputs, {})
+            if decoded:
+                tokens[seen] = backend.unstack(run(inputs)["tokens"])[0]
+                if seen >= reach:
+                    show(seen - reach, seen + 1)
+            seen += 1
+            advance(1)
+    if decoded:
+        for i in range(max(seen - reach, 0), seen):
+            show(i, seen)
+
+
+def _identity(sequence: SequenceInput) -> dict[str, Any]:
+    """Name and SHA-256 of a video; of a directory, of its frames one after the other."""
+    if sequence.kind == "video":
+        return {"name": sequence.path.name, "sha256": file_sha256(sequence.path)}
+    digest = hashlib.sha256()
+    for path in sequence.frame_paths:
+        digest.update(bytes.fromhex(file_sha256(path)))
+    return {"name": sequence.name, "sha256": digest.hexdigest()}
+
+
+class _VideoSampler:
+    """Sees the calls of one video."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        entries: Mapping[NetworkName, BundleNetwork],
+        sequence: SequenceInput,
+        store: SampleStore,
+        settings: Mapping[str, Any],
+    ) -> None:
+        self._backend = backend
+        self._entries = entries
+        self._video = sequence.name
+        self._store = store
+        self._settings = settings
+        frames = [count for count in (sequence.frame_count_estimate, settings["frames"]) if count]
+        self.expected = min(frames, default=None)
+        """Frames that the video will have, as far as that is known."""
+        self.frames = 0
+        """Frames of the video so far."""
+        self._motion = {name: _Motion() for name in entries}
+        self._chosen = {
+            name: BalancedSample(
+                settings["samples"],
+                settings["bytes"],
+                zlib.crc32(f"{settings['seed']} {name} {sequence.name}".encode()),
+            )
+            for name in entries
+        }
+
+    def saw(self, network: NetworkName, inputs: Mapping[str, Array], _outputs: Mapping[str, Array]) -> None:
+        """Keep the inputs of a call, or not."""
+        if network == "dino":
+            self.frames += int(inputs["frames"].shape[0])
+        entry, chosen = self._entries.get(network), self._chosen.get(network)
+        if entry is None or chosen is None:
+            return
+        size = sum(
+            array.nbytes if isinstance(array, np.ndarray) else self._backend.nbytes(array)
+            for array in inputs.values()
+        )
+        kept, gone = chosen.offer(self._kind(entry, inputs, chosen.seen), size)
+        for item in gone:
+            self._store.remove(self._video, network, item.index)
+        if kept is not None:
+            self._store.write(self._video, network, kept.index, self._on_host(entry, inputs))
+
+    def record(self) -> dict[str, Any]:
+        """What was kept, as JSON values.
+
+        Raises:
+            GmosError: a network was called, and none of its calls fits into the limits.
+        """
+        for name, chosen in self._chosen.items():
+            if chosen.seen and not chosen.kept and self._settings["samples"]:
+                raise GmosError(
+                    f"--max_bytes leaves {self._settings['bytes']} bytes for {name} of each video, and no call of it "
+                    "is that small; give more, or name fewer --networks"
+                )
+        return {
+            "settings": dict(self._settings),
+            "frames": self.frames,
+            "networks": {
+                name: {
+                    "seen": chosen.seen,
+                    "samples": [self._sample(name, kept) for kept in chosen.kept],
+                }
+                for name, chosen in self._chosen.items()
+            },
+        }
+
+    def _sample(self, network: NetworkName, kept: Kept) -> dict[str, Any]:
+        file = self._store.path(self._video, network, kept.index).name
+        return {"file": file, "index": kept.index, "kind": kept.kind, "bytes": kept.size}
+
+    def _kind(self, entry: BundleNetwork, inputs: Mapping[str, Array], index: int) -> tuple[int, ...]:
+        """What a call is like: of the tracker its lengths, of the others its time and how much has moved."""
+        lengths = {
+            axis: int(length)
+            for tensor in entry.inputs
+            for axis, length in zip(tensor.axes, inputs[tensor.name].shape, strict=True)
+            if isinstance(axis, str)
+        }
+        if "O" in lengths:
+            return (lengths["O"], lengths.get("R", 0), -(-lengths.get("P", 0) // POINTER_STEP))
+        part = min(TIME_PARTS * index // (self.expected or 1), TIME_PARTS - 1)
+        first = inputs[entry.inputs[0].name]
+        seen = first if isinstance(first, np.ndarray) else self._backend.download(first)
+        return (part, self._motion[entry.name].level(seen))
+
+    def _on_host(self, entry: BundleNetwork, inputs: Mapping[str, Array]) -> dict[str, NDArray[Any]]:
+        found = {}
+        for tensor in entry.inputs:
+            array = inputs[tensor.name]
+            values = array if isinstance(array, np.ndarray) else self._backend.download(array)
+            found[tensor.name] = values.astype(tensor.dtype) if tensor.dtype == "float16" else values
+        return found
+
+
+class _Motion:
+    """Tells stillness from motion by how much the input of a network changes from call to call."""
+
+    def __init__(self) -> None:
+        self._before: NDArray[np.float32] | None = None
+        self._sum = 0.0
+        self._count = 0
+
+    def level(self, values: NDArray[Any]) -> int:
+        """0 still, 1 as usual, 2 fast."""
+        flat = values.reshape(-1)
+        glance = flat[:: max(1, flat.size // GLANCE)].astype(np.float32)
+        before, self._before = self._before, glance
+        if before is None or before.shape != glance.shape:
+            return 1
+        change = float(np.abs(glance - before).mean())
+        self._sum += change
+        self._count += 1
+        usual = self._sum / self._count
+        return int(np.searchsorted(MOTION_LEVELS, change / usual)) if usual else 0

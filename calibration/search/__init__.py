@@ -1,0 +1,1 @@
+"""Which layers and networks compute in eight bits, and what that costs."""

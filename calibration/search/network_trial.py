@@ -1,0 +1,175 @@
+"""Runs changed forms of a network's graph on recorded inputs, beside the weights of the bundle."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from ...errors import GmosError
+from ...export.onnx.graph_session import GraphSession
+from ...runtime.bundle.manifest import Bundle
+from ...runtime.bundle.tables import TableMaker
+from ...runtime.contract import NetworkName
+from ...runtime.parity import OutputDifference, difference
+from ...runtime.query_order import in_order_of
+from ..sampling.sample_store import Sample
+
+Arrays = Mapping[str, NDArray[Any]]
+Run = Callable[[Arrays], dict[str, NDArray[Any]]]
+
+Done = Callable[[], None]
+"""Called after each call of a network that somebody waits for."""
+
+
+def nothing() -> None:
+    """Nobody waits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """A changed graph against the bundle's own: of each output the worst sample, and the median time of a call.
+
+    Times are of this machine's CPU, without the packed weights of a run proper: only their ratio means something.
+    """
+
+    differences: tuple[OutputDifference, ...]
+    own_ms: float
+    call_ms: float
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Comparison:
+        """From what `dataclasses.asdict` makes of one."""
+        differences = tuple(OutputDifference(**found) for found in fields["differences"])
+        return cls(differences=differences, own_ms=fields["own_ms"], call_ms=fields["call_ms"])
+
+
+SEEN = ".seen"
+"""Ending of an output that only repeats an input."""
+
+
+class NetworkTrial:
+    """A network of a bundle whose graph may be changed; `folder` is for its files, on the bundle's disk if possible."""
+
+    def __init__(self, bundle: Bundle, name: NetworkName, folder: Path) -> None:
+        self.name = name
+        self._entry = bundle.networks[name]
+        self._graph = self._entry.graphs["onnxruntime"]
+        self._path = bundle.graph_file(name, "onnxruntime")
+        self._folder = folder
+        self._tables = TableMaker(bundle.table_source(), bundle.model)
+        self._expected: dict[Path, dict[str, NDArray[Any]]] = {}
+        self._seconds: list[float] = []
+        for file in self._graph.weights:
+            # A copy: neither ONNX nor ONNX Runtime reads through links that leave the directory.
+            shutil.copyfile(bundle.root / file, folder / file)
+
+    def model(self) -> ir.Model:
+        """The graph of the bundle, to be changed; its weights stay in their files."""
+        return ir.load(self._path)
+
+    @contextmanager
+    def session(self, model: ir.Model) -> Iterator[Run]:
+        """Run a form of the graph: inputs by name to outputs by name, in float32 or whole numbers."""
+        path = self._folder / f"{self.name}.trial.onnx"
+        ir.save(model, path)
+        dtypes = {tensor.name: tensor.dtype for tensor in (*self._entry.inputs, *self._graph.tables)}
+        try:
+            session = GraphSession(path, dtypes, fp8=_has_fp8(model))
+        finally:
+            path.unlink(missing_ok=True)
+
+        def run(inputs: Arrays) -> dict[str, NDArray[Any]]:
+            shapes = {name: tuple(array.shape) for name, array in inputs.items()}
+            tables = self._tables.tables(self.name, shapes) if self._graph.tables else {}
+            outputs = session.run({**inputs, **tables})
+            return {name.removesuffix(SEEN): array for name, array in outputs.items()}
+
+        yield run
+
+    def expect(self, samples: Sequence[Sample]) -> None:
+        """Compute what the bundle's own graph gives for samples.
+
+        Raises:
+            GmosError: it gives values that are not finite.
+        """
+        missing = [sample for sample in samples if sample.path not in self._expected]
+        if not missing:
+            return
+        with self.session(self.model()) as run:
+            for sample in missing:
+                self._expected[sample.path], seconds = _timed(run, sample.load())
+                self._seconds.append(seconds)
+                for name, values in self._expected[sample.path].items():
+                    if not np.isfinite(values).all():
+                        raise GmosError(
+                            f"{self.name} of the bundle itself gives {name} that is not finite on these videos; "
+                            "compare it with gmos-parity networks, or leave it out of --networks"
+                        )
+
+    def expected(self, sample: Sample) -> dict[str, NDArray[Any]]:
+        """What the bundle's own graph gives for a sample."""
+        self.expect([sample])
+        return self._expected[sample.path]
+
+    def compare(self, model: ir.Model, samples: Sequence[Sample], done: Done = nothing) -> Comparison:
+        """How far a changed graph is from the bundle's own; the proposer's queries in any order."""
+        self.expect(samples)
+        worst: dict[str, OutputDifference] = {}
+        times = []
+        with self.session(model) as run:
+            for sample in samples:
+                inputs = sample.load()
+                lengths = self._lengths(inputs)
+                expected = self._expected[sample.path]
+                given, seconds = _timed(run, inputs)
+                times.append(seconds)
+                given = in_order_of(self.name, given, expected)
+                for name, wanted in expected.items():
+                    found = difference(
+                        given[name], wanted, target="onnxruntime", lengths=lengths, output=name
+                    )
+                    if name not in worst or _severity(found) > _severity(worst[name]):
+                        worst[name] = found
+                done()
+        return Comparison(
+            differences=tuple(worst.values()),
+            own_ms=1000 * statistics.median(self._seconds),
+            call_ms=1000 * statistics.median(times),
+        )
+
+    def _lengths(self, inputs: Arrays) -> dict[str, int]:
+        return {
+            axis: int(length)
+            for tensor in self._entry.inputs
+            for axis, length in zip(tensor.axes, inputs[tensor.name].shape, strict=True)
+            if isinstance(axis, str)
+        }
+
+
+def _has_fp8(model: ir.Model) -> bool:
+    return any(value.dtype == ir.DataType.FLOAT8E4M3FN for value in model.graph.initializers.values())
+
+
+def _timed(run: Run, inputs: Arrays) -> tuple[dict[str, NDArray[Any]], float]:
+    start = time.perf_counter()
+    outputs = run(inputs)
+    return outputs, time.perf_counter() - start
+
+
+def damage(differences: Sequence[OutputDifference]) -> float:
+    """One number for how much the outputs of a network have changed: the greatest relative error."""
+    return max((_severity(found) for found in differences), default=0.0)
+
+
+def _severity(found: OutputDifference) -> float:
+    return float("inf") if not found.finite else max(found.relative, found.changed)

@@ -1,0 +1,1 @@
+"""Benchmark metrics and the datasets they are computed on."""

@@ -1,0 +1,180 @@
+"""Reads one PNG label map and refuses what is not one: colour images, probability maps, broken files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ...errors import GmosError
+from ...runtime.video.frame_directory import UNREADABLE
+
+LABEL_LIMIT = 20
+"""The largest label that is an object: 20 channels in every evaluator of the benchmark."""
+
+VOID_LABEL = 255
+"""DAVIS's label for pixels that are not to be judged."""
+
+_BACKGROUND_COLOUR = (0, 0, 0)
+_LABEL_MODES = ("P", "L", "1")
+_MOST_LABELS = 64
+"""More distinct palette indices than this is a quantised colour image, not a label map."""
+
+Colour = tuple[int, int, int]
+Labels = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelMap:
+    """One decoded label map.
+
+    `labels` is uint8 (H, W). `present` holds the values that occur, ascending, with their pixel
+    counts. `colours` maps a present value to its palette colour; empty for a grey file.
+    """
+
+    path: Path
+    labels: Labels
+    present: dict[int, int]
+    colours: dict[int, Colour]
+
+    @property
+    def hw(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        height, width = self.labels.shape
+        return height, width
+
+    @property
+    def above_limit(self) -> tuple[int, ...]:
+        """Values that no evaluator has a channel for, void included."""
+        return tuple(value for value in self.present if value > LABEL_LIMIT)
+
+
+def open_image(path: Path) -> Image.Image:
+    """Decode an image file completely.
+
+    Raises:
+        GmosError: the file is missing, truncated or not an image.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except (*UNREADABLE, Image.DecompressionBombError) as error:
+        reason = str(error) or type(error).__name__
+        raise GmosError(
+            f"{path}: unreadable image ({reason}): expected a PNG; write or copy it again"
+        ) from None
+
+
+def read_label_map(path: Path) -> LabelMap:
+    """Read a palette or grey PNG as labels, one uint8 per pixel.
+
+    Raises:
+        GmosError: unreadable file, colour image, probability map, or a palette whose background is
+            not black.
+    """
+    image = open_image(path)
+    if image.mode not in _LABEL_MODES:
+        raise GmosError(
+            f"{path}: a {image.mode} image: expected a palette or 8-bit grey label map;"
+            " save labels, not colours (gmos-run --save_mode mask does)"
+        )
+    if image.mode == "1":
+        image = image.convert("L")
+        image = image.point([0] + [1] * 255)
+    counts = image.histogram()
+    present = {value: count for value, count in enumerate(counts) if count}
+    colours = _palette_colours(image, present)
+    _refuse_probabilities(path, image.mode, present)
+    if colours.get(0, _BACKGROUND_COLOUR) != _BACKGROUND_COLOUR:
+        raise GmosError(
+            f"{path}: wrong palette, label 0 is drawn as {colours[0]}: expected black for the background;"
+            " an image editor has probably renumbered the labels, write the file again"
+        )
+    return LabelMap(path=path, labels=np.asarray(image), present=present, colours=colours)
+
+
+def _palette_colours(image: Image.Image, present: dict[int, int]) -> dict[int, Colour]:
+    """Palette colours of the values that occur; a file may carry fewer entries than values."""
+    palette = image.getpalette() if image.mode == "P" else None
+    if palette is None:
+        return {}
+    return {
+        value: (palette[3 * value], palette[3 * value + 1], palette[3 * value + 2])
+        for value in present
+        if 3 * value + 2 < len(palette)
+    }
+
+
+def _refuse_probabilities(path: Path, mode: str, present: dict[int, int]) -> None:
+    if mode == "L":
+        grey = [value for value in present if LABEL_LIMIT < value < VOID_LABEL]
+        if grey and len(present) > 2:
+            raise GmosError(
+                f"{path}: 8-bit grey with {len(present)} values up to {max(grey)}, a probability map and not"
+                " labels: give the `frame` tree (gmos-run --save_mode mask) instead of the `prob` tree"
+            )
+    elif len(present) > _MOST_LABELS:
+        raise GmosError(
+            f"{path}: {len(present)} palette indices in one frame: expected at most {LABEL_LIMIT} labels;"
+            " this is a colour image reduced to a palette, save the labels themselves"
+        )
+
+
+@dataclass(slots=True)
+class PaletteWatch:
+    """Notices a sequence whose frames draw one label in two colours: its labels were renumbered."""
+
+    _seen: dict[int, tuple[Colour, Path]] = field(default_factory=dict)
+
+    def check(self, label_map: LabelMap) -> None:
+        """Compare with the frames seen before.
+
+        Raises:
+            GmosError: a label has another colour than in an earlier frame.
+        """
+        conflict = self._conflict(label_map)
+        if conflict is not None:
+            first_colour, first_path = self._seen[conflict]
+            raise GmosError(
+                f"{label_map.path}: wrong palette, label {conflict} is drawn as"
+                f" {label_map.colours[conflict]} here and as {first_colour} in {first_path.name}: expected"
+                " one palette per sequence; labels were renumbered frame by frame, write the sequence again"
+            )
+
+    def agrees(self, label_map: LabelMap) -> bool:
+        """Whether the frame uses the colours of the frames seen before."""
+        return self._conflict(label_map) is None
+
+    def _conflict(self, label_map: LabelMap) -> int | None:
+        for label, colour in label_map.colours.items():
+            first_colour, _ = self._seen.setdefault(label, (colour, label_map.path))
+            if colour != first_colour:
+                return label
+        return None
+
+
+def foreground(label_map: LabelMap) -> Mask:
+    """Every labelled pixel, bool (H, W)."""
+    return np.asarray(label_map.labels != 0)
+
+
+def read_binary_mask(path: Path) -> Mask:
+    """Read an annotation of merged objects: label map, or a colour or grey 0/255 mask.
+
+    Foreground of a colour image is any channel above 127 (SegTrackv2 ships such masks).
+
+    Returns:
+        bool (H, W).
+    """
+    image = open_image(path)
+    if image.mode in ("RGB", "RGBA", "LA"):
+        bands = np.asarray(image.convert("RGB"))
+        return np.asarray((bands > 127).any(axis=2))
+    if image.mode in _LABEL_MODES:
+        return np.asarray(np.asarray(image) != 0)
+    raise GmosError(f"{path}: a {image.mode} image: expected a palette, grey or colour mask of 8 bits")

@@ -1,0 +1,86 @@
+"""Runs the prepared sequences of one benchmark, shows the result and writes the reports asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+from rich.console import Console, RenderableType
+
+from ...errors import GmosError
+from ..report.files import evaluation_json, write_csv, write_json
+from ..report.options import ReportOptions
+from ..report.progress_bar import counted
+from .parallel import available_cores, evaluate_sequences
+from .preparation import Job, Prepared
+from .report_html import write_html
+from .report_table import evaluation_tables
+from .results import Evaluation, SequenceScores, merge_notes
+
+_PLAIN_WIDTH = 200
+"""Columns of a table where the output is no terminal, so that nothing wraps in a file."""
+
+
+def run_evaluation(
+    prepared: Prepared[Job],
+    evaluate_sequence: Callable[[Job], SequenceScores],
+    overall: Callable[[list[SequenceScores]], dict[str, float]],
+    *,
+    evaluator: str,
+    dataset: str,
+    frame_score: str,
+    sources: dict[str, Path],
+    options: ReportOptions,
+    merged: bool = False,
+    fbms: bool = False,
+) -> None:
+    """Evaluate every sequence and write every report that was asked for."""
+    started = time.monotonic()
+    skipped = prepared.missing.sequences
+    if skipped:
+        for line in prepared.missing.listing():
+            click.echo(f"missing: {line}", err=True)
+        if not options.skip_missing or not prepared.jobs:
+            raise prepared.missing.error(prepared.total)
+    workers = options.jobs or available_cores()
+    sequences: list[SequenceScores] = _evaluate_with_progress(prepared.jobs, evaluate_sequence, workers)
+    scored = [sequence for sequence in sequences if sequence.metrics]
+    if not scored:
+        raise GmosError(f"none of {len(sequences)} sequences has an object to score: check the annotations")
+    notes = [prepared.notes, {"skipped_sequences": len(skipped)}, *(item.notes for item in sequences)]
+    evaluation = Evaluation(
+        evaluator=evaluator,
+        dataset=dataset,
+        sources={name: str(path) for name, path in sources.items()},
+        overall=overall(scored),
+        sequences=tuple(scored),
+        notes=merge_notes(notes),
+        seconds=time.monotonic() - started,
+        frame_score=frame_score,
+    )
+    show(evaluation_tables(evaluation, verbose=options.verbose))
+    _write_reports(evaluation, options, merged=merged, fbms=fbms)
+
+
+def _write_reports(evaluation: Evaluation, options: ReportOptions, *, merged: bool, fbms: bool) -> None:
+    if options.json is not None:
+        write_json(options.json, evaluation_json(evaluation, options.worst_frames))
+    if options.csv is not None:
+        write_csv(options.csv, evaluation)
+    if options.html is not None:
+        write_html(options.html, evaluation, worst=options.worst_frames, merged=merged, fbms=fbms)
+
+
+def _evaluate_with_progress(
+    jobs: list[Job], evaluate_sequence: Callable[[Job], SequenceScores], workers: int
+) -> list[SequenceScores]:
+    with counted("sequences", len(jobs)) as advance:
+        return evaluate_sequences(evaluate_sequence, jobs, workers=workers, advance=advance)
+
+
+def show(output: RenderableType) -> None:
+    """Print tables and text; at full width where the output is no terminal."""
+    console = Console()
+    (console if console.is_terminal else Console(width=_PLAIN_WIDTH)).print(output)

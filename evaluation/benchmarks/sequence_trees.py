@@ -1,0 +1,210 @@
+"""Folders of sequences of PNG frames: what is there, what is missing, and which frames belong together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...errors import GmosError
+from .results import merge_notes
+
+OUTPUT_FOLDERS: dict[str, tuple[str, ...]] = {
+    "mos-i": ("mos-i_frame", "mos_frame"),
+    "objects": ("mos_frame", "frame"),
+    "boxes": ("mos_frame", "frame", "prob"),
+}
+"""Folders of a gmos-run output directory that an evaluator can read, best first."""
+
+_LISTED_MISSING = 50
+
+
+@dataclass(slots=True)
+class Missing:
+    """Everything an evaluation needs and does not find, gathered before it starts."""
+
+    lines: list[str] = field(default_factory=list)
+    sequences: set[str] = field(default_factory=set)
+
+    def add(self, sequence: str, line: str) -> None:
+        """Note one missing thing of a sequence."""
+        self.lines.append(line)
+        self.sequences.add(sequence)
+
+    def listing(self) -> list[str]:
+        """The missing things, one a line, cut after the first 50."""
+        rest = len(self.lines) - _LISTED_MISSING
+        return self.lines[:_LISTED_MISSING] + ([f"… and {rest} more"] if rest > 0 else [])
+
+    def error(self, total: int) -> GmosError:
+        """The one line that ends the command."""
+        names = sorted(self.sequences)
+        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        return GmosError(
+            f"{len(self.lines)} missing in {len(names)} of {total} sequences ({shown}), first:"
+            f" {self.lines[0]}; complete the folders, or leave these sequences out with --skip-missing"
+        )
+
+
+def require_directory(path: Path, what: str) -> Path:
+    """The path, if it is a directory.
+
+    Raises:
+        GmosError: it is missing or a file.
+    """
+    if path.is_dir():
+        return path
+    state = "is a file" if path.exists() else "does not exist"
+    raise GmosError(f"{path} {state}: expected the folder of {what}, with one folder per sequence")
+
+
+def predictions_folder(res_dir: Path, kind: str) -> Path:
+    """The tree of sequences in `res_dir`, which may be a gmos-run output directory itself.
+
+    Raises:
+        GmosError: `res_dir` is not a folder, or its trees leave a choice between two networks.
+    """
+    require_directory(res_dir, "predictions")
+    found = [name for name in OUTPUT_FOLDERS[kind] if (res_dir / name).is_dir()]
+    if not found:
+        if kind != "boxes" and (res_dir / "prob").is_dir():
+            raise GmosError(
+                f"{res_dir}: only a prob tree, which holds probabilities:"
+                " expected labels; run gmos-run with --save_mode mask and evaluate that"
+            )
+        return res_dir
+    if any(name.startswith("mos") for name in found) and any(not name.startswith("mos") for name in found):
+        raise GmosError(
+            f"{res_dir}: results of GMOS and of GMOS-S ({', '.join(found)}): name one, as in"
+            f" {res_dir / found[0]}"
+        )
+    return res_dir / found[0]
+
+
+def list_frames(directory: Path, suffixes: tuple[str, ...] = (".png",)) -> list[Path]:
+    """Image files of a folder, sorted by name as the published scripts sort them; hidden files left out."""
+    if not directory.is_dir():
+        return []
+    return sorted(
+        (
+            entry
+            for entry in directory.iterdir()
+            if entry.suffix.lower() in suffixes and not entry.name.startswith(".")
+        ),
+        key=lambda entry: entry.name,
+    )
+
+
+def unpadded_names(frames: list[Path]) -> bool:
+    """Whether sorting by name and by number differ, which pairs the wrong frames."""
+    stems = [frame.stem for frame in frames]
+    return all(stem.isdecimal() for stem in stems) and stems != sorted(stems, key=int)
+
+
+def unlisted_sequences(tree: Path, names: set[str]) -> int:
+    """Folders with PNG frames in a tree that are not sequences of the split."""
+    return sum(
+        1
+        for entry in tree.iterdir()
+        if entry.is_dir()
+        and not entry.name.startswith(".")
+        and entry.name not in names
+        and list_frames(entry)
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FramePairs:
+    """Annotated frames with their predictions, in order, and what pairing them left out.
+
+    An annotation is a tuple of files: datasets that keep one mask file per object have several.
+    """
+
+    names: tuple[str, ...]
+    annotations: tuple[tuple[Path, ...], ...]
+    predictions: tuple[Path, ...]
+    notes: dict[str, int]
+
+
+def pair_by_position(annotations: list[Path], predictions: list[Path]) -> FramePairs:
+    """Pair the frames of two folders by sorted position, as far as both go."""
+    frames = min(len(annotations), len(predictions))
+    pairs = list(zip(annotations, predictions, strict=False))
+    notes = {
+        "unpaired_annotation_frames": len(annotations) - frames,
+        "unpaired_prediction_frames": len(predictions) - frames,
+        "frames_paired_by_position": sum(a.stem != p.stem for a, p in pairs),
+        "frame_names_unpadded": unpadded_names(annotations) + unpadded_names(predictions),
+    }
+    return FramePairs(
+        names=tuple(annotation.stem for annotation, _ in pairs),
+        annotations=tuple((annotation,) for annotation, _ in pairs),
+        predictions=tuple(prediction for _, prediction in pairs),
+        notes=merge_notes([notes]),
+    )
+
+
+def pair_by_name(
+    annotations: list[tuple[str, tuple[Path, ...]]],
+    predictions: list[Path],
+    frame_names: list[str] | None = None,
+) -> tuple[FramePairs, list[str]]:
+    """Give each annotated frame the prediction of its name.
+
+    gmos-run numbers its frames 00000, 00001, … whatever the video's frames are called. Where the
+    video's own names (`frame_names`, sorted) are known and differ from that, and there is one
+    prediction per video frame, a prediction stands for the video frame at its position.
+
+    Returns:
+        The pairs, and the names of annotated frames without a prediction.
+
+    Raises:
+        GmosError: a prediction is named like no frame of the video, so that names may be shifted.
+    """
+    by_name = {frame.stem: frame for frame in predictions}
+    by_position = False
+    if frame_names and set(by_name) != set(frame_names) and len(predictions) == len(frame_names):
+        by_position = [frame.stem for frame in predictions] == [f"{i:05d}" for i in range(len(predictions))]
+    if by_position and frame_names:
+        by_name = dict(zip(frame_names, predictions, strict=True))
+    strangers = sorted(set(by_name) - set(frame_names)) if frame_names else []
+    if strangers and frame_names and set(frame_names) - set(by_name):
+        raise GmosError(
+            f"{by_name[strangers[0]]}: the video has no frame of that name ({frame_names[0]} to"
+            f" {frame_names[-1]}, {len(frame_names)} frames, {len(predictions)} predictions): expected one"
+            " prediction per frame numbered from 00000, or the frames' own names"
+        )
+    found = [(name, files) for name, files in annotations if name in by_name]
+    notes = {
+        "unpaired_prediction_frames": len(predictions) - len(found),
+        "frames_paired_by_position": len(found) if by_position else 0,
+    }
+    pairs = FramePairs(
+        names=tuple(name for name, _ in found),
+        annotations=tuple(files for _, files in found),
+        predictions=tuple(by_name[name] for name, _ in found),
+        notes=merge_notes([notes]),
+    )
+    return pairs, [name for name, _ in annotations if name not in by_name]
+
+
+def read_sequence_list(path: Path) -> list[str]:
+    """Sequence names of a list file: one a line, or DAVIS 2016's lines of image and mask paths.
+
+    Empty lines and lines that start with # are left out; order is kept, repeats are not.
+
+    Raises:
+        GmosError: the file cannot be read or names nothing.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise GmosError(f"{path}: cannot read the sequence list ({error}): check the path") from None
+    names: dict[str, None] = {}
+    for line in lines:
+        text = line.split("#", 1)[0].strip()
+        if text:
+            first = text.split()[0]
+            names[Path(first).parent.name if "/" in first else first] = None
+    if not names:
+        raise GmosError(f"{path}: names no sequence: expected one sequence name per line")
+    return list(names)

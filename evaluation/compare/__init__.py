@@ -1,0 +1,1 @@
+"""Two runs or two sets of networks held against one another."""

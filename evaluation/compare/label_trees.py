@@ -1,0 +1,124 @@
+"""Two directories of label maps side by side: which results, videos and frames they have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import GmosError
+from ...runtime.results.save_modes import FOLDERS
+from ..benchmarks.label_maps import read_label_map
+from ..benchmarks.sequence_trees import list_frames
+from .mask_agreement import Labels
+
+MASKS = "masks"
+"""The result of a directory that is not laid out as gmos-run's."""
+
+RESULTS: dict[str, str] = {
+    folder: result for modes in FOLDERS.values() for result, folder in modes["mask"].items()
+}
+"""Results by the folder of gmos-run that their label maps are in."""
+
+Tree = Mapping[str, Mapping[str, list[Path]]]
+"""Frames by result and sequence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelPair:
+    """One result of one video on both sides, frames in their order."""
+
+    result: str
+    sequence: str
+    a: tuple[Path, ...]
+    b: tuple[Path, ...]
+
+    @property
+    def frames(self) -> tuple[str, ...]:
+        """Names of the frames."""
+        return tuple(path.stem for path in self.a)
+
+    def read(self, index: int) -> tuple[Labels, Labels]:
+        """Both label maps of a frame.
+
+        Raises:
+            GmosError: one of them is no label map.
+        """
+        return read_label_map(self.a[index]).labels, read_label_map(self.b[index]).labels
+
+
+def read_tree(root: Path) -> Tree:
+    """What a directory holds: a gmos-run output, a folder per video, or the frames of one video.
+
+    Raises:
+        GmosError: it is no directory, or holds no PNG where they are looked for.
+    """
+    if not root.is_dir():
+        state = "is a file" if root.exists() else "does not exist"
+        raise GmosError(f"{root} {state}; expected a directory of label-map PNGs, as gmos-run writes them")
+    found: dict[str, dict[str, list[Path]]] = {
+        result: _sequences(root / folder) for folder, result in RESULTS.items() if (root / folder).is_dir()
+    }
+    if not found:
+        frames = list_frames(root)
+        found = {MASKS: {root.name: frames} if frames else _sequences(root)}
+    tree = {result: sequences for result, sequences in found.items() if sequences}
+    if not tree:
+        hint = " (prob/ holds probabilities)" if (root / "prob").is_dir() else ""
+        raise GmosError(
+            f"{root} has no label maps{hint}; expected {', '.join(RESULTS)}, a folder of PNGs per video, or PNGs"
+        )
+    return tree
+
+
+def _sequences(folder: Path) -> dict[str, list[Path]]:
+    found = {path.name: list_frames(path) for path in sorted(folder.iterdir()) if path.is_dir()}
+    return {name: frames for name, frames in found.items() if frames and not name.startswith(".")}
+
+
+def label_pairs(a: Path, b: Path) -> list[LabelPair]:
+    """Everything that two directories have in common, which must be all that they have.
+
+    Two directories of one video's frames are the same video whatever they are called.
+
+    Raises:
+        GmosError: a result, a video or a frame is on one side only.
+    """
+    tree_a, tree_b = read_tree(a), read_tree(b)
+    single = [_only_video(tree) for tree in (tree_a, tree_b)]
+    if single[0] is not None and single[1] is not None and tree_a.keys() == tree_b.keys() == {MASKS}:
+        tree_b = {MASKS: {single[0]: tree_b[MASKS][single[1]]}}
+    _require_same(tree_a, tree_b, a, b, "result")
+    return list(_pairs(tree_a, tree_b, a, b))
+
+
+def _only_video(tree: Tree) -> str | None:
+    names = [name for sequences in tree.values() for name in sequences]
+    return names[0] if len(names) == 1 else None
+
+
+def _pairs(tree_a: Tree, tree_b: Tree, a: Path, b: Path) -> Iterator[LabelPair]:
+    for result, sequences in tree_a.items():
+        _require_same(sequences, tree_b[result], a, b, f"{result} of video")
+        for sequence, frames in sequences.items():
+            others = {path.stem: path for path in tree_b[result][sequence]}
+            names = dict.fromkeys(path.stem for path in frames)
+            _require_same(names, others, a, b, f"{result} of {sequence}, frame")
+            yield LabelPair(
+                result=result,
+                sequence=sequence,
+                a=tuple(frames),
+                b=tuple(others[name] for name in names),
+            )
+
+
+def _require_same(
+    in_a: Mapping[str, object], in_b: Mapping[str, object], a: Path, b: Path, what: str
+) -> None:
+    for ours, theirs, has, lacks in ((in_a, in_b, a, b), (in_b, in_a, b, a)):
+        missing = sorted(ours.keys() - theirs.keys())
+        if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise GmosError(
+                f"{what} {missing[0]}{more}: in {has}, not in {lacks}; expected the same videos, all of their frames"
+            )

@@ -1,0 +1,266 @@
+"""`gmos-parity networks`: every network of two sides on what one of them sees in a real video."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import click
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ...errors import GmosError
+from ...runtime.bundle.manifest import open_bundle
+from ...runtime.parity import LIMITS
+from ...runtime.video.inputs import resolve_inputs
+from ..benchmarks.run import show
+from ..report.environment import environment
+from ..report.files import (
+    OBSERVATIONS_FILE,
+    PAGE_FILE,
+    RESULT_FILE,
+    report_directory,
+    write_json,
+    write_json_lines,
+)
+from ..report.html_page import environment_section, escaped, sortable_table, table_row, write_page
+from ..report.options import report_option
+from .first_layer import FirstLayer
+from .first_layer_option import layer_section, layer_table, sought_layer
+from .limits import PROFILES, ProfileName
+from .network_parity import OutputParity, compare_networks
+from .recording import Recording, record
+from .report import SCHEMA
+from .sides import LoadSide, Side, chosen_networks, input_dtypes, parse_side, require_same_model
+
+FRAMES, CALLS, BATCH_SIZE = 16, 4, 2
+
+PATH = click.Path(path_type=Path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworksReport:
+    """The comparison of two sides' networks."""
+
+    a: str
+    b: str
+    video: Path
+    frames: int
+    profile: ProfileName
+    found: tuple[OutputParity, ...]
+    environment: dict[str, Any]
+    seconds: float
+    first_layer: FirstLayer | None = None
+
+    @property
+    def failures(self) -> list[str]:
+        """What is beyond the limits, in words."""
+        return [line for parity in self.found if (line := parity.excess(self.profile)) is not None]
+
+    @property
+    def verdict(self) -> str:
+        """PASS or FAIL with the profile."""
+        return f"{'FAIL' if self.failures else 'PASS'} ({self.profile})"
+
+
+def networks_command(load: LoadSide) -> click.Command:
+    """The command that compares networks; `load` loads those of a side."""
+
+    @click.command("networks")
+    @click.argument("video", type=PATH)
+    @click.option("--bundle", type=PATH, metavar="DIR", help="The bundle of side B, if --b is not given.")
+    @click.option(
+        "--backend",
+        type=click.Choice(["onnxruntime", "tensorrt", "tensorrt-rtx"]),
+        default="onnxruntime",
+        show_default=True,
+        help="What runs --bundle.",
+    )
+    @click.option(
+        "--a", metavar="SPEC", help="The trusted side.  [default: the reference at the preset of --bundle]"
+    )
+    @click.option(
+        "--b", metavar="SPEC", help="The side in question, as in gmos-parity video, instead of --bundle."
+    )
+    @click.option("--networks", metavar="NAMES", help="Networks, joined by commas.  [default: all]")
+    @click.option(
+        "--frames", type=click.IntRange(1), default=FRAMES, show_default=True, help="Frames of the video."
+    )
+    @click.option(
+        "--calls",
+        type=click.IntRange(1),
+        default=CALLS,
+        show_default=True,
+        help="Calls of each network that are compared, spread over the video.",
+    )
+    @click.option("--profile", type=click.Choice(list(PROFILES)), default="fp32", show_default=True)
+    @click.option(
+        "--first_layer",
+        "--first-layer",
+        "first_layer",
+        metavar="NETWORK[.OUTPUT]",
+        help="Also find the first layer in which this network (or what an output of it is computed from) passes the "
+        "profile's relative error; both sides must be bundles on onnxruntime.  [default: not looked for]",
+    )
+    @report_option
+    def command(
+        *,
+        video: Path,
+        bundle: Path | None,
+        backend: str,
+        a: str | None,
+        b: str | None,
+        networks: str | None,
+        frames: int,
+        calls: int,
+        profile: str,
+        first_layer: str | None,
+        report: Path | None,
+    ) -> int:
+        """Compare every network of two sides on real activations.
+
+        Side A runs the first frames of VIDEO; side B gets what A's networks got, so that a difference is
+        shown where it is born.
+        """
+        started = time.monotonic()
+        if report is not None:
+            report_directory(report)
+        if (bundle is None) == (b is None):
+            raise GmosError("expected either --bundle DIR or --b SPEC")
+        side_b = (
+            parse_side("--b", b) if b is not None else parse_side("--bundle", f"{backend}:bundle={bundle}")
+        )
+        side_a = parse_side("--a", a if a is not None else default_reference(side_b))
+        for option, side in (("--a", side_a), ("--b", side_b)):
+            if side.masks is not None:
+                raise GmosError(f"{option} {side.text}: masks have no networks; name a backend")
+        sought = None if first_layer is None else sought_layer(first_layer, side_a, side_b)
+        found, recorded = _compare(video, side_a, side_b, networks, load, frames=frames, calls=calls)
+        limit = LIMITS[cast(ProfileName, profile)].relative
+        result = NetworksReport(
+            a=side_a.text,
+            b=side_b.text,
+            video=video,
+            frames=frames,
+            profile=cast(ProfileName, profile),
+            found=tuple(found),
+            first_layer=None if sought is None else sought.find(found, recorded, limit),
+            environment=environment(),
+            seconds=time.monotonic() - started,
+        )
+        show(networks_table(result))
+        if report is not None:
+            write_networks_report(report, result)
+            click.echo(f"report: {report / PAGE_FILE}")
+        return 1 if result.failures else 0
+
+    return command
+
+
+def default_reference(side: Side) -> str:
+    """The reference at the size of a side's bundle.
+
+    Raises:
+        GmosError: it needs checkpoints.
+    """
+    if side.bundle is None:
+        raise GmosError(f"--a is missing: {side.text} has no bundle to tell the preset from")
+    model = open_bundle(side.bundle).model
+    if model.preset == "published":
+        raise GmosError(
+            "--a is missing: the published preset needs the checkpoints that the bundle was exported from; give --a "
+            "torch:preset=published,pi3_ckpt=FILE,sam2_ckpt=FILE,gmos_ckpt=FILE"
+        )
+    return f"torch:preset={model.preset},variant={model.variant}"
+
+
+def _compare(
+    video: Path, side_a: Side, side_b: Side, names: str | None, load: LoadSide, *, frames: int, calls: int
+) -> tuple[list[OutputParity], Recording]:
+    (sequence,) = resolve_inputs([video], fps=None, stride=None if video.is_file() else 1)
+    with closing(load(side_a)) as backend:
+        chosen = chosen_networks(names, backend.model)
+        recorded = record(backend, sequence, frames=frames, limit=calls, batch_size=BATCH_SIZE)
+        model = backend.model
+    with closing(load(side_b)) as backend:
+        require_same_model(side_a, model, side_b, backend.model)
+        return compare_networks(recorded, chosen, backend, input_dtypes(side_b, model)), recorded
+
+
+def networks_table(report: NetworksReport) -> RenderableType:
+    """The report for the terminal."""
+    table = Table(title=f"A: {report.a}\nB: {report.b}", title_justify="left")
+    for head in ("network", "output"):
+        table.add_column(head)
+    for head in ("calls", "max", "99 %", "mean", "relative L2", "cosine", "changed", "not finite"):
+        table.add_column(head, justify="right")
+    for parity in report.found:
+        table.add_row(parity.network, parity.output, *_numbers(parity))
+    verdict = Text(report.verdict, style="bold red" if report.failures else "bold green")
+    layers = [] if report.first_layer is None else [layer_table(report.first_layer)]
+    return Group(table, *layers, *(Text(line, style="red") for line in report.failures), verdict)
+
+
+def _numbers(parity: OutputParity) -> tuple[str, ...]:
+    worst = parity.worst
+    return (
+        str(parity.calls),
+        f"{worst.max_abs:.2e}",
+        f"{parity.p99_abs:.2e}",
+        f"{worst.mean_abs:.2e}",
+        f"{worst.relative:.2e}",
+        f"{worst.cosine:.7f}",
+        f"{worst.changed:.1e}",
+        str(parity.not_finite_a + parity.not_finite_b),
+    )
+
+
+def write_networks_report(directory: Path, report: NetworksReport) -> None:
+    """Write result.json, observations.jsonl and report.html, each whole or not at all.
+
+    Raises:
+        GmosError: they cannot be written.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    result = {
+        "schema": SCHEMA,
+        "kind": "networks",
+        "passed": not report.failures,
+        "profile": report.profile,
+        "failures": report.failures,
+        "a": report.a,
+        "b": report.b,
+        "video": str(report.video),
+        "frames": report.frames,
+        "seconds": round(report.seconds, 3),
+        "outputs": [parity.as_json() for parity in report.found],
+        "first_layer": None if report.first_layer is None else report.first_layer.as_json(),
+        "environment": report.environment,
+    }
+    write_json(directory / RESULT_FILE, result)
+    write_json_lines(directory / OBSERVATIONS_FILE, (parity.as_json() for parity in report.found))
+    write_page(directory / PAGE_FILE, f"gmos-parity networks: {report.verdict}", _body(report))
+
+
+def _body(report: NetworksReport) -> str:
+    heads = ("Output", "Calls", "Max", "99 %", "Mean", "Relative L2", "Cosine", "Changed", "Not finite")
+    rows = [
+        table_row(f"{parity.network}.{parity.output}", *((float(cell), cell) for cell in _numbers(parity)))
+        for parity in report.found
+    ]
+    state = "fail" if report.failures else "pass"
+    items = "".join(f"<li>{escaped(line)}</li>" for line in report.failures)
+    failures = f'<h2>Beyond the limits</h2><ul class="notes">{items}</ul>' if items else ""
+    return (
+        f"<h1>gmos-parity networks</h1><p>A: <code>{escaped(report.a)}</code><br>B: "
+        f"<code>{escaped(report.b)}</code><br>on {report.frames} frames of <code>{escaped(report.video)}</code></p>"
+        f'<div class="cards"><div class="card {state}">Verdict<b>{report.verdict}</b></div></div>{failures}'
+        '<h2>Outputs</h2><p class="dim">Each row is the worst of its calls; both sides got A\'s inputs.</p>'
+        + sortable_table(heads, rows)
+        + ("" if report.first_layer is None else layer_section(report.first_layer))
+        + environment_section(report.environment)
+    )

@@ -1,0 +1,195 @@
+"""How far two proposers' answers for one video agree: masks, what they say of each, and what the tracker trusts."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ...errors import GmosError
+from ...runtime.pipeline.proposals import Proposals
+from ...runtime.thresholds import PUBLISHED, Thresholds
+from .mask_agreement import Labels, joint_counts, match_present_labels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProposalPair:
+    """One proposal of a frame on both sides.
+
+    `a` and `b` are its numbers, None where a side has no such proposal; `kept`, `moving` are A's and B's decisions
+    about it, False where there is none. `motion_error`, `score_error` are the differences of its motion
+    probability and of its predicted IoU: 0 where a side has none, 1 where one is no finite number.
+    """
+
+    a: int | None
+    b: int | None
+    iou: float
+    kept: tuple[bool, bool]
+    moving: tuple[bool, bool]
+    motion_error: float
+    score_error: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProposalFrame:
+    """One frame. `different` counts pixels of other proposals, `motion_different` those that move on one side only."""
+
+    name: str
+    pixels: int
+    different: int
+    motion_different: int
+    proposals: tuple[ProposalPair, ...]
+
+    @property
+    def iou(self) -> float:
+        """Mean over the proposals that either side has; 1 where neither has any."""
+        return statistics.fmean(pair.iou for pair in self.proposals) if self.proposals else 1.0
+
+    @property
+    def kept_iou(self) -> float:
+        """Mean over the proposals that either side trusts, 0 for those that only one does; 1 where there are none."""
+        ious = [pair.iou if all(pair.kept) else 0.0 for pair in self.proposals if any(pair.kept)]
+        return statistics.fmean(ious) if ious else 1.0
+
+    @property
+    def count_a(self) -> int:
+        """Proposals of A."""
+        return sum(pair.a is not None for pair in self.proposals)
+
+    @property
+    def count_b(self) -> int:
+        """Proposals of B."""
+        return sum(pair.b is not None for pair in self.proposals)
+
+    @property
+    def keep_changes(self) -> int:
+        """Proposals that one side trusts and the other does not, or does not have."""
+        return sum(pair.kept[0] != pair.kept[1] for pair in self.proposals)
+
+    @property
+    def motion_changes(self) -> int:
+        """Proposals that move for one side only."""
+        return sum(pair.moving[0] != pair.moving[1] for pair in self.proposals)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProposalAgreement:
+    """The proposals of one video on both sides."""
+
+    sequence: str
+    frames: tuple[ProposalFrame, ...]
+
+    @cached_property
+    def mean_kept_iou(self) -> float:
+        """Mean over the frames."""
+        return statistics.fmean(frame.kept_iou for frame in self.frames)
+
+    @cached_property
+    def mean_iou(self) -> float:
+        """Mean over the frames, of all proposals."""
+        return statistics.fmean(frame.iou for frame in self.frames)
+
+    @cached_property
+    def worst_frame(self) -> ProposalFrame:
+        """The frame whose trusted proposals agree least, of several the one with most pixels that differ."""
+        return min(self.frames, key=lambda frame: (frame.kept_iou, -frame.different))
+
+
+def proposal_agreement(
+    sequence: str,
+    frames: Sequence[str],
+    a: Proposals,
+    b: Proposals,
+    *,
+    thresholds: Thresholds = PUBLISHED,
+) -> ProposalAgreement:
+    """Compare the proposals of a video frame by frame.
+
+    Numbers are ranks, not identities: each frame's proposals are matched by IoU, one to one.
+
+    Args:
+        sequence: name of the video.
+        frames: names of its frames.
+        a: of side A.
+        b: of side B.
+        thresholds: that decide which proposals are trusted and which move.
+
+    Raises:
+        GmosError: the sides have different numbers of frames.
+    """
+    if not len(a) == len(b) == len(frames):
+        raise GmosError(
+            f"proposals of {sequence}: A has {len(a)} frames, B {len(b)} and their masks {len(frames)}; expected runs "
+            "of the same video"
+        )
+    return ProposalAgreement(
+        sequence=sequence,
+        frames=tuple(
+            _frame(name, _Side(a, index, thresholds), _Side(b, index, thresholds))
+            for index, name in enumerate(frames)
+        ),
+    )
+
+
+class _Side:
+    """One side's proposals of a frame; `number` counts from 1."""
+
+    def __init__(self, proposals: Proposals, frame: int, thresholds: Thresholds) -> None:
+        self.labels: Labels = proposals.maps[frame]
+        columns = proposals.motions.shape[1]
+        self.motions, self.scores = proposals.motions[frame], proposals.ious[frame]
+        self.kept = proposals.trusted(frame, columns, thresholds)
+        self.moving = self.motions > np.float32(thresholds.motion)
+        self.motion_map = proposals.motion_map(frame, self.labels, thresholds)
+
+
+def _frame(name: str, a: _Side, b: _Side) -> ProposalFrame:
+    counts = joint_counts(a.labels, b.labels)
+    matching = match_present_labels(counts)
+    sizes_a, sizes_b = counts.sum(axis=1), counts.sum(axis=0)
+    in_a, in_b = ([int(label) for label in np.flatnonzero(sizes) if label] for sizes in (sizes_a, sizes_b))
+    numbers: list[tuple[int | None, int | None]] = [(label, matching.get(label)) for label in in_a]
+    numbers += [(None, label) for label in in_b if label not in matching.values()]
+    pairs, same = [], int(counts[0, 0])
+    for number_a, number_b in numbers:
+        both = int(counts[number_a, number_b]) if number_a is not None and number_b is not None else 0
+        either = (
+            (int(sizes_a[number_a]) if number_a else 0) + (int(sizes_b[number_b]) if number_b else 0) - both
+        )
+        same += both
+        pairs.append(_pair(a, number_a, b, number_b, iou=both / either))
+    return ProposalFrame(
+        name=name,
+        pixels=int(counts.sum()),
+        different=int(counts.sum()) - same,
+        motion_different=int(np.count_nonzero(a.motion_map != b.motion_map)),
+        proposals=tuple(pairs),
+    )
+
+
+def _pair(a: _Side, number_a: int | None, b: _Side, number_b: int | None, *, iou: float) -> ProposalPair:
+    motion_error = score_error = 0.0
+    if number_a is not None and number_b is not None:
+        motion_error = _error(a.motions[number_a - 1], b.motions[number_b - 1])
+        score_error = _error(a.scores[number_a - 1], b.scores[number_b - 1])
+    sides = ((a, number_a), (b, number_b))
+    kept_a, kept_b = (number is not None and bool(side.kept[number - 1]) for side, number in sides)
+    moving_a, moving_b = (number is not None and bool(side.moving[number - 1]) for side, number in sides)
+    return ProposalPair(
+        a=number_a,
+        b=number_b,
+        iou=iou,
+        kept=(kept_a, kept_b),
+        moving=(moving_a, moving_b),
+        motion_error=motion_error,
+        score_error=score_error,
+    )
+
+
+def _error(a: np.float32, b: np.float32) -> float:
+    error = abs(float(a) - float(b))
+    return error if math.isfinite(error) else 1.0

@@ -1,0 +1,128 @@
+"""What the heads of one side answer while it runs videos as `gmos-run` does, kept frame by frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import GmosError
+from ...runtime.backend import Array, Backend, Runner
+from ...runtime.contract import NetworkName
+from ...runtime.pipeline.label_store import LabelStore
+from ...runtime.pipeline.proposals import ProposalCollector, Proposals
+from ...runtime.pipeline.watched_backend import WatchedBackend
+from ...runtime.tensorrt.memory import PlansMemory
+from ...runtime.tracker import FrameFeatures, Tracker
+
+HEADS: Mapping[str, tuple[str, ...]] = {
+    "proposer": ("motion_logits", "ious"),
+    "gmos_s": ("foreground_logits",),
+}
+"""What is kept of a head. The pipeline asks for it once per video, before the first frame."""
+
+
+class RecordedVideo:
+    """One video: its proposals, or its foreground with logits in a file.
+
+    `masks` (H, W) of the foreground, 0 or 1, by frame.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._collector: ProposalCollector | None = None
+        self._logits_shape: tuple[int, ...] = ()
+        self.masks: LabelStore | None = None
+
+    def proposals(self) -> Proposals | None:
+        """The proposals of all frames; None for GMOS-S."""
+        return None if self._collector is None else self._collector.finish()
+
+    def logits(self) -> NDArray[np.float32]:
+        """The foreground's logits (frames, m, m), read from the file as they are used."""
+        return np.memmap(self._path, np.float32, mode="r").reshape(-1, *self._logits_shape)
+
+    def add_proposals(self, batch: Sequence[NDArray[Any]]) -> None:
+        """Add a batch of labels (B, H, W), motion logits and IoUs (B, K)."""
+        if self._collector is None:
+            self._collector = ProposalCollector((batch[0].shape[1], batch[0].shape[2]))
+        for answer in zip(*batch, strict=True):
+            self._collector.add(*answer)
+
+    def add_foreground(self, logits: NDArray[Any], masks: NDArray[np.uint8]) -> None:
+        """Add a batch of logits (B, 1, m, m) and masks (B, H, W)."""
+        if self.masks is None:
+            self.masks = LabelStore(0, (masks.shape[1], masks.shape[2]))
+        self._logits_shape = logits.shape[2:]
+        try:
+            with self._path.open("ab") as file:
+                file.write(np.ascontiguousarray(logits, np.float32).tobytes())
+        except OSError as error:
+            raise GmosError(
+                f"{self._path} cannot be written ({error.strerror}); free some space, or name another temporary "
+                "directory in TMPDIR"
+            ) from error
+        for mask in masks:
+            self.masks.append(mask)
+
+
+class StageRecords:
+    """What one side's heads answered, by video in the order in which they ran.
+
+    Args:
+        folder: for files of logits, made when it is needed; they go with it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._head: Mapping[str, NDArray[Any]] = {}
+        self.videos: list[RecordedVideo] = []
+
+    def watch(self, backend: Backend) -> Backend:
+        """The same backend, recorded."""
+        return RecordingBackend(backend, self)
+
+    def begin(self) -> None:
+        """The next video starts."""
+        self._folder.mkdir(exist_ok=True)
+        self.videos.append(RecordedVideo(self._folder / f"{len(self.videos)}.f32"))
+
+    def add(
+        self, network: NetworkName, outputs: Mapping[str, Array], download: Callable[[Array], NDArray[Any]]
+    ) -> None:
+        """Keep a call of a head, or of what makes maps of its answer, which follows it."""
+        if network in HEADS:
+            self._head = {name: download(outputs[name]) for name in HEADS[network]}
+        elif network == "proposal_labels":
+            self.videos[-1].add_proposals(
+                [download(outputs["labels"]), self._head["motion_logits"], self._head["ious"]]
+            )
+        elif network == "foreground_map":
+            self.videos[-1].add_foreground(self._head["foreground_logits"], download(outputs["mask"]))
+
+
+class RecordingBackend(WatchedBackend):
+    """A backend whose heads are recorded; it tracks as it always does."""
+
+    def __init__(self, backend: Backend, records: StageRecords) -> None:
+        super().__init__(
+            backend,
+            lambda network, _, outputs: records.add(network, outputs, backend.download),
+        )
+        self._records = records
+        if isinstance(backend, PlansMemory):
+            # An attribute of the object: whether a backend plans is asked by whether it has one.
+            self.plan = backend.plan
+
+    def runner(self, network: NetworkName) -> Runner:
+        """See `Backend`."""
+        if network in HEADS:
+            self._records.begin()
+        return super().runner(network)
+
+    def tracker(self, features: FrameFeatures, *, frames: int, video_hw: tuple[int, int]) -> Tracker:
+        """See `Backend`; the backend's own, unlike `WatchedBackend`'s."""
+        return self._backend.tracker(features, frames=frames, video_hw=video_hw)

@@ -1,0 +1,208 @@
+"""`gmos-parity video`: two sides on the same videos, their masks and what the stages before them answered."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ...errors import GmosError
+from ...runtime.backend import Backend
+from ...runtime.contract import ModelSpec
+from ...runtime.pipeline.sequence_run import RunOptions
+from ..report.progress_bar import run_progress
+from .commands import limit_options
+from .comparison import Comparison, FindStages, compare_trees
+from .foreground_agreement import ForegroundAgreement, compare_foreground
+from .label_trees import LabelPair
+from .limits import MaskLimits
+from .mask_agreement import SequenceAgreement
+from .proposal_agreement import proposal_agreement
+from .sides import LoadSide, RunVideo, Side, Videos, parse_side, require_same_model
+from .stage_agreement import StageAgreement, gmos_s_stage, proposer_stage, tracker_stage
+from .stage_recording import RecordedVideo, StageRecords
+from .teacher_forcing import Forcing, forced_stages
+
+logger = logging.getLogger(__name__)
+
+PATH = click.Path(path_type=Path)
+
+SIDE = (
+    "torch:PRESET, onnxruntime:BUNDLE, tensorrt:BUNDLE, tensorrt-rtx:BUNDLE or masks:DIR; or named options of "
+    "gmos-run, as torch:preset=published,precision=bf16,pi3_ckpt=FILE,…  Required."
+)
+
+
+def video_command(run: RunVideo, load: LoadSide) -> click.Command:
+    """The command that runs both sides on videos; `run` runs one as gmos-run does, `load` loads its networks."""
+
+    @click.command("video")
+    @click.argument("inputs", nargs=-1, type=PATH, required=True, metavar="INPUT...")
+    @click.option("--a", "a", required=True, metavar="SPEC", help=SIDE)
+    @click.option("--b", "b", required=True, metavar="SPEC", help="The same for the other side. Required.")
+    @click.option(
+        "--teacher_forced",
+        "--teacher-forced",
+        "teacher_forced",
+        is_flag=True,
+        help="Also run every stage of B on A's inputs, to tell in which one a difference is born; both sides are "
+        "loaded at once and run a second time. Default: off.",
+    )
+    @click.option(
+        "--fps",
+        type=float,
+        help="Frames per second of the input; needed for directories unless --stride is given.  "
+        "[default: the file's own]",
+    )
+    @click.option(
+        "--stride",
+        type=int,
+        help="Frames between the neighbours of a window, 1 or more.  [default: fps / 8, rounded down]",
+    )
+    @click.option(
+        "--keep", type=PATH, metavar="DIR", help="Keep the masks of both sides there. Default: not kept."
+    )
+    @limit_options
+    def command(
+        *,
+        inputs: tuple[Path, ...],
+        a: str,
+        b: str,
+        teacher_forced: bool,
+        fps: float | None,
+        stride: int | None,
+        keep: Path | None,
+        **options: Any,
+    ) -> int:
+        """Run two sides on the same videos and compare their masks, stage by stage.
+
+        INPUT is one or more .mp4 files, or one or more directories of frames. A side runs networks as gmos-run
+        does, or is a directory of masks.
+        """
+        sides = (parse_side("--a", a), parse_side("--b", b))
+        masks = next((side for side in sides if side.masks is not None), None)
+        if teacher_forced and masks is not None:
+            raise GmosError(
+                f"--teacher_forced: {masks.text} has no networks; name a backend, or leave it out"
+            )
+        comparison = Comparison.of("video", a, b, inputs, options)
+        videos = Videos(inputs=inputs, fps=fps, stride=stride)
+        with tempfile.TemporaryDirectory() as folder:
+            runs = [
+                _Run(side, (keep or Path(folder)) / name, Path(folder) / f"logits-{name}")
+                for side, name in zip(sides, "ab", strict=True)
+            ]
+            trees = [one.masks(videos, run, like=runs[0] if teacher_forced else one) for one in runs]
+            if masks is not None:
+                return compare_trees(trees[0], trees[1], comparison)
+            stages = _stage_finder(runs, videos, comparison, load if teacher_forced else None)
+            return compare_trees(trees[0], trees[1], comparison, stages)
+
+    return command
+
+
+class _Run:
+    """One side, its masks, and what its heads answered on the way."""
+
+    def __init__(self, side: Side, directory: Path, logits: Path) -> None:
+        self.side = side
+        self._directory = directory
+        self.records = StageRecords(logits)
+        self._model: ModelSpec | None = None
+
+    def masks(self, videos: Videos, run: RunVideo, *, like: _Run) -> Path:
+        """The directory of its masks, made first if the side is none; its networks must be `like`'s."""
+        if self.side.masks is not None:
+            return self.side.masks
+
+        def loaded(backend: Backend) -> Backend:
+            self._model = backend.model
+            if like._model is not None:
+                require_same_model(like.side, like._model, self.side, self._model)
+            return self.records.watch(backend)
+
+        run(self.side, videos, self._directory, loaded)
+        return self._directory
+
+
+def _stage_finder(
+    runs: Sequence[_Run], videos: Videos, comparison: Comparison, load: LoadSide | None
+) -> FindStages:
+    """What compares stage by stage; `load` where B is teacher-forced too."""
+
+    def find(pairs: Sequence[LabelPair], found: Sequence[SequenceAgreement]) -> list[StageAgreement]:
+        stages = list(_free_stages(runs, videos, pairs, found, comparison))
+        if load is not None:
+            stages += _forced_stages(runs, videos, pairs, comparison, load)
+        return stages
+
+    return find
+
+
+def _free_stages(
+    runs: Sequence[_Run],
+    videos: Videos,
+    pairs: Sequence[LabelPair],
+    found: Sequence[SequenceAgreement],
+    comparison: Comparison,
+) -> Iterator[StageAgreement]:
+    frames = {pair.sequence: pair.frames for pair in pairs}
+    recorded = (run.records.videos for run in runs)
+    for sequence, a, b in zip(videos.sequences(), *recorded, strict=True):
+        name, limits = sequence.name, comparison.limits
+        proposals_a, proposals_b = a.proposals(), b.proposals()
+        if proposals_a is not None and proposals_b is not None:
+            yield proposer_stage(
+                proposal_agreement(name, frames[name], proposals_a, proposals_b), "free", limits
+            )
+            for agreement in found:
+                if agreement.sequence == name:
+                    yield tracker_stage(agreement, "free", limits)
+        else:
+            yield from _free_gmos_s(name, frames[name], a, b, limits)
+
+
+def _free_gmos_s(
+    name: str, frames: Sequence[str], a: RecordedVideo, b: RecordedVideo, limits: MaskLimits
+) -> Iterator[StageAgreement]:
+    logits_a, logits_b, masks_a, masks_b = a.logits(), b.logits(), a.masks, b.masks
+    if masks_a is None or masks_b is None or logits_a.shape != logits_b.shape:
+        logger.info(
+            "probabilities of %s are not compared: A has %s of them, B %s",
+            name,
+            logits_a.shape,
+            logits_b.shape,
+        )
+        return
+    found = tuple(
+        compare_foreground(frame, (logits_a[index], logits_b[index]), (masks_a[index], masks_b[index]))
+        for index, frame in enumerate(frames)
+    )
+    yield gmos_s_stage(ForegroundAgreement(sequence=name, frames=found), "free", limits)
+
+
+def _forced_stages(
+    runs: Sequence[_Run],
+    videos: Videos,
+    pairs: Sequence[LabelPair],
+    comparison: Comparison,
+    load: LoadSide,
+) -> Iterator[StageAgreement]:
+    frames = {pair.sequence: pair.frames for pair in pairs}
+    side_a, side_b = (run.side for run in runs)
+    with closing(load(side_a)) as a, closing(load(side_b)) as b, run_progress() as progress:
+        for sequence in videos.sequences():
+            forcing = Forcing(
+                sequence=sequence,
+                names=frames[sequence.name],
+                profile=comparison.profile,
+                limits=comparison.limits,
+                options=RunOptions(),
+                progress=progress,
+            )
+            yield from forced_stages(a, b, forcing)

@@ -1,0 +1,1 @@
+"""Times and memory of networks and of whole runs."""

@@ -1,0 +1,201 @@
+"""The gmos-profile command: a video and sides in, times and a report out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ...errors import GmosError
+from ...runtime.video.inputs import resolve_inputs
+from ..benchmarks.run import show
+from ..compare.sides import LoadSide, Side, parse_side
+from ..report.environment import environment
+from ..report.files import PAGE_FILE, report_directory
+from ..report.options import report_option
+from .gpu_monitor import GpuMonitor
+from .machine_state import machine_state, machine_use
+from .page import write_profile_page
+from .process_memory import process_age_s
+from .profiling import NetworksProfile, ProfileOptions, profile_networks, sides_without_layers
+from .report import (
+    NETWORKS,
+    ProfileReport,
+    changes,
+    read_result,
+    result_json,
+    write_files,
+)
+from .roofline import CPU, host_rates
+from .runs import VideoRun, profile_video
+from .tables import tables
+
+PATH = click.Path(path_type=Path)
+REGRESSION_STATUS = 1
+
+
+def profile_command(load: LoadSide) -> click.Command:
+    """The command; `load` loads the networks of a side."""
+
+    @click.command(
+        "gmos-profile",
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+    @click.argument("video", type=PATH)
+    @click.option(
+        "--side",
+        "sides",
+        multiple=True,
+        required=True,
+        metavar="SPEC",
+        help="torch:PRESET, onnxruntime:BUNDLE, tensorrt:BUNDLE or tensorrt-rtx:BUNDLE; repeated, sides are measured "
+        "in turns and compared with the first. Required.",
+    )
+    @click.option(
+        "--only", type=click.Choice(["networks", "video"]), help="Measure one of them.  [default: both]"
+    )
+    @click.option("--networks", metavar="NAMES", help="Networks, joined by commas.  [default: all]")
+    @click.option(
+        "--iterations",
+        type=click.IntRange(1),
+        default=20,
+        show_default=True,
+        help="Timed calls of a network.",
+    )
+    @click.option(
+        "--warm_up",
+        "--warm-up",
+        "warm_up",
+        type=click.IntRange(0),
+        default=3,
+        show_default=True,
+        help="Calls before them.",
+    )
+    @click.option(
+        "--batches", default="1", show_default=True, help="Batch sizes of the networks, joined by commas."
+    )
+    @click.option(
+        "--objects",
+        default="1,4",
+        show_default=True,
+        help="Numbers of tracked objects of the tracker's networks, joined by commas.",
+    )
+    @click.option(
+        "--baseline",
+        type=PATH,
+        metavar="FILE",
+        help="result.json of an earlier profile; exit status 1 if a time has grown beyond --threshold.",
+    )
+    @click.option(
+        "--threshold",
+        type=click.FloatRange(0),
+        default=0.1,
+        show_default=True,
+        help="Share by which a time may grow.",
+    )
+    @click.option(
+        "--layers",
+        is_flag=True,
+        help="Also time the layers of each network, where the library tells them: ONNX Runtime, TensorRT and "
+        "TensorRT-RTX do. Each network is loaded once more for that. Default: off.",
+    )
+    @report_option
+    def command(video: Path, sides: tuple[str, ...], **options: Any) -> int:
+        """How fast is it: latency of every network, seconds of every stage, frames per second, memory.
+
+        VIDEO is an .mp4 file or a directory of frames. Exit status: 0 done, 1 slower than the baseline, 2 could not
+        be measured.
+        """
+        return _profile(video, [parse_side("--side", text) for text in sides], load, options)
+
+    return command
+
+
+def _profile(video: Path, sides: list[Side], load: LoadSide, options: dict[str, Any]) -> int:
+    start_up_s, started = process_age_s(), time.monotonic()
+    if len({side.text for side in sides}) < len(sides):
+        raise GmosError("--side: the same side twice; give each once")
+    for side in sides:
+        if side.masks is not None:
+            raise GmosError(f"--side {side.text}: masks take no time; name a backend")
+    report_dir: Path | None = options["report"]
+    if report_dir is not None:
+        report_directory(report_dir)
+    baseline = None if options["baseline"] is None else read_result(options["baseline"])
+    wanted = _options(options)
+    (sequence,) = resolve_inputs([video], fps=None, stride=None if video.is_file() else 1)
+    before, host = machine_state(), host_rates()
+    found, gpus = NetworksProfile(rates={}), []
+    if options["only"] != "video":
+        with GpuMonitor() as monitor:
+            found = profile_networks(sides, sequence, load, wanted, host)
+        gpus = [(NETWORKS, gpu) for gpu in monitor.use]
+    runs = [profile_video(side, sequence, load) for side in sides] if options["only"] != "networks" else []
+    texts = tuple(side.text for side in sides)
+    report = ProfileReport(
+        video=str(video),
+        sides=texts,
+        networks=found.networks,
+        layers=found.layers,
+        without_layers=tuple(sides_without_layers(texts, found)) if wanted.layers else (),
+        runs=tuple(runs),
+        host=host,
+        rates=found.rates,
+        start_up_s=start_up_s,
+        machine=machine_use(before, machine_state()),
+        gpus=(*gpus, *((run.side, gpu) for run in runs for gpu in run.gpus)),
+        notes=_notes(found, runs, any_gpu=bool(gpus)),
+        environment=environment(),
+        seconds=time.monotonic() - started,
+    )
+    return _conclude(report, baseline, options)
+
+
+def _notes(found: NetworksProfile, runs: Sequence[VideoRun], *, any_gpu: bool) -> tuple[str, ...]:
+    """What could not be told about a GPU that was used."""
+    used = any(rates.device != CPU for rates in found.rates.values())
+    used |= any(run.device_mib is not None for run in runs)
+    watched = any_gpu or any(run.gpus for run in runs)
+    return ("no nvidia-smi: clocks and throttling of the GPU are not known",) if used and not watched else ()
+
+
+def _conclude(report: ProfileReport, baseline: dict[str, Any] | None, options: dict[str, Any]) -> int:
+    """Print and write the report, and say whether something has become slower."""
+    show(tables(report))
+    compared = [] if baseline is None else changes(baseline, result_json(report))
+    threshold: float = options["threshold"]
+    slower = [change for change in compared if change.factor > 1 + threshold]
+    report_dir: Path | None = options["report"]
+    if report_dir is not None:
+        report_dir.mkdir(parents=True, exist_ok=True)
+        write_files(report_dir, report)
+        write_profile_page(report_dir / PAGE_FILE, report, compared=compared, threshold=threshold)
+        click.echo(f"report: {report_dir / PAGE_FILE}")
+    for change in slower:
+        click.echo(
+            f"slower: {change.what}: {change.before:.2f} before, {change.now:.2f} now ({change.factor:.2f}x)"
+        )
+    if baseline is not None:
+        click.echo(f"{len(slower)} of {len(compared)} times grew by more than {threshold:.0%}")
+    return REGRESSION_STATUS if slower else 0
+
+
+def _options(options: dict[str, Any]) -> ProfileOptions:
+    return ProfileOptions(
+        warm_up=options["warm_up"],
+        iterations=options["iterations"],
+        batches=_lengths("--batches", options["batches"]),
+        objects=_lengths("--objects", options["objects"]),
+        networks=options["networks"],
+        layers=options["layers"],
+    )
+
+
+def _lengths(option: str, text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise GmosError(f"{option} {text}: expected whole numbers from 1, joined by commas, such as 1,4")
+    return tuple(int(part) for part in parts)

@@ -1,0 +1,255 @@
+"""A profile as JSON and JSON lines, and its comparison with an earlier one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import GmosError
+from ..report.files import OBSERVATIONS_FILE, RESULT_FILE, read_json, write_json, write_json_lines
+from .gpu_monitor import GpuUse
+from .latency import Latency, Ratio, ratio
+from .layer_kinds import NetworkLayers
+from .machine_state import MachineUse
+from .profiling import NetworkLatency
+from .roofline import Limit, Rates, limit
+from .runs import VideoRun
+
+SCHEMA = "gmos-profile/1"
+"""Name and version of the layout of result.json; the number rises when a reader of the old one would break."""
+
+NETWORKS = "networks"
+"""What was measured while a GPU was watched, if it was no side's run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileReport:
+    """Everything measured.
+
+    `host` are the processor's rates, `rates` those of each side's device where networks were timed.
+    `start_up_s` is from the start of the process to its first work, `machine` what else went on, `gpus` the
+    GPUs by what was measured, `without_layers` the sides whose library does not tell them.
+    """
+
+    video: str
+    sides: tuple[str, ...]
+    networks: tuple[NetworkLatency, ...]
+    layers: tuple[NetworkLayers, ...]
+    without_layers: tuple[str, ...]
+    runs: tuple[VideoRun, ...]
+    host: Rates
+    rates: Mapping[str, Rates]
+    start_up_s: float | None
+    machine: MachineUse
+    gpus: tuple[tuple[str, GpuUse], ...]
+    notes: tuple[str, ...]
+    environment: Mapping[str, Any]
+    seconds: float
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader must know before believing the times."""
+        found = [*self.notes, *self.machine.warnings()]
+        for during, gpu in self.gpus:
+            found += [f"{during}: {line}" for line in gpu.warnings()]
+        return found
+
+    def ratio_to_first(self, entry: NetworkLatency) -> Ratio | None:
+        """The first side's time over this one's, round by round; None for the first side itself."""
+        if entry.side == entry.first:
+            return None
+        first = next(
+            other
+            for other in self.networks
+            if (other.network, other.lengths, other.side, other.first)
+            == (entry.network, entry.lengths, entry.first, entry.first)
+        )
+        return ratio(first.latency.samples_s, entry.latency.samples_s)
+
+    def limit(self, entry: NetworkLatency) -> Limit | None:
+        """The least time of a call on its device; None where its work or the rates are not known."""
+        return limit(entry.work, self.rates[entry.side])
+
+    def roofline(self, entry: NetworkLatency) -> float | None:
+        """The least time over the median that was measured, on the device's own clock where there is one."""
+        found = self.limit(entry)
+        if found is None:
+            return None
+        return found.seconds / (entry.device_latency or entry.latency).median_s
+
+
+def lengths_text(lengths: Mapping[str, int]) -> str:
+    """Lengths by axis letter as `B=1 h=7 w=12`."""
+    return " ".join(f"{axis}={length}" for axis, length in lengths.items())
+
+
+def result_json(report: ProfileReport) -> dict[str, Any]:
+    """The content of result.json, documented in docs/profile.md."""
+    return {
+        "schema": SCHEMA,
+        "video": report.video,
+        "sides": list(report.sides),
+        "seconds": round(report.seconds, 3),
+        "start_up_s": report.start_up_s,
+        "warnings": report.warnings,
+        "matrix_gflops": (report.host.flops or 0.0) / 1e9,
+        "copy_gbps": report.host.bandwidth / 1e9,
+        "rates": [
+            {
+                "side": side,
+                "device": rates.device,
+                "gflops": None if rates.flops is None else rates.flops / 1e9,
+                "gbps": rates.bandwidth / 1e9,
+                "how": rates.how,
+            }
+            for side, rates in report.rates.items()
+        ],
+        "networks": [_network(report, entry) for entry in report.networks],
+        "layers": [asdict(entry) for entry in report.layers],
+        "without_layers": list(report.without_layers),
+        "runs": [_run(run) for run in report.runs],
+        "machine": asdict(report.machine),
+        "gpus": [{"during": during, **asdict(gpu)} for during, gpu in report.gpus],
+        "environment": dict(report.environment),
+    }
+
+
+def _network(report: ProfileReport, entry: NetworkLatency) -> dict[str, Any]:
+    found, least = report.ratio_to_first(entry), report.limit(entry)
+    return {
+        "network": entry.network,
+        "lengths": dict(entry.lengths),
+        "side": entry.side,
+        "first": entry.first,
+        "flops": entry.work.flops,
+        "bytes": entry.work.moved_bytes,
+        "limit_ms": None if least is None else least.seconds * 1e3,
+        "bound": None if least is None else least.bound,
+        "roofline_share": report.roofline(entry),
+        "ratio_to_first": None if found is None else asdict(found),
+        **entry.latency.as_json(),
+        "device": None if entry.device_latency is None else entry.device_latency.as_json(),
+    }
+
+
+def _run(run: VideoRun) -> dict[str, Any]:
+    return {
+        "side": run.side,
+        "description": run.description,
+        "variant": run.variant,
+        "frames": run.frames,
+        "frames_per_second": run.frames_per_second,
+        "load_s": run.load_s,
+        "first_frames_s": run.first_frames_s,
+        "stage_s": dict(run.stage_s),
+        "waited_s": run.waited_s,
+        "tracker": [
+            {"objects": entry.objects, "frames": len(entry.frames.samples_s), **_statistics(entry.frames)}
+            for entry in run.tracker
+        ],
+        "networks": [asdict(share) for share in run.networks],
+        "activities": [asdict(activity) for activity in run.activities],
+        "overlap": {**asdict(run.overlap), "hidden_share": run.overlap.hidden_share},
+        "peak_mib": run.peak_mib,
+        "base_mib": run.base_mib,
+        "device_mib": run.device_mib,
+    }
+
+
+def _statistics(latency: Latency) -> dict[str, object]:
+    """Without the samples, which observations.jsonl has."""
+    found = latency.as_json()
+    del found["samples_ms"]
+    return found
+
+
+def observations(report: ProfileReport) -> Iterator[dict[str, Any]]:
+    """The lines of observations.jsonl: every timed call, and what every thread did in the runs."""
+    for entry in report.networks:
+        device = entry.device_latency
+        for number, sample in enumerate(entry.latency.samples_s):
+            line: dict[str, Any] = {
+                "kind": "latency",
+                "side": entry.side,
+                "network": entry.network,
+                "lengths": dict(entry.lengths),
+                "round": number,
+                "ms": sample * 1e3,
+            }
+            yield line if device is None else {**line, "device_ms": device.samples_s[number] * 1e3}
+    for run in report.runs:
+        for tracked in run.tracker:
+            for sample in tracked.frames.samples_s:
+                yield {"kind": "tracked", "side": run.side, "objects": tracked.objects, "ms": sample * 1e3}
+        for span in run.spans:
+            line = {"kind": "call" if span.is_network else "span", "side": run.side}
+            line["network" if span.is_network else "what"] = span.what
+            line |= {"thread": span.thread, "start_s": span.start_s, "end_s": span.end_s}
+            yield line if span.objects is None else {**line, "objects": span.objects}
+
+
+def write_files(directory: Path, report: ProfileReport) -> None:
+    """Write result.json and observations.jsonl, each whole or not at all.
+
+    Raises:
+        GmosError: they cannot be written.
+    """
+    write_json(directory / RESULT_FILE, result_json(report))
+    write_json_lines(directory / OBSERVATIONS_FILE, observations(report))
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Read a result.json of this version.
+
+    Raises:
+        GmosError: it cannot be read, is no JSON, or has another schema.
+    """
+    return read_json(path, schema=SCHEMA, what=f"{RESULT_FILE} of gmos-profile")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A time that both profiles have: `what`, seconds or milliseconds before and now."""
+
+    what: str
+    before: float
+    now: float
+
+    @property
+    def factor(self) -> float:
+        """Now over before."""
+        return self.now / self.before if self.before else 1.0
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
+    """What both profiles measured: medians by network, lengths and side, and seconds a frame by side.
+
+    Raises:
+        GmosError: they have nothing in common, or the earlier one lacks a field.
+    """
+    try:
+        old, new = (_times(result) for result in (before, now))
+    except (KeyError, TypeError) as error:
+        raise GmosError(f"the baseline lacks {error}; make the profile again") from error
+    common = [Change(what=what, before=old[what], now=new[what]) for what in new if what in old]
+    if not common:
+        raise GmosError(
+            "the baseline has no network and no run in common with this profile; name the same sides"
+        )
+    return common
+
+
+def _times(result: Mapping[str, Any]) -> dict[str, float]:
+    found = {
+        f"{entry['side']}: {entry['network']} {lengths_text(entry['lengths'])}, median ms": float(
+            entry["p50_ms"]
+        )
+        for entry in result["networks"]
+    }
+    for run in result["runs"]:
+        rate = float(run["frames_per_second"])
+        if rate:
+            found[f"{run['side']}: video, ms a frame"] = 1e3 / rate
+    return found

@@ -1,0 +1,1 @@
+"""Reports: pages, files, and what they say of the machine."""

@@ -1,0 +1,1 @@
+"""From a bundle to engines of TensorRT and TensorRT-RTX."""

@@ -1,0 +1,275 @@
+"""Engines for a bundle: what is missing or out of date is built, compared where it can run, and recorded."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+
+from ...errors import GmosError
+from ...runtime.atomic_file import replaced_at_end
+from ...runtime.bundle.manifest import Bundle, BundleNetwork, open_bundle
+from ...runtime.contract import NetworkName
+from ...runtime.tensorrt.gpu import find_device
+from ...runtime.tensorrt.library import Flavour, TensorRT, load_tensorrt
+from ...runtime.tensorrt.record import (
+    DeviceIdentity,
+    EngineRecord,
+    Profile,
+    engine_directory,
+    host_platform,
+    plan_path,
+    read_engine_record,
+    record_path,
+    write_engine_record,
+)
+from ...runtime.tensorrt.trust import graph_sources, misfit, plan_difference, plan_is_unchanged
+from .comparison import compare_engines, refuse_wrong
+from .options import BuildOptions, check_precision, settled
+from .plan import BuiltPlan, build_plan
+from .progress import BuildListener, BuildPhases, LineBuilds, TerminalBuilds
+from .shapes import ShapeOverride, engine_profile, engine_ranges
+
+logger = logging.getLogger(__name__)
+
+MIB = 1 << 20
+
+Action = Literal["built", "kept", "would build"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """An engine as it should be; `reason` says why the one that is there will not do, None that it does."""
+
+    network: BundleNetwork
+    profiles: tuple[Profile, ...]
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildOutcome:
+    """What became of an engine; `record` is None where nothing was built for a dry run."""
+
+    network: NetworkName
+    action: Action
+    record: EngineRecord | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineBuild:
+    """Builds the engines of a bundle with one library for one device or set of targets."""
+
+    bundle: Bundle
+    library: TensorRT
+    device: DeviceIdentity | None
+    options: BuildOptions
+    shapes: tuple[ShapeOverride, ...] = field(default=())
+
+    @property
+    def directory(self) -> Path:
+        """Where the engines go."""
+        return engine_directory(self.bundle.root, self.library.flavour)
+
+    def plan(self, networks: Sequence[str] = (), *, force: bool = False) -> tuple[Planned, ...]:
+        """Which engines are to be built and why; all of the bundle if none is named.
+
+        Raises:
+            GmosError: the bundle has no such network, or its shapes cannot be built for.
+        """
+        chosen = choose_networks(self.bundle, networks)
+        idle = [shape.option for shape in self.shapes if shape.network not in {net.name for net in chosen}]
+        if idle:
+            raise GmosError(f"{idle[0]}: that network is not among --networks; leave one of them out")
+        planned = []
+        for network in chosen:
+            check_precision(network.precision, self.options)
+            profiles = tuple(
+                engine_profile(network, ranges) for ranges in engine_ranges(network, self.shapes)
+            )
+            reason = "--force was given" if force else self._stale(network.name, profiles)
+            planned.append(Planned(network=network, profiles=profiles, reason=reason))
+        return tuple(planned)
+
+    def _stale(self, name: NetworkName, profiles: tuple[Profile, ...]) -> str | None:
+        """Why the engine that is there will not do, in words; None if it does."""
+        path = record_path(self.directory, name)
+        if not path.is_file():
+            return "there is none yet"
+        try:
+            record = read_engine_record(path)
+        except GmosError as error:
+            return f"its record cannot be used ({error})"
+        if (record.network, record.flavour) != (name, self.library.flavour):
+            return f"its record is of {record.network} for {record.flavour}"
+        device = None if self.library.builds_ahead else self.device
+        difference = misfit(record, bundle=self.bundle, library=self.library, device=device)
+        if difference is not None:
+            return difference
+        missing = set(self.options.targets) - set(record.targets)
+        if missing:
+            return f"it was built for {', '.join(record.targets)} and not for {', '.join(sorted(missing))}"
+        if record.profiles != profiles:
+            return "it was built for other shapes"
+        wanted = self.options.record()
+        for option, value in wanted.items():
+            if record.options.get(option) != value:
+                return f"it was built with {option} {record.options.get(option)}, and {value} is asked for"
+        plan = plan_path(self.directory, name)
+        difference = plan_difference(plan, record)
+        if difference is None and not plan_is_unchanged(plan, record):
+            difference = "has changed since it was built"
+        return None if difference is None else f"{plan.name} {difference}"
+
+    def build(self, planned: Planned, phases: BuildPhases) -> EngineRecord:
+        """Build one engine and write it with its record, whole or not at all.
+
+        Raises:
+            GmosError: the library cannot build it, or it cannot be written.
+        """
+        name = planned.network.name
+        built = build_plan(
+            self.library,
+            self.bundle,
+            planned.network,
+            profiles=planned.profiles,
+            options=self.options,
+            phases=phases,
+        )
+        record = self._record(planned, built)
+        with replaced_at_end(plan_path(self.directory, name)) as temporary:
+            temporary.write_bytes(built.data)
+        # Between the two files a reader finds a plan that is not its record's, and refuses it by its hash.
+        write_engine_record(record_path(self.directory, name), record)
+        if built.attention.lost is not None and planned.network.precision != "fp32":
+            logger.warning("%s: %s", name, built.attention.lost)
+        return record
+
+    def _record(self, planned: Planned, built: BuiltPlan) -> EngineRecord:
+        ahead = self.library.builds_ahead
+        return EngineRecord(
+            network=planned.network.name,
+            flavour=self.library.flavour,
+            library_version=self.library.full_version,
+            sources=graph_sources(self.bundle, planned.network.name),
+            plan_bytes=built.data.nbytes,
+            plan_sha256=built.sha256,
+            precision=planned.network.precision,
+            device=None if ahead else self.device,
+            targets=self.options.targets,
+            platform=host_platform(),
+            profiles=planned.profiles,
+            tensors=built.tensors,
+            options=self.options.record(),
+            activation_bytes=built.activation_bytes,
+            weight_bytes=built.weight_bytes,
+            attention=built.attention.record(),
+            built=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            seconds=round(built.seconds, 2),
+        )
+
+
+def choose_networks(bundle: Bundle, names: Sequence[str]) -> tuple[BundleNetwork, ...]:
+    """The networks of these names in the bundle's order; all if there are none.
+
+    Raises:
+        GmosError: the bundle has no network of a name.
+    """
+    for name in names:
+        if name not in bundle.networks:
+            raise GmosError(f"--networks {name}: expected one of {', '.join(bundle.networks)}")
+    return tuple(network for name, network in bundle.networks.items() if not names or name in names)
+
+
+def build_engines(
+    bundle_root: Path,
+    flavour: Flavour,
+    *,
+    networks: Sequence[str] = (),
+    device: int = 0,
+    build: EngineBuild | None = None,
+    force: bool = False,
+    dry_run: bool = False,
+    checked: bool = True,
+) -> tuple[BuildOutcome, ...]:
+    """Build what is missing or out of date, one engine after the other, and compare it where it can run.
+
+    Args:
+        bundle_root: the bundle's directory.
+        flavour: of the library.
+        networks: names; none means all.
+        device: number of the GPU to build for, where there is one.
+        build: how to build; None takes the defaults of the library for that GPU.
+        force: build what is up to date too.
+        dry_run: say what would be built and why, and build nothing.
+        checked: compare new engines with ONNX Runtime on the GPU of this machine.
+
+    Raises:
+        GmosError: an engine cannot be built, or was built and gives wrong results. Engines that were
+            finished before stay.
+    """
+    if build is None:
+        build = default_build(open_bundle(bundle_root), load_tensorrt(flavour), find_device(device))
+    planned = build.plan(networks, force=force)
+    for engine in planned:
+        if engine.reason is None:
+            logger.info("%s: up to date", engine.network.name)
+        else:
+            verb = "would be built" if dry_run else "to be built"
+            logger.info("%s: %s, %s", engine.network.name, verb, engine.reason)
+    due = [engine for engine in planned if engine.reason is not None]
+    if dry_run:
+        return tuple(_outcome(engine, None, dry_run=True) for engine in planned)
+    records: dict[NetworkName, EngineRecord] = {}
+    listener = _listener()
+    for engine in due:
+        with listener.engine(engine.network.name) as report:
+            record = build.build(engine, BuildPhases(report))
+        records[engine.network.name] = record
+        logger.info(
+            "%s: built in %.1f s, plan %.1f MiB, activations up to %.0f MiB",
+            record.network,
+            record.seconds,
+            record.plan_bytes / MIB,
+            max(record.activation_bytes, default=0) / MIB,
+        )
+    if checked and records:
+        _check(build, tuple(records), device)
+    return tuple(_outcome(engine, records.get(engine.network.name), dry_run=False) for engine in planned)
+
+
+def default_build(bundle: Bundle, library: TensorRT, device: DeviceIdentity | None) -> EngineBuild:
+    """With default options for the GPU of this machine.
+
+    Raises:
+        GmosError: there is none.
+    """
+    return EngineBuild(
+        bundle=bundle, library=library, device=device, options=settled(BuildOptions(), library, device)
+    )
+
+
+def _outcome(engine: Planned, record: EngineRecord | None, *, dry_run: bool) -> BuildOutcome:
+    action: Action = "kept" if engine.reason is None else "would build" if dry_run else "built"
+    return BuildOutcome(network=engine.network.name, action=action, record=record)
+
+
+def _listener() -> BuildListener:
+    console = Console(file=sys.stderr)
+    return TerminalBuilds(console) if console.is_terminal else LineBuilds()
+
+
+def _check(build: EngineBuild, networks: Sequence[NetworkName], index: int) -> None:
+    """Hold new engines against ONNX Runtime where they can run, and say where they cannot."""
+    device = build.device
+    if device is None or (build.options.targets and device.target not in build.options.targets):
+        here = "there is no GPU here" if device is None else f"the GPU here is {device}"
+        logger.info("not compared: %s; on the device run gmos-export check-engines", here)
+        return
+    checks = compare_engines(build.bundle.root, build.library.flavour, networks, device=index)
+    refuse_wrong(checks, build.library, device)

@@ -1,0 +1,184 @@
+"""The lengths that an engine is built for: the bundle's profiles, changed by --min-shapes and its like."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ...errors import GmosError
+from ...runtime.bundle.manifest import Bundle, BundleNetwork, BundleTensor, Ranges
+from ...runtime.contract import NetworkName
+from ...runtime.tensorrt.record import Profile, ProfileRange
+
+Place = Literal["min", "opt", "max"]
+PLACES: tuple[Place, ...] = ("min", "opt", "max")
+
+PATCH_AXES = {"H": "h", "W": "w"}
+"""Axes of a Pi3 frame in pixels and those of its grid, where a network has both."""
+
+RESOLUTION_AXES = ("h", "w")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShapeOverride:
+    """Lengths of some axes of a network at one place of its profiles; `option` is the text it came from."""
+
+    network: NetworkName
+    place: Place
+    lengths: Mapping[str, int]
+    option: str
+
+
+def graph_inputs(network: BundleNetwork) -> tuple[BundleTensor, ...]:
+    """What the standard graph takes: the contract's inputs, then the tables of a video's size."""
+    return network.inputs + network.graphs["standard"].tables
+
+
+def parse_overrides(bundle: Bundle, given: Mapping[Place, Iterable[str]]) -> tuple[ShapeOverride, ...]:
+    """Shapes as on the command line: `NETWORK=1x3x378x672`, `NETWORK.INPUT=…`, several joined by commas.
+
+    A shape of one input sets the axes that it shares with the others. Without INPUT it is that of the
+    network's first input that varies. The shape of `video_hw` is the size itself: `1080x1920`.
+
+    Raises:
+        GmosError: no such network or input, or not a shape of it.
+    """
+    found = []
+    for place in PLACES:
+        for text in given.get(place, ()):
+            found += [_parse(bundle, place, part.strip()) for part in text.split(",") if part.strip()]
+    return tuple(found)
+
+
+def _parse(bundle: Bundle, place: Place, text: str) -> ShapeOverride:
+    option = f"--{place}-shapes {text}"
+    found = re.fullmatch(r"(\w+)(?:\.(\w+))?[=:](\d+(?:x\d+)*)", text)
+    if found is None:
+        raise GmosError(f"{option}: expected NETWORK=DIMS or NETWORK.INPUT=DIMS, such as dino=1x3x378x672")
+    name, given, dims = found[1], found[2], tuple(int(part) for part in found[3].split("x"))
+    if name not in bundle.networks:
+        raise GmosError(f"{option}: no network {name}; the bundle has {', '.join(bundle.networks)}")
+    network = bundle.networks[name]  # type: ignore[index]  # checked to be one of its keys
+    varying = {tensor.name: tensor for tensor in graph_inputs(network) if _letters(tensor)}
+    tensor = varying.get(given or next(iter(varying), ""))
+    if tensor is None:
+        raise GmosError(f"{option}: {name} has no such input; expected one of {', '.join(varying) or 'none'}")
+    lengths = _lengths(tensor, dims, option)
+    if name == "dino":
+        lengths |= _grid(lengths, bundle.model.patch_px, option)
+    return ShapeOverride(network=network.name, place=place, lengths=lengths, option=option)
+
+
+def _letters(tensor: BundleTensor) -> tuple[str | int, ...]:
+    """The axes that vary; of a host input the values are lengths of axes elsewhere."""
+    if tensor.host:
+        return ("H", "W")
+    return tuple(axis for axis in tensor.axes if isinstance(axis, str))
+
+
+def _lengths(tensor: BundleTensor, dims: tuple[int, ...], option: str) -> dict[str, int]:
+    axes = ("H", "W") if tensor.host else tensor.axes
+    shape = "x".join(map(str, axes))
+    if len(axes) != len(dims):
+        raise GmosError(f"{option}: {len(dims)} lengths, expected {len(axes)}: {tensor.name} is {shape}")
+    for axis, length in zip(axes, dims, strict=True):
+        if isinstance(axis, int) and axis != length:
+            raise GmosError(f"{option}: {length} where {tensor.name} always has {axis}; it is {shape}")
+    found = {axis: length for axis, length in zip(axes, dims, strict=True) if isinstance(axis, str)}
+    empty = [axis for axis, length in found.items() if length == 0 and axis != "P"]
+    if empty:
+        raise GmosError(f"{option}: length 0 of {empty[0]}, expected 1 or more; {tensor.name} is {shape}")
+    return found
+
+
+def _grid(lengths: Mapping[str, int], patch_px: int, option: str) -> dict[str, int]:
+    """The patch grid of a frame's pixels, or the pixels of a grid."""
+    found = {}
+    for pixels, grid in PATCH_AXES.items():
+        if pixels in lengths:
+            if lengths[pixels] % patch_px:
+                raise GmosError(f"{option}: {lengths[pixels]} pixels, expected a multiple of {patch_px}")
+            found[grid] = lengths[pixels] // patch_px
+        elif grid in lengths:
+            found[pixels] = lengths[grid] * patch_px
+    return found
+
+
+def engine_ranges(network: BundleNetwork, overrides: Sequence[ShapeOverride]) -> tuple[Ranges, ...]:
+    """The ranges of each optimisation profile of a network's engine.
+
+    A shape whose resolution is that of one profile changes that profile. Shapes of other resolutions
+    must come as min, opt and max together, and then replace all profiles by one.
+
+    Raises:
+        GmosError: the shapes contradict each other or the bundle's profiles.
+    """
+    own = [found for found in overrides if found.network == network.name]
+    profiles = [dict(ranges) for ranges in network.profiles]
+    if len(profiles) > 1 and any(not _matching(profiles, found) for found in own):
+        if {found.place for found in own} != set(PLACES):
+            sizes = ", ".join("x".join(str(ranges[a][1]) for a in RESOLUTION_AXES) for ranges in profiles)
+            raise GmosError(
+                f"{own[0].option}: {network.name} has a profile for each of the patch grids {sizes}; give one of "
+                "them, or --min-shapes, --opt-shapes and --max-shapes together for one profile over a range"
+            )
+        profiles = profiles[:1]
+        matching = dict.fromkeys(range(len(own)), profiles)
+    else:
+        matching = {i: _matching(profiles, found) or profiles for i, found in enumerate(own)}
+    for i, found in enumerate(own):
+        for ranges in matching[i]:
+            _change(ranges, found)
+    for i, found in enumerate(own):
+        for ranges in matching[i]:
+            _check_kept(ranges, found)
+    return tuple(profiles)
+
+
+def _matching(
+    profiles: list[dict[str, tuple[int, int, int]]], override: ShapeOverride
+) -> list[dict[str, tuple[int, int, int]]]:
+    return [
+        ranges
+        for ranges in profiles
+        if all(
+            ranges[axis][1] == override.lengths[axis] for axis in RESOLUTION_AXES if axis in override.lengths
+        )
+    ]
+
+
+def _change(ranges: dict[str, tuple[int, int, int]], override: ShapeOverride) -> None:
+    for axis, length in override.lengths.items():
+        least, usual, greatest = ranges[axis]
+        # A shape that nobody asked for follows the one that was: a lower maximum lowers the usual length.
+        ranges[axis] = {
+            "min": (length, max(usual, length), max(greatest, length)),
+            "opt": (min(least, length), length, max(greatest, length)),
+            "max": (min(least, length), min(usual, length), length),
+        }[override.place]
+
+
+def _check_kept(ranges: Ranges, override: ShapeOverride) -> None:
+    """Refuse an override that a later one has pushed aside."""
+    at = PLACES.index(override.place)
+    for axis, length in override.lengths.items():
+        if ranges[axis][at] != length:
+            raise GmosError(
+                f"{override.option}: the other shapes of {override.network} make {axis} {ranges[axis]}; expected "
+                "min <= opt <= max"
+            )
+
+
+def engine_profile(network: BundleNetwork, ranges: Ranges) -> Profile:
+    """The shapes of every input at the ranges of a profile; of a host input its values."""
+
+    def at(tensor: BundleTensor, place: int) -> tuple[int, ...]:
+        axes = ("H", "W") if tensor.host else tensor.axes
+        return tuple(axis if isinstance(axis, int) else ranges[axis][place] for axis in axes)
+
+    return {
+        tensor.name: ProfileRange(min=at(tensor, 0), opt=at(tensor, 1), max=at(tensor, 2))
+        for tensor in graph_inputs(network)
+    }

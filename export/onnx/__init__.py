@@ -1,0 +1,1 @@
+"""From the reference to a bundle of ONNX graphs."""

@@ -1,0 +1,66 @@
+"""A bundle's directory: whole or not there, and never one that holds something else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ...errors import GmosError
+from ...runtime.atomic_file import writing
+from ...runtime.bundle.manifest import MANIFEST, Target
+
+GRAPH_SUFFIX: dict[Target, str] = {"standard": ".onnx", "onnxruntime": ".ort.onnx"}
+"""How the file of a network's graph ends."""
+
+
+def check_place(directory: Path, *, force: bool) -> None:
+    """Refuse a place where a bundle cannot be put, before hours of work.
+
+    Raises:
+        GmosError: there is something that must not be replaced.
+    """
+    if not directory.exists() and not directory.is_symlink():
+        return
+    if not directory.is_dir():
+        raise GmosError(f"--out {directory} is a file; expected a directory that is new, empty or a bundle")
+    if (directory / MANIFEST).is_file():
+        if not force:
+            raise GmosError(f"--out {directory} holds a bundle; give --force to replace it")
+    elif any(directory.iterdir()):
+        raise GmosError(
+            f"--out {directory} holds files and no {MANIFEST}; expected a directory that is new, empty or a "
+            "bundle"
+        )
+
+
+@contextmanager
+def new_bundle(directory: Path) -> Iterator[Path]:
+    """A temporary directory beside `directory` that takes its place when the block ends without an error.
+
+    What was there before stays until then, and is all there is after an error or an interruption.
+
+    Raises:
+        GmosError: it cannot be written.
+    """
+    target = directory.resolve()
+    temporary = target.with_name(f".{target.name[:100]}.{os.getpid()}.tmp")
+    old = temporary.with_suffix(".old")
+    with writing(directory):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+        try:
+            yield temporary
+            if target.exists():
+                target.rename(old)
+            try:
+                temporary.rename(target)
+            except BaseException:
+                if old.exists():
+                    old.rename(target)
+                raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,243 @@
+"""From the reference to a bundle: every network, the tables, `bundle.json`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ... import __version__
+from ...errors import GmosError
+from ...gmos_ref.checkpoints.stand_in import stand_in_networks
+from ...gmos_ref.loading import checkpoint_networks
+from ...gmos_ref.pi3.encoder import Pi3Encoder
+from ...gmos_ref.presets import model_spec, preset
+from ...gmos_ref.reference_config import ReferenceConfig
+from ...gmos_ref.reference_networks import ReferenceNetworks
+from ...runtime.bundle.files import file_sha256
+from ...runtime.bundle.manifest import FORMAT, MANIFEST, TABLES_FILE, Bundle, BundleGraph, Ranges, open_bundle
+from ...runtime.bundle.tables import Pi3TableSource
+from ...runtime.contract import ModelSpec, NetworkName, network_specs
+from .bundle_directory import check_place, new_bundle
+from .exported_network import ExportedNetwork, NetworkExporter, Plan
+from .profiles import Resolution, choose_resolutions, profiles
+from .signature import Precision
+
+logger = logging.getLogger(__name__)
+
+OPSETS = (20, 23)
+
+PACKAGES = ("torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "rf-sam-2", "numpy")
+"""Distributions whose versions decide what an export looks like."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportConfig:
+    """What to export, and where to.
+
+    `resolution` and `aspect` name the Pi3 resolutions that engines are built for; any other runs on
+    ONNX Runtime as well. `max_batch` is the largest batch of windows of an engine.
+    """
+
+    out: Path
+    reference: ReferenceConfig
+    precision: Precision = "fp32"
+    head_precision: Precision = "fp32"
+    opset: int = 20
+    resolution: tuple[str, ...] = ()
+    aspect: tuple[str, ...] = ()
+    max_batch: int = 8
+    gated: bool = True
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        if self.opset not in OPSETS:
+            raise GmosError(f"--opset {self.opset}: expected {' or '.join(map(str, OPSETS))}")
+        if self.max_batch < 1:
+            raise GmosError(f"--max_batch {self.max_batch}: expected 1 or more")
+        check_place(self.out, force=self.force)
+        _ = self.resolutions
+
+    @property
+    def model(self) -> ModelSpec:
+        """Sizes of the networks."""
+        return model_spec(preset(self.reference.preset), self.reference.variant)
+
+    @property
+    def resolutions(self) -> tuple[Resolution, ...]:
+        """The Pi3 resolutions that engines are built for.
+
+        Raises:
+            GmosError: one of those given is none.
+        """
+        return choose_resolutions(self.resolution, self.aspect, self.model)
+
+
+def export_bundle(config: ExportConfig) -> Bundle:
+    """Export every network of a variant.
+
+    Raises:
+        GmosError: checkpoints are missing or unusable, an exported network does not compute what the
+            reference does, or the directory cannot be written. Then nothing is left behind.
+    """
+    sizes, model = preset(config.reference.preset), config.model
+    plan = Plan(
+        sizes=sizes,
+        model=model,
+        precision=config.precision,
+        head_precision=config.head_precision,
+        opset=config.opset,
+        profiles=profiles(config.resolutions, model, max_batch=config.max_batch),
+    )
+    return write_bundle(
+        config.out,
+        plan,
+        _load(config.reference),
+        resolutions=config.resolutions,
+        checkpoints=_checkpoints(config.reference),
+        gated=config.gated,
+    )
+
+
+def write_bundle(
+    out: Path,
+    plan: Plan,
+    networks: ReferenceNetworks,
+    *,
+    resolutions: tuple[Resolution, ...],
+    checkpoints: Mapping[str, Any],
+    gated: bool,
+    exported: Callable[[NetworkName, ExportedNetwork], None] | None = None,
+) -> Bundle:
+    """Export loaded networks.
+
+    Args:
+        out: the bundle's directory; a bundle there is replaced when the new one is complete.
+        plan: how to export.
+        networks: the reference, float32 on the CPU; left as it is.
+        resolutions: Pi3 resolutions of the plan's profiles, for the record.
+        checkpoints: what the networks were loaded from, for the record.
+        gated: whether to hold every network against the reference.
+        exported: called after each network.
+
+    Raises:
+        GmosError: as `export_bundle`.
+    """
+    tables = table_source(networks.pi3)
+    with new_bundle(out) as root:
+        np.save(root / TABLES_FILE, tables.position_embedding, allow_pickle=False)
+        exporter = NetworkExporter(root, plan, networks, tables, gated=gated)
+        done = {}
+        for name in network_specs(plan.model):
+            start = time.monotonic()
+            done[name] = exporter.export(name)
+            logger.info("%s: %.1f s, %s", name, time.monotonic() - start, _verdict(done[name]))
+            if exported is not None:
+                exported(name, done[name])
+        manifest = {
+            "format": FORMAT,
+            "tool": f"gmos-deploy {__version__}",
+            "model": asdict(plan.model),
+            "precision": plan.precision,
+            "head_precision": plan.head_precision,
+            "opset": plan.opset,
+            "pi3": {"head_dim": plan.sizes.pi3.head_dim, "rope_base": plan.sizes.pi3.rope_base},
+            "resolutions": [{"width_px": width, "height_px": height} for width, height in resolutions],
+            "networks": {name: _network_entry(network) for name, network in done.items()},
+            "checkpoints": checkpoints,
+            "versions": _versions(),
+            "files": _files(root),
+        }
+        text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False)
+        (root / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        # What this version writes it must be able to read, before it replaces anything.
+        open_bundle(root)
+    return open_bundle(out)
+
+
+def _load(reference: ReferenceConfig) -> ReferenceNetworks:
+    if reference.pi3_ckpt is None:
+        logger.warning("no checkpoints: the %s preset is exported with stand-in weights", reference.preset)
+        return stand_in_networks(preset(reference.preset), reference.variant)
+    return checkpoint_networks(preset(reference.preset), reference)
+
+
+def table_source(pi3: Pi3Encoder) -> Pi3TableSource:
+    """The stored position embedding as a grid, and the rotation of the decoder."""
+    config = pi3.config
+    grid = config.dino_grid
+    stored = pi3.encoder.pos_embed.detach()[0, 1:].reshape(grid, grid, -1)
+    return Pi3TableSource(
+        position_embedding=stored.float().numpy(), head_dim=config.head_dim, rope_base=config.rope_base
+    )
+
+
+def _verdict(network: ExportedNetwork) -> str:
+    differences = network.gate["differences"]
+    if not differences:
+        return "not compared"
+    worst = max(differences, key=lambda found: max(found["relative"], found["changed"]))
+    measure = "changed share" if worst["changed"] else "relative error"
+    return f"equal to the reference ({measure} up to {max(worst['relative'], worst['changed']):.1e})"
+
+
+def _network_entry(network: ExportedNetwork) -> dict[str, Any]:
+    sign = network.signature
+    return {
+        "precision": network.precision,
+        "inputs": [asdict(tensor) for tensor in sign.inputs],
+        "outputs": [asdict(tensor) for tensor in sign.outputs],
+        "graphs": {target: _graph_entry(graph) for target, graph in network.graphs.items()},
+        "profiles": [_profile_entry(ranges) for ranges in network.profiles],
+        "parameters": network.parameters,
+        "flops": {"count": network.flops, "at": dict(network.flops_at)},
+        "gate": dict(network.gate),
+    }
+
+
+def _graph_entry(graph: BundleGraph) -> dict[str, Any]:
+    return {
+        "file": graph.file,
+        "weights": list(graph.weights),
+        "tables": [asdict(table) for table in graph.tables],
+    }
+
+
+def _profile_entry(ranges: Ranges) -> dict[str, Any]:
+    return {"axes": {axis: dict(zip(("min", "opt", "max"), r, strict=True)) for axis, r in ranges.items()}}
+
+
+def _checkpoints(reference: ReferenceConfig) -> Mapping[str, Any]:
+    """Name, length and hash of each checkpoint; empty for stand-in weights."""
+    return {
+        flag: {"name": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
+        for flag, path in reference.checkpoints().items()
+        if path is not None
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "gmos-deploy": __version__}
+    return found | {package: _version(package) for package in PACKAGES}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _files(root: Path) -> dict[str, Any]:
+    return {
+        path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+        for path in sorted(root.iterdir())
+    }

@@ -1,0 +1,245 @@
+"""One network: capture, count, write its graphs, compare."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import torch
+
+from ...gmos_ref.presets import Preset
+from ...gmos_ref.reference_networks import ReferenceNetworks
+from ...runtime.bundle.manifest import TARGETS, BundleGraph, Ranges, Target
+from ...runtime.bundle.seeded_inputs import Array, seeded_inputs
+from ...runtime.bundle.tables import Pi3TableSource, TableMaker
+from ...runtime.contract import ModelSpec, NetworkName
+from ...runtime.query_order import in_order_of
+from . import gate
+from .bundle_directory import GRAPH_SUFFIX
+from .capture import capture, declare_shapes, grid_lengths
+from .flops import count_flops, count_parameters
+from .gate_cases import gate_cases
+from .graph_session import GraphSession, write_float32_twin
+from .lowering import lower_attention
+from .lowering_norms import lower_channel_norms
+from .lowering_upsampling import lower_upsampling
+from .network_modules import build_network
+from .profiles import lengths_of
+from .reference_outputs import Reference
+from .signature import DTYPES, TORCH_DTYPES, Precision, Signature, signature
+from .small_graphs import NO_WEIGHTS, small_graph
+from .weight_files import WeightFiles
+
+HEADS: tuple[NetworkName, ...] = ("proposer", "gmos_s")
+"""Networks with a precision of their own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What every network of a bundle is exported with.
+
+    `profiles` are as `profiles.profiles` makes them.
+    """
+
+    sizes: Preset
+    model: ModelSpec
+    precision: Precision
+    head_precision: Precision
+    opset: int
+    profiles: tuple[Ranges, ...]
+
+    def signature(self, name: NetworkName) -> Signature:
+        """The tensors of a network."""
+        return signature(name, self.model, head_dim=self.sizes.pi3.head_dim, precision=self.precision)
+
+    def precision_of(self, name: NetworkName) -> Precision:
+        """Precision of a network's weights."""
+        return self.head_precision if name in HEADS else "fp32" if name in NO_WEIGHTS else self.precision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportedNetwork:
+    """What is written about a network in `bundle.json`."""
+
+    signature: Signature
+    precision: Precision
+    graphs: Mapping[Target, BundleGraph]
+    profiles: tuple[Ranges, ...]
+    parameters: int
+    flops: float
+    flops_at: Mapping[str, int]
+    gate: Mapping[str, Any]
+
+
+class NetworkExporter:
+    """Exports networks into a directory one after the other; equal weights are written once."""
+
+    def __init__(
+        self, root: Path, plan: Plan, networks: ReferenceNetworks, tables: Pi3TableSource, *, gated: bool
+    ) -> None:
+        self._root = root
+        self._plan = plan
+        self._networks = networks
+        self._tables = TableMaker(tables, plan.model)
+        self._reference = Reference(plan.model, networks) if gated else None
+        self._weights = WeightFiles(root)
+
+    def export(self, name: NetworkName) -> ExportedNetwork:
+        """Write the graphs and weights of a network, and hold them against the reference.
+
+        Raises:
+            GmosError: the exported network does not compute what the reference does.
+        """
+        plan, sign = self._plan, self._plan.signature(name)
+        letters = {letter for tensor in (*sign.all_inputs, *sign.outputs) for letter in tensor.axes}
+        profiles = _distinct(
+            {
+                letter: lengths
+                for letter, lengths in lengths_of(name, ranges, plan.model).items()
+                if letter in letters
+            }
+            for ranges in plan.profiles
+        )
+        usual = {letter: ranges[1] for letter, ranges in profiles[0].items()} if profiles else {}
+        if name in NO_WEIGHTS:
+            flops, parameters = 0.0, 0
+            graphs = self._without_copies({target: self._write_small(name, target) for target in TARGETS})
+        else:
+            model = self._capture(name, sign)
+            flops, parameters = count_flops(model.graph, usual), count_parameters(model.graph)
+            graphs = self._write(model, sign)
+        return ExportedNetwork(
+            signature=sign,
+            precision=plan.precision_of(name),
+            graphs=graphs,
+            profiles=profiles,
+            parameters=parameters,
+            flops=flops,
+            flops_at=usual,
+            gate=self._compare(sign, graphs),
+        )
+
+    def _capture(self, name: NetworkName, sign: Signature) -> ir.Model:
+        plan = self._plan
+        dtype = TORCH_DTYPES[plan.precision_of(name)]
+        module = build_network(name, self._networks, plan.model, dtype)
+        return capture(module, sign, patch_px=plan.model.patch_px, opset=plan.opset)
+
+    def _write(self, model: ir.Model, sign: Signature) -> dict[Target, BundleGraph]:
+        weights = self._weights.move_out(model, f"{sign.name}.weights")
+        graphs: dict[Target, BundleGraph] = {}
+        for target in TARGETS:
+            # Weights are outside by now: a copy is a matter of kilobytes.
+            form = ir.from_proto(ir.to_proto(model))
+            lower_attention(form, target)
+            lower_upsampling(form, target)
+            lower_channel_norms(form, target)
+            declare_shapes(form, sign)
+            graphs[target] = self._save(form, sign, target, weights)
+        return self._without_copies(graphs)
+
+    def _write_small(self, name: NetworkName, target: Target) -> BundleGraph:
+        form = small_graph(name, self._plan.model, target, opset=self._plan.opset)
+        return self._save(form, self._plan.signature(name), target, ())
+
+    def _save(
+        self, model: ir.Model, sign: Signature, target: Target, weights: tuple[str, ...]
+    ) -> BundleGraph:
+        file = sign.name + GRAPH_SUFFIX[target]
+        ir.save(model, self._root / file)
+        if target == "standard":
+            onnx.checker.check_model(str(self._root / file))
+        given = {value.name for value in model.graph.inputs}
+        return BundleGraph(
+            file=file,
+            weights=weights,
+            tables=tuple(table for table in sign.tables if table.name in given),
+        )
+
+    def _without_copies(self, graphs: dict[Target, BundleGraph]) -> dict[Target, BundleGraph]:
+        """One file for both targets where they need no forms of their own."""
+        standard, own = graphs["standard"], graphs["onnxruntime"]
+        path = self._root / own.file
+        if path.read_bytes() != (self._root / standard.file).read_bytes():
+            return graphs
+        path.unlink()
+        return {"standard": standard, "onnxruntime": standard}
+
+    def _compare(self, sign: Signature, graphs: Mapping[Target, BundleGraph]) -> Mapping[str, Any]:
+        if self._reference is None:
+            return {"passed": False, "compared": "nothing", "limits": {}, "differences": []}
+        plan, model = self._plan, self._plan.model
+        precision = plan.precision_of(sign.name)
+        twin = "bfloat16" in {tensor.dtype for tensor in (*sign.inputs, *sign.outputs)} | {
+            {"bf16": "bfloat16"}.get(plan.precision_of(sign.name))
+        }
+        cases = [grid_lengths(sign, dict(case), model.patch_px) for case in gate_cases(sign.name, model)]
+        inputs = [_representable(seeded_inputs(sign.name, sign.inputs, model, case), sign) for case in cases]
+        expected = [self._reference.run(sign.name, given) for given in inputs]
+        found = []
+        for target in TARGETS if graphs["standard"] != graphs["onnxruntime"] else TARGETS[:1]:
+            with tempfile.TemporaryDirectory(dir=self._root, prefix=".twin-") as folder:
+                session = self._session(graphs[target], sign, Path(folder) if twin else None)
+                for case, given, wanted in zip(cases, inputs, expected, strict=True):
+                    shapes = {name: np.shape(array) for name, array in given.items()}
+                    tables = self._tables.tables(sign.name, shapes) if graphs[target].tables else {}
+                    outputs = in_order_of(sign.name, session.run({**given, **tables}), wanted)
+                    found += [
+                        gate.difference(outputs[name], wanted[name], target=target, lengths=case, output=name)
+                        for name in wanted
+                    ]
+        own = self._own_errors(sign.name, found, list(zip(cases, inputs, expected, strict=True)))
+        gate.check(sign.name, found, precision, own)
+        return gate.report(found, precision, twin=twin, own=own)
+
+    def _own_errors(
+        self,
+        name: NetworkName,
+        found: Sequence[gate.OutputDifference],
+        runs: Sequence[tuple[dict[str, int], dict[str, Array], dict[str, Array]]],
+    ) -> list[gate.OutputDifference]:
+        """How far the reference at the graph's precision is from itself, in the cases that are beyond the limits."""
+        precision = self._plan.precision_of(name)
+        if self._reference is None or precision == "fp32":
+            return []
+        beyond = [each.lengths for each in found if each.excess(gate.LIMITS[precision]) is not None]
+        return [
+            gate.difference(output, wanted[key], target="reference", lengths=case, output=key)
+            for case, given, wanted in runs
+            if case in beyond
+            for key, output in self._reference.run(name, given, precision).items()
+        ]
+
+    def _session(self, graph: BundleGraph, sign: Signature, twin_folder: Path | None) -> GraphSession:
+        path = self._root / graph.file
+        dtypes = {tensor.name: tensor.dtype for tensor in sign.all_inputs}
+        if twin_folder is not None:
+            path = write_float32_twin(path, twin_folder)
+            dtypes = {n: "float32" if dtype == "bfloat16" else dtype for n, dtype in dtypes.items()}
+        return GraphSession(path, dtypes)
+
+
+def _representable(inputs: dict[str, Array], sign: Signature) -> dict[str, Array]:
+    """Inputs rounded to the dtypes of the graph, as float32: rounding them is no error of the network."""
+    dtypes = {tensor.name: DTYPES[tensor.dtype] for tensor in sign.inputs}
+    return {
+        name: torch.from_numpy(array).to(dtypes[name]).float().numpy()
+        if np.issubdtype(array.dtype, np.floating)
+        else array
+        for name, array in inputs.items()
+    }
+
+
+def _distinct(profiles: Iterable[Ranges]) -> tuple[Ranges, ...]:
+    """Without repetitions: most networks do not see the Pi3 resolution."""
+    found: list[Ranges] = []
+    for ranges in profiles:
+        if ranges and ranges not in found:
+            found.append(ranges)
+    return tuple(found)

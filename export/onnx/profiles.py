@@ -1,0 +1,108 @@
+"""The lengths that engines are built for, by axis, one profile per Pi3 resolution."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from ...errors import GmosError
+from ...runtime.bundle.manifest import Ranges
+from ...runtime.contract import ModelSpec
+from ...runtime.pi3_frame import pi3_size_wh
+
+Resolution = tuple[int, int]
+"""Width and height of a Pi3 frame in pixels."""
+
+DEFAULT_ASPECT = "16:9"
+
+ASPECT_UNIT_PX = 120
+"""16:9 is taken as a video of 1920x1080; only the ratio matters."""
+
+OBJECTS = (1, 4, 16)
+LABELLED_OBJECTS = (1, 4, 128)
+"""Of `tracked_labels`, the one network that must see all objects of a frame at once. At the greatest video
+size 160 maps still have a place in TensorRT-RTX's activation memory; of 240 it takes memory on its own."""
+MEMORIES = (1, 7, 12)
+"""Six passed frames and a prompt, up to six prompts."""
+VIDEO_HEIGHTS, VIDEO_WIDTHS = (64, 720, 2160), (64, 1280, 4096)
+
+
+def parse_resolution(text: str, model: ModelSpec) -> Resolution:
+    """`672x378` as width and height.
+
+    Raises:
+        GmosError: it is no resolution that Pi3 can take.
+    """
+    found = re.fullmatch(r"(\d+)x(\d+)", text.strip().lower())
+    if found is None:
+        raise GmosError(f"--resolution {text}: expected WIDTHxHEIGHT in pixels, such as 672x378")
+    width, height = int(found[1]), int(found[2])
+    patch = model.patch_px
+    near = tuple(max(patch, patch * round(side / patch)) for side in (width, height))
+    if (width, height) != near:
+        raise GmosError(
+            f"--resolution {text}: Pi3 takes multiples of {patch} pixels; the nearest is {near[0]}x{near[1]}"
+        )
+    if width * height > model.pi3_area_px:
+        raise GmosError(
+            f"--resolution {text}: {width * height} pixels, expected at most {model.pi3_area_px} "
+            f"({model.preset} preset); --aspect finds the resolution of a video's shape"
+        )
+    return width, height
+
+
+def parse_aspect(text: str, model: ModelSpec) -> Resolution:
+    """`16:9` as the resolution at which Pi3 sees videos of that shape.
+
+    Raises:
+        GmosError: it is no aspect ratio.
+    """
+    found = re.fullmatch(r"(\d+):(\d+)", text.strip())
+    if found is None or not int(found[1]) or not int(found[2]):
+        raise GmosError(f"--aspect {text}: expected WIDTH:HEIGHT, such as 16:9")
+    width, height = (ASPECT_UNIT_PX * int(side) for side in found.groups())
+    return pi3_size_wh(width, height, model.pi3_area_px, model.patch_px)
+
+
+def choose_resolutions(
+    given: Sequence[str], aspects: Sequence[str], model: ModelSpec
+) -> tuple[Resolution, ...]:
+    """The resolutions asked for, without repetitions; 16:9 if none was."""
+    found = [parse_resolution(text, model) for text in given]
+    found += [parse_aspect(text, model) for text in aspects or ([] if given else [DEFAULT_ASPECT])]
+    return tuple(dict.fromkeys(found))
+
+
+def profiles(sizes: tuple[Resolution, ...], model: ModelSpec, *, max_batch: int) -> tuple[Ranges, ...]:
+    """Least, usual and greatest length by axis letter for each resolution."""
+
+    def fixed(length: int) -> tuple[int, int, int]:
+        return (length, length, length)
+
+    shared = {
+        "B": (1, max_batch, max_batch),
+        "O": OBJECTS,
+        "R": MEMORIES,
+        "P": (0, model.object_pointers, model.object_pointers),
+    }
+    return tuple(
+        {**shared, "h": fixed(height // model.patch_px), "w": fixed(width // model.patch_px)}
+        for width, height in sizes
+    )
+
+
+def lengths_of(name: str, ranges: Ranges, model: ModelSpec) -> Ranges:
+    """The ranges of a profile for one network.
+
+    Pixels mean Pi3's frame for DINO and the video's elsewhere; labels are chosen among all objects.
+    """
+    if name == "dino":
+        rows, columns = ranges["h"], ranges["w"]
+        patch = model.patch_px
+        return {
+            **ranges,
+            "H": (patch * rows[0], patch * rows[1], patch * rows[2]),
+            "W": (patch * columns[0], patch * columns[1], patch * columns[2]),
+        }
+    objects = LABELLED_OBJECTS if name == "tracked_labels" else ranges["O"]
+    return {**ranges, "O": objects, "H": VIDEO_HEIGHTS, "W": VIDEO_WIDTHS}

@@ -1,0 +1,107 @@
+"""The tensors of a network as its graph has them: the contract's, then the tables of the video's size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.export import Dim
+
+from ...runtime.bundle.manifest import BundleTensor
+from ...runtime.bundle.tables import table_specs
+from ...runtime.contract import ModelSpec, NetworkName, TensorSpec, network_specs
+
+Precision = Literal["fp32", "fp16", "bf16"]
+
+TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+DTYPES: dict[str, torch.dtype] = {
+    "uint8": torch.uint8,
+    "int64": torch.int64,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float32": torch.float32,
+}
+COMPUTE_DTYPE = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+
+EXAMPLE_LENGTHS = {"B": 2, "O": 2, "h": 4, "w": 6, "R": 3, "P": 3}
+"""Lengths while a network is captured. 0 and 1 would be taken as fixed, and equal ones as the same."""
+
+PIXEL_AXES = {"H": "h", "W": "w"}
+"""Axes of a Pi3 frame, a patch times as long as those of its grid."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """Inputs, tables and outputs of a network with their dtypes in memory."""
+
+    name: NetworkName
+    inputs: tuple[BundleTensor, ...]
+    tables: tuple[BundleTensor, ...]
+    outputs: tuple[BundleTensor, ...]
+
+    @property
+    def all_inputs(self) -> tuple[BundleTensor, ...]:
+        """In the order of the graph."""
+        return self.inputs + self.tables
+
+    @property
+    def letters(self) -> tuple[str, ...]:
+        """The axes that vary, in the order in which they appear."""
+        axes = [axis for tensor in self.all_inputs for axis in tensor.axes if isinstance(axis, str)]
+        return tuple(dict.fromkeys(axes))
+
+
+def signature(name: NetworkName, model: ModelSpec, *, head_dim: int, precision: Precision) -> Signature:
+    """The signature of a network.
+
+    Args:
+        name: the network.
+        model: sizes of the bundle's networks.
+        head_dim: channels of an attention head of the Pi3 decoder.
+        precision: of the networks on both sides of this one; `compute` tensors have it.
+    """
+    spec = network_specs(model)[name]
+
+    def resolve(tensors: tuple[TensorSpec, ...]) -> tuple[BundleTensor, ...]:
+        return tuple(
+            BundleTensor(
+                name=tensor.name,
+                axes=tensor.axes,
+                dtype=COMPUTE_DTYPE[precision] if tensor.dtype == "compute" else tensor.dtype,
+                values=tensor.values,
+                host=tensor.host,
+            )
+            for tensor in tensors
+        )
+
+    return Signature(
+        name=name,
+        inputs=resolve(spec.inputs),
+        tables=resolve(table_specs(name, model, head_dim)),
+        outputs=resolve(spec.outputs),
+    )
+
+
+def example_inputs(sign: Signature, patch_px: int) -> tuple[Tensor, ...]:
+    """Zeros of the right shapes and dtypes to capture a network with."""
+    lengths = dict(EXAMPLE_LENGTHS)
+    lengths |= {pixels: patch_px * lengths[grid] for pixels, grid in PIXEL_AXES.items()}
+    return tuple(
+        torch.zeros([lengths.get(axis, axis) for axis in tensor.axes], dtype=DTYPES[tensor.dtype])  # type: ignore[arg-type]
+        for tensor in sign.all_inputs
+    )
+
+
+def dynamic_shapes(sign: Signature, patch_px: int) -> tuple[Mapping[int, Any], ...]:
+    """Which axes of the inputs vary; those of a Pi3 frame are multiples of the patch."""
+    dims: dict[str, Any] = {letter: Dim(letter, min=1) for letter in EXAMPLE_LENGTHS}
+    dims["P"] = Dim("P", min=0)
+    dims |= {pixels: patch_px * dims[grid] for pixels, grid in PIXEL_AXES.items()}
+    return tuple(
+        {i: dims[axis] for i, axis in enumerate(tensor.axes) if isinstance(axis, str)}
+        for tensor in sign.all_inputs
+    )

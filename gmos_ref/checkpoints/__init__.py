@@ -1,0 +1,1 @@
+"""Checkpoints: files, keys, and the weights that come with the package."""

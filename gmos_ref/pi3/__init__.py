@@ -1,0 +1,1 @@
+"""The Pi3 encoder."""

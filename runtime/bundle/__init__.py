@@ -1,0 +1,1 @@
+"""A bundle of exported networks as its readers see it."""

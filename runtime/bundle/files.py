@@ -1,0 +1,109 @@
+"""The files of a bundle: inside its directory, whole, and unchanged."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from ...errors import GmosError
+
+HASH_CHUNK_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRecord:
+    """What `bundle.json` says about a file: its length in bytes and its SHA-256 in hexadecimal."""
+
+    size: int
+    sha256: str
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file in hexadecimal.
+
+    Raises:
+        GmosError: it cannot be read.
+    """
+    digest, buffer = hashlib.sha256(), bytearray(HASH_CHUNK_BYTES)
+    view = memoryview(buffer)
+    try:
+        with path.open("rb", buffering=0) as file:
+            while count := file.readinto(buffer):
+                digest.update(view[:count])
+    except OSError as error:
+        raise GmosError(f"{path} cannot be read ({error.strerror}); expected a file of a bundle") from error
+    return digest.hexdigest()
+
+
+class BundleFiles:
+    """The files that `bundle.json` lists, and no others.
+
+    Places and lengths are checked at once, contents when a file is about to be loaded: hashing reads
+    all of it, and a run rarely needs every network.
+    """
+
+    def __init__(self, root: Path, records: Mapping[str, FileRecord]) -> None:
+        self._root = root
+        self._records = dict(records)
+        self._verified: set[str] = set()
+        for name in self._records:
+            self._check_place(name)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._records
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._records)
+
+    def size(self, name: str) -> int:
+        """Length in bytes."""
+        return self._records[name].size
+
+    def sha256(self, name: str) -> str:
+        """What the bundle says the SHA-256 of a file is, in hexadecimal."""
+        return self._records[name].sha256
+
+    def verified(self, name: str) -> Path:
+        """The path of a file whose content is that of the export.
+
+        Raises:
+            GmosError: the bundle does not list the file, or its content has changed.
+        """
+        record = self._records.get(name)
+        if record is None:
+            raise GmosError(f"bundle {self._root} does not list a file {name!r}; export the bundle again")
+        path = self._check_place(name)
+        if name not in self._verified:
+            found = file_sha256(path)
+            if found != record.sha256:
+                raise GmosError(
+                    f"{path} has changed since the export (SHA-256 {found[:12]}…, expected "
+                    f"{record.sha256[:12]}…); copy the bundle again, or export it again"
+                )
+            self._verified.add(name)
+        return path
+
+    def _check_place(self, name: str) -> Path:
+        """The path of a listed file, if it is a whole file inside the bundle."""
+        path = self._root / name
+        if not _is_plain(name) or not path.resolve().is_relative_to(self._root.resolve()):
+            raise GmosError(
+                f"bundle {self._root} lists {name!r}, which is outside its directory; do not trust it, "
+                "export it again"
+            )
+        if not path.is_file():
+            raise GmosError(f"bundle {self._root} lacks its file {name}; copy the bundle again")
+        size, expected = path.stat().st_size, self._records[name].size
+        if size != expected:
+            raise GmosError(f"{path} has {size} bytes, expected {expected}; copy the bundle again")
+        return path
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name is a relative path without steps upwards, whatever system wrote it."""
+    posix, windows = PurePosixPath(name), PureWindowsPath(name)
+    if not name or "\0" in name or posix.is_absolute() or windows.drive or windows.root:
+        return False
+    return ".." not in windows.parts

@@ -1,0 +1,1 @@
+"""CUDA without PyTorch: driver, memory, transfers."""

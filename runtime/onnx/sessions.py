@@ -1,0 +1,181 @@
+"""ONNX Runtime sessions on the provider that was asked for, and on no other."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import GmosError
+from .host_arrays import LoadedGraph
+
+logger = logging.getLogger(__name__)
+
+CPU_PROVIDER, CUDA_PROVIDER = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+INSTALL_CPU = "pip install 'gmos-deploy[cpu]'"
+INSTALL_GPU = "pip install 'gmos-deploy[gpu]'"
+
+RELEASE_FLOPS = 1e11
+"""From this size on a call on the CPU gives its working memory back at its end.
+
+Each session keeps its own, and the published networks take turns: memory attention would hold 1.4 GB. Taking
+it again costs nothing there (133 s both ways), but half of the time of a network that runs for a fifth
+of a second.
+"""
+
+ERRORS_ONLY = 3
+"""ONNX Runtime's log level; its warnings are about its own choices."""
+
+
+def load_onnxruntime() -> Any:  # noqa: ANN401 - the package has no types
+    """The `onnxruntime` module.
+
+    Raises:
+        GmosError: it is not installed.
+    """
+    try:
+        import onnxruntime  # noqa: PLC0415 - an extra; it takes a quarter of a second to import
+    except ImportError as error:
+        raise GmosError(
+            f"a bundle needs ONNX Runtime ({error}); install it with {INSTALL_CPU}, or {INSTALL_GPU} for CUDA"
+        ) from error
+    return onnxruntime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnnxDevice:
+    """`kind` cpu or cuda; `index` among the CUDA devices."""
+
+    kind: str
+    index: int = 0
+
+    def __str__(self) -> str:
+        return "cpu" if self.kind == "cpu" else f"cuda:{self.index}"
+
+    @property
+    def provider(self) -> str:
+        """ONNX Runtime's name for it."""
+        return CUDA_PROVIDER if self.kind == "cuda" else CPU_PROVIDER
+
+
+def choose_device(name: str, onnxruntime: Any) -> OnnxDevice:  # noqa: ANN401 - untyped module
+    """The device of that name: cpu, cuda, cuda:N, or auto, which takes CUDA where ONNX Runtime offers it.
+
+    Raises:
+        GmosError: there is no such device, or this ONNX Runtime is not built for it.
+    """
+    offered = onnxruntime.get_available_providers()
+    if name == "auto":
+        chosen = OnnxDevice(kind="cuda" if CUDA_PROVIDER in offered else "cpu")
+        reason = "has a" if CUDA_PROVIDER in offered else "has no"
+        logger.info("device auto: %s, this ONNX Runtime %s CUDA provider", chosen, reason)
+        return chosen
+    found = re.fullmatch(r"(cpu)|cuda(?::(\d+))?", name)
+    if found is None:
+        raise GmosError(f"--device {name}: expected cpu, cuda, cuda:N or auto")
+    if found[1]:
+        return OnnxDevice(kind="cpu")
+    if CUDA_PROVIDER not in offered:
+        raise GmosError(
+            f"--device {name}: this ONNX Runtime ({onnxruntime.__version__}) has no CUDA provider, only "
+            f"{', '.join(offered)}; install {INSTALL_GPU} in its place, or use --device cpu"
+        )
+    return OnnxDevice(kind="cuda", index=int(found[2] or 0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOptions:
+    """How sessions use the machine.
+
+    `threads` of the CPU, 0 for one per physical core. `prepack` copies weights into the order that the
+    products read them in: about a tenth faster, for their size again in memory. `spin` lets the threads of
+    a session that has nothing to do burn their core for a while: the networks take turns, so they take
+    it from the next one. With it a run was half as fast, and on a busy machine slower still
+    (docs/performance.md). `trace` is how the path begins of the profile that a session writes; None: no profile.
+    """
+
+    threads: int = 0
+    prepack: bool = True
+    spin: bool = False
+    trace: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise GmosError(f"--threads {self.threads}: expected 0 (one per core) or more")
+
+
+def open_session(
+    path: Path,
+    device: OnnxDevice,
+    options: SessionOptions,
+    onnxruntime: Any,  # noqa: ANN401 - untyped
+    *,
+    flops: float = 0.0,
+    precision: str = "fp32",
+) -> LoadedGraph:
+    """Load a graph of some precision whose calls take about `flops` operations.
+
+    Raises:
+        GmosError: ONNX Runtime refuses the file, or does not run it on the device asked for.
+    """
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = ERRORS_ONLY
+    settings.intra_op_num_threads = options.threads
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spin else "0")
+    configure_quantised(settings, fp8=precision == "fp8")
+    if not options.prepack:
+        settings.add_session_config_entry("session.disable_prepacking", "1")
+    if options.trace is not None:
+        settings.enable_profiling = True
+        settings.profile_file_prefix = str(options.trace)
+    providers = [(device.provider, _provider_options(device, precision))]
+    if device.kind != "cpu":
+        # Shape arithmetic runs on the host whatever the device.
+        providers.append((CPU_PROVIDER, {}))
+    try:
+        session = onnxruntime.InferenceSession(path, settings, providers=providers)
+    # The extension module's exceptions have no common base but this.
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise GmosError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot load {path} ({reason:.300}); export the bundle "
+            "with this version, or update ONNX Runtime"
+        ) from error
+    if session.get_providers()[0] != device.provider:
+        raise GmosError(
+            f"ONNX Runtime could not use {device} for {path.name} and took {session.get_providers()[0]}: check "
+            "that nvidia-smi lists the device and that CUDA and cuDNN fit this onnxruntime-gpu, or use "
+            "--device cpu"
+        )
+    return LoadedGraph(session=session, run_options=_run_options(device, flops, onnxruntime))
+
+
+def configure_quantised(settings: Any, *, fp8: bool) -> None:  # noqa: ANN401 - untyped
+    """Have quantised layers computed as the graph says. `settings` are an `onnxruntime.SessionOptions`.
+
+    Two keys of ONNX Runtime's onnxruntime_session_options_config_keys.h. Its kernels for int8 on an x86-64 CPU without
+    VNNI add their products in sixteen bits, which saturate, unless it is asked for precision. Before 1.32 it puts
+    kernels for whole numbers in the place of fp8 layers, and then refuses them.
+    """
+    settings.add_session_config_entry("session.x64quantprecision", "1")
+    if fp8:
+        settings.add_session_config_entry("session.disable_quant_qdq", "1")
+
+
+def _run_options(device: OnnxDevice, flops: float, onnxruntime: Any) -> Any | None:  # noqa: ANN401 - untyped
+    if device.kind != "cpu" or flops < RELEASE_FLOPS:
+        return None
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
+
+
+def _provider_options(device: OnnxDevice, precision: str) -> Mapping[str, str]:
+    if device.kind == "cpu":
+        return {}
+    # TF32 would round the factors of an fp32 bundle to eleven bits. In an int8 bundle they have eight.
+    return {"device_id": str(device.index), "use_tf32": "1" if precision == "int8" else "0"}

@@ -1,0 +1,120 @@
+"""From prepared frames to encoder outputs: each frame through DINO once and through SAM2 once."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..backend import Array, Backend
+from ..contract import ModelSpec
+from ..pi3_frame import pi3_frame, pi3_size_wh
+from ..video.sequence import Frame
+from ..video.windows import window_indices
+
+SAM2_FEATURES = ("s0", "s1", "f")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedFrame:
+    """A decoded frame, and the same at Pi3's size.
+
+    `rgb` (H, W, 3) and `pi3_rgb` (3, h*14, w*14), both uint8; `time_s` from the first frame.
+    """
+
+    index: int
+    rgb: NDArray[np.uint8]
+    pi3_rgb: NDArray[np.uint8]
+    time_s: float
+
+
+def frame_preparer(model: ModelSpec, video_hw: tuple[int, int]) -> Callable[[Frame], PreparedFrame]:
+    """What prepares the frames of a video of that size, (H, W), for a model."""
+    height, width = video_hw
+    size_wh = pi3_size_wh(width, height, model.pi3_area_px, model.patch_px)
+
+    def prepare(frame: Frame) -> PreparedFrame:
+        return PreparedFrame(
+            index=frame.index, rgb=frame.rgb, pi3_rgb=pi3_frame(frame.rgb, size_wh), time_s=frame.time_s
+        )
+
+    return prepare
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedBatch:
+    """Consecutive frames with what the heads need, batched: `geometry` and `features` (s0, s1, f)."""
+
+    frames: list[PreparedFrame]
+    geometry: Array
+    features: dict[str, Array]
+
+
+class WindowEncoder:
+    """Runs the encoders over a stream whose length is not known before its end.
+
+    A frame is encoded by SAM2 when its window is complete, so only DINO tokens, not features, wait
+    for the frames ahead. `stride` is the window's, in frames; `batch_size` windows go together.
+    """
+
+    def __init__(self, backend: Backend, *, stride: int, batch_size: int) -> None:
+        self._backend = backend
+        self._stride = stride
+        self._batch_size = batch_size
+        self._window = backend.model.window
+        self._reach = backend.model.window // 2 * stride
+        self._dino = backend.runner("dino")
+        self._decoder = backend.runner("pi3_decoder")
+        self._resize = backend.runner("sam2_resize")
+        self._sam2 = backend.runner("sam2_encoder")
+        self._tokens: dict[int, Array] = {}
+        self._waiting: deque[PreparedFrame] = deque()
+        self._seen = 0
+
+    def run(self, frames: Iterable[PreparedFrame]) -> Iterator[EncodedBatch]:
+        """Batches in frame order; the last one may be smaller."""
+        incoming: list[PreparedFrame] = []
+        for frame in frames:
+            incoming.append(frame)
+            if len(incoming) == self._batch_size:
+                self._take(incoming)
+                incoming = []
+                while self._batch_is_complete():
+                    yield self._encode(self._batch_size)
+        if incoming:
+            self._take(incoming)
+        while self._waiting:
+            yield self._encode(min(self._batch_size, len(self._waiting)))
+        self._tokens.clear()
+
+    def _take(self, frames: list[PreparedFrame]) -> None:
+        stacked = self._backend.upload(np.stack([frame.pi3_rgb for frame in frames]))
+        tokens = self._backend.unstack(self._dino({"frames": stacked})["tokens"])
+        for frame, frame_tokens in zip(frames, tokens, strict=True):
+            self._tokens[frame.index] = frame_tokens
+        self._waiting.extend(frames)
+        self._seen += len(frames)
+
+    def _batch_is_complete(self) -> bool:
+        """Whether the next whole batch would not change with frames that are still to come."""
+        if len(self._waiting) < self._batch_size:
+            return False
+        return self._waiting[self._batch_size - 1].index + self._reach < self._seen
+
+    def _encode(self, count: int) -> EncodedBatch:
+        frames = [self._waiting.popleft() for _ in range(count)]
+        windows = [
+            [self._tokens[i] for i in window_indices(frame.index, self._seen, self._stride, self._window)]
+            for frame in frames
+        ]
+        tokens = self._backend.stack([self._backend.stack(window) for window in windows])
+        geometry = self._decoder({"tokens": tokens})["geometry"]
+        video = self._backend.upload(np.stack([frame.rgb for frame in frames]))
+        features = self._sam2(self._resize({"frames": video}))
+        oldest_needed = frames[-1].index + 1 - self._reach
+        for index in [i for i in self._tokens if i < oldest_needed]:
+            del self._tokens[index]
+        return EncodedBatch(frames=frames, geometry=geometry, features=features)

@@ -1,0 +1,141 @@
+"""What SAM2 remembers of each object, and which of it a frame may read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from ..backend import Array
+from ..contract import ModelSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryReach:
+    """How far a frame of a video sees: `memory_frames` and `object_pointers` as in `ModelSpec`."""
+
+    memory_frames: int
+    object_pointers: int
+    video_frames: int
+
+    @classmethod
+    def of(cls, model: ModelSpec, video_frames: int) -> MemoryReach:
+        """The reach of a model in a video; a short video has fewer pointers, and counts them as fewer."""
+        return cls(
+            memory_frames=model.memory_frames,
+            object_pointers=min(model.object_pointers, video_frames),
+            video_frames=video_frames,
+        )
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class FrameOutput:
+    """The tracker's output for one object on one frame, in arrays of the backend.
+
+    `mask` (m, m) logits, `iou` the object IoU, `pointer` (C,). `memory` (M, g, g) is None for a prompt
+    whose mask has not been encoded yet; its `score` is what the encoder needs then.
+    """
+
+    mask: Array
+    iou: float
+    pointer: Array
+    memory: Array | None = None
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recall:
+    """What memory attention reads for one object, in the order of the contract's tensors.
+
+    `memories` R outputs with the row of the temporal table of each; `pointers` P outputs with the
+    distance of each as a share of the largest one.
+    """
+
+    memories: tuple[FrameOutput, ...]
+    positions: tuple[int, ...]
+    pointers: tuple[FrameOutput, ...]
+    distances: tuple[float, ...]
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """R and P: objects that agree in both can share a call."""
+        return len(self.memories), len(self.pointers)
+
+
+@dataclass(slots=True, eq=False)
+class ObjectMemory:
+    """One object: outputs on prompted frames, outputs on tracked frames, and prompts not yet encoded.
+
+    A prompt on a frame that the object was not tracked on is conditioning: every frame reads it. One
+    on a tracked frame replaces the output there, which nearby frames read as they would have read the
+    old one. New prompts wait in `waiting`, by their kind, until the next propagation starts.
+    """
+
+    conditioning: dict[int, FrameOutput] = field(default_factory=dict)
+    tracked: dict[int, FrameOutput] = field(default_factory=dict)
+    waiting: dict[bool, dict[int, FrameOutput]] = field(default_factory=lambda: {False: {}, True: {}})
+    frames_tracked: set[int] = field(default_factory=set)
+
+    def add_prompt(self, frame: int, output: FrameOutput) -> bool:
+        """Keep the output of a prompt; whether it is a conditioning one."""
+        conditioning = frame not in self.frames_tracked
+        self.waiting[conditioning][frame] = output
+        return conditioning
+
+    def answer(self, frame: int, *, conditioning: bool) -> FrameOutput | None:
+        """The output that the answer to a prompt of that kind shows: new prompts of the other kind wait."""
+        for outputs in (self.waiting[conditioning], self.conditioning, self.tracked):
+            if frame in outputs:
+                return outputs[frame]
+        return None
+
+    def to_encode(self) -> Iterator[tuple[int, FrameOutput]]:
+        """The waiting prompts that a frame may read once they have a memory.
+
+        A prompt on a tracked frame that conditions the object anyway is dropped (published SAM2 code).
+        """
+        for frame, output in self.waiting[False].items():
+            if frame not in self.conditioning and frame not in self.waiting[True]:
+                yield frame, output
+        yield from self.waiting[True].items()
+
+    def settle(self) -> None:
+        """Take the waiting prompts into the memory."""
+        self.tracked.update(self.waiting[False])
+        self.conditioning.update(self.waiting[True])
+        for outputs in self.waiting.values():
+            outputs.clear()
+        for frame in self.conditioning:
+            self.tracked.pop(frame, None)
+
+    def forget_tracked(self, *, beyond: int, of: int) -> None:
+        """Drop the outputs on tracked frames that are more than `beyond` frames away from `of`."""
+        for frame in [t for t in self.tracked if abs(t - of) > beyond]:
+            del self.tracked[frame]
+
+    def recall(self, frame: int, reach: MemoryReach, *, reverse: bool) -> Recall:
+        """What a frame reads when the video is followed in that direction.
+
+        Memories: all conditioning ones, then those of the frames just passed, the farthest first.
+        Pointers: conditioning ones on frames already passed, then those just passed, the nearest first.
+        """
+        sign = -1 if reverse else 1
+        memories = [(reach.memory_frames - 1, output) for output in self.conditioning.values()]
+        memories += [
+            (distance - 1, self.tracked[frame - sign * distance])
+            for distance in range(reach.memory_frames - 1, 0, -1)
+            if frame - sign * distance in self.tracked
+        ]
+        pointers = [(sign * (frame - t), output) for t, output in self.conditioning.items()]
+        pointers = [(distance, output) for distance, output in pointers if distance >= 0]
+        pointers += [
+            (distance, self.tracked[frame - sign * distance])
+            for distance in range(1, reach.object_pointers)
+            if frame - sign * distance in self.tracked
+        ]
+        longest = reach.object_pointers - 1
+        return Recall(
+            memories=tuple(output for _, output in memories),
+            positions=tuple(position for position, _ in memories),
+            pointers=tuple(output for _, output in pointers),
+            distances=tuple(distance / longest for distance, _ in pointers),
+        )

@@ -1,0 +1,86 @@
+"""The proposer's answers for a whole video, reduced to one label map per frame and two score tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..contract import PROPOSAL_LIMIT
+from ..thresholds import Thresholds
+from .label_store import LabelStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposals:
+    """What the propagator reads. Numbers are per-frame ranks, not identities.
+
+    `maps` n label maps, 0 or the proposal's number 1..M; `motions`, `ious` (n, K) float32 in the
+    column number - 1, zero where there is no such number; motions are probabilities, IoUs raw.
+    """
+
+    maps: LabelStore
+    motions: NDArray[np.float32]
+    ious: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    def trusted(self, frame: int, count: int, thresholds: Thresholds) -> NDArray[np.bool_]:
+        """Which of the first `count` proposals move and have a trusted mask; (count,) bool."""
+        motion, iou = self.motions[frame, :count], self.ious[frame, :count]
+        return (motion > np.float32(thresholds.motion)) & (iou > np.float32(thresholds.iou))
+
+    def motion_map(self, frame: int, labels: NDArray[np.uint8], thresholds: Thresholds) -> NDArray[np.bool_]:
+        """Pixels of moving proposals, given the frame's map; (H, W) bool."""
+        moving = np.zeros(256, np.bool_)
+        moving[1 : 1 + self.motions.shape[1]] = self.motions[frame] > np.float32(thresholds.motion)
+        return moving[labels]
+
+
+class ProposalCollector:
+    """Gathers proposals frame by frame and numbers them when the video is complete."""
+
+    def __init__(self, video_hw: tuple[int, int]) -> None:
+        self._maps = LabelStore(0, video_hw)
+        self._motion_logits: list[NDArray[np.float32]] = []
+        self._ious: list[NDArray[np.float32]] = []
+        self._slots_seen = np.zeros(256, np.bool_)
+
+    def add(
+        self,
+        labels: NDArray[np.uint8],
+        motion_logits: NDArray[np.float32],
+        ious: NDArray[np.float32],
+    ) -> None:
+        """Add the next frame: `labels` (H, W) 0 or 1 + slot; `motion_logits`, `ious` (K,) by slot."""
+        self._maps.append(labels)
+        self._motion_logits.append(motion_logits)
+        self._ious.append(ious)
+        self._slots_seen |= np.bincount(labels.ravel(), minlength=256) > 0
+
+    def finish(self) -> Proposals:
+        """Drop slots that won no pixel in the whole video and close the gaps, in slot order."""
+        slots = np.flatnonzero(self._slots_seen[1:])
+        table = np.zeros(256, np.uint8)
+        table[slots + 1] = np.arange(1, len(slots) + 1)
+        gapless = np.array_equal(slots, np.arange(len(slots)))
+
+        def columns(by_slot: NDArray[np.float32]) -> NDArray[np.float32]:
+            moved = np.zeros((len(self._maps), PROPOSAL_LIMIT), np.float32)
+            moved[:, : len(slots)] = by_slot[:, slots]
+            return moved
+
+        logits = np.stack(self._motion_logits).astype(np.float32)
+        return Proposals(
+            maps=self._maps if gapless else self._maps.remap(table),
+            motions=columns(_sigmoid(logits)),
+            ious=columns(np.stack(self._ious).astype(np.float32)),
+        )
+
+
+def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Logistic function without overflow warnings, float32."""
+    small = np.exp(-np.abs(logits))
+    return np.where(logits >= 0, 1 / (1 + small), small / (1 + small)).astype(np.float32)

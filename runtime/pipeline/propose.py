@@ -1,0 +1,112 @@
+"""Per-frame results of the heads: proposals with stored features (GMOS), foreground maps (GMOS-S)."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..backend import Array, Backend, by_frame
+from ..progress import Advance
+from .encode import SAM2_FEATURES, EncodedBatch, PreparedFrame, WindowEncoder
+from .feature_store import FeatureStore
+from .proposals import ProposalCollector, Proposals
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForegroundFrame:
+    """GMOS-S's answer on one frame: `mask` 0 or 1 and `probability` floor(255 p), (H, W) uint8."""
+
+    frame: PreparedFrame
+    mask: NDArray[np.uint8]
+    probability: NDArray[np.uint8]
+
+
+def proposal_head(backend: Backend, video_hw: tuple[int, int]) -> Callable[[EncodedBatch], Sequence[Array]]:
+    """What makes labels, motion logits and IoUs of a batch, still on the device, in `ProposalCollector.add`'s order."""
+    proposer, label = backend.runner("proposer"), backend.runner("proposal_labels")
+    size = np.array(video_hw, np.int64)
+
+    def start(batch: EncodedBatch) -> Sequence[Array]:
+        out = proposer({"geometry": batch.geometry, **batch.features})
+        labels = label({"mask_logits": out["mask_logits"], "video_hw": size})["labels"]
+        return labels, out["motion_logits"], out["ious"]
+
+    return start
+
+
+def propose(
+    frames: Iterable[PreparedFrame],
+    encoder: WindowEncoder,
+    backend: Backend,
+    store: FeatureStore,
+    *,
+    video_hw: tuple[int, int],
+    advance: Advance,
+) -> Proposals:
+    """Run the proposer over a video; its SAM2 features stay in `store` for the tracker.
+
+    Each batch is reduced to label maps on the device, so that mask logits never pile up.
+    """
+    head = proposal_head(backend, video_hw)
+    collector = ProposalCollector(video_hw)
+    for batch, answers in one_ahead((batch, head(batch)) for batch in encoder.run(frames)):
+        for answer in zip(*map(backend.download, answers), strict=True):
+            collector.add(*answer)
+        for frame, features in zip(
+            batch.frames, by_frame(backend, batch.features, SAM2_FEATURES), strict=True
+        ):
+            store.put(frame.index, features)
+        advance(len(batch.frames))
+    return collector.finish()
+
+
+def foreground_head(
+    backend: Backend, video_hw: tuple[int, int]
+) -> Callable[[EncodedBatch], Mapping[str, Array]]:
+    """What makes `foreground_logits`, `mask` and `probability` of a batch, still on the device."""
+    head, to_map = backend.runner("gmos_s"), backend.runner("foreground_map")
+    size = np.array(video_hw, np.int64)
+
+    def start(batch: EncodedBatch) -> Mapping[str, Array]:
+        logits = head({"geometry": batch.geometry, **batch.features})["foreground_logits"]
+        return {"foreground_logits": logits, **to_map({"foreground_logits": logits, "video_hw": size})}
+
+    return start
+
+
+def foreground(
+    frames: Iterable[PreparedFrame],
+    encoder: WindowEncoder,
+    backend: Backend,
+    *,
+    video_hw: tuple[int, int],
+    advance: Advance,
+) -> Iterator[ForegroundFrame]:
+    """Run GMOS-S over a video, frame by frame; nothing of a frame outlives its batch."""
+    head = foreground_head(backend, video_hw)
+    for batch, maps in one_ahead((batch, head(batch)) for batch in encoder.run(frames)):
+        masks, probabilities = backend.download(maps["mask"]), backend.download(maps["probability"])
+        for frame, mask, probability in zip(batch.frames, masks, probabilities, strict=True):
+            yield ForegroundFrame(frame=frame, mask=mask, probability=probability)
+        advance(len(batch.frames))
+
+
+def one_ahead(items: Iterable[Item]) -> Iterator[Item]:
+    """The same items, each when the next one has been made.
+
+    A device whose work is only started by the host then has the next batch to upload and compute while
+    the results of this one are read back.
+    """
+    waiting: deque[Item] = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > 1:
+            yield waiting.popleft()
+    yield from waiting

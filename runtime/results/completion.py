@@ -1,0 +1,206 @@
+"""What a finished sequence leaves behind, and whether it is there already."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from ... import __version__
+from ...errors import GmosError
+from ..atomic_file import writing
+from ..contract import Variant
+from .save_modes import FOLDERS, ResultName, SaveMode, target
+
+PRIVATE_FOLDER = ".gmos"
+"""Folder of completion records and unfinished work inside the output place."""
+RECORD_FORMAT = 1
+
+Existing = Literal["error", "overwrite", "resume"]
+"""What to do about results that are there already."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultSet:
+    """The results of one sequence: where, of what, in which modes, and made how.
+
+    `settings` is everything that changes the results, as JSON values: checkpoints by hash, backend,
+    precision, stride. It decides whether an existing result is the same one.
+    """
+
+    save_dir: Path
+    sequence: str
+    variant: Variant
+    modes: frozenset[SaveMode]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.modes or not self.modes <= FOLDERS[self.variant].keys():
+            raise GmosError(
+                f"modes {sorted(self.modes)}: expected some of {', '.join(FOLDERS[self.variant])} "
+                f"for {self.variant}"
+            )
+
+    @property
+    def record_path(self) -> Path:
+        """The completion record, written last."""
+        return self.save_dir / PRIVATE_FOLDER / f"{self.sequence}.{self.variant}.json"
+
+    def targets(self) -> dict[tuple[SaveMode, ResultName], PurePosixPath]:
+        """Where each result belongs, relative to `save_dir`."""
+        return targets(self.variant, self.modes, self.sequence)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompletionRecord:
+    """What a record says. Not `complete` means that a run was stopped while moving results into place."""
+
+    modes: frozenset[SaveMode]
+    frames: int
+    settings: dict[str, Any]
+    complete: bool
+
+    def to_json(self, results: ResultSet) -> str:
+        """The text of the record file."""
+        fields = {
+            "format": RECORD_FORMAT,
+            "software": f"gmos-deploy {__version__}",
+            "sequence": results.sequence,
+            "variant": results.variant,
+            "modes": sorted(self.modes),
+            "frames": self.frames,
+            "complete": self.complete,
+            "settings": self.settings,
+        }
+        return json.dumps(fields, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def targets(
+    variant: Variant, modes: frozenset[SaveMode], sequence: str
+) -> dict[tuple[SaveMode, ResultName], PurePosixPath]:
+    """Where each result of a sequence belongs, relative to the output place."""
+    return {
+        (mode, result): target(variant, mode, result, sequence)
+        for mode, folders in FOLDERS[variant].items()
+        if mode in modes
+        for result in folders
+    }
+
+
+def read_record(results: ResultSet) -> CompletionRecord | None:
+    """The record of an earlier run, None where there is none.
+
+    Raises:
+        GmosError: it cannot be read, or a newer version wrote it.
+    """
+    path = results.record_path
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        if fields["format"] != RECORD_FORMAT:
+            raise GmosError(
+                f"{path} has record format {fields['format']}, expected {RECORD_FORMAT}; use the version "
+                f"that wrote it, or --overwrite"
+            )
+        recorded = set(fields["modes"])
+        return CompletionRecord(
+            modes=frozenset(mode for mode in FOLDERS[results.variant] if mode in recorded),
+            frames=int(fields["frames"]),
+            settings=dict(fields["settings"]),
+            complete=fields["complete"] is True,
+        )
+    except FileNotFoundError:
+        return None
+    except NotADirectoryError:
+        # A part of the path is a file; making the directory says so.
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise GmosError(
+            f"{path} is no readable completion record ({type(error).__name__}); remove it or use --overwrite"
+        ) from error
+
+
+def finished(results: ResultSet) -> bool:
+    """Whether all results are there, in at least these modes, made with the same settings.
+
+    Raises:
+        GmosError: they were made with other settings, or the record cannot be read.
+    """
+    record = read_record(results)
+    if record is None:
+        return False
+    differences = _differences(record.settings, as_json(results.settings))
+    if differences:
+        raise GmosError(
+            f"{results.save_dir} has results of {results.sequence} made with other settings: {differences}; "
+            f"expected the same to resume; use --overwrite, or another --save-dir"
+        )
+    return record.complete and record.modes >= results.modes and _is_there(results, record.frames)
+
+
+def should_skip(results: ResultSet, existing: Existing) -> bool:
+    """Apply the policy for existing results before any work: True where there is nothing left to do.
+
+    Raises:
+        GmosError: there are results that the policy does not allow to replace, or a file is in the way.
+    """
+    for target_place in results.targets().values():
+        folder = results.save_dir / target_place.parent
+        if folder.exists() and not folder.is_dir():
+            raise GmosError(
+                f"{folder} is a file; expected a directory for results; move it or choose another place"
+            )
+    if existing == "overwrite":
+        return False
+    present = [place for place in results.targets().values() if (results.save_dir / place).exists()]
+    if existing == "error":
+        if present or results.record_path.exists():
+            place = results.save_dir / present[0] if present else results.record_path
+            raise GmosError(
+                f"{place} exists already; expected no results of {results.sequence}; use --resume to keep "
+                f"finished sequences, --overwrite to replace them, or another --save-dir"
+            )
+        return False
+    if finished(results):
+        return True
+    if present and read_record(results) is None:
+        raise GmosError(
+            f"{results.save_dir / present[0]} has no completion record, so it is unknown what made it; "
+            f"expected results of an earlier run; use --overwrite to replace it, or another --save-dir"
+        )
+    return False
+
+
+def write_record(results: ResultSet, record: CompletionRecord, temporary: Path) -> None:
+    """Write the record by way of a temporary file on the same disk.
+
+    Raises:
+        GmosError: it cannot be written.
+    """
+    with writing(results.record_path):
+        results.record_path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(record.to_json(results), encoding="utf-8")
+        temporary.replace(results.record_path)
+
+
+def _is_there(results: ResultSet, frames: int) -> bool:
+    for (mode, _), place in results.targets().items():
+        path = results.save_dir / place
+        if mode == "mp4":
+            if not path.is_file():
+                return False
+        elif not path.is_dir() or sum(1 for _ in path.glob("*.png")) != frames:
+            return False
+    return True
+
+
+def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as they come back from a record: tuples are lists there."""
+    result: dict[str, Any] = json.loads(json.dumps(dict(settings)))
+    return result
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+    return ", ".join(f"{key} was {old.get(key)!r} and is {new.get(key)!r}" for key in changed)

@@ -1,0 +1,1 @@
+"""The backend on TensorRT and TensorRT-RTX engines."""

@@ -1,0 +1,281 @@
+"""The runtime's backend on TensorRT and TensorRT-RTX engines of a bundle."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import GmosError
+from ..backend import Array, HostArray, Runner
+from ..bundle.manifest import Bundle, open_bundle
+from ..bundle.tables import TableMaker
+from ..contract import ModelSpec, NetworkName
+from ..cuda.device_array import DeviceArray
+from ..cuda.driver import Cuda
+from ..layer_times import LayerTimes
+from ..pipeline.memory_tracker import MemoryTracker
+from ..tracker import FrameFeatures, Tracker
+from .choice import check_command, unchecked
+from .device import EngineDevice, ignoring_lost_device
+from .library import Flavour, TensorRT, load_tensorrt
+from .memory import MemoryPlan, RunSize, plan_memory
+from .record import DeviceIdentity, EngineRecord
+from .runner import EngineOptions, EngineRunner
+
+TABLES_KEPT = 24
+"""Uploaded size tables: those of a few video sizes; the maker keeps four."""
+
+
+def open_engine_backend(
+    directory: Path,
+    flavour: Flavour,
+    *,
+    device: str = "auto",
+    options: EngineOptions | None = None,
+) -> EngineBackend:
+    """A backend on the engines of a bundle, all of them loaded.
+
+    Args:
+        directory: the bundle.
+        flavour: tensorrt or tensorrt-rtx.
+        device: cuda, cuda:N or auto, which is cuda:0.
+        options: of the engines.
+
+    Raises:
+        GmosError: the library or the device is missing, or an engine is missing or does not fit; the
+            message has the command that builds it.
+    """
+    backend = open_engine(open_bundle(directory), flavour, device_index(device, flavour), options)
+    try:
+        backend.load()
+    except BaseException:
+        backend.close()
+        raise
+    return backend
+
+
+def open_engine(
+    bundle: Bundle, flavour: Flavour, index: int, options: EngineOptions | None = None
+) -> EngineBackend:
+    """A backend that loads each engine when it is first asked for.
+
+    Raises:
+        GmosError: the library or the device is missing.
+    """
+    library = load_tensorrt(flavour)
+    return EngineBackend(bundle, library, Cuda(index), options or EngineOptions())
+
+
+def device_index(name: str, flavour: Flavour) -> int:
+    """The number of the CUDA device of that name.
+
+    Raises:
+        GmosError: engines do not run there.
+    """
+    found = re.fullmatch(r"cuda(?::(\d+))?", name)
+    if name != "auto" and found is None:
+        raise GmosError(
+            f"--device {name}: --backend {flavour} runs on cuda, cuda:N or auto; use --backend onnxruntime for cpu"
+        )
+    return int(found[1] or 0) if found else 0
+
+
+class EngineBackend:
+    """Runs a bundle's engines. Arrays are `DeviceArray`s and stay on the device between the networks."""
+
+    def __init__(self, bundle: Bundle, library: TensorRT, cuda: Cuda, options: EngineOptions) -> None:
+        self._bundle = bundle
+        self._library = library
+        self._options = options
+        self._device = EngineDevice(cuda, budget=options.memory_budget)
+        self._tables = TableMaker(bundle.table_source(), bundle.model)
+        self._uploaded: dict[int, tuple[NDArray[np.float32], Array]] = {}
+        self._runners: dict[NetworkName, EngineRunner] = {}
+        self._closed = False
+
+    @property
+    def model(self) -> ModelSpec:
+        """See `runtime.backend.Backend`."""
+        return self._bundle.model
+
+    @property
+    def description(self) -> str:
+        """See `runtime.backend.Backend`."""
+        return f"{self._library.label} on {self._device.cuda}, {self._bundle.precision}"
+
+    @property
+    def identity(self) -> DeviceIdentity:
+        """The GPU, as engine records name it."""
+        return self._device.identity
+
+    def record(self, network: NetworkName) -> EngineRecord:
+        """The record of a network's engine, which is loaded if it is not yet.
+
+        Raises:
+            GmosError: it is missing or does not fit.
+        """
+        return self._runner(network).record
+
+    def load(self) -> None:
+        """Load every engine of the bundle.
+
+        Raises:
+            GmosError: one is missing or does not fit, or there is no memory for their weights.
+        """
+        for network in self._bundle.networks:
+            self._runner(network)
+
+    def warnings(self) -> list[str]:
+        """What a user should know about the engines that were loaded."""
+        records = {name: runner.record for name, runner in self._runners.items()}
+        names = unchecked(records, self._device.identity)
+        if not names:
+            return []
+        which = (
+            "no engine was" if len(names) == len(records) else f"the engines of {', '.join(names)} were not"
+        )
+        command = check_command(self._bundle.root, self._library.flavour, self._device.cuda.index)
+        return [f"{which} compared with ONNX Runtime on this GPU, and some have wrong results: {command}"]
+
+    def plan(self, size: RunSize) -> MemoryPlan:
+        """What a run of that size takes on the device.
+
+        Raises:
+            GmosError: an engine takes no calls of that size.
+        """
+        runners = {network: self._runner(network) for network in self._bundle.networks}
+        free = self._device.pool.free_bytes() + self._device.activations.nbytes
+        return plan_memory(
+            runners,
+            self._bundle,
+            size,
+            free=free,
+            budget=self._options.memory_budget,
+            device=str(self._device.cuda),
+        )
+
+    def runner(self, network: NetworkName) -> Runner:
+        """See `runtime.backend.Backend`.
+
+        Raises:
+            GmosError: its engine is missing or does not fit.
+            KeyError: this variant has no such network.
+        """
+        runner = self._runner(network)
+        if not runner.entry.graphs["standard"].tables:
+            return runner
+
+        def call(inputs: Mapping[str, Array | NDArray[np.generic]]) -> dict[str, Array]:
+            shapes = {name: tuple(array.shape) for name, array in inputs.items()}
+            tables = self._tables.tables(network, shapes)
+            return runner({**inputs, **{name: self._on_device(table) for name, table in tables.items()}})
+
+        return call
+
+    def layer_times(
+        self,
+        network: NetworkName,
+        inputs: Mapping[str, Array | NDArray[np.generic]],
+        *,
+        warm_up: int,
+        iterations: int,
+    ) -> LayerTimes:
+        """See `layer_times.TimesLayers`; in a context of its own, without CUDA graphs."""
+        run = self.runner(network)
+        with self._runner(network).profiled() as sums:
+            for _ in range(warm_up):
+                run(inputs)
+            sums.clear()
+            for _ in range(iterations):
+                run(inputs)
+            return sums.times(iterations)
+
+    def upload(self, host: NDArray[np.generic]) -> Array:
+        """See `runtime.backend.Backend`."""
+        return self._device.upload(host)
+
+    def download(self, array: DeviceArray) -> NDArray[Any]:
+        """See `runtime.backend.Backend`."""
+        return self._device.download(array)
+
+    def stack(self, arrays: Sequence[DeviceArray]) -> Array:
+        """See `runtime.backend.Backend`."""
+        return self._device.stack(arrays)
+
+    def unstack(self, array: DeviceArray) -> Sequence[Array]:
+        """See `runtime.backend.Backend`."""
+        return array.slices()
+
+    def nbytes(self, array: DeviceArray) -> int:
+        """See `runtime.backend.Backend`."""
+        return array.nbytes
+
+    def to_host(self, array: DeviceArray) -> HostArray:
+        """See `runtime.backend.Backend`."""
+        return self._device.to_host(array)
+
+    def from_host(self, parked: HostArray) -> Array:
+        """See `runtime.backend.Backend`."""
+        return self._device.from_host(parked)
+
+    def free_device_bytes(self) -> int:
+        """See `runtime.backend.Backend`."""
+        return self._device.pool.free_bytes()
+
+    def tracker(self, features: FrameFeatures, *, frames: int, video_hw: tuple[int, int]) -> Tracker:
+        """See `runtime.backend.Backend`."""
+        return MemoryTracker(self, features, frames=frames, video_hw=video_hw)
+
+    def measure_ms(self, work: Callable[[], None]) -> float:
+        """Milliseconds of the device for what `work` starts, between two events in the stream."""
+        cuda, stream = self._device.cuda, self._device.stream
+        start = cuda.mark(stream, timed=True)
+        work()
+        end = cuda.mark(stream, timed=True)
+        cuda.wait(end)
+        return cuda.elapsed_ms(start, end)
+
+    def synchronize(self) -> None:
+        """See `runtime.backend.Backend`."""
+        self._device.synchronize()
+
+    def close(self) -> None:
+        """See `runtime.backend.Backend`. Arrays of this backend are void afterwards."""
+        if self._closed:
+            return
+        self._closed = True
+        with ignoring_lost_device(self._device.cuda):
+            # What runs still reads the weights.
+            self._device.synchronize()
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._device.close)
+            for runner in self._runners.values():
+                stack.callback(runner.close)
+        self._runners.clear()
+        self._uploaded.clear()
+
+    def _runner(self, network: NetworkName) -> EngineRunner:
+        if network not in self._runners:
+            self._runners[network] = EngineRunner(
+                network,
+                bundle=self._bundle,
+                library=self._library,
+                device=self._device,
+                options=self._options,
+            )
+        return self._runners[network]
+
+    def _on_device(self, table: NDArray[np.float32]) -> Array:
+        """A table where the engines read it; the maker keeps few, and gives the same ones again."""
+        kept = self._uploaded.get(id(table))
+        if kept is None or kept[0] is not table:
+            while len(self._uploaded) >= TABLES_KEPT:
+                del self._uploaded[next(iter(self._uploaded))]
+            kept = self._uploaded[id(table)] = (table, self._device.upload(table))
+        return kept[1]

@@ -1,0 +1,187 @@
+"""CUDA graphs of calls that come again at the same shapes: one launch instead of hundreds.
+
+A graph has its addresses and its context's state built in. So each has a context and buffers of its own,
+and a call copies its inputs there and its outputs from there. Only calls with little data are captured:
+those with much spend their time in few large kernels, where launching costs nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ...errors import GmosError
+from ..contract import NetworkName
+from ..cuda.device_array import DeviceArray
+from ..cuda.driver import Handle
+from .context import ShapedContext
+from .device import EngineDevice, ignoring_lost_device
+from .record import EngineTensor
+from .shapes import Sizes, size_key
+
+logger = logging.getLogger(__name__)
+
+CAPTURE_AT_CALL = 3
+"""The call at the same shapes that is captured; the first ones warm up, and many shapes come only twice."""
+
+GRAPHS_PER_NETWORK = 4
+
+IDLE_CALLS = 64
+"""Calls of its network without a use after which a graph makes room for another."""
+
+GRAPH_BYTES = 64 << 20
+"""Inputs and outputs of a captured call together: copying them takes well under a millisecond."""
+
+SIZES_COUNTED = 256
+"""Shapes whose calls are counted; when there are more, counting starts anew."""
+
+Arrays = Mapping[str, DeviceArray]
+GraphKey = tuple[int, tuple[tuple[str, tuple[int, ...]], ...]]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Graph:
+    """A captured call; void when the activation memory has moved since (`version`)."""
+
+    context: ShapedContext
+    buffers: Arrays
+    version: int
+    handle: Handle | None = None
+    used_at: int = 0
+
+
+class CallGraphs:
+    """The captured calls of one network."""
+
+    def __init__(
+        self,
+        network: NetworkName,
+        tensors: Sequence[EngineTensor],
+        device: EngineDevice,
+        make_context: Callable[[], ShapedContext],
+    ) -> None:
+        self._network = network
+        self._inputs = [t.name for t in tensors if t.mode == "input" and not t.host]
+        self._outputs = [t.name for t in tensors if t.mode == "output"]
+        self._device = device
+        self._make_context = make_context
+        self._graphs: OrderedDict[GraphKey, _Graph] = OrderedDict()
+        self._seen: Counter[GraphKey] = Counter()
+        self._calls = 0
+        self._refused = False
+
+    def run(self, profile: int, sizes: Sizes, arrays: Arrays) -> bool:
+        """Run a call through its graph, capturing it if it is time; whether that was done.
+
+        Args:
+            profile: of the call.
+            sizes: of all its inputs, values of host inputs too: they are built into a graph.
+            arrays: its device inputs and outputs.
+        """
+        if self._refused or sum(array.nbytes for array in arrays.values()) > GRAPH_BYTES:
+            return False
+        self._calls += 1
+        key = (profile, size_key(sizes))
+        self._drop_void()
+        graph = self._graphs.get(key)
+        if graph is None:
+            if len(self._seen) > SIZES_COUNTED:
+                self._seen.clear()
+            self._seen[key] += 1
+            if self._seen[key] < CAPTURE_AT_CALL or not self._has_room():
+                return False
+            graph = self._capture(profile, sizes, arrays)
+            if graph is None:
+                return False
+            self._graphs[key] = graph
+        self._graphs.move_to_end(key)
+        graph.used_at = self._calls
+        self._launch(graph, arrays)
+        return True
+
+    def close(self) -> None:
+        """Destroy all graphs."""
+        while self._graphs:
+            self._end(self._graphs.popitem()[1])
+
+    def _launch(self, graph: _Graph, arrays: Arrays) -> None:
+        device = self._device
+        for name in self._inputs:
+            device.copy(graph.buffers[name], arrays[name])
+        device.cuda.launch(graph.handle, device.stream)
+        for name in self._outputs:
+            device.copy(arrays[name], graph.buffers[name])
+
+    def _capture(self, profile: int, sizes: Sizes, arrays: Arrays) -> _Graph | None:
+        """Warm a new context up and record it; None, and a line that says why, where that cannot be."""
+        try:
+            graph = self._prepare(profile, sizes, arrays)
+        except GmosError as error:
+            if self._device.cuda.is_lost:
+                raise
+            # No memory for it: the call itself needs none of that.
+            self._refuse(str(error))
+            return None
+        device = self._device
+        addresses = {name: buffer.pointer for name, buffer in graph.buffers.items()}
+        activation = device.activations.require(0)
+        # Once outside of the graph: the library allocates and loads kernels at the first run.
+        graph.context.run(addresses, activation, device.stream)
+        device.cuda.begin_capture(device.stream)
+        problem: Exception | None = None
+        try:
+            graph.context.run(addresses, activation, device.stream)
+        except (GmosError, RuntimeError) as error:
+            # The stream has to leave its capture first.
+            problem = error
+        try:
+            graph.handle = device.cuda.end_capture(device.stream)
+        except RuntimeError as error:
+            problem = problem or error
+        if problem is None:
+            return graph
+        if device.cuda.is_lost:
+            raise problem
+        if graph.handle is not None:
+            device.cuda.end_graph(graph.handle)
+        self._refuse(str(problem))
+        return None
+
+    def _prepare(self, profile: int, sizes: Sizes, arrays: Arrays) -> _Graph:
+        """A context at its shapes with buffers that hold the call's inputs."""
+        device = self._device
+        context = self._make_context()
+        shaped = context.shape(profile, sizes, device.stream)
+        buffers = {name: device.empty(array.shape, array.dtype) for name, array in arrays.items()}
+        device.activations.require(shaped.activation_bytes)
+        for name in self._inputs:
+            device.copy(buffers[name], arrays[name])
+        return _Graph(context=context, buffers=buffers, version=device.activations.version)
+
+    def _has_room(self) -> bool:
+        """Whether a graph may be added, after giving up one that has not been used for long."""
+        if len(self._graphs) < GRAPHS_PER_NETWORK:
+            return True
+        key, oldest = next(iter(self._graphs.items()))
+        if self._calls - oldest.used_at <= IDLE_CALLS:
+            return False
+        self._end(self._graphs.pop(key))
+        return True
+
+    def _drop_void(self) -> None:
+        version = self._device.activations.version
+        for key in [key for key, graph in self._graphs.items() if graph.version != version]:
+            self._end(self._graphs.pop(key))
+
+    def _refuse(self, reason: str) -> None:
+        self._refused = True
+        logger.info("%s runs without CUDA graphs: %s", self._network, " ".join(reason.split()))
+
+    def _end(self, graph: _Graph) -> None:
+        with ignoring_lost_device(self._device.cuda):
+            # The device may still be running it.
+            self._device.cuda.synchronize(self._device.stream)
+            self._device.cuda.end_graph(graph.handle)
+        graph.context.close()

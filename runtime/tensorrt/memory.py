@@ -1,0 +1,282 @@
+"""What a run on engines takes on the device, told before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+from ...errors import GmosError
+from ..bundle.manifest import Bundle, BundleNetwork, BundleTensor
+from ..contract import ModelSpec, NetworkName
+from ..cuda.device_array import byte_count
+from ..pi3_frame import pi3_size_wh
+from .record import EngineRecord
+from .runner import EngineRunner
+from .shapes import CALL_LIMITS, NoProfileError, Sizes, cut_inputs
+from .trust import build_command
+
+MIB = 1 << 20
+
+ACTIVATION_SHARE = 0.5
+"""Of what weights and arrays leave: beyond it calls are cut, as features want room too."""
+
+ENCODING: tuple[NetworkName, ...] = (
+    "dino",
+    "pi3_decoder",
+    "sam2_resize",
+    "sam2_encoder",
+    "proposer",
+    "gmos_s",
+    "proposal_labels",
+    "foreground_map",
+)
+"""Networks of the first pass over a video; the others track, when those are done."""
+
+Lengths = Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSize:
+    """What decides the memory of a run: windows per call, height and width of the video, window stride."""
+
+    batch_size: int
+    video_hw: tuple[int, int]
+    stride: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryPlan:
+    """Bytes by part. `activations` are those of `largest`, the network that needs most; all share them.
+
+    `parts` are the windows or objects per call of networks that do not take all of them at once.
+    `free` is what is left beside the weights, which are loaded; `budget` bounds the whole if given.
+    """
+
+    device: str
+    weights: int
+    activations: int
+    largest: NetworkName
+    parts: Mapping[NetworkName, int]
+    arrays: int
+    free: int
+    budget: int | None
+
+    @property
+    def left(self) -> int:
+        """Bytes left for features; negative: the run does not fit."""
+        return self.free - self.activations - self.arrays
+
+    @property
+    def bound(self) -> str:
+        """What the run has to keep within, in words."""
+        where = f"on {self.device}"
+        return where if self.budget is None else f"of --memory_budget {self.budget >> 20} {where}"
+
+    def line(self, features: int) -> str:
+        """The plan in one line, with the bytes that features may take."""
+        together = self.weights + self.activations + self.arrays + features
+        parts = "".join(f"; {name} {count} at a time" for name, count in self.parts.items())
+        return (
+            f"memory: weights {_mib(self.weights)}, activations {_mib(self.activations)} "
+            f"({self.largest}{parts}), arrays {_mib(self.arrays)}, features up to {_mib(features)}; together up to "
+            f"{_mib(together)} {self.bound}"
+        )
+
+
+@runtime_checkable
+class PlansMemory(Protocol):
+    """A backend that knows what a run will take."""
+
+    def plan(self, size: RunSize) -> MemoryPlan:
+        """What a run of that size takes on the device."""
+        ...
+
+
+def fitting_plan(plan: Callable[[RunSize], MemoryPlan], size: RunSize) -> MemoryPlan:
+    """The plan of a run, if it fits.
+
+    Raises:
+        GmosError: it does not; the message says which batch size would.
+    """
+    found = plan(size)
+    if found.left >= 0:
+        return found
+    batch = size.batch_size // 2
+    while batch and plan(replace(size, batch_size=batch)).left < 0:
+        batch //= 2
+    advice = (
+        f"--batch_size {batch} fits (now {size.batch_size})"
+        if batch
+        else "no --batch_size fits: export with --precision fp16, or use a device with more memory"
+    )
+    raise GmosError(
+        f"this run needs {_mib(found.activations + found.arrays)} of device memory beside {_mib(found.weights)} of "
+        f"weights (activations {_mib(found.activations)} for {found.largest}, arrays {_mib(found.arrays)}), and "
+        f"{_mib(found.free)} are left {found.bound}; {advice}"
+    )
+
+
+def settle_features(
+    planner: PlansMemory, size: RunSize, *, device_budget: int | None, share: float
+) -> tuple[int, str]:
+    """The bytes of features that stay on the device in a run, and what the run will need in one line.
+
+    Args:
+        planner: the backend.
+        size: of the run.
+        device_budget: bytes that were asked for; None takes `share` of what is left.
+        share: between 0 and 1; 0 for a variant that keeps no features.
+
+    Raises:
+        GmosError: the run does not fit, or not with so much for features.
+    """
+    plan = fitting_plan(planner.plan, size)
+    features = int(share * plan.left) if device_budget is None else device_budget
+    if features > plan.left:
+        raise GmosError(
+            f"--device_budget {features >> 20}: {_mib(plan.left)} are left {plan.bound} beside weights, activations "
+            "and arrays; lower it, or leave it out"
+        )
+    return features, plan.line(features)
+
+
+def plan_memory(
+    runners: Mapping[NetworkName, EngineRunner],
+    bundle: Bundle,
+    size: RunSize,
+    *,
+    free: int,
+    budget: int | None,
+    device: str,
+) -> MemoryPlan:
+    """Ask the library for the activations of every network at a run's sizes, and count the arrays.
+
+    Args:
+        runners: of the networks, loaded.
+        bundle: they are of.
+        size: of the run.
+        free: bytes that are free beside the weights.
+        budget: of the run in bytes.
+        device: in words.
+
+    Raises:
+        GmosError: an engine takes no calls of these sizes.
+    """
+    lengths = {
+        name: run_lengths(runner.entry, runner.record, bundle.model, size) for name, runner in runners.items()
+    }
+    arrays = _array_bytes(runners, lengths, _waiting_tokens(bundle, size))
+    room = int(ACTIVATION_SHARE * max(free - arrays, 0))
+    activations: dict[NetworkName, int] = {}
+    parts: dict[NetworkName, int] = {}
+    misfits: list[NoProfileError] = []
+    for name, runner in runners.items():
+        try:
+            shaped, part = runner.fit(_sizes(runner, lengths[name], size), room)
+        except NoProfileError as error:
+            misfits.append(error)
+            continue
+        activations[name] = shaped.activation_bytes
+        if name not in CALL_LIMITS and cut_inputs(runner.entry) and part < _rows(runner.entry, lengths[name]):
+            parts[name] = part
+    if misfits:
+        raise _without_profile(misfits, bundle, runners, size)
+    largest = max(activations, key=lambda name: activations[name])
+    return MemoryPlan(
+        device=device,
+        weights=sum(runner.record.weight_bytes for runner in runners.values()),
+        activations=activations[largest],
+        largest=largest,
+        parts=parts,
+        arrays=arrays,
+        free=free,
+        budget=budget,
+    )
+
+
+def _array_bytes(
+    runners: Mapping[NetworkName, EngineRunner], lengths: Mapping[NetworkName, Lengths], tokens: int
+) -> int:
+    """Bytes of the arrays of the first pass, with its waiting tokens, or of tracking if that is more."""
+    phases = {"encoding": tokens, "tracking": 0}
+    for name, runner in runners.items():
+        # An output is the next network's input in the first pass; the tracker stacks what it feeds.
+        phase = "encoding" if name in ENCODING else "tracking"
+        counted = list(runner.entry.outputs)
+        if phase == "tracking" or name in ("dino", "sam2_resize"):
+            counted += [tensor for tensor in runner.entry.inputs if not tensor.host]
+        counted += runner.entry.graphs["standard"].tables
+        phases[phase] += sum(byte_count(_shape(tensor, lengths[name]), tensor.dtype) for tensor in counted)
+    return max(phases.values())
+
+
+def _without_profile(
+    misfits: Sequence[NoProfileError],
+    bundle: Bundle,
+    runners: Mapping[NetworkName, EngineRunner],
+    size: RunSize,
+) -> GmosError:
+    """What is wrong first, and the one command that builds all engines that are missing."""
+    flavour = next(iter(runners.values())).record.flavour
+    command = build_command(bundle.root, flavour, [error.network for error in misfits])
+    height, width = size.video_hw
+    return GmosError(
+        f"no engines for a video of {width}x{height} pixels: {misfits[0].problem}; build them: {command} "
+        f"{' '.join(error.options for error in misfits)}"
+    )
+
+
+def _rows(entry: BundleNetwork, lengths: Lengths) -> int:
+    """The length along which calls of a network are cut."""
+    axis = entry.outputs[0].axes[0]
+    return lengths[axis] if isinstance(axis, str) else axis
+
+
+def run_lengths(entry: BundleNetwork, record: EngineRecord, model: ModelSpec, size: RunSize) -> Lengths:
+    """The lengths of a network's axes in a run; of objects and memories the usual ones of its profile."""
+    height, width = size.video_hw
+    pi3_width, pi3_height = pi3_size_wh(width, height, model.pi3_area_px, model.patch_px)
+    lengths = {
+        "B": size.batch_size,
+        "h": pi3_height // model.patch_px,
+        "w": pi3_width // model.patch_px,
+        "H": pi3_height if entry.name == "dino" else height,
+        "W": pi3_width if entry.name == "dino" else width,
+    }
+    usual = record.profiles[0]
+    for tensor in entry.inputs:
+        if not tensor.host and tensor.name in usual:
+            for axis, length in zip(tensor.axes, usual[tensor.name].opt, strict=True):
+                if isinstance(axis, str):
+                    lengths.setdefault(axis, length)
+    return lengths
+
+
+def _waiting_tokens(bundle: Bundle, size: RunSize) -> int:
+    """Bytes of the tokens that wait for the frames of their windows."""
+    model = bundle.model
+    width, height = pi3_size_wh(size.video_hw[1], size.video_hw[0], model.pi3_area_px, model.patch_px)
+    tokens = next(tensor for tensor in bundle.networks["dino"].outputs)
+    lengths = {"B": 1, "h": height // model.patch_px, "w": width // model.patch_px}
+    frame = byte_count(_shape(tokens, lengths), tokens.dtype)
+    # Those of the windows' neighbours on both sides, and the windows themselves once stacked.
+    reach = model.window // 2 * size.stride
+    return frame * (2 * reach + size.batch_size * (1 + model.window))
+
+
+def _sizes(runner: EngineRunner, lengths: Lengths, size: RunSize) -> Sizes:
+    axes = {tensor.name: tensor for tensor in (*runner.entry.inputs, *runner.entry.graphs["standard"].tables)}
+    return {
+        tensor.name: size.video_hw if tensor.host else _shape(axes[tensor.name], lengths)
+        for tensor in runner.record.tensors
+        if tensor.mode == "input"
+    }
+
+
+def _shape(tensor: BundleTensor, lengths: Lengths) -> tuple[int, ...]:
+    return tuple(lengths[axis] if isinstance(axis, str) else axis for axis in tensor.axes)
+
+
+def _mib(nbytes: int) -> str:
+    return f"{-(-nbytes // MIB)} MiB"

@@ -1,0 +1,219 @@
+"""Which engine may run: that of this bundle, this library and this machine, unchanged and not found wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...errors import GmosError
+from ..bundle.manifest import Bundle
+from ..contract import NetworkName
+from .library import NAMES, Flavour, TensorRT
+from .record import (
+    DeviceIdentity,
+    EngineRecord,
+    engine_directory,
+    host_platform,
+    plan_path,
+    read_engine_record,
+    record_path,
+)
+
+HASH_CHUNK_BYTES = 8 << 20
+
+AMPERE = (8, 0)
+"""The least compute capability of `ampere-plus` engines."""
+
+
+def build_command(
+    bundle_root: Path,
+    flavour: Flavour,
+    networks: Sequence[NetworkName] = (),
+    *,
+    targets: Sequence[str] = (),
+) -> str:
+    """The command line that builds engines; all networks if none is named."""
+    words = ["gmos-export", "build-engines", "--bundle", str(bundle_root), "--backend", flavour]
+    if targets:
+        words += ["--target", ",".join(targets)]
+    if networks:
+        words += ["--networks", ",".join(networks)]
+    return shlex.join(words)
+
+
+def graph_sources(bundle: Bundle, network: NetworkName) -> dict[str, str]:
+    """SHA-256 by file of what an engine of the network is built from, as the bundle lists them."""
+    graph = bundle.networks[network].graphs["standard"]
+    return {name: bundle.files.sha256(name) for name in (graph.file, *graph.weights)}
+
+
+def find_record(bundle: Bundle, network: NetworkName, flavour: Flavour) -> EngineRecord:
+    """The record of a network's engine.
+
+    Raises:
+        GmosError: there is no engine, or its record cannot be read; the message has the command that
+            builds it.
+    """
+    directory = engine_directory(bundle.root, flavour)
+    path = record_path(directory, network)
+    command = build_command(bundle.root, flavour, [network])
+    if not path.is_file():
+        raise GmosError(
+            f"{bundle.root} has no {NAMES[flavour]} engine of {network} ({path} is missing); build it: {command}"
+        )
+    try:
+        record = read_engine_record(path)
+    except GmosError as error:
+        raise GmosError(f"{error}: {command}") from error
+    if (record.network, record.flavour) != (network, flavour):
+        raise GmosError(
+            f"{path} is of {record.network} for {record.flavour}, expected {network} for {flavour}; build it again: "
+            f"{command}"
+        )
+    return record
+
+
+def misfit(
+    record: EngineRecord, *, bundle: Bundle, library: TensorRT, device: DeviceIdentity | None
+) -> str | None:
+    """What of an engine does not fit, in words; None if it may run as far as its record says.
+
+    Args:
+        record: of the engine.
+        bundle: that it should be of.
+        library: that should run it.
+        device: that it should run on; None asks about everything else.
+    """
+    if (sources := graph_sources(bundle, record.network)) != record.sources:
+        changed = sorted(
+            name
+            for name in sources.keys() | record.sources.keys()
+            if sources.get(name) != record.sources.get(name)
+        )
+        return f"it was built from another {' and another '.join(changed)} than the bundle has"
+    if not _version_fits(record, library):
+        return f"it was built with {NAMES[record.flavour]} {record.library_version}, and {library.label} is installed"
+    if record.platform != host_platform():
+        return f"it was built for {record.platform}, and this is {host_platform()}"
+    difference = None if device is None else _device_misfit(record, device)
+    if difference is not None:
+        return difference
+    if record.check is not None and not record.check.passed:
+        wrong = next((found for found in record.check.outputs), None)
+        where = f" in {wrong.output}" if wrong is not None else ""
+        return (
+            f"its results were wrong{where} when it was compared with {record.check.against} on {record.check.device}, "
+            f"{record.check.date}"
+        )
+    return None
+
+
+def _version_fits(record: EngineRecord, library: TensorRT) -> bool:
+    if record.options.get("version_compatible"):
+        return _numbers(library.full_version) >= _numbers(record.library_version)
+    return library.full_version == record.library_version
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version))
+
+
+def _device_misfit(record: EngineRecord, device: DeviceIdentity) -> str | None:
+    if record.device is None:
+        if device.target in record.targets:
+            return None
+        return f"it was built for {', '.join(record.targets)}, and this GPU is {device}"
+    built_on, level = record.device, record.options.get("hardware_compatible")
+    if level == "ampere-plus":
+        fits = device.compute_capability >= AMPERE
+    else:
+        fits = built_on.compute_capability == device.compute_capability
+        # TensorRT calls plans of another model of GPU unsafe even where the capability is the same.
+        fits = fits and (level == "same-capability" or built_on.name == device.name)
+    if fits:
+        return None
+    also = f" as {level}" if level else ""
+    return f"it was built on {built_on}{also}, and this GPU is {device}"
+
+
+def check_record(record: EngineRecord, *, bundle: Bundle, library: TensorRT, device: DeviceIdentity) -> None:
+    """Refuse an engine that does not fit, without reading it.
+
+    Raises:
+        GmosError: it is of another bundle, library or machine, or was found wrong on it; the message
+            says what differs and has the command that builds it again.
+    """
+    difference = misfit(record, bundle=bundle, library=library, device=device)
+    if difference is None:
+        return
+    path = plan_path(engine_directory(bundle.root, record.flavour), record.network)
+    if library.builds_ahead and device.target not in library.targets:
+        raise GmosError(
+            f"{path} cannot run: {library.label} has no kernels for {device}, only for "
+            f"{', '.join(library.targets)}; use --backend tensorrt"
+        )
+    raise GmosError(f"{path} cannot run: {difference}; build it again: {_rebuild(record, bundle, device)}")
+
+
+def _rebuild(record: EngineRecord, bundle: Bundle, device: DeviceIdentity) -> str:
+    targets = tuple(dict.fromkeys((*record.targets, device.target))) if record.targets else ()
+    return build_command(bundle.root, record.flavour, [record.network], targets=targets)
+
+
+def verified_plan(
+    bundle: Bundle, network: NetworkName, library: TensorRT, device: DeviceIdentity
+) -> tuple[EngineRecord, mmap.mmap]:
+    """A plan whose record fits and whose content is what the record says: nothing else may be deserialised.
+
+    Returns:
+        The record, and the plan as a read-only buffer for the caller to close; it is mapped, so that it
+        does not occupy memory beside the engine that is made from it.
+
+    Raises:
+        GmosError: it is missing, does not fit (`check_record`), is cut short or has changed.
+    """
+    record = find_record(bundle, network, library.flavour)
+    check_record(record, bundle=bundle, library=library, device=device)
+    path = plan_path(engine_directory(bundle.root, library.flavour), network)
+    command = _rebuild(record, bundle, device)
+    difference = plan_difference(path, record)
+    if difference is not None:
+        raise GmosError(f"{path} {difference}; do not trust it, build it again: {command}")
+    with path.open("rb") as file:
+        plan = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    # What was hashed is what is returned: the pages of the mapping, not the file read a second time.
+    if _sha256(plan) != record.plan_sha256:
+        plan.close()
+        raise GmosError(f"{path} has changed since it was built; do not trust it, build it again: {command}")
+    return record, plan
+
+
+def plan_difference(path: Path, record: EngineRecord) -> str | None:
+    """Whether a plan is there in its full length: what is wrong, in words, or None."""
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    if size != record.plan_bytes or not size:
+        return f"has {size} bytes, expected {record.plan_bytes}"
+    return None
+
+
+def plan_is_unchanged(path: Path, record: EngineRecord) -> bool:
+    """Whether a plan's content is what its record says."""
+    if plan_difference(path, record) is not None:
+        return False
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as plan:
+        return _sha256(plan) == record.plan_sha256
+
+
+def _sha256(plan: mmap.mmap) -> str:
+    digest = hashlib.sha256()
+    with memoryview(plan) as view:
+        for start in range(0, len(view), HASH_CHUNK_BYTES):
+            digest.update(view[start : start + HASH_CHUNK_BYTES])
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Frames: what is given, checked and decoded, and prepared for the networks."""

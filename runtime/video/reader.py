@@ -1,0 +1,251 @@
+"""Frames of a sequence in order, from an .mp4 file or a directory."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.sidedata.sidedata import SideData
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from ...errors import GmosError
+from .frame_directory import DirectoryReader
+from .frame_ledger import FrameLedger
+from .sequence import Frame, FrameReader, SequenceInput
+
+RATE_JITTER = 0.1
+"""Frame intervals that differ by less than this share of the shortest one count as even."""
+RATE_JITTER_S = 0.0015
+"""Files that store time in milliseconds round by up to one of them, in seconds."""
+SWSCALE_MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
+"""H.273 matrix coefficients (code on a frame) to swscale's constants; unspecified means BT.601."""
+SWSCALE_BT601 = 5
+RGB_MATRIX = 0
+"""H.273 code of frames that are stored as RGB: there is no matrix to apply."""
+
+
+def open_frames(sequence: SequenceInput) -> FrameReader:
+    """A reader for a checked input; use it in a `with` statement and iterate over it once."""
+    if sequence.kind == "video":
+        return VideoReader(sequence.path)
+    return DirectoryReader(sequence.frame_paths, fps=sequence.output_fps, video_hw=sequence.video_hw)
+
+
+class VideoReader:
+    """Decodes the first video stream of an .mp4 file.
+
+    Frames are turned the way the file's display matrix asks and converted to RGB with the matrix and
+    the range that the stream states. Every decoded frame is a frame, however uneven their times.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._container: InputContainer | None = None
+        self._shortest_s = float("inf")
+        self._longest_s = 0.0
+
+    @property
+    def is_variable_rate(self) -> bool:
+        """Whether the frames read so far are unevenly spaced in time."""
+        slack_s = max(RATE_JITTER_S, RATE_JITTER * self._shortest_s)
+        return self._longest_s > self._shortest_s + slack_s
+
+    @property
+    def average_rate(self) -> Fraction | None:
+        """Frames per second that the file states, None where it states none. Needs an open file."""
+        return self._stream().average_rate or None
+
+    @property
+    def time_base_s(self) -> Fraction:
+        """Unit of the file's time stamps in seconds. Needs an open file."""
+        return self._stream().time_base or Fraction(1, 90_000)
+
+    @property
+    def frame_count_estimate(self) -> int | None:
+        """Frames the file's index lists, None where it lists none. Needs an open file."""
+        return self._stream().frames or None
+
+    def __enter__(self) -> VideoReader:
+        try:
+            # The format is pinned: a playlist or a subtitle file must not be followed because of its name.
+            # The path is absolute: FFmpeg takes "a:b.mp4" for a protocol.
+            self._container = av.open(str(self._path.absolute()), format="mp4")
+        except av.FFmpegError as error:
+            raise GmosError(
+                f"{self._path} cannot be opened as an .mp4 video: {error.strerror}; expected a whole file; "
+                f"re-encode it, for instance with ffmpeg"
+            ) from error
+        try:
+            self._stream().thread_type = "AUTO"
+        except GmosError:
+            self._container.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._container is not None:
+            self._container.close()
+            self._container = None
+
+    def _opened(self) -> InputContainer:
+        if self._container is None:
+            raise RuntimeError("the reader is not open: use it in a with statement")
+        return self._container
+
+    def _stream(self) -> VideoStream:
+        container = self._opened()
+        # An audio file's cover picture is a video stream too.
+        for stream in container.streams.video:
+            if not stream.disposition & Disposition.attached_pic:
+                return stream
+        kinds = sorted({str(stream.type) for stream in container.streams}) or ["no"]
+        raise GmosError(
+            f"{self._path} has no video stream, only {' and '.join(kinds)}; expected a video in an .mp4 file"
+        )
+
+    def first_frame(self) -> Frame:
+        """Decode the first frame, to check the file. Iterate over another reader to get them all.
+
+        Raises:
+            GmosError: as for iterating.
+        """
+        frames = self._frames()
+        with closing(frames):
+            return next(frames)
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield every frame.
+
+        Raises:
+            GmosError: a frame is damaged, lost or of another size, or there is none at all.
+        """
+        return self._frames()
+
+    def _frames(self) -> Generator[Frame, None, None]:
+        ledger = FrameLedger()
+        first_hw: tuple[int, int] | None = None
+        previous_s = 0.0
+        for index, decoded in enumerate(self._decoded(ledger)):
+            if decoded.is_corrupt:
+                raise self._broken(index, "is damaged")
+            hw = (decoded.height, decoded.width)
+            first_hw = first_hw or hw
+            if hw != first_hw:
+                raise GmosError(
+                    f"{self._path}: frame {index} is {hw[1]}x{hw[0]} pixels and the frames before it are "
+                    f"{first_hw[1]}x{first_hw[0]}; expected one size; re-encode the video or split it there"
+                )
+            time_s = self._time_s(index, decoded, ledger)
+            if index:
+                self._shortest_s = min(self._shortest_s, time_s - previous_s)
+                self._longest_s = max(self._longest_s, time_s - previous_s)
+            previous_s = time_s
+            yield Frame(index=index, rgb=oriented(self._rgb(decoded), self._matrix(decoded)), time_s=time_s)
+        if first_hw is None:
+            raise GmosError(f"{self._path}: no frame can be decoded; expected a video; re-encode it")
+
+    def _decoded(self, ledger: FrameLedger) -> Iterator[VideoFrame]:
+        """Frames as the decoder gives them, each counted in `ledger`."""
+        container, stream = self._opened(), self._stream()
+        try:
+            for packet in container.demux(stream):
+                if packet.is_corrupt:
+                    raise self._broken(ledger.frames, "is cut off: the file is shorter than its index says")
+                ledger.enter(packet)
+                for frame in packet.decode():
+                    ledger.leave(frame)
+                    yield frame
+        except av.FFmpegError as error:
+            raise self._broken(self._damaged_frame(ledger.frames), "cannot be decoded") from error
+        first_lost = ledger.first_lost()
+        if first_lost is not None:
+            raise self._broken(self._damaged_frame(first_lost), "was dropped by the decoder")
+
+    def _damaged_frame(self, at_least: int) -> int:
+        """Which frame it is that several threads failed on: one thread at a time can tell.
+
+        `at_least` is the first frame that did not come out, the answer if one thread finds nothing wrong.
+        """
+        times: list[int] = []
+        failed: int | None = None
+        with VideoReader(self._path) as reader:
+            container, stream = reader._opened(), reader._stream()
+            stream.thread_type, stream.thread_count = "NONE", 1
+            for packet in container.demux(stream):
+                if packet.size and packet.pts is not None and not packet.is_discard:
+                    times.append(packet.pts)
+                if failed is not None:
+                    continue
+                try:
+                    packet.decode()
+                except av.FFmpegError:
+                    failed = packet.pts
+        return at_least if failed is None else sum(time < failed for time in times)
+
+    def _broken(self, index: int, what: str) -> GmosError:
+        return GmosError(
+            f"{self._path}: frame {index} (counted from 0) {what}; expected a whole video; "
+            f"copy it again, re-encode it or cut it before that frame"
+        )
+
+    def _time_s(self, index: int, frame: VideoFrame, ledger: FrameLedger) -> float:
+        if frame.pts is None or frame.time_base is None:
+            return index / float(self.average_rate or 1)
+        return float((frame.pts - ledger.times[0]) * frame.time_base)
+
+    def _matrix(self, frame: VideoFrame) -> tuple[int, int, int, int]:
+        """The display matrix without its offsets as signs: (a, b, c, d)."""
+        raw = frame.side_data.get("DISPLAYMATRIX")
+        if not isinstance(raw, SideData):
+            return (1, 0, 0, 1)
+        # Native byte order, 16.16 fixed point, rows (a b u) (c d v) (x y w).
+        a, b, _, c, d = struct.unpack("=5i", bytes(raw)[:20])
+        if not ((b == c == 0 and a and d) or (a == d == 0 and b and c)):
+            raise GmosError(
+                f"{self._path} asks to be turned by an angle that is not a multiple of 90 degrees; "
+                f"re-encode it upright, for instance with ffmpeg"
+            )
+        return _sign(a), _sign(b), _sign(c), _sign(d)
+
+    @staticmethod
+    def _rgb(frame: VideoFrame) -> NDArray[np.uint8]:
+        # PyAV before 17 ignores the matrix a stream states unless it is told, and with it the range:
+        # colours shift by up to 20. Naming it on both sides gives the same pixels in PyAV 14 to 18.
+        if frame.colorspace == RGB_MATRIX:
+            rgb = frame.reformat(format="rgb24")
+        else:
+            matrix = SWSCALE_MATRICES.get(frame.colorspace, SWSCALE_BT601)
+            rgb = frame.reformat(
+                format="rgb24",
+                src_colorspace=matrix,
+                dst_colorspace=matrix,
+                src_color_range=frame.color_range,
+            )
+        return np.ascontiguousarray(rgb.to_ndarray(), dtype=np.uint8)
+
+
+def _sign(value: int) -> int:
+    return (value > 0) - (value < 0)
+
+
+def oriented(rgb: NDArray[np.uint8], matrix: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+    """Turn and mirror (H, W, 3) by the signs (a, b, c, d) of a display matrix.
+
+    A pixel at (x, y), x to the right and y down, is shown at (a x + c y, b x + d y).
+    """
+    a, b, c, d = matrix
+    if a:
+        return np.ascontiguousarray(rgb[::d, ::a])
+    return np.ascontiguousarray(rgb.transpose(1, 0, 2)[::b, ::c])

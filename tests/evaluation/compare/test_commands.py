@@ -1,0 +1,213 @@
+"""gmos-parity: verdict, exit status, reports, and sides as they are written on the command line."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gmos_deploy.cli import guarded
+from gmos_deploy.errors import GmosError
+from gmos_deploy.evaluation.compare.commands import parity
+from gmos_deploy.evaluation.compare.report import SCHEMA, read_result
+from gmos_deploy.evaluation.compare.sides import Side, Videos, parse_side
+from gmos_deploy.evaluation.compare.video_command import video_command
+from gmos_deploy.runtime.results.palette import davis_palette
+
+FRAMES = 5
+
+
+@pytest.fixture
+def run_parity(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs the command in this process: exit status, stdout, stderr."""
+
+    def call(*arguments: Any, command: Any = parity) -> tuple[int, str, str]:
+        status = guarded(command, "gmos-parity", [str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+def write_masks(
+    root: Path, *, shift: int = 0, ids: tuple[int, int] = (1, 2), lost: int | None = None
+) -> Path:
+    """A gmos-run output with two boxes; `shift` moves the first on frame 3, `lost` drops object 2 from there."""
+    folder = root / "mos_frame" / "clip"
+    folder.mkdir(parents=True)
+    for index in range(FRAMES):
+        labels = np.zeros((40, 60), np.uint8)
+        left = 5 + index + (shift if index == 3 else 0)
+        labels[5:20, left : left + 15] = ids[0]
+        if lost is None or index < lost:
+            labels[22:38, 30:50] = ids[1]
+        image = Image.fromarray(labels, mode="P")
+        image.putpalette(davis_palette().tobytes())
+        image.save(folder / f"{index:05d}.png")
+    return root
+
+
+@pytest.fixture
+def same(tmp_path: Path) -> Path:
+    return write_masks(tmp_path / "same")
+
+
+def test_pass(run_parity: Callable[..., tuple[int, str, str]], same: Path, tmp_path: Path) -> None:
+    """Equal masks: status 0, a table and the verdict."""
+    status, out, err = run_parity("masks", same, write_masks(tmp_path / "b"))
+    assert (status, err) == (0, "")
+    assert "PASS (fp32)" in out
+    assert "1.00000" in out
+
+
+@pytest.mark.parametrize(
+    ("difference", "line"),
+    [
+        ({"shift": 3}, "frame 00003 IoU 0.83333 (limit 0.98), object 1: 0.66667 (225 px in A, 225 px in B)"),
+        ({"ids": (2, 1)}, "the same objects under other ids: 1 of A is 2 of B, 2 of A is 1 of B"),
+        ({"lost": 4}, "frame 00004 IoU 0.50000 (limit 0.98), object 2: 0.00000 (320 px in A, 0 px in B)"),
+    ],
+)
+def test_planted_difference(
+    run_parity: Callable[..., tuple[int, str, str]],
+    same: Path,
+    tmp_path: Path,
+    difference: dict[str, Any],
+    line: str,
+) -> None:
+    """A planted difference is status 1, and is named where it is."""
+    other = write_masks(tmp_path / "b", **difference)
+    status, out, _ = run_parity("masks", same, other, "--profile", "fp16", "--report", tmp_path / "report")
+    assert status == 1
+    assert "FAIL (fp16)" in out
+    found = read_result(tmp_path / "report" / "result.json")
+    assert any(line in failure for failure in found["failures"]), found["failures"]
+
+
+def test_any_ids(run_parity: Callable[..., tuple[int, str, str]], same: Path, tmp_path: Path) -> None:
+    """Other ids pass where they are allowed."""
+    swapped = write_masks(tmp_path / "b", ids=(2, 1))
+    assert run_parity("masks", same, swapped, "--any_ids")[0] == 0
+
+
+def test_own_limits(run_parity: Callable[..., tuple[int, str, str]], same: Path, tmp_path: Path) -> None:
+    """Limits given replace the profile's, each on its own."""
+    shifted = write_masks(tmp_path / "b", shift=1)
+    assert run_parity("masks", same, shifted, "--profile", "fp16")[0] == 1
+    looser = ("--profile", "fp16", "--min_frame_iou", "0.9")
+    assert run_parity("masks", same, shifted, *looser)[0] == 1
+    assert run_parity("masks", same, shifted, *looser, "--min_mean_iou", "0.98")[0] == 0
+
+
+def test_report(run_parity: Callable[..., tuple[int, str, str]], same: Path, tmp_path: Path) -> None:
+    """The report round-trips: every observation is a line, the page has plot, table and pictures, offline."""
+    shifted = write_masks(tmp_path / "b", shift=3)
+    report = tmp_path / "deep" / "report"
+    _, out, _ = run_parity("masks", same, shifted, "--report", report)
+    assert f"report: {report / 'report.html'}" in out.replace("\n", "")
+    found = json.loads((report / "result.json").read_text())
+    assert found["schema"] == SCHEMA
+    assert found["passed"] is False
+    assert (found["a"], found["b"]) == (str(same), str(shifted))
+    assert found["environment"]["packages"]["numpy"] == np.__version__
+    (result,) = found["results"]
+    assert result["worst_frame"]["name"] == "00003"
+    assert result["different_pixels"] == 2 * 3 * 15
+    lines = [json.loads(line) for line in (report / "observations.jsonl").read_text().splitlines()]
+    assert [line["frame"] for line in lines] == [f"{index:05d}" for index in range(FRAMES)]
+    assert np.mean([line["iou"] for line in lines]) == pytest.approx(result["mean_iou"])
+    page = (report / "report.html").read_text()
+    assert page.count("<polyline") == 1
+    assert page.count("data:image/png;base64,") == 1
+    assert re.findall(r"(?:src|href)=\"(?!data:)", page) == []
+    assert "FAIL" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["masks", "{same}", "{tmp}/none"], "none does not exist; expected a directory of label-map PNGs"),
+        (["masks", "{same}"], "Missing argument 'B'"),
+        (["masks", "{same}", "{same}", "--report", "{file}"], "file is a file; expected a directory"),
+        (["masks", "{same}", "{same}", "--min_mean_iou", "1.5"], "1.5 is not in the range"),
+    ],
+)
+def test_bad_input(
+    run_parity: Callable[..., tuple[int, str, str]],
+    same: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+) -> None:
+    """What cannot be compared is one line and status 2, not a failed comparison."""
+    file = tmp_path / "file"
+    file.touch()
+    words = [word.format(same=same, tmp=tmp_path, file=file) for word in arguments]
+    status, _, err = run_parity(*words)
+    assert status == 2
+    assert len(err.splitlines()) == 1
+    assert message in err
+
+
+def test_video_runs_what_is_not_there(
+    run_parity: Callable[..., tuple[int, str, str]], same: Path, tmp_path: Path
+) -> None:
+    """A side with networks is run on the videos, one with masks is read."""
+    asked: list[tuple[str, tuple[Path, ...]]] = []
+
+    def run(side: Side, videos: Videos, directory: Path, _: Any) -> None:
+        asked.append((side.text, videos.inputs))
+        write_masks(directory, shift=3)
+
+    def no_networks(side: Side) -> Any:
+        raise AssertionError(f"{side.text} was loaded")
+
+    clip = tmp_path / "clip.mp4"
+    status, out, err = run_parity(
+        clip,
+        "--a",
+        f"masks:{same}",
+        "--b",
+        "torch:tiny",
+        "--keep",
+        tmp_path / "kept",
+        command=video_command(run, no_networks),
+    )
+    assert status == 1, err
+    assert asked == [("torch:tiny", (clip,))]
+    assert "B: torch:tiny" in out
+    assert len(list((tmp_path / "kept" / "b").rglob("*.png"))) == FRAMES
+
+
+def test_side_of_each_kind(tmp_path: Path) -> None:
+    """A lone value is what that kind needs; named ones are gmos-run's options."""
+    assert parse_side("--a", "torch:small").run_options()["preset"] == "small"
+    assert parse_side("--a", f"onnxruntime:{tmp_path}").run_options()["bundle"] == tmp_path
+    side = parse_side("--a", f"tensorrt:bundle={tmp_path},device=cuda:1")
+    assert (side.kind, side.bundle, side.device) == ("tensorrt", tmp_path, "cuda:1")
+    assert parse_side("--b", f"masks:{tmp_path}").masks == tmp_path
+    assert parse_side("--a", "torch").run_options()["preset"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("reference", "--a reference: expected KIND:VALUE with one of torch, onnxruntime"),
+        ("masks:", "expected masks:DIR with a directory"),
+        ("onnxruntime", "expected onnxruntime:DIR with a bundle"),
+        ("masks:/nowhere", "/nowhere does not exist"),
+        ("torch:preset=tiny,speed=9", "'speed=9' is no NAME=VALUE with one of bundle, preset"),
+        ("torch:preset=tiny,preset=small", "preset is given twice"),
+        ("torch:preset=", "'preset=' is no NAME=VALUE"),
+    ],
+)
+def test_bad_side(text: str, message: str) -> None:
+    """What a side lacks or does not know is named."""
+    with pytest.raises(GmosError, match=re.escape(message)):
+        parse_side("--a", text)

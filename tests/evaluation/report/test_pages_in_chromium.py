@@ -1,0 +1,230 @@
+"""Every report page in a real browser: no errors, plots drawn, tables that sort, phone width, dark mode."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from gmos_deploy.cli import guarded
+from gmos_deploy.evaluation.benchmarks.commands import evaluate
+from gmos_deploy.evaluation.compare.commands import parity
+from gmos_deploy.evaluation.compare.networks_command import networks_command
+from gmos_deploy.evaluation.profile.commands import profile_command
+from gmos_deploy.runtime.layer_times import LayerTime, LayerTimes
+
+Draw = Callable[..., Any]
+Write = Callable[[Path, Sequence[Any]], list[Path]]
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--allow-file-access-from-files",
+    "--virtual-time-budget=20000", "--hide-scrollbars",
+)  # fmt: skip
+LIMIT_S = 600
+"""A second or two on a quiet machine; a busy one may take minutes."""
+
+WIDTHS = {"phone": 390, "desktop": 1200}
+
+FETCHES = re.compile(
+    r"""(?:src|href)\s*=\s*(?!["']?(?:data:|#))\S|url\((?!\s*["']?data:)|@import|\b(?:fetch|import)\("""
+)
+"""What would make a page load something."""
+
+LISTEN = """<script>
+window.problems=[];
+addEventListener('error',e=>problems.push('error: '+(e.message||e.target.src)),true);
+addEventListener('unhandledrejection',e=>problems.push('rejected: '+e.reason));
+for(const kind of ['error','warn'])console[kind]=(...words)=>problems.push(kind+': '+words.join(' '));
+</script>"""
+
+EXAMINE = """<script>
+addEventListener('load',()=>setTimeout(()=>{
+const visible=node=>{const box=node.getBoundingClientRect();return box.width>0&&box.height>0};
+for(const part of document.querySelectorAll('details'))part.open=true;
+const drawn=[...document.querySelectorAll('svg')],unsorted=[];let sorted=0;
+const number=text=>+text||0;
+for(const table of document.querySelectorAll('table'))for(const button of table.querySelectorAll('th button')){
+const cell=button.parentElement,column=[...cell.parentElement.children].indexOf(cell);
+for(const way of ['ascending','descending']){
+button.click();
+const values=[...table.tBodies[0].rows].map(row=>row.children[column].dataset.v);
+const order=column?values.map(number):values;
+const wrong=order.some((value,i)=>i&&(way==='ascending'?1:-1)*
+(column?order[i-1]-value:order[i-1].localeCompare(value,undefined,{numeric:true}))>0);
+if(wrong||cell.getAttribute('aria-sort')!==way)unsorted.push(button.textContent+' '+way);
+sorted+=1}}
+const style=getComputedStyle(document.body),root=document.documentElement;
+parent.postMessage({problems,sorted,unsorted,title:document.title,
+svg:drawn.filter(visible).length,hidden:drawn.filter(node=>!visible(node)).length,
+shapes:document.querySelectorAll('svg rect,svg path').length,
+plots:[...document.querySelectorAll('svg.plot')].filter(visible).length,
+images:[...document.images].map(image=>image.complete&&image.naturalWidth>0),
+tables:document.querySelectorAll('table').length,
+overflow:root.scrollWidth-root.clientWidth,width:root.clientWidth,
+paper:style.backgroundColor,ink:style.color,
+loaded:performance.getEntriesByType('resource').map(entry=>entry.name).filter(name=>!name.startsWith('data:'))
+},'*')},500));
+</script>"""
+
+GATHER = """<!doctype html><meta charset="utf-8"><title>waiting</title><body><pre id="found"></pre><script>
+const found={{}};
+addEventListener('message',event=>{{
+for(const frame of document.querySelectorAll('iframe'))
+if(frame.contentWindow===event.source)found[frame.name]=event.data;
+document.getElementById('found').textContent=JSON.stringify(found)}});
+</script>{frames}"""
+
+
+@pytest.fixture(scope="session")
+def browser() -> str:
+    """The browser of this machine."""
+    for name in BROWSERS:
+        found = shutil.which(name)
+        if found is not None:
+            return found
+    pytest.skip(f"none of {', '.join(BROWSERS)} is installed: the pages were not opened in a browser")
+
+
+def evaluation_page(folder: Path, square: Draw, write_tree: Write) -> Path:
+    """Of gmos-eval, on two sequences."""
+    for kind, shift in (("annotations", 0), ("predictions", 2)):
+        for name in ("cat", "dog"):
+            frames = [square((1, 2, 3 + index + shift, 5), (2, 8, 8, 3)) for index in range(4)]
+            write_tree(folder / kind / name, frames)
+    page = folder / "report.html"
+    trees = ["--anno_dir", folder / "annotations", "--res_dir", folder / "predictions"]
+    words = [str(word) for word in ("davis", *trees, "--html", page, "--jobs", 1)]
+    result = CliRunner().invoke(evaluate, words)
+    assert result.exit_code == 0, result.output
+    return page
+
+
+def telling(backend: Any) -> Any:
+    """A backend that tells the times of layers."""
+    layers = tuple(
+        LayerTime(
+            name=f"node_{index}", operator=operator, provider="CPU", ms=float(index + 1), moved_bytes=1e6
+        )
+        for index, operator in enumerate(("MatMul", "Add", "Transpose", "Softmax"))
+    )
+    backend.layer_times = lambda *_, **__: LayerTimes(layers=layers, clock="host", iterations=1)
+    return backend
+
+
+@pytest.fixture
+def pages(
+    tmp_path: Path,
+    square: Draw,
+    write_tree: Write,
+    colour_backend: Callable[..., Any],
+    colour_video: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+) -> dict[str, Path]:
+    """A page of every command that writes one."""
+    clip = colour_video("clip", [[(1, 4 + 4 * index, 8, 16, 24)] for index in range(6)])
+    evaluated = evaluation_page(tmp_path / "evaluated", square, write_tree)
+
+    def call(command: Any, *words: Any, status: Sequence[int]) -> None:
+        found = guarded(command, "gmos", [str(word) for word in words])
+        assert found in status, capsys.readouterr().err
+
+    for side, shift in (("a", 0), ("b", 3)):
+        boxes = [square((1, 2, 1 + index + shift, 7)) for index in range(3)]
+        write_tree(tmp_path / side / "mos_frame" / "clip", boxes)
+    call(parity, "masks", tmp_path / "a", tmp_path / "b", "--report", tmp_path / "masks", status=(1,))
+    sides = ("--a", "torch:a", "--b", "torch:b", "--report", tmp_path / "networks")
+    call(networks_command(lambda _: colour_backend("gmos-s")), clip, *sides, status=(0,))
+    sides = ("--side", "torch:a", "--side", "torch:b", "--layers", "--iterations", 2)
+    base = ("--only", "video", "--report", tmp_path / "base")
+    call(profile_command(lambda _: colour_backend("gmos-s")), clip, *sides, *base, status=(0,))
+    baseline = ("--baseline", tmp_path / "base" / "result.json", "--report", tmp_path / "profile")
+    load = profile_command(lambda _: telling(colour_backend("gmos-s")))
+    call(load, clip, *sides, *baseline, status=(0, 1))
+    reports = {name: tmp_path / name / "report.html" for name in ("masks", "networks", "profile")}
+    return {"eval": evaluated, **reports}
+
+
+def opened(browser: str, pages: dict[str, Path], folder: Path, *flags: str) -> dict[str, dict[str, Any]]:
+    """What a browser finds in each page at each width, by `page width`."""
+    folder.mkdir()
+    frames = []
+    for name, page in pages.items():
+        text = page.read_text(encoding="utf-8")
+        assert text.count("<head>") == text.count("</body>") == 1
+        watched = text.replace("<head>", f"<head>{LISTEN}").replace("</body>", f"{EXAMINE}</body>")
+        (folder / f"{name}.html").write_text(watched, encoding="utf-8")
+        frames += [
+            f'<iframe name="{name} {size}" src="{name}.html" width="{width}" height="800" style="border:0"></iframe>'
+            for size, width in WIDTHS.items()
+        ]
+    gather = folder / "gather.html"
+    gather.write_text(GATHER.format(frames="".join(frames)), encoding="utf-8")
+    command = [
+        browser,
+        *FLAGS,
+        *flags,
+        f"--user-data-dir={folder / 'profile'}",
+        "--dump-dom",
+        gather.as_uri(),
+    ]
+    output = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    found = re.search(r'<pre id="found">(.*?)</pre>', output.stdout, re.DOTALL)
+    assert found is not None, output.stderr[-2000:]
+    assert found[1], f"no page answered: {output.stderr[-2000:]}"
+    answers: dict[str, dict[str, Any]] = json.loads(html.unescape(found[1]))
+    assert set(answers) == {f"{name} {size}" for name in pages for size in WIDTHS}
+    return answers
+
+
+def test_pages_load_nothing(pages: dict[str, Path]) -> None:
+    """Style, script and pictures are in the file; this one needs no browser."""
+    for name, page in pages.items():
+        text = page.read_text(encoding="utf-8")
+        assert not (found := FETCHES.search(text)), f"{name}: {found}"
+        assert text.count("<script>") == 1
+
+
+def test_pages_in_a_browser(browser: str, pages: dict[str, Path], tmp_path: Path) -> None:
+    """Every page opens without an error, shows its plots and pictures, sorts, and fits a phone."""
+    answers = opened(browser, pages, tmp_path / "light")
+    for where, found in answers.items():
+        assert found["problems"] == [], where
+        assert found["loaded"] == [], where
+        assert found["width"] == WIDTHS[where.split()[1]], where
+        assert found["overflow"] <= 0, f"{where}: {found['overflow']} pixels beyond the screen"
+        assert found["sorted"] > 0, where
+        assert found["unsorted"] == [], where
+        assert all(found["images"]), where
+        assert found["paper"] == "rgb(255, 255, 255)", where
+        assert found["title"], where
+    # Bars and sparks of two sequences; a plot of IoU by frame; two timelines; strips of each network and side.
+    assert answers["eval desktop"]["svg"] >= 4
+    assert answers["eval desktop"]["images"]
+    assert answers["masks desktop"]["plots"] >= 1
+    assert answers["masks desktop"]["images"]
+    assert answers["networks desktop"]["tables"] >= 1
+    assert answers["profile desktop"]["plots"] == 2
+    assert answers["profile desktop"]["svg"] >= 2 + 2 * 6 * 2
+    assert answers["profile desktop"]["hidden"] == 0
+    assert answers["profile desktop"]["shapes"] > 50
+
+
+def test_pages_in_dark_mode(browser: str, pages: dict[str, Path], tmp_path: Path) -> None:
+    """Light letters on dark paper."""
+    for where, found in opened(browser, pages, tmp_path / "dark", "--force-dark-mode").items():
+        paper, ink = (
+            sum(int(word) for word in re.findall(r"\d+", found[name])) / 3 for name in ("paper", "ink")
+        )
+        assert paper < 60, where
+        assert ink > 180, where
+        assert found["problems"] == [], where

@@ -1,0 +1,256 @@
+"""Engines against ONNX Runtime: right ones pass, wrong ones are marked, on a bundle that was really exported."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from gmos_deploy.errors import GmosError
+from gmos_deploy.export.onnx.graph_session import write_float32_twin
+from gmos_deploy.gmos_ref.presets import model_spec, preset
+from gmos_deploy.runtime.backend import HostArray
+from gmos_deploy.runtime.bundle.manifest import Bundle, BundleNetwork, BundleTensor
+from gmos_deploy.runtime.onnx.backend import OnnxBackend
+from gmos_deploy.runtime.tensorrt import check as engine_check
+from gmos_deploy.runtime.tensorrt.check import Reference, check_engines, check_lengths, check_network
+from gmos_deploy.runtime.tensorrt.record import (
+    DeviceIdentity,
+    EngineRecord,
+    EngineTensor,
+    ProfileRange,
+    engine_directory,
+    read_engine_record,
+    record_path,
+    write_engine_record,
+)
+
+TINY = preset("tiny")
+
+
+def record_of(bundle: Bundle, name: str) -> EngineRecord:
+    """As a builder would write it."""
+    entry = bundle.networks[name]  # type: ignore[index]
+    tensors = (*entry.inputs, *entry.graphs["standard"].tables)
+
+    def sizes(tensor: BundleTensor, lengths: Any, i: int) -> tuple[int, ...]:
+        axes: tuple[str | int, ...] = ("H", "W") if tensor.host else tensor.axes
+        # Videos of the usual size would be large for the tiny networks.
+        return tuple(min(lengths[a][i], 150) if isinstance(a, str) else a for a in axes)
+
+    return EngineRecord(
+        network=entry.name,
+        flavour="tensorrt",
+        library_version="10.3.0",
+        sources={},
+        plan_bytes=1,
+        plan_sha256="0",
+        precision=entry.precision,
+        device=DeviceIdentity(name="GPU", compute_capability=(8, 7)),
+        targets=(),
+        platform="any",
+        profiles=tuple(
+            {
+                t.name: ProfileRange(min=sizes(t, r, 0), opt=sizes(t, r, 1), max=sizes(t, r, 2))
+                for t in tensors
+            }
+            for r in entry.profiles
+        ),
+        tensors=tuple(
+            EngineTensor(name=t.name, dtype=t.dtype, shape=(), mode="input", host=t.host) for t in tensors
+        ),
+        options={},
+        activation_bytes=(),
+        weight_bytes=0,
+        attention={},
+        built="",
+        seconds=0,
+    )
+
+
+class Engines:
+    """ONNX Runtime behind the face of an engine backend; `spoil` changes the outputs of its networks."""
+
+    identity = DeviceIdentity(name="GPU", compute_capability=(8, 7))
+
+    def __init__(self, bundle: Bundle, onnx: OnnxBackend) -> None:
+        self._bundle, self._onnx = bundle, onnx
+        self.spoil: Callable[[dict[str, NDArray[Any]]], dict[str, NDArray[Any]]] = lambda outputs: outputs
+        self.calls: list[Mapping[str, tuple[int, ...]]] = []
+        self.closed = 0
+
+    def record(self, name: str) -> EngineRecord:
+        return record_of(self._bundle, name)
+
+    def runner(self, name: Any) -> Any:
+        run = self._onnx.runner(name)
+
+        def call(inputs: Any) -> Any:
+            self.calls.append({key: value.shape for key, value in inputs.items()})
+            return self.spoil(dict(run(inputs)))
+
+        return call
+
+    def upload(self, host: NDArray[Any]) -> NDArray[Any]:
+        return host
+
+    def download(self, array: NDArray[Any]) -> NDArray[Any]:
+        return array
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.fixture
+def engines(tiny_bundle: Bundle, onnx_backend: OnnxBackend) -> Engines:
+    """Right engines of the tiny bundle."""
+    return Engines(tiny_bundle, onnx_backend)
+
+
+NETWORKS = (
+    "sam2_resize",
+    "dino",
+    "proposer",
+    "proposal_labels",
+    "memory_attention",
+    "mask_decoder",
+    "tracked_labels",
+)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_right_engine_passes(tiny_bundle: Bundle, engines: Engines, name: Any) -> None:
+    """At the usual and the least lengths of every profile, row by row where rows do not see each other."""
+    check = check_network(tiny_bundle, engines, name)  # type: ignore[arg-type]
+    assert check.passed
+    assert check.device == "GPU"
+    assert check.against.startswith("ONNX Runtime ")
+    entry = tiny_bundle.networks[name]
+    cases = check_lengths(entry, record_of(tiny_bundle, name))
+    assert len(engines.calls) == len(cases) >= 2
+    assert {found.output for found in check.outputs} == {tensor.name for tensor in entry.outputs}
+    assert {found.target for found in check.outputs} == {"engine"}
+
+
+def test_memory_attention_is_compared_with_and_without_pointers(tiny_bundle: Bundle) -> None:
+    """Empty inputs are where engines differ from what they were built from."""
+    entry = tiny_bundle.networks["memory_attention"]
+    cases = check_lengths(entry, record_of(tiny_bundle, "memory_attention"))
+    assert {case["P"] for case in cases} == {0, tiny_bundle.model.object_pointers}
+    assert len({case["R"] for case in cases}) == 2
+
+
+def spoiled(outputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """One token of the last row is off: a small share of all values."""
+    tokens = outputs["tokens"].copy()
+    tokens[-1, 0, 0] += 1
+    return {"tokens": tokens}
+
+
+def test_a_wrong_engine_is_marked(
+    tiny_bundle: Bundle, engines: Engines, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the wrong output first, for the message that refuses it; a row in the batch is enough."""
+    engines.spoil = spoiled
+    with caplog.at_level(logging.WARNING):
+        check = check_network(tiny_bundle, engines, "dino")  # type: ignore[arg-type]
+    assert not check.passed
+    assert check.outputs[0].relative > 1e-4
+    assert "dino: wrong tokens: relative error" in caplog.text
+
+
+def test_values_that_are_not_finite_are_wrong(tiny_bundle: Bundle, engines: Engines) -> None:
+    """An overflow in half precision."""
+    engines.spoil = lambda outputs: {k: np.full_like(v, np.nan) for k, v in outputs.items()}
+    check = check_network(tiny_bundle, engines, "mask_decoder")  # type: ignore[arg-type]
+    assert not check.passed
+    assert not check.outputs[0].finite
+
+
+def test_checks_are_kept_in_the_records(
+    tiny_bundle: Bundle, engines: Engines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Failed ones too; nothing else in a record changes."""
+    root = Path(shutil.copytree(tiny_bundle.root, tmp_path / "bundle"))
+    directory = engine_directory(root, "tensorrt")
+    directory.mkdir(parents=True)
+    before = {name: record_of(tiny_bundle, name) for name in ("dino", "mask_decoder")}
+    for record in before.values():
+        write_engine_record(record_path(directory, record.network), record)
+    engines.spoil = lambda outputs: spoiled(outputs) if "tokens" in outputs else outputs
+    monkeypatch.setattr(engine_check, "open_engine", lambda *_: engines)
+    checks = check_engines(root, "tensorrt", ["dino", "mask_decoder"])
+    assert {name: check.passed for name, check in checks.items()} == {"dino": False, "mask_decoder": True}
+    for name, check in checks.items():
+        record = read_engine_record(record_path(directory, name))
+        assert record.check == check
+        assert record.tensors == before[name].tensors
+    assert engines.closed == 2
+
+
+class HalfEngines:
+    """Engines in bfloat16: the twin computes, and arrays are rounded on the way in and out."""
+
+    identity = DeviceIdentity(name="GPU", compute_capability=(8, 7))
+
+    def __init__(self, bundle: Any, name: str) -> None:
+        self._record = record_of(bundle, name)
+        self._reference = Reference(bundle, bundle.networks[name], write_float32_twin)
+        self.parked: list[str] = []
+
+    def record(self, name: str) -> EngineRecord:
+        return self._record
+
+    def runner(self, name: Any) -> Any:
+        def call(inputs: Any) -> Any:
+            with self._reference as reference:
+                return reference.run(inputs)
+
+        return call
+
+    def upload(self, host: NDArray[Any]) -> NDArray[Any]:
+        return host
+
+    def from_host(self, parked: HostArray) -> NDArray[np.float32]:
+        self.parked.append(parked.dtype)
+        return (parked.data.view(np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(parked.shape)
+
+    def download(self, array: NDArray[Any]) -> NDArray[Any]:
+        return array
+
+
+def test_bfloat16_is_compared_with_its_float32_twin(exporter: Callable[..., Any], tmp_path: Path) -> None:
+    """Inputs reach both as bfloat16; without the twin's writer the message says what it takes."""
+    made = exporter(gated=False, precision="bf16", head_precision="bf16").export("memory_encoder")
+    entry = BundleNetwork(
+        name="memory_encoder",
+        precision="bf16",
+        inputs=made.signature.inputs,
+        outputs=made.signature.outputs,
+        graphs=made.graphs,
+        profiles=made.profiles,
+        parameters=0,
+        flops=0,
+        flops_at={},
+        gate={},
+    )
+    bundle: Any = SimpleNamespace(
+        networks={"memory_encoder": entry},
+        model=model_spec(TINY, "gmos"),
+        graph_file=lambda name, target: tmp_path / entry.graphs[target].file,
+        table_source=lambda: None,
+    )
+    engines: Any = HalfEngines(bundle, "memory_encoder")
+    check = check_network(bundle, engines, "memory_encoder", twin=write_float32_twin)
+    assert check.passed
+    assert check.against.endswith("in float32 on the same weights")
+    assert set(engines.parked) == {"bfloat16"}
+    with pytest.raises(GmosError, match=r"memory_encoder is bf16, .*gmos-export check-engines .*\[export\]"):
+        check_network(bundle, engines, "memory_encoder")

@@ -1,0 +1,213 @@
+"""Whole videos on engines: the files are those of the same networks called directly, byte for byte."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy import ndimage
+
+from gmos_deploy.cli import guarded, run_command
+from gmos_deploy.gmos_ref.backend import TorchBackend
+from gmos_deploy.gmos_ref.checkpoints.stand_in import stand_in_networks
+from gmos_deploy.gmos_ref.presets import model_spec, preset
+from gmos_deploy.runtime.contract import Variant, network_specs
+from gmos_deploy.runtime.pipeline.memory_tracker import MemoryTracker
+from gmos_deploy.runtime.pipeline.sequence_run import RunOptions, SequenceRun
+from gmos_deploy.runtime.progress import NoProgress
+from gmos_deploy.runtime.results.completion import ResultSet
+from gmos_deploy.runtime.video.inputs import resolve_inputs
+
+FRAMES, VIDEO_HW = 11, (64, 96)
+BATCH = 4
+TINY = preset("tiny")
+
+
+class Direct(TorchBackend):
+    """The reference networks with the tracker that engines have, on contiguous tensors as engines are.
+
+    Strides choose PyTorch's algorithms, and those round differently.
+    """
+
+    def runner(self, network: Any) -> Any:
+        run = super().runner(network)
+
+        def call(inputs: Any) -> dict[str, torch.Tensor]:
+            packed = {k: v.contiguous() if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
+            return {key: value.contiguous() for key, value in run(packed).items()}
+
+        return call
+
+    def tracker(self, features: Any, *, frames: int, video_hw: tuple[int, int]) -> Any:
+        return MemoryTracker(self, features, frames=frames, video_hw=video_hw)
+
+
+@pytest.fixture(scope="module")
+def direct() -> Callable[[Variant], Direct]:
+    """Backends by variant, made once."""
+    made: dict[Variant, Direct] = {}
+
+    def get(variant: Variant) -> Direct:
+        if variant not in made:
+            networks = stand_in_networks(TINY, variant)
+            made[variant] = Direct(
+                model_spec(TINY, variant), networks, device=torch.device("cpu"), precision="fp32"
+            )
+        return made[variant]
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Smooth texture with a patch that moves."""
+    directory = tmp_path_factory.mktemp("engines") / "clip"
+    directory.mkdir()
+    rng = np.random.default_rng(4)
+    ground, patch = (ndimage.gaussian_filter(rng.random((*VIDEO_HW, 3)), (4, 4, 0)) for _ in range(2))
+    for t in range(FRAMES):
+        frame = ground.copy()
+        frame[16:48, 8 + 4 * t : 40 + 4 * t] = patch[16:48, 8:40]
+        scaled = 255 * (frame - ground.min()) / np.ptp(ground)
+        Image.fromarray(scaled.clip(0, 255).astype(np.uint8)).save(directory / f"{t:05d}.png")
+    return directory
+
+
+@pytest.fixture
+def torch_world(make_world: Any, direct: Callable[[Variant], Direct]) -> Callable[..., Any]:
+    """Worlds whose engines compute what the reference computes."""
+
+    def make(variant: Variant = "gmos", **options: Any) -> Any:
+        world = make_world(variant=variant, pi3_sizes=((168, 112),), max_batch=BATCH, **options)
+        reference = direct(variant)
+        specs = network_specs(world.model)
+
+        def compute(name: str, inputs: dict[str, Any]) -> dict[str, Any]:
+            given = {
+                tensor.name: inputs[tensor.name]
+                if tensor.host
+                else torch.from_numpy(np.array(inputs[tensor.name]))
+                for tensor in specs[name].inputs
+            }
+            return {key: value.numpy() for key, value in reference.runner(name)(given).items()}
+
+        world.compute = compute
+        return world
+
+    return make
+
+
+def run(backend: Any, clip: Path, save_dir: Path, **options: Any) -> None:
+    model = backend.model
+    sequence = resolve_inputs(
+        [clip], fps=None, stride=1, pi3_area_px=model.pi3_area_px, patch_px=model.patch_px
+    )[0]
+    modes = frozenset({"mask"} if model.variant == "gmos" else {"mask", "prob"})
+    results = ResultSet(save_dir=save_dir, sequence="clip", variant=model.variant, modes=modes)
+    SequenceRun(sequence, backend, RunOptions(batch_size=BATCH, **options), NoProgress()).run(
+        results, "error"
+    )
+
+
+def files(save_dir: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(save_dir)): path.read_bytes()
+        for path in sorted(save_dir.rglob("*.png"))
+        if ".gmos" not in path.parts
+    }
+
+
+@pytest.mark.parametrize("variant", ["gmos", "gmos-s"])
+@pytest.mark.parametrize("options", [{}, {"device_budget": 0}, {"device_budget": 300_000, "host_budget": 0}])
+def test_a_video_on_engines_is_the_same_video(
+    torch_world: Callable[..., Any],
+    direct: Callable[[Variant], Direct],
+    clip: Path,
+    tmp_path: Path,
+    variant: Variant,
+    options: dict[str, int],
+) -> None:
+    """With features on the device, in host memory and in a file; the tracker's calls become graphs."""
+    world = torch_world(variant)
+    backend = world.backend()
+    run(direct(variant), clip, tmp_path / "direct", **options)
+    run(backend, clip, tmp_path / "engines", **options)
+    backend.close()
+    expected, given = files(tmp_path / "direct"), files(tmp_path / "engines")
+    assert len(expected) == 2 * FRAMES
+    assert len(set(expected.values())) > 2, "the masks say something"
+    assert given == expected
+    assert not world.fake_cuda.device
+    if variant == "gmos":
+        assert world.fake_cuda.calls["cudaGraphLaunch"] > FRAMES
+        assert set(world.computed) == set(world.bundle.networks)
+
+
+def test_memory_does_not_grow_with_the_video(
+    torch_world: Callable[..., Any], clip: Path, tmp_path: Path
+) -> None:
+    """What a video needs is there from those before it; in the second one, graphs are still captured."""
+    world = torch_world("gmos")
+    backend = world.backend()
+    allocated = []
+    for name in ("first", "second", "third", "fourth"):
+        run(backend, clip, tmp_path / name, device_budget=0)
+        allocated.append(world.fake_cuda.calls["cudaMalloc"])
+    assert allocated[3] - allocated[2] <= 2
+    backend.close()
+
+
+@pytest.fixture
+def gmos_run(
+    capsys: pytest.CaptureFixture[str], clip: Path, tmp_path: Path
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs the command on the clip: exit status, stdout, stderr."""
+
+    def call(*arguments: Any) -> tuple[int, str, str]:
+        words = [clip, "--stride", 1, "--save_dir", tmp_path / "out", "--batch_size", BATCH, *arguments]
+        status = guarded(run_command, "gmos-run", [str(word) for word in words])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+def test_gmos_run_on_engines(
+    torch_world: Callable[..., Any],
+    installed: Callable[[Any], None],
+    gmos_run: Callable[..., tuple[int, str, str]],
+    tmp_path: Path,
+) -> None:
+    """It says what it will need before it starts, and that nobody has checked the engines here."""
+    world = torch_world("gmos")
+    installed(world)
+    status, out, err = gmos_run(
+        "--bundle", world.bundle.root, "--backend", "tensorrt", "--memory_budget", 500, "--no_cuda_graphs", "--json"
+    )  # fmt: skip
+    assert status == 0, err
+    assert "TensorRT 10.3.0 on cuda:0 (Fake GPU), fp32; loaded in" in err
+    assert f"memory: weights {3 * len(world.bundle.networks)} MiB, activations " in err
+    assert "of --memory_budget 500 on cuda:0 (Fake GPU)" in err
+    assert "warning: no engine was compared with ONNX Runtime on this GPU" in err
+    assert "gmos-export check-engines --bundle" in err
+    assert json.loads(out)["sequences"][0]["frames"] == FRAMES
+    assert world.fake_cuda.calls["cudaGraphLaunch"] == 0
+
+
+def test_auto_takes_engines_that_fit_and_says_why(
+    torch_world: Callable[..., Any],
+    installed: Callable[[Any], None],
+    gmos_run: Callable[..., tuple[int, str, str]],
+) -> None:
+    """One line with the GPU."""
+    world = torch_world("gmos-s")
+    installed(world)
+    status, _, err = gmos_run("--bundle", world.bundle.root)
+    assert status == 0, err
+    assert "backend auto: tensorrt, its engines fit Fake GPU (sm87)" in err
