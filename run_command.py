@@ -16,11 +16,13 @@ from .network_sources import SourceRequest
 from .runtime.backend import Backend
 from .runtime.console_progress import LineProgress, TerminalProgress
 from .runtime.contract import ModelSpec, Variant
-from .runtime.pipeline.sequence_run import FREE_MEMORY_SHARE, RunOptions, SequenceRun, SequenceSummary
+from .runtime.pipeline.clip import ClipRun, ClipSummary
+from .runtime.pipeline.options import FREE_MEMORY_SHARE, RunOptions
 from .runtime.progress import Progress
 from .runtime.results.completion import Existing, ResultSet, should_skip
-from .runtime.results.outputs import check_save_dir
-from .runtime.results.save_modes import parse_save_mode
+from .runtime.results.formats import needs_rgb, parse_save_mode
+from .runtime.results.media import Media
+from .runtime.results.outputs import check_save_dir, file_results
 from .runtime.tensorrt.memory import PlansMemory, RunSize, settle_features
 from .runtime.video.inputs import resolve_inputs
 from .runtime.video.sequence import SequenceInput
@@ -49,6 +51,15 @@ class RunRequest:
     dataset: str | None = None
     root: Path | None = None
     time_anno_csv: Path | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class SequenceSummary(ClipSummary):
+    """What happened to one sequence, and what was written."""
+
+    name: str
+    outputs: list[Path] = field(default_factory=list)
+    skipped: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -108,7 +119,7 @@ def run_all(request: RunRequest) -> RunSummary:
         batch_size=request.batch_size,
         device_budget=request.device_budget,
         host_budget=request.host_budget,
-        spill_dir=_existing_directory(request.spill_dir),
+        spill_dir=request.spill_dir,
     )
     sequences = _sequences(request, model)
     check_save_dir(request.save_dir)
@@ -173,7 +184,10 @@ def _run_each(
     for sequence, results in todo:
         for note in sequence.notes:
             logger.info("%s: %s", sequence.name, note)
-        summaries.append(SequenceRun(sequence, backend, options, progress).run(results, existing))
+        run = ClipRun(backend, sequence, options, progress=progress, with_rgb=needs_rgb(results.modes))
+        media = Media(video_hw=sequence.video_hw, fps=sequence.output_fps, time_base_s=sequence.time_base_s)
+        outputs = file_results(iter(run), results, media, existing=existing)
+        summaries.append(SequenceSummary(name=sequence.name, outputs=outputs, **asdict(run.summary)))
     return summaries
 
 
@@ -213,9 +227,3 @@ def _sequences(request: RunRequest, model: ModelSpec) -> list[SequenceInput]:
         pi3_area_px=model.pi3_area_px,
         patch_px=model.patch_px,
     )
-
-
-def _existing_directory(path: Path | None) -> Path | None:
-    if path is not None and not path.is_dir():
-        raise GmosError(f"--spill_dir {path}: expected an existing directory")
-    return path

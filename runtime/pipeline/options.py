@@ -1,0 +1,62 @@
+"""How to run the pipeline, as opposed to on what and to where."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import GmosError
+from ..backend import Backend
+from ..host_memory import free_host_bytes
+from ..thresholds import PUBLISHED, Thresholds
+from .feature_store import FeatureBudget
+
+FREE_MEMORY_SHARE = 0.25
+"""Share of the memory free at the start that features may take, on the device and on the host."""
+
+DEFAULT_BATCH_SIZE = 8
+"""Windows per network call (published scripts)."""
+
+PREFETCH_FRAMES = 8
+"""Frames decoded and resized ahead of use."""
+
+
+def prepare_workers() -> int:
+    """Threads that resize frames; Pillow's Lanczos filter is the slow step and releases the GIL."""
+    return min(4, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """How to run.
+
+    `device_budget`, `host_budget` in bytes bound what features of a video may take there; None is a
+    quarter of what is free at the start. Features beyond both go to a file in `spill_dir`.
+    """
+
+    batch_size: int = DEFAULT_BATCH_SIZE
+    thresholds: Thresholds = PUBLISHED
+    device_budget: int | None = None
+    host_budget: int | None = None
+    spill_dir: Path | None = None
+    prefetch_frames: int = PREFETCH_FRAMES
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise GmosError(f"--batch_size {self.batch_size}: expected at least 1 window")
+        for name in ("device_budget", "host_budget"):
+            budget = getattr(self, name)
+            if budget is not None and budget < 0:
+                raise GmosError(f"--{name} {budget}: expected 0 or more")
+        if self.spill_dir is not None and not self.spill_dir.is_dir():
+            raise GmosError(f"--spill_dir {self.spill_dir}: expected an existing directory")
+
+    def feature_budget(self, backend: Backend) -> FeatureBudget:
+        """The budget of a run that starts now."""
+        device, host = self.device_budget, self.host_budget
+        return FeatureBudget(
+            device=int(FREE_MEMORY_SHARE * backend.free_device_bytes()) if device is None else device,
+            host=int(FREE_MEMORY_SHARE * free_host_bytes()) if host is None else host,
+            spill_dir=self.spill_dir,
+        )
