@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import GmosError
+from ..arrays import Arrays
 from ..backend import Backend
 from ..host_memory import free_host_bytes
 from ..progress import Advance, Progress
@@ -22,6 +23,7 @@ from ..video.sequence import Frame, SequenceInput
 from ..watch import Watch, doing, watched_call, watched_items
 from .encode import PreparedFrame, WindowEncoder, frame_preparer
 from .feature_store import FeatureBudget, FeatureStore
+from .memory_tracker import make_tracker
 from .propose import foreground, propose
 from .stage_off import StageOff
 from .stage_on import OnFrame, StageOn, TrackedVideo
@@ -64,11 +66,11 @@ class RunOptions:
             if budget is not None and budget < 0:
                 raise GmosError(f"--{name} {budget}: expected 0 or more")
 
-    def feature_budget(self, backend: Backend) -> FeatureBudget:
+    def feature_budget(self, arrays: Arrays) -> FeatureBudget:
         """The budget of a run that starts now."""
         device, host = self.device_budget, self.host_budget
         return FeatureBudget(
-            device=int(FREE_MEMORY_SHARE * backend.free_device_bytes()) if device is None else device,
+            device=int(FREE_MEMORY_SHARE * arrays.free_bytes()) if device is None else device,
             host=int(FREE_MEMORY_SHARE * free_host_bytes()) if host is None else host,
             spill_dir=self.spill_dir,
         )
@@ -154,7 +156,8 @@ class SequenceRun:
 
     def _run_gmos(self, outputs: SequenceOutputs) -> None:
         sequence, summary, thresholds = self._sequence, self._summary, self._options.thresholds
-        with FeatureStore(self._backend, self._options.feature_budget(self._backend)) as store:
+        arrays = self._backend.arrays
+        with FeatureStore(arrays, self._options.feature_budget(arrays)) as store:
             with self._stage("propose") as advance, self._prepared() as frames:
                 proposals = propose(
                     frames,
@@ -170,7 +173,7 @@ class SequenceRun:
                 "host": store.host_bytes,
                 "disk": store.disk_bytes,
             }
-            tracker = self._backend.tracker(store, frames=len(proposals), video_hw=sequence.video_hw)
+            tracker = make_tracker(self._backend, store, frames=len(proposals), video_hw=sequence.video_hw)
             with self._stage("track MOS-I", len(proposals)) as advance:
                 stage1 = StageOn(proposals, tracker, thresholds, self._on_frame(advance)).run()
             with self._stage("track MOS", len(proposals)) as advance:
@@ -256,5 +259,5 @@ class SequenceRun:
         stage = self._progress.stage(f"{self._sequence.name}: {name}", known)
         with stage as advance, doing(self._watch, f"stage {name}"):
             yield advance
-            self._backend.synchronize()
+            self._backend.arrays.synchronize()
         self._summary.stage_s[name] = time.monotonic() - start
