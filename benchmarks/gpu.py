@@ -108,13 +108,13 @@ def measure(backend: Any, call: Callable[[], object], repeats: int, timing: Timi
             call()
 
     timer = gpu_timer(backend)
-    backend.synchronize()
+    backend.arrays.synchronize()
     start = time.perf_counter()
     if timer is None:
         work()
     else:
         timing.gpu_ms.append(timer(work) / repeats)
-    backend.synchronize()
+    backend.arrays.synchronize()
     timing.wall_ms.append(1e3 * (time.perf_counter() - start) / repeats)
 
 
@@ -130,10 +130,10 @@ def time_calls(
     for name, backend in backends.items():
         for _ in range(warm):
             calls[name]()
-        backend.synchronize()
+        backend.arrays.synchronize()
         start = time.perf_counter()
         calls[name]()
-        backend.synchronize()
+        backend.arrays.synchronize()
         repeats[name] = max(1, round(FILL_S / (time.perf_counter() - start)))
     timings = {name: Timing() for name in backends}
     for order in turns(list(backends), rounds):
@@ -151,7 +151,7 @@ def network_call(
     """A call of a network on inputs that lie on the device."""
     entry = bundle.networks[name]
     values = seeded_inputs(name, entry.inputs, bundle.model, lengths)
-    inputs = upload_inputs(backend, values, dtypes_of(entry.inputs))
+    inputs = upload_inputs(backend.arrays, values, dtypes_of(entry.inputs))
     run = backend.runner(name)
     return lambda: run(inputs)
 

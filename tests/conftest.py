@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gmos_deploy.runtime.backend import HostArray
+from gmos_deploy.runtime.arrays import NumpyArrays
 from gmos_deploy.runtime.contract import ModelSpec, Variant, network_specs
 from gmos_deploy.runtime.tracker import FrameFeatures, Prompt, TrackerStep, step_from_logits
 
@@ -98,6 +98,7 @@ class ColourBackend:
             queries=len(COLOURS),
             memory_channels=8,
         )
+        self.arrays = NumpyArrays()
         self.seen: Counter[str] = Counter()
         self.batches: dict[str, list[int]] = {}
         self.closed = False
@@ -116,36 +117,8 @@ class ColourBackend:
 
         return run
 
-    def upload(self, host: NDArray[Any]) -> NDArray[Any]:
-        return host
-
-    def download(self, array: NDArray[Any]) -> NDArray[Any]:
-        return array
-
-    def stack(self, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
-        return np.stack(arrays)
-
-    def unstack(self, array: NDArray[Any]) -> Sequence[NDArray[Any]]:
-        return list(array)
-
-    def nbytes(self, array: NDArray[Any]) -> int:
-        return array.nbytes
-
-    def to_host(self, array: NDArray[Any]) -> HostArray:
-        data = np.frombuffer(array.tobytes(), np.uint8)
-        return HostArray(data=data, shape=array.shape, dtype=array.dtype.name)
-
-    def from_host(self, parked: HostArray) -> NDArray[Any]:
-        return np.frombuffer(parked.data.tobytes(), parked.dtype).reshape(parked.shape)
-
-    def free_device_bytes(self) -> int:
-        return 1 << 30
-
     def tracker(self, features: FrameFeatures, *, frames: int, video_hw: tuple[int, int]) -> ColourTracker:
         return ColourTracker(features, frames, video_hw)
-
-    def synchronize(self) -> None:
-        pass
 
     def close(self) -> None:
         self.closed = True

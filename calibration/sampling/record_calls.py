@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GmosError
-from ...runtime.backend import Array, Backend
+from ...runtime.arrays import Array, Arrays
+from ...runtime.backend import Backend
 from ...runtime.bundle.files import file_sha256
 from ...runtime.bundle.manifest import Bundle, BundleNetwork
 from ...runtime.contract import NetworkName
@@ -127,7 +128,7 @@ def sample_videos(
             records[sequence.name] = found
             continue
         store.start(sequence.name)
-        sampler = _VideoSampler(backend, entries, sequence, store, settings)
+        sampler = _VideoSampler(backend.arrays, entries, sequence, store, settings)
         frames = limits.frames or ALL_FRAMES
         if PI3.issuperset(networks):
             with (progress or NoProgress()).stage(f"{sequence.name}: encode", sampler.expected) as advance:
@@ -158,23 +159,23 @@ def _run_pi3(
     backend: Backend, sequence: SequenceInput, saw: Saw, *, frames: int, decoded: bool, advance: Advance
 ) -> None:
     """Show what DINO and the decoder would get: nothing else has to run for it, not even the decoder."""
-    model, stride = backend.model, sequence.stride
+    model, arrays, stride = backend.model, backend.arrays, sequence.stride
     prepare, run = frame_preparer(model, sequence.video_hw), backend.runner("dino")
     reach = model.window // 2 * stride
     tokens: dict[int, Array] = {}
 
     def show(i: int, count: int) -> None:
         window = [tokens[j] for j in window_indices(i, count, stride, model.window)]
-        saw("pi3_decoder", {"tokens": backend.stack([backend.stack(window)])}, {})
+        saw("pi3_decoder", {"tokens": arrays.stack([arrays.stack(window)])}, {})
         tokens.pop(i - reach, None)
 
     seen = 0
     with open_frames(sequence) as reader:
         for frame in itertools.islice(reader, frames):
-            inputs = {"frames": backend.upload(prepare(frame).pi3_rgb[None])}
+            inputs = {"frames": arrays.upload(prepare(frame).pi3_rgb[None])}
             saw("dino", inputs, {})
             if decoded:
-                tokens[seen] = backend.unstack(run(inputs)["tokens"])[0]
+                tokens[seen] = arrays.unstack(run(inputs)["tokens"])[0]
                 if seen >= reach:
                     show(seen - reach, seen + 1)
             seen += 1
@@ -199,13 +200,13 @@ class _VideoSampler:
 
     def __init__(
         self,
-        backend: Backend,
+        arrays: Arrays,
         entries: Mapping[NetworkName, BundleNetwork],
         sequence: SequenceInput,
         store: SampleStore,
         settings: Mapping[str, Any],
     ) -> None:
-        self._backend = backend
+        self._arrays = arrays
         self._entries = entries
         self._video = sequence.name
         self._store = store
@@ -233,7 +234,7 @@ class _VideoSampler:
         if entry is None or chosen is None:
             return
         size = sum(
-            array.nbytes if isinstance(array, np.ndarray) else self._backend.nbytes(array)
+            array.nbytes if isinstance(array, np.ndarray) else self._arrays.nbytes(array)
             for array in inputs.values()
         )
         kept, gone = chosen.offer(self._kind(entry, inputs, chosen.seen), size)
@@ -282,14 +283,14 @@ class _VideoSampler:
             return (lengths["O"], lengths.get("R", 0), -(-lengths.get("P", 0) // POINTER_STEP))
         part = min(TIME_PARTS * index // (self.expected or 1), TIME_PARTS - 1)
         first = inputs[entry.inputs[0].name]
-        seen = first if isinstance(first, np.ndarray) else self._backend.download(first)
+        seen = first if isinstance(first, np.ndarray) else self._arrays.download(first)
         return (part, self._motion[entry.name].level(seen))
 
     def _on_host(self, entry: BundleNetwork, inputs: Mapping[str, Array]) -> dict[str, NDArray[Any]]:
         found = {}
         for tensor in entry.inputs:
             array = inputs[tensor.name]
-            values = array if isinstance(array, np.ndarray) else self._backend.download(array)
+            values = array if isinstance(array, np.ndarray) else self._arrays.download(array)
             found[tensor.name] = values.astype(tensor.dtype) if tensor.dtype == "float16" else values
         return found
 

@@ -105,8 +105,8 @@ def compare_network(
     run = backend.runner(network)
     found: dict[str, list[tuple[Call, Values, Values]]] = {}
     for call in calls:
-        answer = run(upload_inputs(backend, call.inputs, dtypes))
-        outputs = {name: backend.download(answer[name]) for name in call.outputs}
+        answer = run(upload_inputs(backend.arrays, call.inputs, dtypes))
+        outputs = {name: backend.arrays.download(answer[name]) for name in call.outputs}
         outputs = in_order_of(network, outputs, call.outputs)
         for name, expected in call.outputs.items():
             found.setdefault(name, []).append((call, outputs[name], expected))

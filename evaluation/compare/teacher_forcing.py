@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ...errors import GmosError
-from ...runtime.backend import Array, Backend
+from ...runtime.arrays import Array
+from ...runtime.backend import Backend
 from ...runtime.bundle.uploading import upload_as
 from ...runtime.pipeline.encode import EncodedBatch, PreparedFrame, WindowEncoder, frame_preparer
 from ...runtime.pipeline.feature_store import FeatureStore
+from ...runtime.pipeline.memory_tracker import make_tracker
 from ...runtime.pipeline.proposals import ProposalCollector, Proposals
 from ...runtime.pipeline.propose import foreground_head, proposal_head, propose
 from ...runtime.pipeline.sequence_run import RunOptions
@@ -57,8 +59,7 @@ class Crossing:
     """Takes arrays of A to B through the host, in the dtype that B's own have."""
 
     def __init__(self, a: Backend, b: Backend) -> None:
-        self._a = a
-        self._b = b
+        self._a, self._b = a.arrays, b.arrays
         self._dtypes: dict[str, str] = {}
 
     def learn(self, batch: EncodedBatch) -> None:
@@ -135,7 +136,7 @@ class StepEncoder(WindowEncoder):
         ]
 
     def _compare(self, batch: EncodedBatch, other: EncodedBatch) -> None:
-        a, b = self._backends
+        a, b = (backend.arrays for backend in self._backends)
         pairs = {
             name: (a.download(array), b.download(encoded(other)[name]))
             for name, array in encoded(batch).items()
@@ -189,11 +190,11 @@ def _forced_gmos(a: Backend, b: Backend, forcing: Forcing) -> list[StageAgreemen
     collector = ProposalCollector(sequence.video_hw)
 
     def forced(batch: EncodedBatch) -> None:
-        for answer in zip(*map(b.download, head(batch)), strict=True):
+        for answer in zip(*map(b.arrays.download, head(batch)), strict=True):
             collector.add(*answer)
 
     encoder = StepEncoder(a, b, cross, forcing, forced)
-    with FeatureStore(a, options.feature_budget(a)) as store:
+    with FeatureStore(a.arrays, options.feature_budget(a.arrays)) as store:
         with forcing.stage("proposer") as advance, _prepared(a, forcing) as frames:
             proposals = propose(frames, encoder, a, store, video_hw=sequence.video_hw, advance=advance)
         proposer = proposal_agreement(sequence.name, forcing.names, proposals, collector.finish())
@@ -212,7 +213,9 @@ def _forced_trackers(
 ) -> list[StageAgreement]:
     """Both stages of the propagator on A's features and proposals; the second also on A's first."""
     video_hw, count = forcing.sequence.video_hw, len(proposals)
-    trackers = [backend.tracker(features, frames=count, video_hw=video_hw) for backend, features in (a, b)]
+    trackers = [
+        make_tracker(backend, features, frames=count, video_hw=video_hw) for backend, features in (a, b)
+    ]
     with forcing.stage("MOS-I") as advance:
         # A frame counts when both trackers have it.
         first = [
@@ -250,8 +253,9 @@ def _forced_gmos_s(a: Backend, b: Backend, forcing: Forcing) -> list[StageAgreem
     with forcing.stage("GMOS-S") as advance, _prepared(a, forcing) as frames:
         for batch in encoder.run(frames):
             maps_a, maps_b = head_a(batch), answers.popleft()
-            logits = a.download(maps_a["foreground_logits"]), b.download(maps_b["foreground_logits"])
-            masks = a.download(maps_a["mask"]), b.download(maps_b["mask"])
+            download_a, download_b = a.arrays.download, b.arrays.download
+            logits = download_a(maps_a["foreground_logits"]), download_b(maps_b["foreground_logits"])
+            masks = download_a(maps_a["mask"]), download_b(maps_b["mask"])
             for position, frame in enumerate(batch.frames):
                 found.append(
                     compare_foreground(

@@ -219,7 +219,7 @@ class _TimedCall:
     """One call of a network with its inputs on the device already, waited for."""
 
     def __init__(self, entry: _Loaded, name: NetworkName, inputs: Arrays) -> None:
-        given = upload_inputs(entry.backend, inputs, entry.dtypes[name])
+        given = upload_inputs(entry.backend.arrays, inputs, entry.dtypes[name])
         run = entry.backend.runner(name)
         self._backend, self._timer = entry.backend, entry.timer
         self._device_ms: list[float] = []
@@ -234,7 +234,7 @@ class _TimedCall:
             self._start()
         else:
             self._device_ms.append(self._timer(self._start))
-        self._backend.synchronize()
+        self._backend.arrays.synchronize()
 
     def device_latency(self, warm_up: int) -> Latency | None:
         """Of the calls after the warm-up, where the device told its times."""
@@ -272,7 +272,7 @@ def _layers(
             continue
         times = cast(TimesLayers, entry.backend).layer_times(
             name,
-            upload_inputs(entry.backend, inputs, entry.dtypes[name]),
+            upload_inputs(entry.backend.arrays, inputs, entry.dtypes[name]),
             warm_up=options.warm_up,
             iterations=options.iterations,
         )

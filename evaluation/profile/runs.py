@@ -97,11 +97,11 @@ def profile_video(side: Side, sequence: SequenceInput, load: LoadSide) -> VideoR
                 # Some backends load a network when it is first asked for.
                 backend.runner(name)
             load_s = time.perf_counter() - start
-            free_bytes = backend.free_device_bytes()
+            free_bytes = backend.arrays.free_bytes()
             with run_progress() as progress:
                 plain, first = SpanRecorder(), FirstFrames(progress)
                 summary = _run(sequence, backend, plain, first)
-            taken_mib = max(0, free_bytes - backend.free_device_bytes()) / 2**20
+            taken_mib = max(0, free_bytes - backend.arrays.free_bytes()) / 2**20
             with run_progress() as progress:
                 traced = SpanRecorder()
                 _run(sequence, TracedBackend(backend, traced), traced, progress)

@@ -42,4 +42,4 @@ class Reference:
             for tensor in self._specs[name].inputs
         }
         outputs = backend.runner(name)(tensors)
-        return {name: backend.download(output) for name, output in outputs.items()}
+        return {name: backend.arrays.download(output) for name, output in outputs.items()}

@@ -7,10 +7,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import GmosError
-from .host_arrays import LoadedGraph
+from ..arrays import Array, Arrays, NumpyArrays
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +32,32 @@ of a second.
 
 ERRORS_ONLY = 3
 """ONNX Runtime's log level; its warnings are about its own choices."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedGraph:
+    """An `onnxruntime.InferenceSession` and the `RunOptions` of its calls; the package has no types."""
+
+    session: Any
+    run_options: Any | None = None
+
+
+class SessionArrays(Arrays, Protocol):
+    """Arrays that sessions read and write where they are."""
+
+    def run(self, graph: LoadedGraph, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run a graph. Inputs are arrays of this kind, or NumPy's."""
+        ...
+
+
+class OrtHostArrays(NumpyArrays):
+    """NumPy's arrays, which sessions on a CPU read where they are."""
+
+    def run(self, graph: LoadedGraph, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run a graph. Outputs are new arrays."""
+        names = [output.name for output in graph.session.get_outputs()]
+        feeds = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+        return dict(zip(names, graph.session.run(names, feeds, graph.run_options), strict=True))
 
 
 def load_onnxruntime() -> Any:  # noqa: ANN401 - the package has no types

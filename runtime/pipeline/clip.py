@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 
 from ...errors import GmosError
 from ..backend import Backend
@@ -20,7 +20,8 @@ from ..watch import Watch, doing, watched_call, watched_items
 from .encode import EncodedBatch, PreparedFrame, WindowEncoder, frame_preparer
 from .feature_store import FeatureStore
 from .label_store import LabelStore
-from .options import RunOptions, prepare_workers
+from .memory_tracker import make_tracker
+from .options import PREFETCH_FRAMES, RunOptions, prepare_workers
 from .proposals import Proposals
 from .propose import foreground, propose
 from .stage_off import StageOff
@@ -68,6 +69,8 @@ class ClipRun:
         with_rgb: give answers their frames. GMOS decodes the video a second time for them: tracks are known
             only after the whole video, and its frames take far more memory than a second look costs time.
         frames: at most so many frames from the start; None: all.
+        live: of GMOS-S, answer each frame when the last one of its window has come: windows go one by one, and
+            no frame is read ahead.
         after_tracking: see `AfterTracking`.
     """
 
@@ -81,6 +84,7 @@ class ClipRun:
         watch: Watch | None = None,
         with_rgb: bool = False,
         frames: int | None = None,
+        live: bool = False,
         after_tracking: AfterTracking | None = None,
     ) -> None:
         self.summary = ClipSummary(notes=list(sequence.notes))
@@ -93,6 +97,7 @@ class ClipRun:
         self._watch = watch
         self._with_rgb = with_rgb
         self._limit = frames
+        self._live = live
         self._after_tracking = after_tracking
 
     def __iter__(self) -> Generator[FrameResult, None, None]:
@@ -113,6 +118,11 @@ class ClipRun:
         """Height and width of the video in pixels."""
         return self._sequence.video_hw
 
+    @property
+    def delay_frames(self) -> int:
+        """Frames after a frame that its window waits for: how much later a live answer comes."""
+        return self._backend.model.window // 2 * self._sequence.stride
+
     def encoded(self) -> Iterator[EncodedBatch]:
         """Only the encoders, batch by batch; no head runs and nothing is tracked."""
         with self._stage("encode") as advance, self._prepared() as frames:
@@ -123,7 +133,14 @@ class ClipRun:
     def _gmos_s(self) -> Generator[FrameResult, None, None]:
         summary, video_hw = self.summary, self._sequence.video_hw
         with self._stage("segment") as advance, self._prepared() as frames:
-            answers = foreground(frames, self._encoder(), self._backend, video_hw=video_hw, advance=advance)
+            answers = foreground(
+                frames,
+                self._encoder(),
+                self._backend,
+                video_hw=video_hw,
+                advance=advance,
+                ahead=not self._live,
+            )
             for answer in answers:
                 frame = answer.frame
                 summary.frames += 1
@@ -139,23 +156,21 @@ class ClipRun:
         times_s: list[float] = []
         tracks = self.tracks = self._track(times_s)
         mos_i, mos, count = tracks.mos_i, tracks.mos, len(times_s)
-        given = 0
-        with self._stage("write", count) as advance, self._frames_again(count) as frames:
-            # The count is the first of the two: no frame is taken that no answer is for.
-            for index, frame in zip(range(count), frames, strict=False):
-                yield FrameResult(
-                    index=index,
-                    time_s=times_s[index],
-                    maps={"mos-i": mos_i.mos_i(index), "mos": mos.labels.compact(index)},
-                    ious={"mos-i": mos_i.ious[index], "mos": mos.ious[index]},
-                    rgb=None if frame is None else frame.rgb,
-                )
-                given += 1
-                advance(1)
-        if given != count:
-            raise GmosError(
-                f"{self._sequence.path} had {count} frames and has {given} now: it changed during the run"
+        answers: Generator[FrameResult, None, None] = (
+            FrameResult(
+                index=index,
+                time_s=times_s[index],
+                maps={"mos-i": mos_i.mos_i(index), "mos": mos.labels.compact(index)},
+                ious={"mos-i": mos_i.ious[index], "mos": mos.ious[index]},
             )
+            for index in range(count)
+        )
+        if self._with_rgb:
+            answers = with_frames(answers, self._sequence, depth=self._options.prefetch_frames)
+        with self._stage("write", count) as advance, closing(answers):
+            for answer in answers:
+                yield answer
+                advance(1)
 
     def _track(self, times_s: list[float]) -> Tracks:
         """Both stages of the propagator on the proposals of all frames, whose times are noted."""
@@ -167,7 +182,7 @@ class ClipRun:
                 times_s.append(frame.time_s)
                 yield frame
 
-        with FeatureStore(backend, self._options.feature_budget(backend)) as store:
+        with FeatureStore(backend.arrays, self._options.feature_budget(backend.arrays)) as store:
             with self._stage("propose") as advance, self._prepared() as frames:
                 proposals = propose(
                     noted(frames), self._encoder(), backend, store, video_hw=video_hw, advance=advance
@@ -178,7 +193,7 @@ class ClipRun:
                 "host": store.host_bytes,
                 "disk": store.disk_bytes,
             }
-            tracker = backend.tracker(store, frames=count, video_hw=video_hw)
+            tracker = make_tracker(backend, store, frames=count, video_hw=video_hw)
             with self._stage("track MOS-I", count) as advance:
                 mos_i = StageOn(proposals, tracker, thresholds, self._on_frame(advance)).run()
             with self._stage("track MOS", count) as advance:
@@ -192,40 +207,29 @@ class ClipRun:
         return tracks
 
     @contextmanager
-    def _frames_again(self, count: int) -> Iterator[Iterator[Frame | None]]:
-        """The frames once more, or as many times None."""
-        if not self._with_rgb:
-            yield itertools.repeat(None, count)
-            return
-        depth = self._options.prefetch_frames
-        with (
-            self._sequence.open() as reader,
-            Prefetched(reader, depth=depth, transform=lambda frame: frame) as frames,
-        ):
-            yield iter(frames)
-
-    @contextmanager
     def _prepared(self) -> Iterator[Iterable[PreparedFrame]]:
-        """Decoded frames with their Pi3 version, made in a thread ahead of use."""
+        """Decoded frames with their Pi3 version; but for live runs made in threads ahead of use."""
         watch, depth = self._watch, self._options.prefetch_frames
         prepare = watched_call(watch, frame_preparer(self._backend.model, self._sequence.video_hw), "prepare")
-        with (
-            self._sequence.open() as reader,
-            Prefetched(
-                watched_items(watch, first_frames(reader, self._limit), "decode"),
-                depth=depth,
-                transform=prepare,
-                workers=prepare_workers(),
-            ) as frames,
-        ):
-            yield watched_items(watch, frames, "wait for frames")
+        with self._sequence.open() as reader:
+            frames = first_frames(reader, self._limit)
+            if self._live:
+                with closing(frames):
+                    yield map(prepare, frames)
+            else:
+                read = watched_items(watch, frames, "decode")
+                with Prefetched(
+                    read, depth=depth, transform=prepare, workers=prepare_workers()
+                ) as prepared:
+                    yield watched_items(watch, prepared, "wait for frames")
         if reader.is_variable_rate:
             self.summary.notes.append(
                 "uneven frame times: the stride follows the average rate, overlays keep the times"
             )
 
     def _encoder(self) -> WindowEncoder:
-        return WindowEncoder(self._backend, stride=self._sequence.stride, batch_size=self._options.batch_size)
+        batch_size = 1 if self._live else self._options.batch_size
+        return WindowEncoder(self._backend, stride=self._sequence.stride, batch_size=batch_size)
 
     def _on_frame(self, advance: Advance) -> OnFrame:
         """What a stage of the tracker calls after each frame, with the frame and the number of objects."""
@@ -247,7 +251,7 @@ class ClipRun:
         stage = self._progress.stage(f"{self._sequence.name}: {name}", known)
         with stage as advance, doing(self._watch, f"stage {name}"):
             yield advance
-            self._backend.synchronize()
+            self._backend.arrays.synchronize()
         self.summary.stage_s[name] = time.monotonic() - start
 
 
@@ -260,6 +264,29 @@ def first_frames(reader: FrameReader, limit: int | None) -> Generator[Frame, Non
         close = getattr(frames, "close", None)
         if close is not None:
             close()
+
+
+def with_frames(
+    answers: Iterable[FrameResult], sequence: SequenceInput, *, depth: int = PREFETCH_FRAMES
+) -> Generator[FrameResult, None, None]:
+    """Answers on a whole video with their frames, which are read once more.
+
+    Raises:
+        GmosError: there are fewer frames than answers.
+    """
+    given = 0
+    with (
+        sequence.open() as reader,
+        Prefetched(reader, depth=depth, transform=lambda frame: frame) as frames,
+    ):
+        for answer in answers:
+            frame = next(frames, None)
+            if frame is None:
+                raise GmosError(
+                    f"{sequence.path} has {given} frames now and had more: it changed during the run"
+                )
+            yield replace(answer, rgb=frame.rgb)
+            given += 1
 
 
 def label_maps(run: ClipRun) -> dict[ResultName, LabelStore]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ...errors import GmosError
-from ..backend import Array, Backend, HostArray
+from ..arrays import Array, Arrays, HostArray
 from ..spill_file import SpillFile
 
 
@@ -48,8 +48,8 @@ class FeatureStore:
     the process.
     """
 
-    def __init__(self, backend: Backend, budget: FeatureBudget) -> None:
-        self._backend = backend
+    def __init__(self, arrays: Arrays, budget: FeatureBudget) -> None:
+        self._arrays = arrays
         self._budget = budget
         self._device: dict[int, dict[str, Array]] = {}
         self._host: dict[int, dict[str, HostArray]] = {}
@@ -90,12 +90,12 @@ class FeatureStore:
         Raises:
             GmosError: the spill file cannot be written.
         """
-        size = sum(self._backend.nbytes(array) for array in arrays.values())
+        size = sum(self._arrays.nbytes(array) for array in arrays.values())
         if self.device_bytes + size <= self._budget.device:
             self._device[frame] = dict(arrays)
             self.device_bytes += size
             return
-        parked = {name: self._backend.to_host(array) for name, array in arrays.items()}
+        parked = {name: self._arrays.to_host(array) for name, array in arrays.items()}
         if self.host_bytes + size <= self._budget.host:
             self._host[frame] = parked
             self.host_bytes += size
@@ -115,7 +115,7 @@ class FeatureStore:
         parked = self._host.get(frame)
         if parked is None:
             parked = {name: self._load(place) for name, place in self._disk[frame].items()}
-        arrays = {name: self._backend.from_host(array) for name, array in parked.items()}
+        arrays = {name: self._arrays.from_host(array) for name, array in parked.items()}
         self._returned = (frame, arrays)
         return arrays
 

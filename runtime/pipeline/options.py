@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import GmosError
-from ..backend import Backend
+from ..arrays import Arrays
 from ..host_memory import free_host_bytes
 from ..thresholds import PUBLISHED, Thresholds
 from .feature_store import FeatureBudget
+
+MIB = 1 << 20
 
 FREE_MEMORY_SHARE = 0.25
 """Share of the memory free at the start that features may take, on the device and on the host."""
@@ -52,11 +54,40 @@ class RunOptions:
         if self.spill_dir is not None and not self.spill_dir.is_dir():
             raise GmosError(f"--spill_dir {self.spill_dir}: expected an existing directory")
 
-    def feature_budget(self, backend: Backend) -> FeatureBudget:
+    @classmethod
+    def in_mib(
+        cls,
+        *,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        thresholds: Thresholds = PUBLISHED,
+        offload_cpu: bool = False,
+        device_budget: int | None = None,
+        host_budget: int | None = None,
+        spill_dir: Path | None = None,
+    ) -> RunOptions:
+        """From what commands take: budgets in MiB, and `offload_cpu` for features of which none stay on the device.
+
+        Raises:
+            GmosError: a value is out of range, or `offload_cpu` and `device_budget` contradict each other.
+        """
+        if offload_cpu and device_budget:
+            raise GmosError(
+                f"--offload_cpu and --device_budget {device_budget} contradict each other; give one"
+            )
+        device = 0 if offload_cpu else device_budget
+        return cls(
+            batch_size=batch_size,
+            thresholds=thresholds,
+            device_budget=None if device is None else device * MIB,
+            host_budget=None if host_budget is None else host_budget * MIB,
+            spill_dir=spill_dir,
+        )
+
+    def feature_budget(self, arrays: Arrays) -> FeatureBudget:
         """The budget of a run that starts now."""
         device, host = self.device_budget, self.host_budget
         return FeatureBudget(
-            device=int(FREE_MEMORY_SHARE * backend.free_device_bytes()) if device is None else device,
+            device=int(FREE_MEMORY_SHARE * arrays.free_bytes()) if device is None else device,
             host=int(FREE_MEMORY_SHARE * free_host_bytes()) if host is None else host,
             spill_dir=self.spill_dir,
         )

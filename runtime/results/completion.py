@@ -49,6 +49,10 @@ class ResultSet:
         """The completion record, written last."""
         return self.save_dir / PRIVATE_FOLDER / f"{self.sequence}.{self.variant}.json"
 
+    def paths(self) -> list[Path]:
+        """Where the results lie, or will."""
+        return [self.save_dir / place for place in self.targets().values()]
+
     def targets(self) -> dict[tuple[str, ResultName], PurePosixPath]:
         """Where each result belongs, relative to `save_dir`."""
         return targets(self.variant, self.modes, self.sequence)

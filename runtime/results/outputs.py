@@ -206,4 +206,4 @@ def file_results(
                 outputs.write(answer)
             frames += 1
         outputs.commit(frames)
-    return [results.save_dir / place for place in results.targets().values()]
+    return results.paths()

@@ -140,11 +140,13 @@ def _differences(
     bundle: Bundle, backend: Backend, entry: BundleNetwork, reference: Reference, lengths: Lengths
 ) -> list[OutputDifference]:
     inputs = seeded_inputs(entry.name, entry.inputs, bundle.model, lengths)
-    given = upload_inputs(backend, inputs, dtypes_of(entry.inputs))
-    outputs = {name: backend.download(array) for name, array in backend.runner(entry.name)(given).items()}
+    given = upload_inputs(backend.arrays, inputs, dtypes_of(entry.inputs))
+    outputs = {
+        name: backend.arrays.download(array) for name, array in backend.runner(entry.name)(given).items()
+    }
     # Both sides see the inputs as the engine's precision rounds them.
     seen = {
-        tensor.name: inputs[tensor.name] if tensor.host else backend.download(given[tensor.name])
+        tensor.name: inputs[tensor.name] if tensor.host else backend.arrays.download(given[tensor.name])
         for tensor in entry.inputs
     }
     cut = cut_inputs(entry)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GmosError
+from ..pi3_frame import PI3_AREA_PX, PI3_PATCH_PX, pi3_size_wh
 from ..spill_file import SpillFile
 from .sequence import Frame, SequenceInput
 from .windows import DEFAULT_OUTPUT_FPS, TIME_BASE_LIMIT, resolve_stride
@@ -27,6 +28,8 @@ def resolve_frames(
     stride: int | None,
     keep: bool = True,
     spill_dir: Path | None = None,
+    pi3_area_px: int = PI3_AREA_PX,
+    patch_px: int = PI3_PATCH_PX,
 ) -> SequenceInput:
     """An input made of frames; the first one is taken at once, to see its size.
 
@@ -38,6 +41,8 @@ def resolve_frames(
         stride: frames between neighbours of a window; by default it follows from `fps`.
         keep: False: frames that can be gone through once are not kept, and only read once.
         spill_dir: directory of the temporary file; None: the system's.
+        pi3_area_px: area budget of a Pi3 frame in pixels.
+        patch_px: side of a Pi3 patch in pixels.
 
     Raises:
         GmosError: neither `fps` nor `stride` is given, or there is no first frame, or it is none.
@@ -48,12 +53,14 @@ def resolve_frames(
     first = next(iterator, None)
     if first is None:
         raise GmosError("the iterable of frames is empty; expected at least one frame")
-    video_hw = checked(first, 0, None).shape[:2]
+    height, width = checked(first, 0, None).shape[:2]
+    pi3_size_wh(width, height, pi3_area_px, patch_px)
+    video_hw = (height, width)
     resolved_stride, stride_source = resolve_stride(fps, stride, None)
     output_fps = fps or DEFAULT_OUTPUT_FPS
     once = iterator is frames
     source = (
-        PassedOnce(chain([first], iterator), (video_hw[0], video_hw[1]), keep=keep, spill_dir=spill_dir)
+        PassedOnce(chain([first], iterator), video_hw, keep=keep, spill_dir=spill_dir)
         if once
         else frames
     )
@@ -61,8 +68,8 @@ def resolve_frames(
         name=name,
         path=Path(name),
         kind=KIND,
-        open=lambda: IterableReader(source, fps=output_fps, video_hw=(video_hw[0], video_hw[1])),
-        video_hw=(video_hw[0], video_hw[1]),
+        open=lambda: IterableReader(source, fps=output_fps, video_hw=video_hw),
+        video_hw=video_hw,
         stride=resolved_stride,
         stride_source=stride_source,
         output_fps=output_fps,

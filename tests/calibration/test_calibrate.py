@@ -205,7 +205,7 @@ def test_fp8_bundles_run_too(fp8_bundle: Bundle, frames_directory: Path) -> None
     assert all(fp8_bundle.networks[name].gate["passed"] for name in ENCODERS)
     backend = open_bundle_backend(fp8_bundle.root, device="cpu")
     tokens = backend.runner("dino")({"frames": np.full((1, 3, 56, 84), 90, np.uint8)})["tokens"]
-    assert np.isfinite(backend.download(tokens)).all()
+    assert np.isfinite(backend.arrays.download(tokens)).all()
     backend.close()
 
 

@@ -102,10 +102,10 @@ def answer(backend: Any, bundle: Bundle, name: Any, inputs: dict[str, NDArray[An
     given = {
         tensor.name: inputs[tensor.name]
         if tensor.host
-        else backend.upload(inputs[tensor.name].astype(tensor.dtype))
+        else backend.arrays.upload(inputs[tensor.name].astype(tensor.dtype))
         for tensor in entry.inputs
     }
-    return {key: backend.download(array) for key, array in backend.runner(name)(given).items()}
+    return {key: backend.arrays.download(array) for key, array in backend.runner(name)(given).items()}
 
 
 def compare(backend: Any, bundle: Bundle, reference: TorchBackend) -> None:
@@ -117,10 +117,10 @@ def compare(backend: Any, bundle: Bundle, reference: TorchBackend) -> None:
         given = answer(backend, bundle, name, inputs)
         rounded = {t.name: inputs[t.name].astype(t.dtype).astype(inputs[t.name].dtype) for t in entry.inputs}
         hosts = {tensor.name for tensor in entry.inputs if tensor.host}
-        tensors = {k: v if k in hosts else reference.upload(v) for k, v in rounded.items()}
+        tensors = {k: v if k in hosts else reference.arrays.upload(v) for k, v in rounded.items()}
         for output, array in reference.runner(entry.name)(tensors).items():
             found = difference(
-                given[output], reference.download(array), target=name, lengths=lengths, output=output
+                given[output], reference.arrays.download(array), target=name, lengths=lengths, output=output
             )
             excess = found.excess(LIMITS["fp16" if bundle.precision == "fp16" else "fp32"])
             wrong += [f"{name}.{output}: {excess}"] if excess else []

@@ -14,6 +14,7 @@ from gmos_deploy.cli import guarded
 from gmos_deploy.evaluation.compare.network_parity import compare_network
 from gmos_deploy.evaluation.compare.networks_command import networks_command
 from gmos_deploy.evaluation.compare.recording import Call, Recording, record
+from gmos_deploy.runtime.arrays import NumpyArrays
 from gmos_deploy.runtime.video.inputs import resolve_inputs
 
 FRAMES = 8
@@ -90,16 +91,13 @@ def test_planted_difference(
 class Answers:
     """A backend that answers every call with the same outputs."""
 
+    arrays = NumpyArrays()
+
     def __init__(self, outputs: dict[str, Any]) -> None:
         self._outputs = outputs
 
     def runner(self, network: str) -> Callable[[Any], dict[str, Any]]:
         return lambda inputs: self._outputs
-
-    def upload(self, values: Any) -> Any:
-        return values
-
-    download = upload
 
 
 def test_order_of_queries() -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from gmos_deploy.errors import GmosError
 from gmos_deploy.export.onnx.graph_session import write_float32_twin
 from gmos_deploy.gmos_ref.presets import model_spec, preset
-from gmos_deploy.runtime.backend import HostArray
+from gmos_deploy.runtime.arrays import HostArray, NumpyArrays
 from gmos_deploy.runtime.bundle.manifest import Bundle, BundleNetwork, BundleTensor
 from gmos_deploy.runtime.onnx.backend import OnnxBackend
 from gmos_deploy.runtime.tensorrt import check as engine_check
@@ -79,6 +79,7 @@ class Engines:
     """ONNX Runtime behind the face of an engine backend; `spoil` changes the outputs of its networks."""
 
     identity = DeviceIdentity(name="GPU", compute_capability=(8, 7))
+    arrays = NumpyArrays()
 
     def __init__(self, bundle: Bundle, onnx: OnnxBackend) -> None:
         self._bundle, self._onnx = bundle, onnx
@@ -97,12 +98,6 @@ class Engines:
             return self.spoil(dict(run(inputs)))
 
         return call
-
-    def upload(self, host: NDArray[Any]) -> NDArray[Any]:
-        return host
-
-    def download(self, array: NDArray[Any]) -> NDArray[Any]:
-        return array
 
     def close(self) -> None:
         self.closed += 1
@@ -195,6 +190,17 @@ def test_checks_are_kept_in_the_records(
     assert engines.closed == 2
 
 
+class HalfArrays(NumpyArrays):
+    """NumPy's arrays, where bfloat16 is a float32 that was rounded; `parked` dtypes in their order."""
+
+    def __init__(self) -> None:
+        self.parked: list[str] = []
+
+    def from_host(self, parked: HostArray) -> NDArray[np.float32]:
+        self.parked.append(parked.dtype)
+        return (parked.data.view(np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(parked.shape)
+
+
 class HalfEngines:
     """Engines in bfloat16: the twin computes, and arrays are rounded on the way in and out."""
 
@@ -203,7 +209,7 @@ class HalfEngines:
     def __init__(self, bundle: Any, name: str) -> None:
         self._record = record_of(bundle, name)
         self._reference = Reference(bundle, bundle.networks[name], write_float32_twin)
-        self.parked: list[str] = []
+        self.arrays = HalfArrays()
 
     def record(self, name: str) -> EngineRecord:
         return self._record
@@ -214,16 +220,6 @@ class HalfEngines:
                 return reference.run(inputs)
 
         return call
-
-    def upload(self, host: NDArray[Any]) -> NDArray[Any]:
-        return host
-
-    def from_host(self, parked: HostArray) -> NDArray[np.float32]:
-        self.parked.append(parked.dtype)
-        return (parked.data.view(np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(parked.shape)
-
-    def download(self, array: NDArray[Any]) -> NDArray[Any]:
-        return array
 
 
 def test_bfloat16_is_compared_with_its_float32_twin(exporter: Callable[..., Any], tmp_path: Path) -> None:
@@ -251,6 +247,6 @@ def test_bfloat16_is_compared_with_its_float32_twin(exporter: Callable[..., Any]
     check = check_network(bundle, engines, "memory_encoder", twin=write_float32_twin)
     assert check.passed
     assert check.against.endswith("in float32 on the same weights")
-    assert set(engines.parked) == {"bfloat16"}
+    assert set(engines.arrays.parked) == {"bfloat16"}
     with pytest.raises(GmosError, match=r"memory_encoder is bf16, .*gmos-export check-engines .*\[export\]"):
         check_network(bundle, engines, "memory_encoder")

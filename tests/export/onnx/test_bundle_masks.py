@@ -37,7 +37,9 @@ class Features:
     """The encoder's features of a video, computed once by the reference."""
 
     def __init__(self, backend: Any, host: list[dict[str, NDArray[np.float32]]]) -> None:
-        self._frames = [{name: backend.upload(array) for name, array in frame.items()} for frame in host]
+        self._frames = [
+            {name: backend.arrays.upload(array) for name, array in frame.items()} for frame in host
+        ]
 
     def get(self, frame: int) -> Mapping[str, Any]:
         return self._frames[frame]
@@ -49,9 +51,9 @@ def features(
 ) -> list[dict[str, NDArray[np.float32]]]:
     """s0, s1 and f of the disc that moves beside its twin."""
     video = moving_disc[0]
-    images = nano_reference.runner("sam2_resize")({"frames": nano_reference.upload(video)})
+    images = nano_reference.runner("sam2_resize")({"frames": nano_reference.arrays.upload(video)})
     maps = nano_reference.runner("sam2_encoder")(images)
-    host = {name: nano_reference.download(array) for name, array in maps.items()}
+    host = {name: nano_reference.arrays.download(array) for name, array in maps.items()}
     return [{name: array[t] for name, array in host.items()} for t in range(FRAMES)]
 
 

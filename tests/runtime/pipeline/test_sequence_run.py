@@ -218,12 +218,12 @@ def test_the_next_batch_is_started_before_results_are_read(
     """A device computes it meanwhile; the last batch has none to wait for."""
     backend = colour_backend("gmos-s")
     started: list[int] = []
-    download = backend.download
+    download = backend.arrays.download
 
     def read(array: Any) -> Any:
         started.append(len(backend.batches["gmos_s"]))
         return download(array)
 
-    backend.download = read
+    backend.arrays.download = read
     run(backend, clip, tmp_path / "out", modes=frozenset({"mask"}), batch_size=4)
     assert started == [2, 2, 3, 3, 4, 4, 4, 4]
