@@ -40,7 +40,7 @@ _HOMES = {
 """Where the names of `__all__` are defined, below this package."""
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever has that name
     """Load a name of `__all__` when it is first asked for (PEP 562)."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -224,7 +224,8 @@ class Model:
         backend = self._opened()
         if self.variant != "gmos-s":
             raise GmosError(
-                "stream() needs GMOS-S: GMOS tracks objects through whole videos; load variant gmos-s, or call segment()"
+                "stream() needs GMOS-S: GMOS tracks objects through whole videos; load the variant gmos-s, or call "
+                "segment()"
             )
         sequence = self._sequence(source, fps=fps, stride=stride, name=None, keep=False)
         options = settle_run(backend, self._options, [(sequence.video_hw, sequence.stride)])
@@ -309,7 +310,9 @@ class VideoResult(Sequence[FrameResult]):
 
     def __repr__(self) -> str:
         height, width = self.video_hw
-        return f"<gmos_deploy.VideoResult {self.name}: {len(self)} frames of {width}x{height}, {self.variant}>"
+        return (
+            f"<gmos_deploy.VideoResult {self.name}: {len(self)} frames of {width}x{height}, {self.variant}>"
+        )
 
     def save(
         self,
@@ -335,7 +338,7 @@ class VideoResult(Sequence[FrameResult]):
         # Imported here: encoders are needed only by those who save.
         from .runtime.results.completion import ResultSet, should_skip  # noqa: PLC0415
         from .runtime.results.formats import needs_rgb, parse_save_mode  # noqa: PLC0415
-        from .runtime.results.outputs import check_save_dir, file_results, media_of  # noqa: PLC0415
+        from .runtime.results.outputs import check_save_dir, file_results  # noqa: PLC0415
 
         results = ResultSet(
             save_dir=Path(save_dir),
@@ -353,8 +356,7 @@ class VideoResult(Sequence[FrameResult]):
             if needs_rgb(results.modes)
             else (answer for answer in self._frames)
         )
-        media = media_of(sequence.video_hw, sequence.output_fps, sequence.time_base_s)
-        return file_results(answers, results, media, existing=existing)
+        return file_results(answers, results, sequence.media, existing=existing)
 
 
 def result_settings(networks: dict[str, Any], options: RunOptions) -> dict[str, Any]:

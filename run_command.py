@@ -21,7 +21,6 @@ from .runtime.pipeline.options import FREE_MEMORY_SHARE, RunOptions
 from .runtime.progress import Progress
 from .runtime.results.completion import Existing, ResultSet, should_skip
 from .runtime.results.formats import needs_rgb, parse_save_mode
-from .runtime.results.media import Media
 from .runtime.results.outputs import check_save_dir, file_results
 from .runtime.tensorrt.memory import PlansMemory, RunSize, settle_features
 from .runtime.video.inputs import resolve_inputs
@@ -185,8 +184,7 @@ def _run_each(
         for note in sequence.notes:
             logger.info("%s: %s", sequence.name, note)
         run = ClipRun(backend, sequence, options, progress=progress, with_rgb=needs_rgb(results.modes))
-        media = Media(video_hw=sequence.video_hw, fps=sequence.output_fps, time_base_s=sequence.time_base_s)
-        outputs = file_results(iter(run), results, media, existing=existing)
+        outputs = file_results(iter(run), results, sequence.media, existing=existing)
         summaries.append(SequenceSummary(name=sequence.name, outputs=outputs, **asdict(run.summary)))
     return summaries
 

@@ -37,9 +37,10 @@ from gmos_deploy.runtime.bundle.seeded_inputs import seeded_inputs
 from gmos_deploy.runtime.bundle.uploading import dtypes_of, upload_inputs
 from gmos_deploy.runtime.contract import NetworkName
 from gmos_deploy.runtime.onnx.backend import open_bundle_backend
-from gmos_deploy.runtime.pipeline.sequence_run import RunOptions, SequenceRun
-from gmos_deploy.runtime.progress import NoProgress
+from gmos_deploy.runtime.pipeline.clip import ClipRun
+from gmos_deploy.runtime.pipeline.options import RunOptions
 from gmos_deploy.runtime.results.completion import ResultSet
+from gmos_deploy.runtime.results.outputs import file_results
 from gmos_deploy.runtime.tensorrt.backend import EngineBackend, open_engine_backend
 from gmos_deploy.runtime.tensorrt.library import FLAVOURS
 from gmos_deploy.runtime.video.inputs import resolve_inputs
@@ -174,7 +175,12 @@ def video_call(backend: Any, clip: Path, out: Path, batch_size: int) -> Callable
     )
     results = ResultSet(save_dir=out, sequence="clip", variant=model.variant, modes=frozenset({"mask"}))
     options = RunOptions(batch_size=batch_size)
-    return lambda: SequenceRun(sequence, backend, options, NoProgress()).run(results, "overwrite")
+
+    def call() -> None:
+        run = ClipRun(backend, sequence, options)
+        file_results(iter(run), results, sequence.media, existing="overwrite")
+
+    return call
 
 
 def available(bundle: Bundle, reference: TorchBackend) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def main() -> None:
         tracker = make_tracker(backend, features, frames=len(proposals), video_hw=sequence.video_hw)
         stage1 = StageOn(proposals, tracker, PUBLISHED, lambda *_: None).run()
         stage2 = StageOff(proposals, stage1, tracker, PUBLISHED, lambda *_: None).run()
-        mos_i = [stage1.mos_i_labels(frame) for frame in range(len(proposals))]
+        mos_i = [stage1.mos_i(frame).unpack() for frame in range(len(proposals))]
         results.append((mos_i, list(stage2.labels)))
     plain, noisy = results
     print(

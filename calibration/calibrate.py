@@ -29,7 +29,7 @@ from .quantiser.formats import FORMATS, QuantisedPrecision
 from .quantiser.layer_choice import LayerChooser, QuantiserOptions, SiteChoice
 from .quantiser.linears import QUANTISABLE, Linear, Site, find_sites, weight_of
 from .quantiser.site_statistics import calls, collect
-from .sampling.record_calls import ALL_FRAMES, SampleLimits, check_lengths, sample_videos
+from .sampling.record_calls import SampleLimits, check_lengths, sample_videos
 from .sampling.sample_store import Sample, SampleStore
 from .search.finished_work import FinishedWork
 from .search.network_trial import NetworkTrial
@@ -301,8 +301,7 @@ class _Forms:
 def _mask_reference(
     config: CalibrationConfig, parent: Bundle, sequences: Sequence[SequenceInput], work: FinishedWork
 ) -> MaskReference:
-    frames = config.limits.frames or ALL_FRAMES
-    return MaskReference(parent.root, sequences, work, frames=frames, device=config.device)
+    return MaskReference(parent.root, sequences, work, frames=config.limits.frames, device=config.device)
 
 
 def _mask_trials(

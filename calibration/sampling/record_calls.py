@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import logging
 import zlib
 from collections.abc import Mapping, Sequence
@@ -15,16 +14,15 @@ from numpy.typing import NDArray
 
 from ...errors import GmosError
 from ...runtime.arrays import Array, Arrays
-from ...runtime.backend import Backend
+from ...runtime.backend import Backend, Runner
 from ...runtime.bundle.files import file_sha256
 from ...runtime.bundle.manifest import Bundle, BundleNetwork
-from ...runtime.contract import NetworkName
-from ...runtime.pipeline.encode import frame_preparer
-from ...runtime.pipeline.watched_backend import Saw, WatchedBackend, run_networks
-from ...runtime.progress import Advance, NoProgress, Progress
-from ...runtime.video.reader import open_frames
+from ...runtime.contract import NetworkName, network_specs
+from ...runtime.pipeline.clip import ClipRun
+from ...runtime.pipeline.options import RunOptions
+from ...runtime.pipeline.watched_backend import Saw, WatchedBackend
+from ...runtime.progress import Progress
 from ...runtime.video.sequence import SequenceInput
-from ...runtime.video.windows import window_indices
 from .balanced_sample import BalancedSample, Kept
 from .sample_store import SampleStore
 
@@ -41,8 +39,6 @@ MOTION_LEVELS = (0.5, 2.0)
 
 POINTER_STEP = 4
 """Object pointers that count as one more."""
-
-ALL_FRAMES = 1 << 40
 
 PI3: frozenset[NetworkName] = frozenset({"dino", "pi3_decoder"})
 """Networks whose inputs need no other network to run."""
@@ -129,20 +125,14 @@ def sample_videos(
             continue
         store.start(sequence.name)
         sampler = _VideoSampler(backend.arrays, entries, sequence, store, settings)
-        frames = limits.frames or ALL_FRAMES
-        if PI3.issuperset(networks):
-            with (progress or NoProgress()).stage(f"{sequence.name}: encode", sampler.expected) as advance:
-                _run_pi3(
-                    backend,
-                    sequence,
-                    sampler.saw,
-                    frames=frames,
-                    decoded="pi3_decoder" in networks,
-                    advance=advance,
-                )
-        else:
-            watched = WatchedBackend(backend, sampler.saw)
-            run_networks(watched, sequence, frames=frames, batch_size=BATCH_SIZE, progress=progress)
+        sampled: Backend = WatchedBackend(backend, sampler.saw)
+        encoders_only = PI3.issuperset(networks)
+        if encoders_only:
+            sampled = EncoderInputs(backend, sampler.saw, decoded="pi3_decoder" in networks)
+        options = RunOptions(batch_size=BATCH_SIZE)
+        run = ClipRun(sampled, sequence, options, progress=progress, frames=limits.frames)
+        for _ in run.encoded() if encoders_only else run:
+            pass
         # A file's index may claim more frames than there are, or nothing.
         _check_length(sequence, sampler.frames, bundle)
         records[sequence.name] = sampler.record()
@@ -155,34 +145,33 @@ def sample_videos(
     return records
 
 
-def _run_pi3(
-    backend: Backend, sequence: SequenceInput, saw: Saw, *, frames: int, decoded: bool, advance: Advance
-) -> None:
-    """Show what DINO and the decoder would get: nothing else has to run for it, not even the decoder."""
-    model, arrays, stride = backend.model, backend.arrays, sequence.stride
-    prepare, run = frame_preparer(model, sequence.video_hw), backend.runner("dino")
-    reach = model.window // 2 * stride
-    tokens: dict[int, Array] = {}
+class EncoderInputs:
+    """A backend that shows what DINO and the decoder would get. Implements `Backend`.
 
-    def show(i: int, count: int) -> None:
-        window = [tokens[j] for j in window_indices(i, count, stride, model.window)]
-        saw("pi3_decoder", {"tokens": arrays.stack([arrays.stack(window)])}, {})
-        tokens.pop(i - reach, None)
+    Nothing runs that their inputs do not need: DINO only for the decoder's, and no other network at all.
+    """
 
-    seen = 0
-    with open_frames(sequence) as reader:
-        for frame in itertools.islice(reader, frames):
-            inputs = {"frames": arrays.upload(prepare(frame).pi3_rgb[None])}
-            saw("dino", inputs, {})
-            if decoded:
-                tokens[seen] = arrays.unstack(run(inputs)["tokens"])[0]
-                if seen >= reach:
-                    show(seen - reach, seen + 1)
-            seen += 1
-            advance(1)
-    if decoded:
-        for i in range(max(seen - reach, 0), seen):
-            show(i, seen)
+    def __init__(self, backend: Backend, saw: Saw, *, decoded: bool) -> None:
+        self.model, self.description, self.arrays = backend.model, backend.description, backend.arrays
+        self._backend = backend
+        self._saw = saw
+        self._decoded = decoded
+
+    def runner(self, network: NetworkName) -> Runner:
+        """DINO's runner, or one that computes nothing."""
+        run = self._backend.runner("dino") if network == "dino" and self._decoded else None
+        outputs = [tensor.name for tensor in network_specs(self.model)[network].outputs]
+
+        def call(inputs: Mapping[str, Array | NDArray[np.generic]]) -> dict[str, Array]:
+            if network in PI3:
+                self._saw(network, inputs, {})
+            # What does not run gives its input on: nobody reads it, but there is a frame for a frame.
+            return dict.fromkeys(outputs, next(iter(inputs.values()))) if run is None else run(inputs)
+
+        return call
+
+    def close(self) -> None:
+        """The other backend stays open."""
 
 
 def _identity(sequence: SequenceInput) -> dict[str, Any]:

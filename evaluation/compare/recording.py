@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from ...runtime.arrays import Array, Arrays
 from ...runtime.backend import Backend
 from ...runtime.contract import NetworkName
-from ...runtime.pipeline.watched_backend import WatchedBackend, run_networks
+from ...runtime.pipeline.clip import ClipRun
+from ...runtime.pipeline.options import RunOptions
+from ...runtime.pipeline.watched_backend import WatchedBackend
 from ...runtime.video.sequence import SequenceInput
 
 
@@ -83,5 +85,7 @@ def record(
         batch_size: windows per call.
     """
     recording = Recording(backend.arrays, limit)
-    run_networks(WatchedBackend(backend, recording.offer), sequence, frames=frames, batch_size=batch_size)
+    watched = WatchedBackend(backend, recording.offer)
+    for _ in ClipRun(watched, sequence, RunOptions(batch_size=batch_size), frames=frames):
+        pass
     return recording

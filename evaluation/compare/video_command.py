@@ -14,7 +14,7 @@ import click
 from ...errors import GmosError
 from ...runtime.backend import Backend
 from ...runtime.contract import ModelSpec
-from ...runtime.pipeline.sequence_run import RunOptions
+from ...runtime.pipeline.options import RunOptions
 from ..report.progress_bar import run_progress
 from .commands import limit_options
 from .comparison import Comparison, FindStages, compare_trees

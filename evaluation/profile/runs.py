@@ -11,9 +11,10 @@ from pathlib import Path
 
 from ...runtime.backend import Backend
 from ...runtime.contract import network_specs
-from ...runtime.pipeline.sequence_run import RunOptions, SequenceRun, SequenceSummary
+from ...runtime.pipeline.clip import ClipRun, ClipSummary
 from ...runtime.progress import Advance, Progress
 from ...runtime.results.completion import ResultSet
+from ...runtime.results.outputs import file_results
 from ...runtime.video.sequence import SequenceInput
 from ..compare.sides import LoadSide, Side
 from ..report.progress_bar import run_progress
@@ -172,7 +173,7 @@ def _device_mib(monitor: GpuMonitor, taken_mib: float) -> float:
 
 def _run(
     sequence: SequenceInput, backend: Backend, recorder: SpanRecorder, progress: Progress
-) -> SequenceSummary:
+) -> ClipSummary:
     with tempfile.TemporaryDirectory() as folder:
         results = ResultSet(
             save_dir=Path(folder),
@@ -180,4 +181,6 @@ def _run(
             variant=backend.model.variant,
             modes=frozenset({"mask"}),
         )
-        return SequenceRun(sequence, backend, RunOptions(), progress, recorder).run(results, "error")
+        run = ClipRun(backend, sequence, progress=progress, watch=recorder)
+        file_results(iter(run), results, sequence.media, watch=recorder)
+    return run.summary

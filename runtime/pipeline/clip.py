@@ -218,9 +218,7 @@ class ClipRun:
                     yield map(prepare, frames)
             else:
                 read = watched_items(watch, frames, "decode")
-                with Prefetched(
-                    read, depth=depth, transform=prepare, workers=prepare_workers()
-                ) as prepared:
+                with Prefetched(read, depth=depth, transform=prepare, workers=prepare_workers()) as prepared:
                     yield watched_items(watch, prepared, "wait for frames")
         if reader.is_variable_rate:
             self.summary.notes.append(

@@ -89,10 +89,15 @@ def foreground(
     *,
     video_hw: tuple[int, int],
     advance: Advance,
+    ahead: bool = True,
 ) -> Iterator[ForegroundFrame]:
-    """Run GMOS-S over a video, frame by frame; nothing of a frame outlives its batch."""
+    """Run GMOS-S over a video, frame by frame; nothing of a frame outlives its batch.
+
+    `ahead` starts a batch before the results of the one before it are read, which makes each a batch later.
+    """
     head, download = foreground_head(backend, video_hw), backend.arrays.download
-    for batch, maps in one_ahead((batch, head(batch)) for batch in encoder.run(frames)):
+    batches = ((batch, head(batch)) for batch in encoder.run(frames))
+    for batch, maps in one_ahead(batches) if ahead else batches:
         masks, probabilities = download(maps["mask"]), download(maps["probability"])
         for frame, mask, probability in zip(batch.frames, masks, probabilities, strict=True):
             yield ForegroundFrame(frame=frame, mask=mask, probability=probability)

@@ -10,7 +10,7 @@ from typing import Protocol
 from ...errors import GmosError
 from ..contract import Variant
 from ..frame_result import FrameResult, ResultName
-from .media import Media
+from ..media import Media
 from .mp4_writer import OverlayFormat
 from .png_writer import MaskFormat, ProbabilityFormat
 

@@ -20,7 +20,7 @@ from ...errors import GmosError
 from ..atomic_file import writing
 from ..contract import Variant
 from ..frame_result import FrameResult, ResultName
-from .media import Media
+from ..media import Media
 from .overlay import overlay
 
 CODEC: Final = "libx264"

@@ -11,6 +11,7 @@ from types import TracebackType
 from ...errors import GmosError
 from ..atomic_file import writing
 from ..frame_result import FrameResult
+from ..media import Media
 from ..watch import Watch, doing
 from .completion import (
     PRIVATE_FOLDER,
@@ -24,7 +25,6 @@ from .completion import (
     write_record,
 )
 from .formats import FrameWriter, formats_of, target
-from .media import Media
 from .work_directory import work_directory
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..atomic_file import writing
 from ..contract import Variant
 from ..frame_result import FrameResult, MapName, ResultName
-from .media import Media
+from ..media import Media
 from .palette import davis_palette
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -60,9 +60,7 @@ def resolve_frames(
     output_fps = fps or DEFAULT_OUTPUT_FPS
     once = iterator is frames
     source = (
-        PassedOnce(chain([first], iterator), video_hw, keep=keep, spill_dir=spill_dir)
-        if once
-        else frames
+        PassedOnce(chain([first], iterator), video_hw, keep=keep, spill_dir=spill_dir) if once else frames
     )
     return SequenceInput(
         name=name,

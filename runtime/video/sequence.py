@@ -12,6 +12,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..media import Media
+
 RateSource = Literal["--stride", "--fps", "file"]
 
 
@@ -42,6 +44,11 @@ class SequenceInput:
     frame_count_estimate: int | None
     frame_paths: tuple[Path, ...] = field(default=(), repr=False)
     notes: tuple[str, ...] = ()
+
+    @property
+    def media(self) -> Media:
+        """What writers of results need to know."""
+        return Media(video_hw=self.video_hw, fps=self.output_fps, time_base_s=self.time_base_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

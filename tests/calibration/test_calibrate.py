@@ -36,7 +36,8 @@ from gmos_deploy.parity_runs import load_side
 from gmos_deploy.runtime.bundle.manifest import MANIFEST, Bundle, open_bundle
 from gmos_deploy.runtime.onnx.backend import open_bundle_backend
 from gmos_deploy.runtime.parity import LIMITS, Limits
-from gmos_deploy.runtime.pipeline.watched_backend import run_networks
+from gmos_deploy.runtime.pipeline.clip import ClipRun, label_maps
+from gmos_deploy.runtime.pipeline.options import RunOptions
 from gmos_deploy.runtime.video.inputs import resolve_inputs
 from gmos_deploy.runtime.video.sequence import SequenceInput
 
@@ -107,10 +108,15 @@ def test_it_runs_a_video_on_onnx_runtime(int8_bundle: Calibrated, frames_directo
     backend = open_bundle_backend(bundle.root, device="cpu")
     assert backend.description.endswith("int8")
     progress = Heard()
-    labels = run_networks(backend, boxes(bundle, frames_directory), frames=6, batch_size=4, progress=progress)
+    run = ClipRun(
+        backend, boxes(bundle, frames_directory), RunOptions(batch_size=4), progress=progress, frames=6
+    )
+    labels = label_maps(run)
     backend.close()
     assert {result: len(maps) for result, maps in labels.items()} == {"mos-i": 6, "mos": 6}
-    assert progress.planned == {f"boxes: {stage}": 6 for stage in ("propose", "track MOS-I", "track MOS")}
+    assert progress.planned == {
+        f"boxes: {stage}": 6 for stage in ("propose", "track MOS-I", "track MOS", "write")
+    }
     assert progress.done["boxes: propose"] == progress.done["boxes: track MOS-I"] == 6
 
 
@@ -347,7 +353,7 @@ def test_target_masks_are_looked_at_once_where_they_hold(
     labels = []
     for root in (config(tmp_path).bundle, bundle.root):
         with closing(open_bundle_backend(root)) as backend:
-            labels.append(run_networks(backend, sequence, frames=1 << 40, batch_size=8)["mos"])
+            labels.append(label_maps(ClipRun(backend, sequence))["mos"])
     agreement = sequence_agreement("boxes", "mos", list("012345678"), lambda i: (labels[0][i], labels[1][i]))
     (mos,) = (score for score in trial["scores"] if score["result"] == "mos")
     assert mos["mean_iou"] == pytest.approx(agreement.mean_iou)

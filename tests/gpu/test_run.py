@@ -22,9 +22,10 @@ from gmos_deploy.runtime.bundle.seeded_inputs import seeded_inputs
 from gmos_deploy.runtime.cuda.driver import Cuda
 from gmos_deploy.runtime.onnx.backend import open_bundle_backend
 from gmos_deploy.runtime.parity import LIMITS, difference
-from gmos_deploy.runtime.pipeline.sequence_run import RunOptions, SequenceRun
-from gmos_deploy.runtime.progress import NoProgress
+from gmos_deploy.runtime.pipeline.clip import ClipRun
+from gmos_deploy.runtime.pipeline.options import RunOptions
 from gmos_deploy.runtime.results.completion import ResultSet
+from gmos_deploy.runtime.results.outputs import file_results
 from gmos_deploy.runtime.tensorrt.backend import open_engine_backend
 from gmos_deploy.runtime.tensorrt.check import check_engines
 from gmos_deploy.runtime.tensorrt.library import FLAVOURS, Flavour, load_tensorrt
@@ -198,7 +199,8 @@ def masks_of(backend: Any, clip: Path, out: Path) -> NDArray[np.uint8]:
         [clip], fps=None, stride=1, pi3_area_px=model.pi3_area_px, patch_px=model.patch_px
     )
     results = ResultSet(save_dir=out, sequence="clip", variant="gmos", modes=frozenset({"mask"}))
-    SequenceRun(sequence, backend, RunOptions(batch_size=4), NoProgress()).run(results, "error")
+    run = ClipRun(backend, sequence, RunOptions(batch_size=4))
+    file_results(iter(run), results, sequence.media)
     frames = []
     for path in sorted((out / "mos_frame/clip").iterdir()):
         with Image.open(path) as image:

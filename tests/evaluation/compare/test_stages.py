@@ -13,9 +13,10 @@ import pytest
 from gmos_deploy.cli import guarded
 from gmos_deploy.evaluation.compare.sides import Side, Videos
 from gmos_deploy.evaluation.compare.video_command import video_command
-from gmos_deploy.runtime.pipeline.sequence_run import RunOptions, SequenceRun
-from gmos_deploy.runtime.progress import NoProgress
+from gmos_deploy.runtime.pipeline.clip import ClipRun
+from gmos_deploy.runtime.pipeline.options import RunOptions
 from gmos_deploy.runtime.results.completion import ResultSet
+from gmos_deploy.runtime.results.outputs import file_results
 from gmos_deploy.runtime.tracker import TrackerStep
 
 FRAMES = 8
@@ -76,7 +77,8 @@ def compare(
                 results = ResultSet(
                     save_dir=directory, sequence=sequence.name, variant=variant, modes=frozenset({"mask"})
                 )
-                SequenceRun(sequence, backend, RunOptions(batch_size=3), NoProgress()).run(results, "error")
+                clip_run = ClipRun(backend, sequence, RunOptions(batch_size=3))
+                file_results(iter(clip_run), results, sequence.media)
 
         report = tmp_path / "report"
         arguments = [clip, "--stride", 1, "--a", "torch:a", "--b", "torch:b", "--report", report, *options]

@@ -23,9 +23,9 @@ from gmos_deploy.evaluation.profile.timeline import (
     union,
 )
 from gmos_deploy.runtime.arrays import NumpyArrays
+from gmos_deploy.runtime.pipeline.clip import ClipRun
 from gmos_deploy.runtime.pipeline.memory_tracker import make_tracker
-from gmos_deploy.runtime.pipeline.sequence_run import RunOptions, SequenceRun
-from gmos_deploy.runtime.progress import NoProgress
+from gmos_deploy.runtime.results.outputs import file_results
 from gmos_deploy.runtime.tracker import Prompt
 from gmos_deploy.runtime.video.inputs import resolve_inputs
 
@@ -208,7 +208,8 @@ def test_a_run_without_a_watch_gives_the_same_files(
             variant="gmos",
             modes=frozenset({"mask"}),
         )
-        SequenceRun(sequence, backend, RunOptions(), NoProgress(), watch).run(results, "error")
+        run = ClipRun(backend, sequence, watch=watch)
+        file_results(iter(run), results, sequence.media, watch=watch)
     files = sorted(path.relative_to(tmp_path / "plain") for path in (tmp_path / "plain").rglob("*.png"))
     assert len(files) == 10
     for path in files:

@@ -16,8 +16,9 @@ from gmos_deploy.evaluation.compare.mask_agreement import sequence_agreement
 from gmos_deploy.gmos_ref.backend import TorchBackend
 from gmos_deploy.runtime.console_progress import LineProgress
 from gmos_deploy.runtime.onnx.backend import OnnxBackend
-from gmos_deploy.runtime.pipeline.sequence_run import RunOptions, SequenceRun
+from gmos_deploy.runtime.pipeline.clip import ClipRun
 from gmos_deploy.runtime.results.completion import ResultSet
+from gmos_deploy.runtime.results.outputs import file_results
 from gmos_deploy.runtime.tracker import Prompt, TrackerStep
 from gmos_deploy.runtime.video.inputs import resolve_inputs
 
@@ -120,7 +121,7 @@ def test_masks_of_a_run_are_those_of_the_reference(
             save_dir=tmp_path / name, sequence="clip", variant="gmos", modes=frozenset({"mask"})
         )
         with LineProgress() as progress:
-            SequenceRun(sequence, backend, RunOptions(), progress).run(results, "error")
+            file_results(iter(ClipRun(backend, sequence, progress=progress)), results, sequence.media)
         roots.append(tmp_path / name)
     pairs = label_pairs(*roots)
     assert {pair.result for pair in pairs} == {"mos-i", "mos"}

@@ -11,9 +11,11 @@ import pytest
 from PIL import Image
 
 from gmos_deploy.errors import GmosError
-from gmos_deploy.runtime.pipeline.sequence_run import RunOptions, SequenceRun, SequenceSummary
-from gmos_deploy.runtime.progress import NoProgress
+from gmos_deploy.runtime.pipeline.clip import ClipRun, ClipSummary
+from gmos_deploy.runtime.pipeline.options import RunOptions
 from gmos_deploy.runtime.results.completion import Existing, ResultSet
+from gmos_deploy.runtime.results.formats import needs_rgb
+from gmos_deploy.runtime.results.outputs import file_results
 from gmos_deploy.runtime.video.inputs import resolve_inputs
 from gmos_deploy.runtime.video.reader import VideoReader
 
@@ -39,12 +41,14 @@ def run(
     modes: frozenset[str] = frozenset({"mask"}),
     existing: Existing = "error",
     **options: Any,
-) -> SequenceSummary:
+) -> ClipSummary:
     sequence = resolve_inputs(
         [clip], fps=None, stride=1, pi3_area_px=backend.model.pi3_area_px, patch_px=backend.model.patch_px
     )[0]
     results = ResultSet(save_dir=save_dir, sequence=sequence.name, variant=backend.model.variant, modes=modes)
-    return SequenceRun(sequence, backend, RunOptions(**options), NoProgress()).run(results, existing)
+    clip_run = ClipRun(backend, sequence, RunOptions(**options), with_rgb=needs_rgb(modes))
+    file_results(iter(clip_run), results, sequence.media, existing=existing)
+    return clip_run.summary
 
 
 def labels(path: Path, frame: int) -> np.ndarray:
