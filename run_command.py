@@ -6,23 +6,23 @@ import json
 import logging
 import time
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 
 from .errors import GmosError
-from .network_sources import SourceRequest
+from .networks import NetworkChoice
 from .runtime.backend import Backend
 from .runtime.console_progress import LineProgress, TerminalProgress
 from .runtime.contract import ModelSpec, Variant
 from .runtime.pipeline.clip import ClipRun, ClipSummary
-from .runtime.pipeline.options import FREE_MEMORY_SHARE, RunOptions
+from .runtime.pipeline.options import RunOptions
 from .runtime.progress import Progress
 from .runtime.results.completion import Existing, ResultSet, should_skip
 from .runtime.results.formats import needs_rgb, parse_save_mode
 from .runtime.results.outputs import check_save_dir, file_results
-from .runtime.tensorrt.memory import PlansMemory, RunSize, settle_features
+from .runtime.tensorrt.memory import settle_run
 from .runtime.video.inputs import resolve_inputs
 from .runtime.video.sequence import SequenceInput
 
@@ -35,7 +35,7 @@ MIB = 1 << 20
 class RunRequest:
     """Everything `gmos-run` was asked for; fields as the options, budgets in bytes."""
 
-    networks: SourceRequest
+    networks: NetworkChoice
     inputs: tuple[Path, ...]
     save_dir: Path
     save_mode: str | None
@@ -144,32 +144,10 @@ def run_all(request: RunRequest) -> RunSummary:
         summary.load_s = time.monotonic() - start
         summary.backend = backend.description
         logger.info("%s; loaded in %.1f s", backend.description, summary.load_s)
-        if isinstance(backend, PlansMemory):
-            videos = [sequence for sequence, _ in todo]
-            options = _settle_memory(backend, options, videos, keeps_features=model.variant == "gmos")
+        options = settle_run(backend, options, [(video.video_hw, video.stride) for video, _ in todo])
         with _progress(request) as progress:
             summary.sequences += _run_each(todo, backend, options, progress, request.existing)
     return summary
-
-
-def _settle_memory(
-    backend: PlansMemory, options: RunOptions, sequences: list[SequenceInput], *, keeps_features: bool
-) -> RunOptions:
-    """Say what the run will need on the device, and leave features what is left beside that."""
-    largest = max(sequences, key=lambda sequence: sequence.video_hw[0] * sequence.video_hw[1])
-    size = RunSize(
-        batch_size=options.batch_size,
-        video_hw=largest.video_hw,
-        stride=max(sequence.stride for sequence in sequences),
-    )
-    features, line = settle_features(
-        backend,
-        size,
-        device_budget=options.device_budget,
-        share=FREE_MEMORY_SHARE if keeps_features else 0,
-    )
-    logger.info("%s", line)
-    return replace(options, device_budget=features)
 
 
 def _run_each(

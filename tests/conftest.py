@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from gmos_deploy.networks import BACKENDS, BackendEntry, NetworkChoice, Side, register_backend
 from gmos_deploy.runtime.arrays import NumpyArrays
 from gmos_deploy.runtime.contract import ModelSpec, Variant, network_specs
 from gmos_deploy.runtime.tracker import FrameFeatures, Prompt, TrackerStep, step_from_logits
@@ -190,6 +191,29 @@ def colour_backend() -> Callable[..., ColourBackend]:
 
 Box = tuple[int, int, int, int, int]
 """Colour number from 1, top, left, height, width, in pixels."""
+
+
+@pytest.fixture
+def register(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[NetworkChoice], Any]], None]:
+    """Registers what opens a backend for one test; sides are NAME:PRESET, and presets tell them apart."""
+    own: set[str] = set()
+
+    def add(name: str, opener: Callable[[NetworkChoice], Any]) -> None:
+        if name in own:
+            del BACKENDS[name]
+        own.add(name)
+        register_backend(BackendEntry(name=name, open=lambda choice, _: opener(choice), runs="checkpoints"))
+        # Gone again with the test.
+        entry = BACKENDS.pop(name)
+        monkeypatch.setitem(BACKENDS, name, entry)
+
+    return add
+
+
+@pytest.fixture
+def load_sides(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Side], Any]], None]:
+    """Takes what loads the networks of sides in one test, whatever their names."""
+    return lambda load: monkeypatch.setattr(Side, "load", load)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ...errors import GmosError
+from ...networks import Side
 from ...runtime.bundle.manifest import Bundle, open_bundle
 from ...runtime.contract import NetworkName
 from ...runtime.onnx.sessions import OnnxDevice, choose_device, load_onnxruntime
@@ -20,7 +21,6 @@ from ..report.html_page import escaped, sortable_table, table_row
 from .first_layer import FirstLayer, first_layer, load_onnx
 from .network_parity import OutputParity
 from .recording import Recording
-from .sides import Side
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ def sought_layer(text: str, side_a: Side, side_b: Side) -> SoughtLayer:
         GmosError: a side is no bundle on ONNX Runtime, or has no such network or output, or a package is missing.
     """
     for option, side in (("--a", side_a), ("--b", side_b)):
-        if side.bundle is None or side.kind != "onnxruntime":
+        if side.bundle is None or side.networks.backend != "onnxruntime":
             raise GmosError(
                 f"--first_layer compares two bundles on onnxruntime, and {option} is {side.text}; give "
                 f"{option} onnxruntime:DIR (for the reference: made of it by gmos-export onnx --precision fp32)"
@@ -77,7 +77,10 @@ def sought_layer(text: str, side_a: Side, side_b: Side) -> SoughtLayer:
         network=network,
         output=output or None,
         bundles=(a, b),
-        devices=(choose_device(side_a.device, onnxruntime), choose_device(side_b.device, onnxruntime)),
+        devices=(
+            choose_device(side_a.networks.device, onnxruntime),
+            choose_device(side_b.networks.device, onnxruntime),
+        ),
     )
 
 

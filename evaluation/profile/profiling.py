@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from ...networks import Side
 from ...runtime.backend import Backend
 from ...runtime.bundle.manifest import Bundle, open_bundle
 from ...runtime.bundle.uploading import Dtypes, upload_inputs
@@ -18,7 +19,7 @@ from ...runtime.layer_times import TimesLayers
 from ...runtime.parity import QUANTISED
 from ...runtime.video.sequence import SequenceInput
 from ..compare.recording import Call, record
-from ..compare.sides import LoadSide, Side, chosen_networks, input_dtypes
+from ..compare.sides import chosen_networks, input_dtypes
 from .device_clock import DeviceTimer, device_timer
 from .latency import Latency, measure
 from .layer_kinds import NetworkLayers, network_layers
@@ -87,7 +88,6 @@ class _Loaded:
 def profile_networks(
     sides: Sequence[Side],
     sequence: SequenceInput,
-    load: LoadSide,
     options: ProfileOptions,
     host: Rates,
 ) -> NetworksProfile:
@@ -98,7 +98,6 @@ def profile_networks(
     Args:
         sides: each with networks.
         sequence: the checked video.
-        load: loads the networks of a side.
         options: how much to measure.
         host: the processor's rates.
 
@@ -106,7 +105,7 @@ def profile_networks(
         GmosError: a side cannot be loaded, or a network that was named does not exist.
     """
     with ExitStack() as stack:
-        loaded = [_loaded(side, stack.enter_context(closing(load(side)))) for side in sides]
+        loaded = [_loaded(side, stack.enter_context(closing(side.load()))) for side in sides]
         models = list(dict.fromkeys(entry.backend.model for entry in loaded))
         names = _chosen(options.networks, models)
         rates = {entry.side.text: _rates(entry, host) for entry in loaded}

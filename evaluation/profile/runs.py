@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...networks import Side
 from ...runtime.backend import Backend
 from ...runtime.contract import network_specs
 from ...runtime.pipeline.clip import ClipRun, ClipSummary
@@ -16,7 +17,6 @@ from ...runtime.progress import Advance, Progress
 from ...runtime.results.completion import ResultSet
 from ...runtime.results.outputs import file_results
 from ...runtime.video.sequence import SequenceInput
-from ..compare.sides import LoadSide, Side
 from ..report.progress_bar import run_progress
 from .gpu_monitor import GpuMonitor, GpuUse
 from .process_memory import forget_peak, peak_mib, resident_mib
@@ -86,13 +86,13 @@ class VideoRun:
         return self.frames / self.total_s if self.total_s else 0.0
 
 
-def profile_video(side: Side, sequence: SequenceInput, load: LoadSide) -> VideoRun:
+def profile_video(side: Side, sequence: SequenceInput) -> VideoRun:
     """Load a side and run a video twice: undisturbed, then with every network call waited for."""
     forget_peak()
     base_mib = resident_mib()
     with GpuMonitor() as monitor:
         start = time.perf_counter()
-        backend = load(side)
+        backend = side.load()
         with closing(backend):
             for name in network_specs(backend.model):
                 # Some backends load a network when it is first asked for.

@@ -31,8 +31,7 @@ from gmos_deploy.evaluation.compare.mask_agreement import sequence_agreement
 from gmos_deploy.evaluation.compare.networks_command import networks_command
 from gmos_deploy.evaluation.profile.commands import profile_command
 from gmos_deploy.export.commands import export_command
-from gmos_deploy.network_sources import SourceRequest
-from gmos_deploy.parity_runs import load_side
+from gmos_deploy.networks import NetworkChoice
 from gmos_deploy.runtime.bundle.manifest import MANIFEST, Bundle, open_bundle
 from gmos_deploy.runtime.onnx.backend import open_bundle_backend
 from gmos_deploy.runtime.parity import LIMITS, Limits
@@ -124,12 +123,12 @@ def test_gmos_run_takes_it_by_its_precision(int8_bundle: Calibrated) -> None:
     """And no other; without a bundle it says how to make one."""
     root = int8_bundle[0].root
     assert (
-        SourceRequest(bundle=root, precision="int8", backend="onnxruntime").resolve().model.preset == "tiny"
+        NetworkChoice(bundle=root, precision="int8", backend="onnxruntime").resolve().model.preset == "tiny"
     )
     with pytest.raises(GmosError, match=r"exported in int8.*gmos-export calibrate --precision fp8"):
-        SourceRequest(bundle=root, precision="fp8", backend="onnxruntime").resolve()
+        NetworkChoice(bundle=root, precision="fp8", backend="onnxruntime").resolve()
     with pytest.raises(GmosError, match=r"--precision int8 is that of a calibrated bundle; make one with"):
-        SourceRequest(precision="int8").resolve()
+        NetworkChoice(precision="int8").resolve()
 
 
 def test_the_bundle_says_what_it_was_calibrated_on(int8_bundle: Calibrated, half_bundle: Bundle) -> None:
@@ -162,7 +161,7 @@ def test_it_is_profiled_and_compared_like_any_other(
     sides = [f"onnxruntime:{folder}" for folder in (half_bundle.root, root)]
     options = "--only networks --networks dino,mask_decoder --iterations 1 --warm_up 0 --objects 1"
     profiled = CliRunner().invoke(
-        profile_command(load_side),
+        profile_command,
         [
             *(str(frames_directory), "--side", sides[0], "--side", sides[1], "--report", str(tmp_path)),
             *options.split(),
@@ -176,7 +175,7 @@ def test_it_is_profiled_and_compared_like_any_other(
     assert found[sides[1], "dino"]["limit_ms"] is None
     assert found[sides[1], "dino"]["bytes"] < found[sides[0], "dino"]["bytes"]
     compared = CliRunner().invoke(
-        networks_command(load_side),
+        networks_command,
         [
             str(frames_directory),
             "--a",

@@ -31,6 +31,7 @@ def compare(
     colour_backend: Callable[..., Any],
     plant_change: Callable[..., Any],
     clip: Path,
+    load_sides: Callable[..., None],
     capsys: pytest.CaptureFixture[str],
 ) -> Callable[..., tuple[int, str, str]]:
     """Runs the command on the colour backend and one with a planted change: exit status, stdout, stderr."""
@@ -43,7 +44,8 @@ def compare(
             return backend if plant is None or side.text == "torch:a" else plant_change(backend, *plant)
 
         arguments = [clip, "--a", "torch:a", "--b", "torch:b", *options]
-        status = guarded(networks_command(load), "gmos-parity", [str(argument) for argument in arguments])
+        load_sides(load)
+        status = guarded(networks_command, "gmos-parity", [str(argument) for argument in arguments])
         captured = capsys.readouterr()
         return status, captured.out, captured.err
 

@@ -22,6 +22,7 @@ from gmos_deploy.evaluation.profile.timeline import (
     tracker_times,
     union,
 )
+from gmos_deploy.networks import Side
 from gmos_deploy.runtime.arrays import NumpyArrays
 from gmos_deploy.runtime.pipeline.clip import ClipRun
 from gmos_deploy.runtime.pipeline.memory_tracker import make_tracker
@@ -165,13 +166,13 @@ def test_the_tracker_of_the_side_stays(colour_backend: Callable[..., Any]) -> No
 
 
 def test_a_run_tells_what_its_threads_do(
-    colour_backend: Callable[..., Any], colour_video: Callable[..., Path]
+    colour_backend: Callable[..., Any], colour_video: Callable[..., Path], load_sides: Callable[..., None]
 ) -> None:
     """Every frame is decoded, prepared, tracked twice and written; stages enclose what happens in them."""
     clip = colour_video("clip", [[(1, 4 + 4 * index, 8, 16, 24)] for index in range(6)])
     (sequence,) = resolve_inputs([clip], fps=None, stride=1)
-    side = type("Side", (), {"text": "torch:fast"})()
-    run = profile_video(side, sequence, lambda _: colour_backend("gmos"))
+    load_sides(lambda _: colour_backend("gmos"))
+    run = profile_video(Side(text="torch:fast"), sequence)
     spans = run.spans
     counts = {what: sum(span.what == what for span in spans) for what in ("prepare", "write", TRACKED)}
     assert counts == {"prepare": 6, "write": 6, TRACKED: 12}
