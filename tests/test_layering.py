@@ -146,7 +146,7 @@ def test_imports_point_one_way(package: str) -> None:
         ("runtime/video", "from ..results.outputs import SequenceOutputs", "runtime.results.outputs"),
         ("runtime/video", "from .. import onnx", "runtime.onnx"),
         ("runtime/pipeline", "import gmos_deploy.runtime.tensorrt.backend", "runtime.tensorrt.backend"),
-        ("runtime", "from ..export.onnx.gate import Gate", "export.onnx.gate"),
+        ("runtime", "from ..export.onnx.validation import Validation", "export.onnx.validation"),
         ("runtime", "from .. import cli", "cli"),
         ("gmos_ref/pi3", "def f():\n    from ...evaluation import compare", "evaluation.compare"),
         ("runtime/bundle", "from ..contract import ModelSpec", None),

@@ -12,6 +12,7 @@ from ...errors import GmosError
 from ...runtime.arrays import Array
 from ...runtime.backend import Backend
 from ...runtime.bundle.uploading import upload_as
+from ...runtime.parity import OutputDifference, difference
 from ...runtime.pipeline.encode import EncodedBatch, PreparedFrame, WindowEncoder, frame_preparer
 from ...runtime.pipeline.feature_store import FeatureStore
 from ...runtime.pipeline.memory_tracker import make_tracker
@@ -28,7 +29,6 @@ from ...runtime.video.sequence import SequenceInput
 from .foreground_agreement import ForegroundAgreement, compare_foreground
 from .limits import MaskLimits, ProfileName
 from .mask_agreement import Labels, sequence_agreement
-from .network_parity import ValuesDifference, compare_values
 from .proposal_agreement import proposal_agreement
 from .stage_agreement import StageAgreement, encoder_stage, gmos_s_stage, proposer_stage, tracker_stage
 
@@ -114,7 +114,7 @@ class StepEncoder(WindowEncoder):
         self._cross = cross
         self._forced = forced
         self._forcing = forcing
-        self._found: dict[str, list[tuple[str, str, ValuesDifference]]] = {name: [] for name in ENCODERS}
+        self._found: dict[str, list[tuple[str, str, OutputDifference]]] = {name: [] for name in ENCODERS}
 
     def run(self, frames: Iterable[PreparedFrame]) -> Iterator[EncodedBatch]:
         """A's batches; B is done with each when it comes."""
@@ -146,7 +146,7 @@ class StepEncoder(WindowEncoder):
             for stage, outputs in ENCODERS.items():
                 for output in outputs:
                     values_a, values_b = pairs[output]
-                    found = compare_values(output, values_a[position], values_b[position])
+                    found = difference(values_b[position], values_a[position], output=output)
                     self._found[stage].append((name, output, found))
 
 
