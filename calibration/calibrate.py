@@ -340,7 +340,7 @@ def _mask_trials(
         raise GmosError(
             f"--target_masks {target:g}: with eight-bit weights and arithmetic in half precision everywhere "
             f"{answer.worst.result} of {answer.worst.video} has a mean IoU of {answer.worst.mean_iou:.4f}; nothing was "
-            "kept. Leave networks out with --networks, lower the target, or give --no_gate to look at the files"
+            "kept. Leave networks out with --networks, lower the target, or give --no_validation to look at the files"
         )
     return trials
 
@@ -357,18 +357,17 @@ def _forms(
     whole = name in config.weights_only
     either = config.target_masks is not None
     seen, held = split(samples)
-    with work.trial_folder() as folder:
-        trial = NetworkTrial(parent, name, folder)
-        restored = whole or either or KEPT in config.weights_only
-        choices = choose_all(trial, seen, chooser, restored=restored, work=work)
-        form = chooser.form
-        quantised = weights_only = None
-        if whole or either:
-            weights_only = _with_weights_only(config, Quantiser(trial, choices, form, work), seen, held)
-        if not whole:
-            if KEPT not in config.weights_only:
-                choices = tuple(replace(choice, restored={}) for choice in choices)
-            quantised = _quantised(config, Quantiser(trial, choices, form, work), seen, held)
+    trial = NetworkTrial(parent, name)
+    restored = whole or either or KEPT in config.weights_only
+    choices = choose_all(trial, seen, chooser, restored=restored, work=work)
+    form = chooser.form
+    quantised = weights_only = None
+    if whole or either:
+        weights_only = _with_weights_only(config, Quantiser(trial, choices, form, work), seen, held)
+    if not whole:
+        if KEPT not in config.weights_only:
+            choices = tuple(replace(choice, restored={}) for choice in choices)
+        quantised = _quantised(config, Quantiser(trial, choices, form, work), seen, held)
     if quantised is not None and weights_only is not None:
         weights_only = replace(weights_only, ranking=quantised.ranking, curve=quantised.curve)
     if quantised is not None and (excess := _excess(quantised.result)) is not None:
@@ -511,7 +510,7 @@ def _refuse(config: CalibrationConfig, name: str, difference: OutputDifference, 
         raise GmosError(
             f"quantised {name} differs from the bundle's own graph in {difference.output}: {excess}; nothing was "
             f"kept. Give --target_parity {name}={config.precision} to keep its most sensitive layers in half "
-            "precision, leave it out of --networks, or give --no_gate to look at the files"
+            "precision, leave it out of --networks, or give --no_validation to look at the files"
         )
 
 

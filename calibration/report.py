@@ -14,8 +14,8 @@ from ..evaluation.report.environment import environment
 from ..evaluation.report.files import PAGE_FILE, RESULT_FILE, write_json
 from ..evaluation.report.html_page import environment_section, escaped, sortable_table, table_row, write_page
 from ..runtime.bundle.manifest import Bundle, open_bundle
+from ..runtime.parity import worst_severity
 from .calibrate import CalibratedNetwork, CalibrationConfig
-from .search.network_trial import damage
 
 if TYPE_CHECKING:
     from .search.sensitivity import Choice
@@ -68,7 +68,7 @@ def _network(network: CalibratedNetwork) -> dict[str, Any]:
     return {
         "name": network.name,
         **network.record(),
-        "damage": finite(damage(network.result.differences)),
+        "damage": finite(worst_severity(network.result.differences)),
         "differences": [asdict(found) for found in network.result.differences],
         "curve": [
             {"kept": one.kept, "weight_bytes": one.weight_bytes, "damage": one.damage}
@@ -129,7 +129,7 @@ def _table(networks: Sequence[CalibratedNetwork]) -> str:
     )
     rows = []
     for network in networks:
-        error, times = damage(network.result.differences), network.times
+        error, times = worst_severity(network.result.differences), network.times
         timed = (
             [(0.0, "unmeasured")] * 3
             if times is None

@@ -155,7 +155,7 @@ def test_imports_point_one_way(package: str) -> None:
         ("runtime/video", "from ..results.outputs import SequenceOutputs", "runtime.results.outputs"),
         ("runtime/video", "from .. import onnx", "runtime.onnx"),
         ("runtime/pipeline", "import gmos_deploy.runtime.tensorrt.backend", "runtime.tensorrt.backend"),
-        ("runtime", "from ..export.onnx.gate import Gate", "export.onnx.gate"),
+        ("runtime", "from ..export.onnx.validation import Validation", "export.onnx.validation"),
         ("runtime", "from .. import cli", "cli"),
         ("runtime", "from ..networks import NetworkChoice", "networks"),
         ("evaluation/profile", "from ...run_command import run_all", "run_command"),

@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass
 import onnx_ir as ir
 
 from ...evaluation.report.progress_bar import counted
-from ...runtime.parity import Limits, OutputDifference
+from ...runtime.parity import Limits, OutputDifference, worst_severity
 from ..graph.quantised_graph import quantise
 from ..quantiser.formats import Format
 from ..quantiser.layer_choice import SiteChoice
 from ..quantiser.linears import Linear, all_linears, groups
 from ..sampling.sample_store import Sample
 from .finished_work import FinishedWork
-from .network_trial import Comparison, Done, NetworkTrial, damage, nothing
+from .network_trial import Comparison, Done, NetworkTrial, nothing
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Choice:
     @property
     def damage(self) -> float:
         """The greatest relative error of an output."""
-        return damage(self.differences)
+        return worst_severity(self.differences)
 
     @property
     def speed_up(self) -> float:
@@ -117,7 +117,7 @@ class Quantiser:
             for number, (group, linears) in enumerate(self.groups.items(), start=1):
                 alone = {linear.node for linear in linears}
                 rest = {linear.node for linear in self.linears} - alone
-                hurt = damage(self._compared(rest, used).differences)
+                hurt = worst_severity(self._compared(rest, used).differences)
                 found.append(GroupDamage(group=group, linears=linears, damage=hurt))
                 logger.debug(
                     "%s: %s alone %.2e (%d of %d)", self.trial.name, group, hurt, number, len(self.groups)

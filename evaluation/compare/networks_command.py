@@ -17,6 +17,7 @@ from ...errors import GmosError
 from ...networks import Side, parse_side
 from ...runtime.bundle.manifest import open_bundle
 from ...runtime.parity import LIMITS
+from ...runtime.renamed_option import renamed_option
 from ...runtime.video.inputs import resolve_inputs
 from ..benchmarks.run import show
 from ..report.environment import environment
@@ -30,8 +31,8 @@ from ..report.files import (
 )
 from ..report.html_page import environment_section, escaped, sortable_table, table_row, write_page
 from ..report.options import report_option
-from .first_layer import FirstLayer
-from .first_layer_option import layer_section, layer_table, sought_layer
+from .first_divergence import FirstDivergence
+from .first_divergence_option import layer_section, layer_table, sought_layer
 from .limits import PROFILES, ProfileName
 from .network_parity import OutputParity, compare_networks
 from .recording import Recording, record
@@ -55,7 +56,7 @@ class NetworksReport:
     found: tuple[OutputParity, ...]
     environment: dict[str, Any]
     seconds: float
-    first_layer: FirstLayer | None = None
+    first_layer: FirstDivergence | None = None
 
     @property
     def failures(self) -> list[str]:
@@ -97,13 +98,14 @@ class NetworksReport:
 )
 @click.option("--profile", type=click.Choice(list(PROFILES)), default="fp32", show_default=True)
 @click.option(
-    "--first_layer",
-    "--first-layer",
-    "first_layer",
+    "--first_divergence",
+    "--first-divergence",
+    "first_divergence",
     metavar="NETWORK[.OUTPUT]",
     help="Also find the first layer in which this network (or what an output of it is computed from) passes the "
     "profile's relative error; both sides must be bundles on onnxruntime.  [default: not looked for]",
 )
+@renamed_option("first_layer", "first_divergence")
 @report_option
 def networks_command(
     *,
@@ -116,7 +118,7 @@ def networks_command(
     frames: int,
     calls: int,
     profile: str,
-    first_layer: str | None,
+    first_divergence: str | None,
     report: Path | None,
 ) -> int:
     """Compare every network of two sides on real activations.
@@ -134,7 +136,7 @@ def networks_command(
     for option, side in (("--a", side_a), ("--b", side_b)):
         if side.masks is not None:
             raise GmosError(f"{option} {side.text}: masks have no networks; name a backend")
-    sought = None if first_layer is None else sought_layer(first_layer, side_a, side_b)
+    sought = None if first_divergence is None else sought_layer(first_divergence, side_a, side_b)
     found, recorded = _compare(video, side_a, side_b, networks, frames=frames, calls=calls)
     limit = LIMITS[cast(ProfileName, profile)].relative
     result = NetworksReport(

@@ -15,6 +15,7 @@ from ...runtime.arrays import Array, Arrays, HostArray
 from ...runtime.backend import Backend, BringsTracker, Runner
 from ...runtime.bundle.uploading import upload_as
 from ...runtime.contract import NetworkName
+from ...runtime.parity import OutputDifference, difference
 from ...runtime.pipeline.clip import ClipRun, Tracks
 from ...runtime.pipeline.memory_tracker import make_tracker
 from ...runtime.pipeline.options import RunOptions
@@ -27,7 +28,6 @@ from ...runtime.video.sequence import SequenceInput
 from .foreground_agreement import ForegroundAgreement, ForegroundFrameAgreement, compare_foreground
 from .limits import MaskLimits, ProfileName
 from .mask_agreement import Labels, sequence_agreement
-from .network_parity import ValuesDifference, compare_values
 from .proposal_agreement import proposal_agreement
 from .stage_agreement import StageAgreement, encoder_stage, gmos_s_stage, proposer_stage, tracker_stage
 
@@ -186,7 +186,7 @@ class ForcedBackend:
         self._b = b
         self._forcing = forcing
         self._heard = heard
-        self._found: dict[str, list[tuple[str, str, ValuesDifference]]] = {name: [] for name in ENCODERS}
+        self._found: dict[str, list[tuple[str, str, OutputDifference]]] = {name: [] for name in ENCODERS}
         self._frames = dict.fromkeys(ENCODERS, 0)
         self._answers: tuple[Mapping[str, Array], Mapping[str, Array]] = ({}, {})
         if isinstance(a, BringsTracker):
@@ -244,7 +244,7 @@ class ForcedBackend:
         for position in range(len(next(iter(pairs.values()))[0])):
             frame = _name(self._forcing, self._frames[stage])
             for output, (values_a, values_b) in pairs.items():
-                found = compare_values(output, values_a[position], values_b[position])
+                found = difference(values_b[position], values_a[position], output=output)
                 self._found[stage].append((frame, output, found))
             self._frames[stage] += 1
 

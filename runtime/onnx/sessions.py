@@ -33,6 +33,9 @@ of a second.
 ERRORS_ONLY = 3
 """ONNX Runtime's log level; its warnings are about its own choices."""
 
+WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+"""Where ONNX Runtime finds the weights of a model that it gets as bytes."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedGraph:
@@ -138,15 +141,18 @@ class SessionOptions:
 
 
 def open_session(
-    path: Path,
+    graph: Path | bytes,
     device: OnnxDevice,
     options: SessionOptions,
     onnxruntime: Any,  # noqa: ANN401 - untyped
     *,
     flops: float = 0.0,
     precision: str = "fp32",
+    folder: Path | None = None,
 ) -> LoadedGraph:
     """Load a graph of some precision whose calls take about `flops` operations.
+
+    The weights of a graph of bytes lie in `folder`.
 
     Raises:
         GmosError: ONNX Runtime refuses the file, or does not run it on the device asked for.
@@ -161,22 +167,25 @@ def open_session(
     if options.trace is not None:
         settings.enable_profiling = True
         settings.profile_file_prefix = str(options.trace)
+    if folder is not None:
+        settings.add_session_config_entry(WEIGHTS_FOLDER, str(folder))
+    where = graph if isinstance(graph, Path) else Path("a changed graph")
     providers = [(device.provider, _provider_options(device, precision))]
     if device.kind != "cpu":
         # Shape arithmetic runs on the host whatever the device.
         providers.append((CPU_PROVIDER, {}))
     try:
-        session = onnxruntime.InferenceSession(path, settings, providers=providers)
+        session = onnxruntime.InferenceSession(graph, settings, providers=providers)
     # The extension module's exceptions have no common base but this.
     except Exception as error:
         reason = " ".join(str(error).split())
         raise GmosError(
-            f"ONNX Runtime {onnxruntime.__version__} cannot load {path} ({reason:.300}); export the bundle "
+            f"ONNX Runtime {onnxruntime.__version__} cannot load {where} ({reason:.300}); export the bundle "
             "with this version, or update ONNX Runtime"
         ) from error
     if session.get_providers()[0] != device.provider:
         raise GmosError(
-            f"ONNX Runtime could not use {device} for {path.name} and took {session.get_providers()[0]}: check "
+            f"ONNX Runtime could not use {device} for {where.name} and took {session.get_providers()[0]}: check "
             "that nvidia-smi lists the device and that CUDA and cuDNN fit this onnxruntime-gpu, or use "
             "--device cpu"
         )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gmos_deploy.cli import guarded
-from gmos_deploy.evaluation.compare.network_parity import compare_network
+from gmos_deploy.evaluation.compare.network_parity import compare_calls, output_parities
 from gmos_deploy.evaluation.compare.networks_command import networks_command
 from gmos_deploy.evaluation.compare.recording import Call, Recording, record
 from gmos_deploy.runtime.arrays import NumpyArrays
@@ -69,7 +69,7 @@ def test_same(compare: Callable[..., tuple[int, str, str]]) -> None:
         (("foreground_map", "mask", lambda values: 1 - values), "share of changed values 1 (limit 0.0002)"),
         (
             ("gmos_s", "ious", lambda values: np.full_like(values, np.nan)),
-            "0 values of A and 8 of B are not finite numbers",
+            "values that are not finite: 2, the trusted side 0",
         ),
     ],
 )
@@ -114,7 +114,7 @@ def test_order_of_queries() -> None:
     turned = {name: values[:, ::-1] for name, values in outputs.items()}
     for answer, same in ((turned, True), ({**outputs, "ious": turned["ious"]}, False)):
         backend: Any = Answers(answer)
-        found = compare_network("proposer", [call], backend, {"f": "float32"})
+        found = output_parities(compare_calls("proposer", [call], backend, {"f": "float32"}))
         assert (max(output.worst.relative for output in found) == 0) == same
 
 

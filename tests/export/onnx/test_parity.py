@@ -121,7 +121,16 @@ def find_layer(
     def call(side: str, sought: str) -> tuple[int, dict[str, Any], str, str]:
         report = tmp_path / "report"
         sides = ["--a", f"onnxruntime:{tiny_bundle.root}", "--b", side, "--calls", 1]
-        arguments = [clip, *sides, "--first_layer", sought, "--networks", "pi3_decoder", "--report", report]
+        arguments = [
+            clip,
+            *sides,
+            "--first_divergence",
+            sought,
+            "--networks",
+            "pi3_decoder",
+            "--report",
+            report,
+        ]
         status = guarded(networks_command, "gmos-parity", [str(word) for word in arguments])
         captured = capsys.readouterr()
         result = json.loads((report / "result.json").read_text()) if report.is_dir() else {}
@@ -178,14 +187,14 @@ def test_layers_of_equal_bundles(
         (
             "torch:tiny",
             "pi3_decoder",
-            "--first_layer compares two bundles on onnxruntime, and --b is torch:tiny",
+            "--first_divergence compares two bundles on onnxruntime, and --b is torch:tiny",
         ),
         (
             "onnxruntime:{bundle}",
             "unet",
-            "--first_layer unet: expected NETWORK[.OUTPUT] with one of sam2_resize, dino",
+            "--first_divergence unet: expected NETWORK[.OUTPUT] with one of sam2_resize, dino",
         ),
-        ("onnxruntime:{bundle}", "dino.f", "--first_layer dino.f: dino has the outputs tokens, not 'f'"),
+        ("onnxruntime:{bundle}", "dino.f", "--first_divergence dino.f: dino has the outputs tokens, not 'f'"),
     ],
 )
 def test_layers_that_cannot_be_looked_for(
