@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle.manifest import Bundle
+from ..bundle.manifest import Bundle, BundleNetwork
 from ..bundle.tables import TableMaker
 from ..contract import NetworkName
 from .sessions import OnnxDevice, SessionOptions, load_onnxruntime, open_session
@@ -38,6 +38,12 @@ def bundle_tables(bundle: Bundle, network: NetworkName) -> Tables:
         GmosError: the bundle's file has changed.
     """
     return partial(TableMaker(bundle.table_source(), bundle.model).tables, network)
+
+
+def has_bfloat16(network: BundleNetwork) -> bool:
+    """Whether ONNX Runtime's CPU provider runs a network in a float32 twin only; NumPy has no such type either."""
+    tensors = (*network.inputs, *network.outputs)
+    return network.precision == "bf16" or "bfloat16" in {tensor.dtype for tensor in tensors}
 
 
 class HostGraph:

@@ -19,7 +19,7 @@ from ..bundle.manifest import Bundle, BundleNetwork, open_bundle
 from ..bundle.seeded_inputs import seeded_inputs
 from ..bundle.uploading import dtypes_of, upload_inputs
 from ..contract import NetworkName
-from ..onnx.host_graph import HostGraph, bundle_tables
+from ..onnx.host_graph import HostGraph, bundle_tables, has_bfloat16
 from ..onnx.sessions import load_onnxruntime
 from ..parity import LIMITS, OutputDifference, Precision, compare_outputs
 from ..run_results import leave_call
@@ -185,11 +185,6 @@ def _engine_calls(
         part = {name: array[row : row + 1] if name in cut else array for name, array in seen.items()}
         answers = {name: array[row : row + 1] for name, array in outputs.items()}
         yield (lengths if last == 0 else {**lengths, "row": row}), part, answers
-
-
-def has_bfloat16(entry: BundleNetwork) -> bool:
-    """Whether ONNX Runtime's CPU provider runs a network in a float32 twin only."""
-    return entry.precision == "bf16" or "bfloat16" in {t.dtype for t in (*entry.inputs, *entry.outputs)}
 
 
 @contextmanager

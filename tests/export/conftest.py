@@ -118,7 +118,7 @@ def exporter(
 ) -> Callable[..., NetworkExporter]:
     """An exporter of single tiny networks into the test's directory; keywords replace fields of the plan."""
 
-    def make(*, gated: bool = True, **fields: Any) -> NetworkExporter:
+    def make(*, gated: bool = True, left: Path | None = None, **fields: Any) -> NetworkExporter:
         variant = fields.pop("variant", "gmos")
         networks = fields.pop("networks", tiny_networks if variant == "gmos" else tiny_small_networks)
         model = model_spec(TINY, variant)
@@ -131,7 +131,8 @@ def exporter(
             "profiles": profiles(((168, 112),), model, max_batch=2),
             **fields,
         }
-        return NetworkExporter(tmp_path, Plan(**plan), networks, table_source(networks.pi3), gated=gated)
+        tables = table_source(networks.pi3)
+        return NetworkExporter(tmp_path, Plan(**plan), networks, tables, gated=gated, left=left)
 
     return make
 
