@@ -298,7 +298,7 @@ def _entry(plan: Plan, name: NetworkName, precision: str) -> BundleNetwork:
     """What `bundle.json` would say about a network with two forms and weights of its own."""
     sign = plan.signature(name)
     letters = {axis for tensor in sign.all_inputs for axis in tensor.axes if isinstance(axis, str)}
-    lengths = lengths_of(name, plan.profiles[0], plan.model)
+    lengths = lengths_of(name, plan.profiles[0])
     forms: dict[Target, str] = {"standard": f"{name}.onnx", "onnxruntime": f"{name}.ort.onnx"}
     return BundleNetwork(
         name=name,
