@@ -8,9 +8,9 @@ pytest.importorskip("torch")
 
 import torch
 
-from gmos_deploy.export.onnx.gate_cases import gate_cases
 from gmos_deploy.export.onnx.network_modules import build_network
 from gmos_deploy.export.onnx.small_graphs import small_graph
+from gmos_deploy.export.onnx.validation import validation_cases
 from gmos_deploy.gmos_ref.backend import TorchBackend
 from gmos_deploy.gmos_ref.checkpoints.stand_in import stand_in_networks
 from gmos_deploy.gmos_ref.presets import model_spec, preset
@@ -37,7 +37,7 @@ def test_the_names_are_those_of_the_contract() -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_network_can_be_run_exported_and_compared(variant: Variant) -> None:
-    """The reference runs it, the exporter writes it with or without weights, and the gate has lengths for it."""
+    """The reference runs it, the exporter writes it with or without weights, and the validation has lengths for it."""
     model, networks = model_spec(TINY, variant), stand_in_networks(TINY, variant)
     reference = TorchBackend(model, networks, device=torch.device("cpu"), precision="fp32")
     for name, spec in network_specs(model).items():
@@ -48,4 +48,4 @@ def test_every_network_can_be_run_exported_and_compared(variant: Variant) -> Non
             module = build_network(name, networks, model, torch.float32)
             assert sum(parameter.numel() for parameter in module.parameters()), name
         letters = letters_of((*spec.inputs, *spec.outputs))
-        assert all(case.keys() == set(letters) for case in gate_cases(name, model)), name
+        assert all(case.keys() == set(letters) for case in validation_cases(name, model)), name
