@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -95,27 +95,32 @@ class Rotation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
-    """The content of `bundle.json`, for whoever writes it and whoever reads it.
+class BundleFacts:
+    """What `bundle.json` says of all networks together.
 
-    `networks` and `files` are by name; a reader checks each on its own. `resolutions` are widths and heights
-    of the Pi3 frames that the profiles are for. `calibration` says how networks were quantised, None where
-    they were not.
+    `resolutions` are widths and heights in pixels of the Pi3 frames that the profiles are for. `calibration`
+    says how networks were quantised, None where they were not.
     """
 
-    format: Whole = FORMAT
-    tool: str = ""
     model: ModelSpec
     precision: str
     head_precision: str
     opset: Whole
     pi3: Rotation
     resolutions: tuple[tuple[Whole, Whole], ...]
-    networks: Mapping[str, Any]
     checkpoints: Mapping[str, Any]
     versions: Mapping[str, Any]
-    files: Mapping[str, Any]
     calibration: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest(BundleFacts):
+    """The content of `bundle.json`; a reader checks each of `networks` and `files`, by name, on its own."""
+
+    format: Whole = FORMAT
+    tool: str = ""
+    networks: Mapping[str, Any]
+    files: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,26 +129,13 @@ class _Format:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bundle:
-    """An opened bundle.
-
-    `identity` is the SHA-256 of its `bundle.json`, which holds all other hashes. `calibration` says how its
-    networks were quantised, None where they were not.
-    """
+class Bundle(BundleFacts):
+    """An opened bundle. `identity` is the SHA-256 of its `bundle.json`, which holds all other hashes."""
 
     root: Path
     identity: str
-    model: ModelSpec
-    precision: str
-    head_precision: str
-    opset: int
     networks: Mapping[NetworkName, BundleNetwork]
     files: BundleFiles
-    pi3: Rotation
-    versions: Mapping[str, Any]
-    checkpoints: Mapping[str, Any]
-    resolutions: tuple[tuple[int, int], ...]
-    calibration: Mapping[str, Any] | None = None
 
     def graph_file(self, network: NetworkName, target: Target) -> Path:
         """The ONNX file of a network, after a check that it and all it reads are as exported.
@@ -216,17 +208,9 @@ def open_bundle(root: Path) -> Bundle:
     return Bundle(
         root=root,
         identity=hashlib.sha256(text).hexdigest(),
-        model=top.model,
-        precision=top.precision,
-        head_precision=top.head_precision,
-        opset=top.opset,
         networks=cast(Mapping[NetworkName, BundleNetwork], networks),
         files=files,
-        pi3=top.pi3,
-        versions=top.versions,
-        checkpoints=top.checkpoints,
-        resolutions=top.resolutions,
-        calibration=top.calibration,
+        **{field.name: getattr(top, field.name) for field in fields(BundleFacts)},
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ class CudaArrays:
             array.owner is first.owner and array.pointer == first.pointer + i * first.nbytes
             for i, array in enumerate(arrays)
         ):
-            return DeviceArray(owner=first.owner, pointer=first.pointer, shape=shape, dtype=first.dtype)
+            return replace(first, shape=shape)
         stacked = self.empty(shape, first.dtype)
         for target, array in zip(stacked.slices(), arrays, strict=True):
             self.copy(target, array)

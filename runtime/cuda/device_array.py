@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,22 +28,15 @@ class DeviceArray:
 
     def rows(self, start: int, stop: int) -> DeviceArray:
         """The part [start:stop] along the first axis, in the same memory."""
-        step = byte_count(self.shape[1:], self.dtype)
-        return DeviceArray(
-            owner=self.owner,
-            pointer=self.pointer + start * step,
-            shape=(stop - start, *self.shape[1:]),
-            dtype=self.dtype,
-        )
+        return self._part(start, (stop - start, *self.shape[1:]))
 
     def slices(self) -> list[DeviceArray]:
         """The slices along the first axis, without that axis, in the same memory."""
-        shape = self.shape[1:]
-        step = byte_count(shape, self.dtype)
-        return [
-            DeviceArray(owner=self.owner, pointer=self.pointer + i * step, shape=shape, dtype=self.dtype)
-            for i in range(self.shape[0])
-        ]
+        return [self._part(i, self.shape[1:]) for i in range(self.shape[0])]
+
+    def _part(self, first: int, shape: tuple[int, ...]) -> DeviceArray:
+        step = byte_count(self.shape[1:], self.dtype)
+        return replace(self, pointer=self.pointer + first * step, shape=shape)
 
 
 def byte_count(shape: tuple[int, ...], dtype: str) -> int:
