@@ -56,6 +56,7 @@ from gmos_deploy.runtime.bundle.manifest import (
     Bundle,
     BundleGraph,
     BundleNetwork,
+    Rotation,
     Target,
     open_bundle,
 )
@@ -274,7 +275,7 @@ def _published_bundle(root: Path, names: Sequence[NetworkName], precision: str) 
             exporter.export(name)
         print(f"exported in {time.perf_counter() - start:.0f} s, peak {peak_gib():.1f} GiB", flush=True)
     files = {
-        path.name: FileRecord(size=path.stat().st_size, sha256=file_sha256(path))
+        path.name: FileRecord(bytes=path.stat().st_size, sha256=file_sha256(path))
         for path in root.iterdir()
         if path.is_file()
     }
@@ -287,7 +288,7 @@ def _published_bundle(root: Path, names: Sequence[NetworkName], precision: str) 
         opset=plan.opset,
         networks={name: _entry(plan, name, precision) for name in names},
         files=BundleFiles(root, files),
-        pi3={"head_dim": PUBLISHED.pi3.head_dim, "rope_base": PUBLISHED.pi3.rope_base},
+        pi3=Rotation(head_dim=PUBLISHED.pi3.head_dim, rope_base=PUBLISHED.pi3.rope_base),
         versions={},
         checkpoints={},
         resolutions=resolutions,
@@ -298,7 +299,7 @@ def _entry(plan: Plan, name: NetworkName, precision: str) -> BundleNetwork:
     """What `bundle.json` would say about a network with two forms and weights of its own."""
     sign = plan.signature(name)
     letters = {axis for tensor in sign.all_inputs for axis in tensor.axes if isinstance(axis, str)}
-    lengths = lengths_of(name, plan.profiles[0], plan.model)
+    lengths = lengths_of(name, plan.profiles[0])
     forms: dict[Target, str] = {"standard": f"{name}.onnx", "onnxruntime": f"{name}.ort.onnx"}
     return BundleNetwork(
         name=name,

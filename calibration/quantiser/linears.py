@@ -11,20 +11,10 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ...runtime.contract import NetworkName
+from ...runtime.contract import NETWORK_NAMES, WITHOUT_WEIGHTS, NetworkName
 
-QUANTISABLE: tuple[NetworkName, ...] = (
-    "dino",
-    "pi3_decoder",
-    "sam2_encoder",
-    "proposer",
-    "gmos_s",
-    "mask_prompt",
-    "memory_attention",
-    "mask_decoder",
-    "memory_encoder",
-)
-"""Networks with transformer linears; the others have no weights."""
+QUANTISABLE: tuple[NetworkName, ...] = tuple(name for name in NETWORK_NAMES if name not in WITHOUT_WEIGHTS)
+"""Networks with transformer linears."""
 
 KEPT_HALF = re.compile(
     r"(motion|iou|conf|score)_head|pointer_projection|hypernetwork|upsampling|upscaling|position_projection"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,21 @@ from ...gmos_ref.pi3.encoder import Pi3Encoder
 from ...gmos_ref.presets import model_spec, preset
 from ...gmos_ref.reference_config import ReferenceConfig
 from ...gmos_ref.reference_networks import ReferenceNetworks
-from ...runtime.bundle.files import file_sha256
-from ...runtime.bundle.manifest import FORMAT, MANIFEST, TABLES_FILE, Bundle, BundleGraph, Ranges, open_bundle
+from ...runtime.bundle.files import FileRecord, file_sha256
+from ...runtime.bundle.manifest import (
+    MANIFEST,
+    TABLES_FILE,
+    Bundle,
+    BundleNetwork,
+    Manifest,
+    Rotation,
+    open_bundle,
+)
 from ...runtime.bundle.tables import Pi3TableSource
 from ...runtime.contract import ModelSpec, NetworkName, network_specs
+from ...runtime.typed_json import json_bytes
 from .bundle_directory import check_place, new_bundle
-from .exported_network import ExportedNetwork, NetworkExporter, Plan
+from .exported_network import NetworkExporter, Plan
 from .profiles import Resolution, choose_resolutions, profiles
 from .signature import Precision
 
@@ -119,7 +127,7 @@ def write_bundle(
     resolutions: tuple[Resolution, ...],
     checkpoints: Mapping[str, Any],
     gated: bool,
-    exported: Callable[[NetworkName, ExportedNetwork], None] | None = None,
+    exported: Callable[[NetworkName, BundleNetwork], None] | None = None,
 ) -> Bundle:
     """Export loaded networks.
 
@@ -140,29 +148,27 @@ def write_bundle(
         np.save(root / TABLES_FILE, tables.position_embedding, allow_pickle=False)
         left = out.with_name(f"{out.name}{FAILED_SUFFIX}")
         exporter = NetworkExporter(root, plan, networks, tables, gated=gated, left=left)
-        done = {}
+        done: dict[str, BundleNetwork] = {}
         for name in network_specs(plan.model):
             start = time.monotonic()
             done[name] = exporter.export(name)
             logger.info("%s: %.1f s, %s", name, time.monotonic() - start, _verdict(done[name]))
             if exported is not None:
                 exported(name, done[name])
-        manifest = {
-            "format": FORMAT,
-            "tool": f"gmos-deploy {__version__}",
-            "model": asdict(plan.model),
-            "precision": plan.precision,
-            "head_precision": plan.head_precision,
-            "opset": plan.opset,
-            "pi3": {"head_dim": plan.sizes.pi3.head_dim, "rope_base": plan.sizes.pi3.rope_base},
-            "resolutions": [{"width_px": width, "height_px": height} for width, height in resolutions],
-            "networks": {name: _network_entry(network) for name, network in done.items()},
-            "checkpoints": checkpoints,
-            "versions": _versions(),
-            "files": _files(root),
-        }
-        text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False)
-        (root / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        manifest = Manifest(
+            tool=f"gmos-deploy {__version__}",
+            model=plan.model,
+            precision=plan.precision,
+            head_precision=plan.head_precision,
+            opset=plan.opset,
+            pi3=Rotation(head_dim=plan.sizes.pi3.head_dim, rope_base=plan.sizes.pi3.rope_base),
+            resolutions=resolutions,
+            networks=done,
+            checkpoints=checkpoints,
+            versions=_versions(),
+            files=_files(root),
+        )
+        (root / MANIFEST).write_bytes(json_bytes(manifest))
         # What this version writes it must be able to read, before it replaces anything.
         open_bundle(root)
     return open_bundle(out)
@@ -185,39 +191,13 @@ def table_source(pi3: Pi3Encoder) -> Pi3TableSource:
     )
 
 
-def _verdict(network: ExportedNetwork) -> str:
+def _verdict(network: BundleNetwork) -> str:
     differences = network.gate["differences"]
     if not differences:
         return "not compared"
     worst = max(differences, key=lambda found: max(found["relative"], found["changed"]))
     measure = "changed share" if worst["changed"] else "relative error"
     return f"equal to the reference ({measure} up to {max(worst['relative'], worst['changed']):.1e})"
-
-
-def _network_entry(network: ExportedNetwork) -> dict[str, Any]:
-    sign = network.signature
-    return {
-        "precision": network.precision,
-        "inputs": [asdict(tensor) for tensor in sign.inputs],
-        "outputs": [asdict(tensor) for tensor in sign.outputs],
-        "graphs": {target: _graph_entry(graph) for target, graph in network.graphs.items()},
-        "profiles": [_profile_entry(ranges) for ranges in network.profiles],
-        "parameters": network.parameters,
-        "flops": {"count": network.flops, "at": dict(network.flops_at)},
-        "gate": dict(network.gate),
-    }
-
-
-def _graph_entry(graph: BundleGraph) -> dict[str, Any]:
-    return {
-        "file": graph.file,
-        "weights": list(graph.weights),
-        "tables": [asdict(table) for table in graph.tables],
-    }
-
-
-def _profile_entry(ranges: Ranges) -> dict[str, Any]:
-    return {"axes": {axis: dict(zip(("min", "opt", "max"), r, strict=True)) for axis, r in ranges.items()}}
 
 
 def _checkpoints(reference: ReferenceConfig) -> Mapping[str, Any]:
@@ -241,8 +221,8 @@ def _version(package: str) -> str:
         return "unknown"
 
 
-def _files(root: Path) -> dict[str, Any]:
+def _files(root: Path) -> dict[str, FileRecord]:
     return {
-        path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+        path.name: FileRecord(bytes=path.stat().st_size, sha256=file_sha256(path))
         for path in sorted(root.iterdir())
     }

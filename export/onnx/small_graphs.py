@@ -22,8 +22,6 @@ IR_VERSION = 10
 
 BILINEAR = 'mode = "linear", coordinate_transformation_mode = "half_pixel"'
 
-NO_WEIGHTS: tuple[NetworkName, ...] = ("sam2_resize", "proposal_labels", "foreground_map", "tracked_labels")
-
 
 def small_graph(name: NetworkName, model: ModelSpec, target: Target, *, opset: int) -> ir.Model:
     """One of the networks without weights.

@@ -23,6 +23,7 @@ from ..onnx.host_graph import HostGraph, bundle_tables, has_bfloat16
 from ..onnx.sessions import load_onnxruntime
 from ..parity import LIMITS, OutputDifference, Precision, compare_outputs
 from ..run_results import leave_call
+from ..shapes import bound_lengths
 from .backend import EngineBackend, open_engine
 from .library import Flavour
 from .record import (
@@ -143,17 +144,12 @@ def check_network(
 
 def check_lengths(entry: BundleNetwork, record: EngineRecord) -> tuple[Lengths, ...]:
     """The lengths by axis letter at which an engine is compared: usual and least ones of its profiles."""
+    tensors = (*entry.inputs, *entry.graphs["standard"].tables)
     cases: list[Lengths] = []
     for profile in record.profiles:
         for pick in ("opt", "min"):
-            lengths: dict[str, int] = {}
-            for tensor in (*entry.inputs, *entry.graphs["standard"].tables):
-                allowed = profile.get(tensor.name)
-                if allowed is None:
-                    continue
-                size = getattr(allowed, pick)
-                axes = ("H", "W") if tensor.host else tensor.axes
-                lengths |= {axis: n for axis, n in zip(axes, size, strict=True) if isinstance(axis, str)}
+            sizes = {name: getattr(allowed, pick) for name, allowed in profile.items()}
+            lengths = bound_lengths(tensors, sizes)
             if lengths not in cases:
                 cases.append(lengths)
     return tuple(cases)
