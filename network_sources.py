@@ -11,7 +11,7 @@ from .errors import GmosError
 from .runtime.backend import Backend
 from .runtime.checkpoint_identity import checkpoint_identity
 from .runtime.contract import ModelSpec, Variant
-from .runtime.parity import QUANTISED
+from .runtime.precision import PRECISIONS, QUANTISED, PrecisionName
 
 if TYPE_CHECKING:
     from .gmos_ref.reference_config import ReferenceConfig
@@ -60,7 +60,7 @@ class SourceRequest:
     gmos_s_ckpt: Path | None = None
     backend: BackendName = "auto"
     device: str = "auto"
-    precision: Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8"] = "auto"
+    precision: Literal["auto"] | PrecisionName = "auto"
 
     build: bool = False
     memory_budget: int | None = None
@@ -137,8 +137,7 @@ class SourceRequest:
                 gmos_ckpt=self.gmos_ckpt,
                 gmos_s_ckpt=self.gmos_s_ckpt,
                 device=self.device,
-                # `resolve` has refused the others: they need a bundle.
-                precision=cast(Literal["auto", "fp32", "bf16", "fp16"], self.precision),
+                precision=self.precision,
             ),
             chosen=self.backend == "auto",
             by_default=self.preset is None and self._names_nothing(),
@@ -195,10 +194,10 @@ class SourceRequest:
                 "or leave the option out"
             )
         if self.precision not in ("auto", bundle.precision):
-            maker = "calibrate" if self.precision in QUANTISED else "onnx"
             raise GmosError(
                 f"--precision {self.precision}: {self.bundle} was exported in {bundle.precision}, and a bundle's "
-                f"precision is in its graphs; make another one with gmos-export {maker} --precision {self.precision}"
+                f"precision is in its graphs; make another one with gmos-export {PRECISIONS[self.precision].maker} "
+                f"--precision {self.precision}"
             )
         return bundle
 

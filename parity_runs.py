@@ -11,6 +11,7 @@ from .evaluation.compare.sides import Side, Videos, WrapBackend
 from .network_sources import NetworkSource, SourceRequest
 from .runtime.backend import Backend
 from .runtime.contract import ModelSpec
+from .runtime.precision import PRECISIONS
 
 
 def run_side(side: Side, videos: Videos, directory: Path, wrap: WrapBackend) -> None:
@@ -87,7 +88,7 @@ class WrappedSource:
 
 def _networks(side: Side) -> SourceRequest:
     options = cast(dict[str, Any], side.run_options())
-    choices = {"variant": ("gmos", "gmos-s"), "precision": ("auto", "fp32", "bf16", "fp16")}
+    choices = {"variant": ("gmos", "gmos-s"), "precision": ("auto", *PRECISIONS)}
     for name, known in choices.items():
         if options[name] not in (None, *known):
             raise GmosError(f"{side.text}: {name} {options[name]}, expected one of {', '.join(known)}")

@@ -360,7 +360,7 @@ def main() -> None:
         command.add_argument("video", type=Path)
         if name == "published":
             command.add_argument("--folder", type=Path, required=True, help="for bundles and samples")
-            command.add_argument("--precision", choices=["int8", "fp8"], default="int8", help="(int8)")
+            command.add_argument("--precision", choices=FORMATS, default="int8", help="(int8)")
             command.add_argument("--networks", default="dino,pi3_decoder", help="(dino,pi3_decoder)")
             command.add_argument("--samples", type=int, default=1, help="calls of each network (1)")
             command.add_argument("--targets", default="sm86,sm89,sm120", help="an empty one builds nothing")

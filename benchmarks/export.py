@@ -31,6 +31,7 @@ from gmos_deploy.runtime.bundle.manifest import Bundle
 from gmos_deploy.runtime.contract import NetworkName
 from gmos_deploy.runtime.onnx.backend import OnnxBackend
 from gmos_deploy.runtime.onnx.sessions import OnnxDevice, SessionOptions, load_onnxruntime
+from gmos_deploy.runtime.precision import EXPORTED
 
 MIB = 1 << 20
 
@@ -102,7 +103,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--preset", default="published", help="[published]")
-    parser.add_argument("--precision", default="fp32", choices=["fp32", "fp16", "bf16"], help="[fp32]")
+    parser.add_argument("--precision", default="fp32", choices=EXPORTED, help="[fp32]")
     place = parser.add_mutually_exclusive_group(required=True)
     place.add_argument("--out", type=Path, help="the bundle's directory")
     place.add_argument("--networks", help="names joined by commas")

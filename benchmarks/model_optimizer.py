@@ -27,13 +27,14 @@ from onnxruntime.quantization.calibrate import CalibrationDataReader
 
 from calibration import recorded
 from gmos_deploy.calibration.calibrate import split
+from gmos_deploy.calibration.quantiser.formats import FORMATS
 from gmos_deploy.calibration.quantiser.linears import all_linears, find_sites
 from gmos_deploy.calibration.sampling.sample_store import Sample
 from gmos_deploy.runtime.bundle.manifest import Bundle, open_bundle
 from gmos_deploy.runtime.bundle.tables import TableMaker
 from gmos_deploy.runtime.contract import NetworkName
 
-METHODS = {"int8": ("max", "entropy"), "fp8": ("max",)}
+METHODS = {name: ("max",) if form.floating else ("max", "entropy") for name, form in FORMATS.items()}
 """Those that it has for a precision."""
 
 

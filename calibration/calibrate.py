@@ -21,11 +21,12 @@ from ..runtime.atomic_file import writing
 from ..runtime.bundle.manifest import Bundle, open_bundle
 from ..runtime.contract import NetworkName
 from ..runtime.onnx.backend import open_bundle_backend
-from ..runtime.parity import Limits, OutputDifference
+from ..runtime.parity import OutputDifference
+from ..runtime.precision import PRECISIONS, Limits, PrecisionName
 from ..runtime.video.inputs import resolve_inputs
 from ..runtime.video.sequence import SequenceInput
 from .graph.quantised_bundle import QuantisedNetwork, write_quantised
-from .quantiser.formats import FORMATS, QuantisedPrecision
+from .quantiser.formats import FORMATS
 from .quantiser.layer_choice import LayerChooser, QuantiserOptions, SiteChoice
 from .quantiser.linears import QUANTISABLE, Linear, Site, find_sites, weight_of
 from .quantiser.site_statistics import calls, collect
@@ -61,7 +62,7 @@ class CalibrationConfig:
 
     bundle: Path
     inputs: tuple[Path, ...]
-    precision: QuantisedPrecision
+    precision: PrecisionName
     out: Path
     networks: tuple[str, ...] = ()
     limits: SampleLimits
@@ -217,7 +218,8 @@ def _chosen(config: CalibrationConfig) -> tuple[Bundle, tuple[NetworkName, ...]]
     for name in config.weights_only:
         if name not in (*wanted, KEPT):
             raise GmosError(f"--weights_only {name}: expected {KEPT} or one of {', '.join(wanted)}")
-    half = tuple(name for name in wanted if parent.networks[name].precision == "fp16")
+    base = PRECISIONS[config.precision].base
+    half = tuple(name for name in wanted if parent.networks[name].precision == base)
     rest = [name for name in wanted if name not in half]
     if rest and (config.networks or not half):
         raise GmosError(

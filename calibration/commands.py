@@ -11,6 +11,7 @@ import click
 
 from ..errors import GmosError
 from ..export.command_options import PATH, option
+from ..runtime.precision import QUANTISED
 
 SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
@@ -21,7 +22,7 @@ SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 @option("out", type=PATH, required=True, metavar="DIR", help="Directory of the new bundle. Required.")
 @option(
     "precision",
-    type=click.Choice(["int8", "fp8"]),
+    type=click.Choice(QUANTISED),
     required=True,
     help="int8 runs everywhere; fp8 (E4M3) needs an Ada, Hopper or Blackwell GPU. Required.",
 )

@@ -11,10 +11,11 @@ from rich.console import Console
 from ..errors import GmosError
 from ..runtime.bundle.manifest import open_bundle
 from ..runtime.contract import Variant
+from ..runtime.precision import EXPORTED
 from .command_options import PATH, option
 from .engines.commands import build_engines_command, check_engines_command
 
-PRECISIONS = click.Choice(["fp32", "fp16", "bf16"])
+PRECISIONS = click.Choice(EXPORTED)
 
 
 @click.group(

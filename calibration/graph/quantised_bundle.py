@@ -26,8 +26,9 @@ from ...runtime.bundle.manifest import (
     open_bundle,
 )
 from ...runtime.contract import NetworkName
-from ...runtime.parity import Limits, OutputDifference
-from ..quantiser.formats import FORMATS, QuantisedPrecision
+from ...runtime.parity import OutputDifference
+from ...runtime.precision import Limits, PrecisionName
+from ..quantiser.formats import FORMATS
 from ..quantiser.layer_choice import SiteChoice
 from .quantised_graph import quantise
 
@@ -58,7 +59,7 @@ def write_quantised(
     parent: Bundle,
     networks: Mapping[NetworkName, QuantisedNetwork],
     *,
-    precision: QuantisedPrecision,
+    precision: PrecisionName,
     calibration: Mapping[str, Any],
 ) -> Bundle:
     """Write a bundle; it is at `out` when it is complete, and a bundle there stays until then.
@@ -113,7 +114,7 @@ def _write(
     weights: WeightFiles,
     *,
     chosen: QuantisedNetwork | None,
-    precision: QuantisedPrecision,
+    precision: PrecisionName,
 ) -> dict[Target, Any]:
     """Both graphs of a network; one file where they are the same."""
     written: dict[Target, Any] = {}

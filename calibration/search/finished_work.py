@@ -210,7 +210,7 @@ def _layers(arrays: Mapping[str, Array], kind: str) -> Iterator[tuple[str, Store
     number = 0
     while f"{kind}/{number}/node" in arrays:
         place = f"{kind}/{number}"
-        form = FORMATS[str(arrays[f"{place}/form"])]  # type: ignore[index]
+        form = FORMATS[str(arrays[f"{place}/form"])]
         yield (
             str(arrays[f"{place}/node"]),
             StoredLayer(

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 import onnx_ir as ir
 
 from ...evaluation.report.progress_bar import counted
-from ...runtime.parity import Limits, OutputDifference
+from ...runtime.parity import OutputDifference
+from ...runtime.precision import Limits
 from ..graph.quantised_graph import quantise
 from ..quantiser.formats import Format
 from ..quantiser.layer_choice import SiteChoice

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from ...errors import GmosError
 from ...runtime.contract import NetworkName
-from ...runtime.parity import LIMITS, Limits
-from ..quantiser.formats import QuantisedPrecision
+from ...runtime.parity import LIMITS
+from ...runtime.precision import Limits, PrecisionName
 
 PROFILES = tuple(name for name in LIMITS if name != "fp32")
 
@@ -32,7 +32,7 @@ class TargetParity:
         """The target of a network."""
         return self.networks.get(network, self.target)
 
-    def limits(self, network: NetworkName, precision: QuantisedPrecision) -> Limits:
+    def limits(self, network: NetworkName, precision: PrecisionName) -> Limits:
         """What a network must hold: without a target the limits of its precision."""
         target = self.of(network) or precision
         for name, limits in LIMITS.items():

@@ -23,6 +23,7 @@ from ...runtime.onnx.sessions import (
     configure_quantised,
     load_onnxruntime,
 )
+from ...runtime.precision import PRECISIONS
 from .network_parity import compare_values
 from .recording import Call
 
@@ -230,7 +231,7 @@ class InnerGraph:
         self._onnx = onnx
         self._ort = load_onnxruntime()
         self._device = device
-        self._fp8 = bundle.networks[network].precision == "fp8"
+        self._fp8 = PRECISIONS[bundle.networks[network].precision].quantised_to_float
         path = bundle.graph_file(network, "onnxruntime")
         self._folder = path.parent
         self._model = onnx.load(path, load_external_data=False)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from ...runtime.backend import Backend
 from ...runtime.bundle.uploading import Dtypes, upload_inputs
 from ...runtime.contract import NetworkName
-from ...runtime.parity import LIMITS, Limits, OutputDifference, difference
+from ...runtime.parity import LIMITS, OutputDifference, difference
+from ...runtime.precision import Limits
 from ...runtime.query_order import in_order_of
 from .limits import ProfileName
 from .recording import Call, Recording

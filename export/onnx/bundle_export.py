@@ -26,10 +26,10 @@ from ...runtime.bundle.files import file_sha256
 from ...runtime.bundle.manifest import FORMAT, MANIFEST, TABLES_FILE, Bundle, BundleGraph, Ranges, open_bundle
 from ...runtime.bundle.tables import Pi3TableSource
 from ...runtime.contract import ModelSpec, NetworkName, network_specs
+from ...runtime.precision import PrecisionName
 from .bundle_directory import check_place, new_bundle
 from .exported_network import ExportedNetwork, NetworkExporter, Plan
 from .profiles import Resolution, choose_resolutions, profiles
-from .signature import Precision
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +49,8 @@ class ExportConfig:
 
     out: Path
     reference: ReferenceConfig
-    precision: Precision = "fp32"
-    head_precision: Precision = "fp32"
+    precision: PrecisionName = "fp32"
+    head_precision: PrecisionName = "fp32"
     opset: int = 20
     resolution: tuple[str, ...] = ()
     aspect: tuple[str, ...] = ()

@@ -19,6 +19,7 @@ from ...runtime.bundle.manifest import TARGETS, BundleGraph, Ranges, Target
 from ...runtime.bundle.seeded_inputs import Array, seeded_inputs
 from ...runtime.bundle.tables import Pi3TableSource, TableMaker
 from ...runtime.contract import ModelSpec, NetworkName
+from ...runtime.precision import ELEMENT_TYPES, PRECISIONS, PrecisionName
 from ...runtime.query_order import in_order_of
 from . import gate
 from .bundle_directory import GRAPH_SUFFIX
@@ -32,7 +33,7 @@ from .lowering_upsampling import lower_upsampling
 from .network_modules import build_network
 from .profiles import lengths_of
 from .reference_outputs import Reference
-from .signature import DTYPES, TORCH_DTYPES, Precision, Signature, signature
+from .signature import Signature, signature, torch_dtype
 from .small_graphs import NO_WEIGHTS, small_graph
 from .weight_files import WeightFiles
 
@@ -49,8 +50,8 @@ class Plan:
 
     sizes: Preset
     model: ModelSpec
-    precision: Precision
-    head_precision: Precision
+    precision: PrecisionName
+    head_precision: PrecisionName
     opset: int
     profiles: tuple[Ranges, ...]
 
@@ -58,8 +59,8 @@ class Plan:
         """The tensors of a network."""
         return signature(name, self.model, head_dim=self.sizes.pi3.head_dim, precision=self.precision)
 
-    def precision_of(self, name: NetworkName) -> Precision:
-        """Precision of a network's weights."""
+    def precision_of(self, name: NetworkName) -> PrecisionName:
+        """PrecisionName of a network's weights."""
         return self.head_precision if name in HEADS else "fp32" if name in NO_WEIGHTS else self.precision
 
 
@@ -68,7 +69,7 @@ class ExportedNetwork:
     """What is written about a network in `bundle.json`."""
 
     signature: Signature
-    precision: Precision
+    precision: PrecisionName
     graphs: Mapping[Target, BundleGraph]
     profiles: tuple[Ranges, ...]
     parameters: int
@@ -127,7 +128,7 @@ class NetworkExporter:
 
     def _capture(self, name: NetworkName, sign: Signature) -> ir.Model:
         plan = self._plan
-        dtype = TORCH_DTYPES[plan.precision_of(name)]
+        dtype = torch_dtype(PRECISIONS[plan.precision_of(name)].dtype)
         module = build_network(name, self._networks, plan.model, dtype)
         return capture(module, sign, patch_px=plan.model.patch_px, opset=plan.opset)
 
@@ -176,9 +177,8 @@ class NetworkExporter:
             return {"passed": False, "compared": "nothing", "limits": {}, "differences": []}
         plan, model = self._plan, self._plan.model
         precision = plan.precision_of(sign.name)
-        twin = "bfloat16" in {tensor.dtype for tensor in (*sign.inputs, *sign.outputs)} | {
-            {"bf16": "bfloat16"}.get(plan.precision_of(sign.name))
-        }
+        dtypes = {tensor.dtype for tensor in (*sign.inputs, *sign.outputs)}
+        twin = "bfloat16" in {PRECISIONS[precision].dtype, *dtypes}
         cases = [grid_lengths(sign, dict(case), model.patch_px) for case in gate_cases(sign.name, model)]
         inputs = [_representable(seeded_inputs(sign.name, sign.inputs, model, case), sign) for case in cases]
         expected = [self._reference.run(sign.name, given) for given in inputs]
@@ -221,13 +221,13 @@ class NetworkExporter:
         dtypes = {tensor.name: tensor.dtype for tensor in sign.all_inputs}
         if twin_folder is not None:
             path = write_float32_twin(path, twin_folder)
-            dtypes = {n: "float32" if dtype == "bfloat16" else dtype for n, dtype in dtypes.items()}
+            dtypes = {n: ELEMENT_TYPES[dtype].numpy for n, dtype in dtypes.items()}
         return GraphSession(path, dtypes)
 
 
 def _representable(inputs: dict[str, Array], sign: Signature) -> dict[str, Array]:
     """Inputs rounded to the dtypes of the graph, as float32: rounding them is no error of the network."""
-    dtypes = {tensor.name: DTYPES[tensor.dtype] for tensor in sign.inputs}
+    dtypes = {tensor.name: torch_dtype(tensor.dtype) for tensor in sign.inputs}
     return {
         name: torch.from_numpy(array).to(dtypes[name]).float().numpy()
         if np.issubdtype(array.dtype, np.floating)

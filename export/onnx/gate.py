@@ -7,7 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from ...errors import GmosError
-from ...runtime.parity import LIMITS, Array, Limits, OutputDifference, Precision, difference
+from ...runtime.parity import LIMITS, Array, OutputDifference, difference
+from ...runtime.precision import Limits, PrecisionName
 
 __all__ = ["LIMITS", "Array", "OutputDifference", "allowed", "check", "difference", "report"]
 
@@ -19,7 +20,7 @@ The reference keeps the sums between layers in float32, a graph rounds them too.
 """
 
 
-def allowed(found: OutputDifference, precision: Precision, own: Sequence[OutputDifference]) -> Limits:
+def allowed(found: OutputDifference, precision: PrecisionName, own: Sequence[OutputDifference]) -> Limits:
     """The limits of a precision, or twice the reference's own error at that precision if that is known and more.
 
     Where a network amplifies rounding, PyTorch is off as well: that is no fault of the export.
@@ -40,7 +41,7 @@ def allowed(found: OutputDifference, precision: Precision, own: Sequence[OutputD
 def check(
     network: str,
     differences: Sequence[OutputDifference],
-    precision: Precision,
+    precision: PrecisionName,
     own: Sequence[OutputDifference] = (),
 ) -> None:
     """Let an export through, or say which output of which network was off and by how much.
@@ -67,7 +68,7 @@ def check(
 
 def report(
     differences: Sequence[OutputDifference],
-    precision: Precision,
+    precision: PrecisionName,
     *,
     twin: bool,
     own: Sequence[OutputDifference] = (),

@@ -12,15 +12,9 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from ...runtime.onnx.sessions import configure_quantised
+from ...runtime.precision import ELEMENT_TYPES
 
 Array = NDArray[Any]
-
-NUMPY_DTYPES = {
-    "uint8": np.uint8,
-    "int64": np.int64,
-    "float16": np.float16,
-    "float32": np.float32,
-}
 
 WARNINGS_OFF = 3
 """ONNX Runtime's level for errors only."""
@@ -45,7 +39,7 @@ class GraphSession:
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs by name."""
         feeds = {
-            name: np.ascontiguousarray(array, dtype=NUMPY_DTYPES[self._dtypes[name]])
+            name: np.ascontiguousarray(array, dtype=ELEMENT_TYPES[self._dtypes[name]].numpy)
             for name, array in inputs.items()
         }
         outputs = self._session.run(self._outputs, feeds)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ...gmos_ref.backend import TorchBackend
 from ...gmos_ref.reference_networks import ReferenceNetworks
 from ...runtime.contract import ModelSpec, NetworkName, network_specs
-from .signature import Precision
+from ...runtime.precision import PrecisionName
 
 Array = NDArray[Any]
 
@@ -23,10 +23,10 @@ class Reference:
         self._model = model
         self._networks = networks
         self._specs = network_specs(model)
-        self._backends: dict[Precision, TorchBackend] = {}
+        self._backends: dict[PrecisionName, TorchBackend] = {}
 
     def run(
-        self, name: NetworkName, inputs: Mapping[str, Array], precision: Precision = "fp32"
+        self, name: NetworkName, inputs: Mapping[str, Array], precision: PrecisionName = "fp32"
     ) -> dict[str, Array]:
         """Outputs by name for inputs by name; floating-point ones are float32.
 

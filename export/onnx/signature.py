@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,19 +13,7 @@ from torch.export import Dim
 from ...runtime.bundle.manifest import BundleTensor
 from ...runtime.bundle.tables import table_specs
 from ...runtime.contract import ModelSpec, NetworkName, TensorSpec, network_specs
-
-Precision = Literal["fp32", "fp16", "bf16"]
-
-TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-
-DTYPES: dict[str, torch.dtype] = {
-    "uint8": torch.uint8,
-    "int64": torch.int64,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "float32": torch.float32,
-}
-COMPUTE_DTYPE = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+from ...runtime.precision import PRECISIONS, PrecisionName
 
 EXAMPLE_LENGTHS = {"B": 2, "O": 2, "h": 4, "w": 6, "R": 3, "P": 3}
 """Lengths while a network is captured. 0 and 1 would be taken as fixed, and equal ones as the same."""
@@ -55,7 +43,7 @@ class Signature:
         return tuple(dict.fromkeys(axes))
 
 
-def signature(name: NetworkName, model: ModelSpec, *, head_dim: int, precision: Precision) -> Signature:
+def signature(name: NetworkName, model: ModelSpec, *, head_dim: int, precision: PrecisionName) -> Signature:
     """The signature of a network.
 
     Args:
@@ -71,7 +59,7 @@ def signature(name: NetworkName, model: ModelSpec, *, head_dim: int, precision: 
             BundleTensor(
                 name=tensor.name,
                 axes=tensor.axes,
-                dtype=COMPUTE_DTYPE[precision] if tensor.dtype == "compute" else tensor.dtype,
+                dtype=PRECISIONS[precision].dtype if tensor.dtype == "compute" else tensor.dtype,
                 values=tensor.values,
                 host=tensor.host,
             )
@@ -86,12 +74,18 @@ def signature(name: NetworkName, model: ModelSpec, *, head_dim: int, precision: 
     )
 
 
+def torch_dtype(name: str) -> torch.dtype:
+    """PyTorch's element type of a tensor of a bundle."""
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
 def example_inputs(sign: Signature, patch_px: int) -> tuple[Tensor, ...]:
     """Zeros of the right shapes and dtypes to capture a network with."""
     lengths = dict(EXAMPLE_LENGTHS)
     lengths |= {pixels: patch_px * lengths[grid] for pixels, grid in PIXEL_AXES.items()}
     return tuple(
-        torch.zeros([lengths.get(axis, axis) for axis in tensor.axes], dtype=DTYPES[tensor.dtype])  # type: ignore[arg-type]
+        torch.zeros([lengths.get(axis, axis) for axis in tensor.axes], dtype=torch_dtype(tensor.dtype))  # type: ignore[arg-type]
         for tensor in sign.all_inputs
     )
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from ...errors import GmosError
 from ..contract import ModelSpec, NetworkName, NetworkSpec, TensorSpec, network_specs
+from ..precision import TENSOR_DTYPES
 from .external_data import external_locations
 from .fields import Fields
 from .files import BundleFiles, FileRecord
@@ -27,8 +28,6 @@ TABLES_FILE = "position_embedding.npy"
 Target = Literal["standard", "onnxruntime"]
 TARGETS: tuple[Target, ...] = ("standard", "onnxruntime")
 """`standard` holds ONNX operators only; `onnxruntime` also its own fused attention. They share weights."""
-
-TENSOR_DTYPES = ("uint8", "int64", "float16", "bfloat16", "float32")
 
 Ranges = Mapping[str, tuple[int, int, int]]
 """Least, usual and greatest length by axis letter."""

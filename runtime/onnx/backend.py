@@ -18,6 +18,7 @@ from ..bundle.tables import TableMaker
 from ..contract import ModelSpec, NetworkName
 from ..layer_times import LayerTimes
 from ..pipeline.memory_tracker import MemoryTracker
+from ..precision import PRECISIONS
 from ..tracker import FrameFeatures, Tracker
 from .cuda_arrays import CudaDriver, CudaMemory
 from .host_arrays import HostMemory, LoadedGraph, Memory
@@ -60,10 +61,10 @@ class OnnxBackend:
         options: SessionOptions,
         onnxruntime: Any,  # noqa: ANN401
     ) -> None:
-        if device.kind == "cpu" and bundle.precision == "bf16":
+        if device.kind == "cpu" and not PRECISIONS[bundle.precision].onnxruntime_on_cpu:
             raise GmosError(
-                f"bundle {bundle.root} is bf16, and ONNX Runtime has no bf16 convolution on a CPU; use a fp32 "
-                "bundle, or --device cuda"
+                f"bundle {bundle.root} is {bundle.precision}, and ONNX Runtime has no {bundle.precision} convolution "
+                "on a CPU; use a fp32 bundle, or --device cuda"
             )
         self._bundle = bundle
         self._device = device

@@ -16,21 +16,12 @@ from numpy.typing import NDArray
 from ...errors import GmosError
 from ..backend import HostArray
 from ..cuda.device_array import DeviceArray, byte_count, host_values
+from ..precision import ELEMENT_TYPES
 from .host_arrays import LoadedGraph
 
 DRIVER = "libcuda.so.1"
 
-ONNX_BFLOAT16 = 16
-"""`TensorProto.BFLOAT16`; NumPy has no such type."""
-
-ORT_TYPES = {
-    "tensor(uint8)": "uint8",
-    "tensor(bool)": "bool",
-    "tensor(int64)": "int64",
-    "tensor(float16)": "float16",
-    "tensor(bfloat16)": "bfloat16",
-    "tensor(float)": "float32",
-}
+ORT_TYPES = {element.onnxruntime: name for name, element in ELEMENT_TYPES.items()}
 
 
 class CudaDriver:
@@ -192,4 +183,6 @@ class CudaMemory:
 
 
 def _element_type(dtype: str) -> Any:  # noqa: ANN401 - ONNX Runtime takes NumPy types and ONNX numbers
-    return ONNX_BFLOAT16 if dtype == "bfloat16" else np.dtype(dtype).type
+    # NumPy has no bfloat16.
+    element = ELEMENT_TYPES[dtype]
+    return np.dtype(dtype).type if element.numpy == dtype else element.onnx_number

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,8 @@ from ..bundle.tables import TableMaker
 from ..bundle.uploading import dtypes_of, upload_inputs
 from ..contract import NetworkName
 from ..onnx.sessions import OnnxDevice, SessionOptions, load_onnxruntime, open_session
-from ..parity import LIMITS, OutputDifference, Precision, difference
+from ..parity import LIMITS, OutputDifference, difference
+from ..precision import ELEMENT_TYPES, PRECISIONS
 from .backend import EngineBackend, open_engine
 from .library import Flavour
 from .record import (
@@ -46,9 +47,6 @@ ROWS_COMPARED = 2
 
 TARGET = "engine"
 """What `OutputDifference.target` says of an engine."""
-
-DTYPES = {"bfloat16": "float32"}
-"""What numpy holds instead, where it has no such type."""
 
 
 def check_engines(
@@ -100,14 +98,14 @@ def check_network(
     """
     entry = bundle.networks[name]
     record = backend.record(name)
-    precision = cast(Precision, record.precision)
+    limits = LIMITS[record.precision]
     found: list[OutputDifference] = []
     with Reference(bundle, entry, twin) as reference:
         for lengths in check_lengths(entry, record):
             found += _differences(bundle, backend, entry, reference, lengths)
-    failed = [one for one in found if one.excess(LIMITS[precision]) is not None]
+    failed = [one for one in found if one.excess(limits) is not None]
     for one in failed:
-        logger.warning("%s: wrong %s: %s", name, one.output, one.excess(LIMITS[precision]))
+        logger.warning("%s: wrong %s: %s", name, one.output, one.excess(limits))
     return EngineCheck(
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         device=backend.identity.name,
@@ -187,9 +185,8 @@ class Reference:
         self._target: Target = "onnxruntime" if same else "standard"
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._session: Any = None
-        self._has_bfloat16 = "bfloat16" in {t.dtype for t in (*entry.inputs, *entry.outputs)} or (
-            entry.precision == "bf16"
-        )
+        dtypes = {tensor.dtype for tensor in (*entry.inputs, *entry.outputs)}
+        self._has_bfloat16 = "bfloat16" in {PRECISIONS[entry.precision].dtype, *dtypes}
         self.label = ""
 
     def __enter__(self) -> Reference:
@@ -221,7 +218,7 @@ class Reference:
         dtypes = {tensor.name: tensor.dtype for tensor in (*self._entry.inputs, *tables)}
         names = [output.name for output in self._session.get_outputs()]
         ready = {
-            name: np.ascontiguousarray(array, DTYPES.get(dtypes[name], dtypes[name]))
+            name: np.ascontiguousarray(array, ELEMENT_TYPES[dtypes[name]].numpy)
             for name, array in feeds.items()
         }
         outputs = zip(names, self._session.run(names, ready), strict=True)

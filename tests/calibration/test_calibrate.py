@@ -35,8 +35,9 @@ from gmos_deploy.network_sources import SourceRequest
 from gmos_deploy.parity_runs import load_side
 from gmos_deploy.runtime.bundle.manifest import MANIFEST, Bundle, open_bundle
 from gmos_deploy.runtime.onnx.backend import open_bundle_backend
-from gmos_deploy.runtime.parity import LIMITS, Limits
+from gmos_deploy.runtime.parity import LIMITS
 from gmos_deploy.runtime.pipeline.watched_backend import run_networks
+from gmos_deploy.runtime.precision import Limits
 from gmos_deploy.runtime.video.inputs import resolve_inputs
 from gmos_deploy.runtime.video.sequence import SequenceInput
 

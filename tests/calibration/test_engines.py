@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from gmos_deploy.calibration.calibrate import CalibratedNetwork, CalibrationConfig, calibrate
-from gmos_deploy.calibration.quantiser.formats import QuantisedPrecision
 from gmos_deploy.calibration.search.target_parity import parse_target_parity
 from gmos_deploy.errors import GmosError
 from gmos_deploy.export.engines.build import EngineBuild, build_engines
@@ -69,7 +68,7 @@ def test_fp8_engines_keep_weights_in_eight_bits_and_attention_fused(fp8_copy: Pa
 
 @pytest.mark.parametrize(("precision", "target"), [("int8", "sm86"), ("fp8", "sm89")])
 def test_engines_with_weights_only_keep_them_in_eight_bits(
-    precision: QuantisedPrecision,
+    precision: str,
     target: str,
     config: Callable[..., CalibrationConfig],
     half_bundle: Bundle,

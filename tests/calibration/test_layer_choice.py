@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gmos_deploy.calibration.quantiser.formats import FORMATS, QuantisedPrecision
+from gmos_deploy.calibration.quantiser.formats import FORMATS
 from gmos_deploy.calibration.quantiser.layer_choice import QuantiserOptions
 from gmos_deploy.calibration.quantiser.linears import Linear, Site
 from gmos_deploy.errors import GmosError
@@ -122,9 +122,7 @@ def test_means_that_hide_what_varies_are_taken_away(chosen: Callable[..., Any]) 
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp8"])
-def test_the_mean_of_an_output_is_made_up_for(
-    precision: QuantisedPrecision, chosen: Callable[..., Any]
-) -> None:
+def test_the_mean_of_an_output_is_made_up_for(precision: str, chosen: Callable[..., Any]) -> None:
     """Rounding alone leaves a mean error; without compensation and means nothing is added."""
     form, node = FORMATS[precision], "blocks.0.mlp.fc1/MatMul_0"
     rows = NORMED + 2
