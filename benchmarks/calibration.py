@@ -32,11 +32,11 @@ from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, Te
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from stand_in_export import stand_in_plan
 
-from gmos_deploy.calibration.calibrate import choose_all, split
 from gmos_deploy.calibration.graph.quantised_graph import quantise
+from gmos_deploy.calibration.network_forms import choose_all, split
 from gmos_deploy.calibration.quantiser.formats import FORMATS
 from gmos_deploy.calibration.quantiser.layer_choice import LayerChooser, QuantiserOptions
-from gmos_deploy.calibration.quantiser.linears import QUANTISABLE, all_linears, find_sites, weight_of
+from gmos_deploy.calibration.quantiser.linears import all_linears, find_sites, weight_of
 from gmos_deploy.calibration.quantiser.site_statistics import collect
 from gmos_deploy.calibration.sampling.record_calls import SampleLimits, sample_videos
 from gmos_deploy.calibration.sampling.sample_store import Sample, SampleStore
@@ -105,7 +105,7 @@ def recorded(
 def ranges(options: argparse.Namespace) -> None:
     """Print a row per network and precision."""
     bundle = open_bundle(options.bundle)
-    known = [name for name in QUANTISABLE if name in bundle.networks]
+    known = [name for name, entry in bundle.networks.items() if entry.parameters]
     names = [name for name in known if not options.networks or name in options.networks.split(",")]
     print(f"ONNX Runtime {onnxruntime.__version__}, {options.bundle}, {options.frames} frames")
     print(f"{'':26s}" + "".join(f"{label:>16s}" for label, _ in WAYS))

@@ -26,7 +26,7 @@ import onnx_ir as ir
 from onnxruntime.quantization.calibrate import CalibrationDataReader
 
 from calibration import recorded
-from gmos_deploy.calibration.calibrate import split
+from gmos_deploy.calibration.network_forms import split
 from gmos_deploy.calibration.quantiser.formats import FORMATS
 from gmos_deploy.calibration.quantiser.linears import all_linears, find_sites
 from gmos_deploy.calibration.sampling.sample_store import Sample

@@ -127,7 +127,8 @@ def calibrate_command(**options: Any) -> None:
 
     from ..evaluation.report.files import PAGE_FILE, report_directory  # noqa: PLC0415
     from ..export.inspection import show  # noqa: PLC0415
-    from .calibrate import CalibrationConfig, calibrate  # noqa: PLC0415
+    from .calibrate import calibrate  # noqa: PLC0415
+    from .config import CalibrationConfig  # noqa: PLC0415
     from .quantiser.layer_choice import QuantiserOptions  # noqa: PLC0415
     from .report import write_report  # noqa: PLC0415
     from .sampling.record_calls import SampleLimits  # noqa: PLC0415

@@ -14,7 +14,8 @@ from ..evaluation.report.environment import environment
 from ..evaluation.report.files import PAGE_FILE, RESULT_FILE, write_json
 from ..evaluation.report.html_page import environment_section, escaped, sortable_table, table_row, write_page
 from ..runtime.bundle.manifest import Bundle, open_bundle
-from .calibrate import CalibratedNetwork, CalibrationConfig
+from .config import CalibrationConfig
+from .network_forms import CalibratedNetwork
 from .search.network_trial import damage
 
 if TYPE_CHECKING:

@@ -30,6 +30,9 @@ NetworkName = Literal[
     "tracked_labels",
 ]
 
+HEADS: tuple[NetworkName, ...] = ("proposer", "gmos_s")
+"""Networks whose precision is chosen apart from the others': they are published in float32."""
+
 PROPOSAL_LIMIT = 20
 """Queries kept per frame, K = min(20, N)."""
 

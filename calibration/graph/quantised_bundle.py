@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import onnx
 import onnx_ir as ir
 
 from ... import __version__
-from ...export.onnx.bundle_directory import GRAPH_SUFFIX, new_bundle
+from ...export.onnx.bundle_directory import new_bundle, save_graph, write_manifest
 from ...export.onnx.weight_files import WeightFiles
-from ...runtime.bundle.files import file_sha256
 from ...runtime.bundle.manifest import (
     MANIFEST,
     TABLES_FILE,
@@ -25,14 +23,12 @@ from ...runtime.bundle.manifest import (
     Target,
     open_bundle,
 )
-from ...runtime.contract import NetworkName
+from ...runtime.contract import HEADS, NetworkName
 from ...runtime.parity import OutputDifference
 from ...runtime.precision import Limits, PrecisionName
 from ..quantiser.formats import FORMATS
 from ..quantiser.layer_choice import SiteChoice
 from .quantised_graph import quantise
-
-HEADS = ("proposer", "gmos_s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,13 +93,7 @@ def write_quantised(
             "onnx-ir": version("onnx-ir"),
         }
         manifest["calibration"] = dict(calibration)
-        manifest["files"] = {
-            path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
-            for path in sorted(root.iterdir())
-        }
-        text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False)
-        (root / MANIFEST).write_text(text + "\n", encoding="utf-8")
-        open_bundle(root)
+        write_manifest(root, manifest)
     return open_bundle(out)
 
 
@@ -127,13 +117,6 @@ def _write(
         # The second graph finds all its tensors written: a file of its own would be empty, and is not kept.
         file = entry.name + ("" if target == "standard" else f".{target}") + ".weights"
         read = weights.move_out(model, file)
-        path = root / f"{entry.name}{GRAPH_SUFFIX[target]}"
-        ir.save(model, path)
-        if target == "standard":
-            onnx.checker.check_model(str(path))
-        written[target] = {
-            "file": path.name,
-            "weights": list(read),
-            "tables": [asdict(table) for table in graph.tables],
-        }
+        path = save_graph(root, entry.name, target, model)
+        written[target] = asdict(replace(graph, file=path, weights=read))
     return written if not shared else dict.fromkeys(TARGETS, written["standard"])

@@ -10,21 +10,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
-
-from ...runtime.contract import NetworkName
-
-QUANTISABLE: tuple[NetworkName, ...] = (
-    "dino",
-    "pi3_decoder",
-    "sam2_encoder",
-    "proposer",
-    "gmos_s",
-    "mask_prompt",
-    "memory_attention",
-    "mask_decoder",
-    "memory_encoder",
-)
-"""Networks with transformer linears; the others have no weights."""
+from onnx.reference import ReferenceEvaluator
 
 KEPT_HALF = re.compile(
     r"(motion|iou|conf|score)_head|pointer_projection|hypernetwork|upsampling|upscaling|position_projection"
@@ -34,6 +20,9 @@ KEPT_HALF = re.compile(
 
 LEAST_WEIGHTS = 1024
 """A smaller weight stays in the graph's own file and is not worth its two more nodes."""
+
+SLICE_OPSET = 20
+"""Any from 13 on: Slice and Transpose have been the same since then."""
 
 BLOCK_PARTS = re.compile(r"(?:\.layers)?\.(?:\d+|[^.\d]+\d*)$")
 
@@ -112,49 +101,35 @@ def weight_of(node: ir.Node) -> NDArray[Any]:
 
 def constant(value: ir.Value) -> NDArray[Any] | None:
     """The values of an initializer, also after a slice or a transposition; None if they are not constant."""
-    if value.const_value is not None:
-        return np.asarray(value.const_value.numpy())
+    tensor = ir.convenience.get_const_tensor(value)
+    if tensor is not None:
+        return np.asarray(tensor.numpy())
     node = value.producer()
-    if node is None or node.op_type not in ("Slice", "Transpose", "Constant") or node.domain:
+    if node is None or node.op_type not in ("Slice", "Transpose") or node.domain:
         return None
-    if node.op_type == "Constant":
-        attribute = node.attributes.get("value")
-        return None if attribute is None else np.asarray(attribute.as_tensor().numpy())
-    given = [constant(part) for part in node.inputs if part is not None]
-    if any(part is None for part in given):
+    given = {part.name: constant(part) for part in node.inputs if part is not None}
+    if any(values is None for values in given.values()):
         return None
-    values = [part for part in given if part is not None]
-    if node.op_type == "Transpose":
-        return np.ascontiguousarray(values[0].transpose(node.attributes.get_ints("perm", None)))
-    return _sliced(*values)
-
-
-def _sliced(
-    data: NDArray[Any],
-    starts: NDArray[Any],
-    ends: NDArray[Any],
-    axes: NDArray[Any] | None = None,
-    steps: NDArray[Any] | None = None,
-) -> NDArray[Any]:
-    chosen = range(len(starts)) if axes is None else axes.tolist()
-    stride = [1] * len(starts) if steps is None else steps.tolist()
-    slices = [slice(None)] * data.ndim
-    for axis, start, end, step in zip(chosen, starts.tolist(), ends.tolist(), stride, strict=True):
-        slices[axis] = slice(start, end, step)
-    return data[tuple(slices)]
+    [found] = ReferenceEvaluator(ir.to_proto(node), opsets={"": SLICE_OPSET}).run(None, given)
+    return np.ascontiguousarray(found)
 
 
 def _linear(node: ir.Node) -> Linear | None:
     if node.op_type != "MatMul" or node.domain:
         return None
     data, weight = _input(node, 0), _input(node, 1)
-    shape = _constant_shape(weight)
-    if shape is None or _dtype(weight) != ir.DataType.FLOAT16 or constant(data) is not None:
+    stored = _stored(weight).const_value
+    if stored is None or stored.dtype != ir.DataType.FLOAT16 or constant(data) is not None:
         return None
+    # A weight as it is stored is not read for its shape.
+    values = None if weight.const_value is not None else constant(weight)
+    shape = stored.shape.numpy() if weight.const_value is not None else np.shape(values)
     module = _module(node)
-    if shape[0] * shape[1] < LEAST_WEIGHTS or KEPT_HALF.search(module):
+    if len(shape) != 2 or shape[0] * shape[1] < LEAST_WEIGHTS or KEPT_HALF.search(module):
         return None
-    return Linear(node=node.name or "", module=module, site=data.name or "", shape=shape)
+    return Linear(
+        node=node.name or "", module=module, site=data.name or "", shape=(int(shape[0]), int(shape[1]))
+    )
 
 
 def _module(node: ir.Node) -> str:
@@ -162,28 +137,15 @@ def _module(node: ir.Node) -> str:
     name = node.name or ""
     if "/" in name:
         return name.rpartition("/")[0]
-    source = _input(node, 1)
-    while source.const_value is None and (maker := source.producer()) is not None:
-        source = _input(maker, 0)
-    part = (source.name or "").removesuffix(".weight")
+    part = (_stored(_input(node, 1)).name or "").removesuffix(".weight")
     return part if "." in part else name
 
 
-def _constant_shape(weight: ir.Value) -> tuple[int, int] | None:
-    if weight.const_value is not None:
-        shape = weight.const_value.shape.numpy()
-    else:
-        values = constant(weight)
-        if values is None:
-            return None
-        shape = values.shape
-    return (int(shape[0]), int(shape[1])) if len(shape) == 2 else None
-
-
-def _dtype(weight: ir.Value) -> ir.DataType | None:
-    while weight.const_value is None and (maker := weight.producer()) is not None:
-        weight = _input(maker, 0)
-    return None if weight.const_value is None else weight.const_value.dtype
+def _stored(value: ir.Value) -> ir.Value:
+    """The initializer that a constant is, or is a part of."""
+    while value.const_value is None and (maker := value.producer()) is not None and maker.inputs:
+        value = _input(maker, 0)
+    return value
 
 
 def _input(node: ir.Node, index: int) -> ir.Value:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
 
 from ...errors import GmosError
 from ...runtime.atomic_file import writing
-from ...runtime.bundle.manifest import MANIFEST, Target
+from ...runtime.bundle.files import file_sha256
+from ...runtime.bundle.manifest import MANIFEST, Target, open_bundle
+from ...runtime.contract import NetworkName
 
 GRAPH_SUFFIX: dict[Target, str] = {"standard": ".onnx", "onnxruntime": ".ort.onnx"}
 """How the file of a network's graph ends."""
@@ -64,3 +71,27 @@ def new_bundle(directory: Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
             shutil.rmtree(old, ignore_errors=True)
+
+
+def save_graph(root: Path, name: NetworkName, target: Target, model: ir.Model) -> str:
+    """Write a graph of a network, whose weights are in their files already; returns the file's name."""
+    path = root / f"{name}{GRAPH_SUFFIX[target]}"
+    ir.save(model, path)
+    if target == "standard":
+        onnx.checker.check_model(str(path))
+    return path.name
+
+
+def write_manifest(root: Path, manifest: Mapping[str, Any]) -> None:
+    """Write `bundle.json`, the last of a bundle's files, with the lengths and hashes of all others.
+
+    Raises:
+        GmosError: what is written is not what this version reads: nothing may be replaced by it.
+    """
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+        for path in sorted(root.iterdir())
+    }
+    text = json.dumps({**manifest, "files": files}, indent=1, ensure_ascii=False, allow_nan=False)
+    (root / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    open_bundle(root)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import platform
 import time
@@ -23,11 +22,11 @@ from ...gmos_ref.presets import model_spec, preset
 from ...gmos_ref.reference_config import ReferenceConfig
 from ...gmos_ref.reference_networks import ReferenceNetworks
 from ...runtime.bundle.files import file_sha256
-from ...runtime.bundle.manifest import FORMAT, MANIFEST, TABLES_FILE, Bundle, BundleGraph, Ranges, open_bundle
+from ...runtime.bundle.manifest import FORMAT, TABLES_FILE, Bundle, Ranges, open_bundle
 from ...runtime.bundle.tables import Pi3TableSource
 from ...runtime.contract import ModelSpec, NetworkName, network_specs
 from ...runtime.precision import PrecisionName
-from .bundle_directory import check_place, new_bundle
+from .bundle_directory import check_place, new_bundle, write_manifest
 from .exported_network import ExportedNetwork, NetworkExporter, Plan
 from .profiles import Resolution, choose_resolutions, profiles
 
@@ -154,12 +153,8 @@ def write_bundle(
             "networks": {name: _network_entry(network) for name, network in done.items()},
             "checkpoints": checkpoints,
             "versions": _versions(),
-            "files": _files(root),
         }
-        text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False)
-        (root / MANIFEST).write_text(text + "\n", encoding="utf-8")
-        # What this version writes it must be able to read, before it replaces anything.
-        open_bundle(root)
+        write_manifest(root, manifest)
     return open_bundle(out)
 
 
@@ -195,19 +190,11 @@ def _network_entry(network: ExportedNetwork) -> dict[str, Any]:
         "precision": network.precision,
         "inputs": [asdict(tensor) for tensor in sign.inputs],
         "outputs": [asdict(tensor) for tensor in sign.outputs],
-        "graphs": {target: _graph_entry(graph) for target, graph in network.graphs.items()},
+        "graphs": {target: asdict(graph) for target, graph in network.graphs.items()},
         "profiles": [_profile_entry(ranges) for ranges in network.profiles],
         "parameters": network.parameters,
         "flops": {"count": network.flops, "at": dict(network.flops_at)},
         "gate": dict(network.gate),
-    }
-
-
-def _graph_entry(graph: BundleGraph) -> dict[str, Any]:
-    return {
-        "file": graph.file,
-        "weights": list(graph.weights),
-        "tables": [asdict(table) for table in graph.tables],
     }
 
 
@@ -234,10 +221,3 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "unknown"
-
-
-def _files(root: Path) -> dict[str, Any]:
-    return {
-        path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
-        for path in sorted(root.iterdir())
-    }

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import torch
 
@@ -18,11 +17,11 @@ from ...gmos_ref.reference_networks import ReferenceNetworks
 from ...runtime.bundle.manifest import TARGETS, BundleGraph, Ranges, Target
 from ...runtime.bundle.seeded_inputs import Array, seeded_inputs
 from ...runtime.bundle.tables import Pi3TableSource, TableMaker
-from ...runtime.contract import ModelSpec, NetworkName
+from ...runtime.contract import HEADS, ModelSpec, NetworkName
 from ...runtime.precision import ELEMENT_TYPES, PRECISIONS, PrecisionName
 from ...runtime.query_order import in_order_of
 from . import gate
-from .bundle_directory import GRAPH_SUFFIX
+from .bundle_directory import save_graph
 from .capture import capture, declare_shapes, grid_lengths
 from .flops import count_flops, count_parameters
 from .gate_cases import gate_cases
@@ -30,15 +29,12 @@ from .graph_session import GraphSession, write_float32_twin
 from .lowering import lower_attention
 from .lowering_norms import lower_channel_norms
 from .lowering_upsampling import lower_upsampling
-from .network_modules import build_network
+from .network_modules import MODULES
 from .profiles import lengths_of
 from .reference_outputs import Reference
 from .signature import Signature, signature, torch_dtype
-from .small_graphs import NO_WEIGHTS, small_graph
+from .small_graphs import SMALL_GRAPHS, small_graph
 from .weight_files import WeightFiles
-
-HEADS: tuple[NetworkName, ...] = ("proposer", "gmos_s")
-"""Networks with a precision of their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +56,8 @@ class Plan:
         return signature(name, self.model, head_dim=self.sizes.pi3.head_dim, precision=self.precision)
 
     def precision_of(self, name: NetworkName) -> PrecisionName:
-        """PrecisionName of a network's weights."""
-        return self.head_precision if name in HEADS else "fp32" if name in NO_WEIGHTS else self.precision
+        """Precision of a network's weights."""
+        return self.head_precision if name in HEADS else "fp32" if name in SMALL_GRAPHS else self.precision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +104,7 @@ class NetworkExporter:
             for ranges in plan.profiles
         )
         usual = {letter: ranges[1] for letter, ranges in profiles[0].items()} if profiles else {}
-        if name in NO_WEIGHTS:
+        if name in SMALL_GRAPHS:
             flops, parameters = 0.0, 0
             graphs = self._without_copies({target: self._write_small(name, target) for target in TARGETS})
         else:
@@ -129,7 +125,7 @@ class NetworkExporter:
     def _capture(self, name: NetworkName, sign: Signature) -> ir.Model:
         plan = self._plan
         dtype = torch_dtype(PRECISIONS[plan.precision_of(name)].dtype)
-        module = build_network(name, self._networks, plan.model, dtype)
+        module = MODULES[name](self._networks, plan.model, dtype).eval()
         return capture(module, sign, patch_px=plan.model.patch_px, opset=plan.opset)
 
     def _write(self, model: ir.Model, sign: Signature) -> dict[Target, BundleGraph]:
@@ -138,9 +134,8 @@ class NetworkExporter:
         for target in TARGETS:
             # Weights are outside by now: a copy is a matter of kilobytes.
             form = ir.from_proto(ir.to_proto(model))
-            lower_attention(form, target)
-            lower_upsampling(form, target)
-            lower_channel_norms(form, target)
+            for lower in (lower_attention, lower_upsampling, lower_channel_norms):
+                lower(form, target)
             declare_shapes(form, sign)
             graphs[target] = self._save(form, sign, target, weights)
         return self._without_copies(graphs)
@@ -152,10 +147,7 @@ class NetworkExporter:
     def _save(
         self, model: ir.Model, sign: Signature, target: Target, weights: tuple[str, ...]
     ) -> BundleGraph:
-        file = sign.name + GRAPH_SUFFIX[target]
-        ir.save(model, self._root / file)
-        if target == "standard":
-            onnx.checker.check_model(str(self._root / file))
+        file = save_graph(self._root, sign.name, target, model)
         given = {value.name for value in model.graph.inputs}
         return BundleGraph(
             file=file,

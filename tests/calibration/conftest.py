@@ -13,7 +13,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from gmos_deploy.calibration.calibrate import CalibratedNetwork, CalibrationConfig, calibrate
+from gmos_deploy.calibration.calibrate import calibrate
+from gmos_deploy.calibration.config import CalibrationConfig
+from gmos_deploy.calibration.network_forms import CalibratedNetwork
 from gmos_deploy.calibration.quantiser.layer_choice import LayerChooser, QuantiserOptions
 from gmos_deploy.calibration.quantiser.site_statistics import SiteStatistics
 from gmos_deploy.calibration.sampling.record_calls import SampleLimits

@@ -17,9 +17,10 @@ import pytest
 from click.testing import CliRunner
 
 from gmos_deploy.calibration import calibrate as calibrate_module
-from gmos_deploy.calibration.calibrate import CalibratedNetwork, CalibrationConfig, calibrate
+from gmos_deploy.calibration.calibrate import calibrate
 from gmos_deploy.calibration.commands import calibrate_command, parse_size
-from gmos_deploy.calibration.quantiser.linears import QUANTISABLE
+from gmos_deploy.calibration.config import CalibrationConfig
+from gmos_deploy.calibration.network_forms import CalibratedNetwork
 from gmos_deploy.calibration.report import weight_bytes, write_report
 from gmos_deploy.calibration.sampling.record_calls import SampleLimits, sample_videos
 from gmos_deploy.calibration.sampling.sample_store import SampleStore
@@ -78,7 +79,11 @@ def test_the_bundle_is_one_like_any_other(int8_bundle: Calibrated, half_bundle: 
     """Precision, hashes, and a comparison that passed for every network that was called."""
     bundle, networks = int8_bundle
     assert open_bundle(bundle.root).precision == bundle.precision == bundle.head_precision == "int8"
-    assert set(ENCODERS) <= set(networks) <= set(QUANTISABLE)
+    assert (
+        set(ENCODERS)
+        <= set(networks)
+        <= {name for name, entry in bundle.networks.items() if entry.parameters}
+    )
     for name, entry in bundle.networks.items():
         if name in networks:
             assert entry.precision == "int8"
@@ -234,7 +239,7 @@ def test_finished_videos_are_not_run_again(
 ) -> None:
     """The record decides; without one of its files, or with other settings, the video is run."""
     store = SampleStore(Path(shutil.copytree(samples, tmp_path / "samples")))
-    names = tuple(name for name in QUANTISABLE if name in half_bundle.networks)
+    names = tuple(name for name, entry in half_bundle.networks.items() if entry.parameters)
     sequences = [boxes(half_bundle, frames_directory)]
     no_backend: Any = None
     records = sample_videos(

@@ -12,7 +12,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from gmos_deploy.calibration.calibrate import CalibrationConfig, calibrate
+from gmos_deploy.calibration.calibrate import calibrate
+from gmos_deploy.calibration.config import CalibrationConfig
 from gmos_deploy.calibration.quantiser.formats import FORMATS
 from gmos_deploy.calibration.quantiser.layer_choice import LayerChooser, SiteChoice, StoredLayer
 from gmos_deploy.calibration.quantiser.linears import Linear, Site
