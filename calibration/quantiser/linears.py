@@ -107,7 +107,7 @@ def constant(value: ir.Value) -> NDArray[Any] | None:
     node = value.producer()
     if node is None or node.op_type not in ("Slice", "Transpose") or node.domain:
         return None
-    given = {part.name: constant(part) for part in node.inputs if part is not None}
+    given: dict[str, Any] = {part.name or "": constant(part) for part in node.inputs if part is not None}
     if any(values is None for values in given.values()):
         return None
     [found] = ReferenceEvaluator(ir.to_proto(node), opsets={"": SLICE_OPSET}).run(None, given)
@@ -122,8 +122,9 @@ def _linear(node: ir.Node) -> Linear | None:
     if stored is None or stored.dtype != ir.DataType.FLOAT16 or constant(data) is not None:
         return None
     # A weight as it is stored is not read for its shape.
-    values = None if weight.const_value is not None else constant(weight)
-    shape = stored.shape.numpy() if weight.const_value is not None else np.shape(values)
+    whole = weight.const_value is not None
+    part = None if whole else constant(weight)
+    shape = stored.shape.numpy() if whole else () if part is None else part.shape
     module = _module(node)
     if len(shape) != 2 or shape[0] * shape[1] < LEAST_WEIGHTS or KEPT_HALF.search(module):
         return None
