@@ -120,12 +120,12 @@ def main() -> None:
     if options.networks:
         with tempfile.TemporaryDirectory() as folder:
             tables = table_source(networks.pi3)
-            exporter = NetworkExporter(Path(folder), plan, networks, tables, gated=True)
+            exporter = NetworkExporter(Path(folder), plan, networks, tables, validated=True)
             for name in options.networks.split(","):
                 meter(name, exporter.export(name))
         return
     bundle = write_bundle(
-        options.out, plan, networks, resolutions=resolutions, checkpoints={}, gated=True, exported=meter
+        options.out, plan, networks, resolutions=resolutions, checkpoints={}, validated=True, exported=meter
     )
     total = sum(path.stat().st_size for path in bundle.root.iterdir()) / MIB
     print(f"all {time.perf_counter() - start:.0f} s, {total:.0f} MiB on the disk")

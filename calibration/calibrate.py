@@ -18,7 +18,7 @@ from ..runtime.onnx.backend import open_bundle_backend
 from ..runtime.precision import PRECISIONS
 from ..runtime.video.inputs import resolve_inputs
 from ..runtime.video.sequence import SequenceInput
-from .config import KEPT, CalibrationConfig
+from .config import EXCLUDED, CalibrationConfig
 from .graph.quantised_bundle import write_quantised
 from .network_forms import CalibratedNetwork, FormMaker, NetworkForms
 from .quantiser.formats import FORMATS
@@ -86,7 +86,7 @@ def calibrate(config: CalibrationConfig) -> tuple[Bundle, tuple[CalibratedNetwor
     if config.timed:
         made = [
             replace(
-                network, times=measured(parent, bundle, network.name, network.compared_on[0], config.device)
+                network, times=measured(parent, bundle, network.name, network.validated_on[0], config.device)
             )
             for network in made
         ]
@@ -109,9 +109,9 @@ def _chosen(config: CalibrationConfig) -> tuple[Bundle, tuple[NetworkName, ...]]
             raise GmosError(f"--networks {name}: expected one of {', '.join(known)}")
     wanted = [name for name in known if not config.networks or name in config.networks]
     config.target_parity.check(wanted)
-    for name in config.weights_only:
-        if name not in (*wanted, KEPT):
-            raise GmosError(f"--weights_only {name}: expected {KEPT} or one of {', '.join(wanted)}")
+    for name in config.weight_only:
+        if name not in (*wanted, EXCLUDED):
+            raise GmosError(f"--weight_only {name}: expected {EXCLUDED} or one of {', '.join(wanted)}")
     base = PRECISIONS[config.precision].base
     half = tuple(name for name in wanted if parent.networks[name].precision == base)
     rest = [name for name in wanted if name not in half]
@@ -188,7 +188,7 @@ def _mask_trials(
 
     def scores(quantised: Collection[NetworkName]) -> Sequence[MaskScore]:
         made = {name: form.chosen(quantised=name in quantised).result for name, form in forms.items()}
-        key = [(name, name in quantised, sorted(result.kept)) for name, result in made.items()]
+        key = [(name, name in quantised, sorted(result.excluded)) for name, result in made.items()]
         known = work.result("masks", key)
         if known is not None:
             return [MaskScore(**score) for score in known["scores"]]
@@ -202,7 +202,7 @@ def _mask_trials(
 
     trials = hold_masks(ordered, scores, target)
     answer = trials[-1]
-    if config.gated and not answer.holds(target):
+    if config.validated and not answer.holds(target):
         raise GmosError(
             f"--target_masks {target:g}: with eight-bit weights and arithmetic in half precision everywhere "
             f"{answer.worst.result} of {answer.worst.video} has a mean IoU of {answer.worst.mean_iou:.4f}; nothing was "

@@ -11,19 +11,19 @@ from .quantiser.layer_choice import QuantiserOptions
 from .sampling.record_calls import SampleLimits
 from .search.target_parity import TargetParity
 
-KEPT = "kept"
-"""Stands for the layers that stay in half precision, beside names of networks."""
+EXCLUDED = "excluded"
+"""Stands for the layers that are excluded from quantisation, beside names of networks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationConfig:
     """What to calibrate, on what, and where to.
 
-    `target_parity` names the limits that networks must hold by keeping their most sensitive layers in half; without
-    one a network must hold those of the precision, and keeps none. `weights_only` names networks whose layers all stay
-    in half precision with weights in eight bits; KEPT among them does so with the weights of layers that others keep.
+    `target_parity` names the limits that networks must hold, by excluding their most sensitive layers, which stay fp16;
+    without one a network must hold those of the precision, and none is excluded. `weight_only` names networks whose
+    layers all compute in half precision from weights in eight bits; EXCLUDED among them does so for excluded layers.
     `target_masks` is the mean IoU that each result of each video must keep with the bundle's: networks become
-    weights only until it does. `samples` stays if it is given. `timed` measures the networks on ONNX Runtime before and
+    weight-only until it does. `samples` stays if it is given. `timed` measures the networks on ONNX Runtime before and
     after.
     """
 
@@ -35,10 +35,10 @@ class CalibrationConfig:
     limits: SampleLimits
     quantiser: QuantiserOptions = field(default_factory=QuantiserOptions)
     target_parity: TargetParity = field(default_factory=TargetParity)
-    weights_only: tuple[str, ...] = ()
+    weight_only: tuple[str, ...] = ()
     target_masks: float | None = None
     sensitivity: bool = False
-    gated: bool = True
+    validated: bool = True
     timed: bool = False
     samples: Path | None = None
     fps: float | None = None

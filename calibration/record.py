@@ -25,7 +25,7 @@ VERSIONS = {"gmos-deploy": __version__, "onnxruntime": str(onnxruntime.__version
 def work_settings(
     config: CalibrationConfig, parent: Bundle, videos: VideoRecords, names: Sequence[NetworkName]
 ) -> dict[str, Any]:
-    """What choices, comparisons and masks depend on. Which layers are kept is a part of each comparison."""
+    """What choices, comparisons and masks depend on. Which layers are excluded is a part of each comparison."""
     return {
         "versions": VERSIONS,
         "bundle": parent.identity,
@@ -33,7 +33,7 @@ def work_settings(
         "quantiser": asdict(config.quantiser),
         # Weights that networks share are rounded for the first of them.
         "networks": list(names),
-        "restored": [*config.weights_only, config.target_masks is not None],
+        "weight_only": [*config.weight_only, config.target_masks is not None],
         "device": config.device,
         "videos": dict(videos),
     }
@@ -56,7 +56,7 @@ def calibration_record(
         "percentile": percentile if method == "percentile" else None,
         **quantiser,
         "target_parity": str(config.target_parity) or None,
-        "weights_only": list(config.weights_only),
+        "weight_only": list(config.weight_only),
         "target_masks": config.target_masks,
         "mask_trials": [asdict(trial) for trial in trials],
         "seed": config.limits.seed,

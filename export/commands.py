@@ -122,7 +122,7 @@ def onnx_command(**options: Any) -> None:
             resolution=options["resolution"],
             aspect=options["aspect"],
             max_batch=options["max_batch"],
-            gated=not options["no_gate"],
+            validated=not options["no_gate"],
             force=options["force"],
         )
     )

@@ -27,16 +27,16 @@ from ...runtime.contract import HEADS, NetworkName
 from ...runtime.parity import OutputDifference
 from ...runtime.precision import Limits, PrecisionName
 from ..quantiser.formats import FORMATS
-from ..quantiser.layer_choice import SiteChoice
+from ..quantiser.layer_choice import ActivationChoice
 from .quantised_graph import quantise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantisedNetwork:
-    """What was decided about a network: choices of its sites, nodes that stay in half, and how it compared."""
+    """What was decided about a network: choices of its activations, excluded nodes, and how it compared."""
 
-    choices: tuple[SiteChoice, ...]
-    kept: frozenset[str]
+    choices: tuple[ActivationChoice, ...]
+    excluded: frozenset[str]
     limits: Limits
     differences: tuple[OutputDifference, ...]
 
@@ -113,7 +113,7 @@ def _write(
         graph = entry.graphs[target]
         model = ir.load(parent.graph_file(entry.name, target))
         if chosen is not None:
-            quantise(model, chosen.choices, FORMATS[precision], kept=chosen.kept, target=target)
+            quantise(model, chosen.choices, FORMATS[precision], excluded=chosen.excluded, target=target)
         # The second graph finds all its tensors written: a file of its own would be empty, and is not kept.
         file = entry.name + ("" if target == "standard" else f".{target}") + ".weights"
         read = weights.move_out(model, file)

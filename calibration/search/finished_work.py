@@ -20,8 +20,8 @@ from ...runtime.atomic_file import writing
 from ...runtime.contract import NetworkName
 from ...runtime.pipeline.label_store import LabelStore
 from ..quantiser.formats import FORMATS
-from ..quantiser.layer_choice import SiteChoice, StoredLayer
-from ..quantiser.linears import Site
+from ..quantiser.layer_choice import ActivationChoice, StoredLayer
+from ..quantiser.linear_layers import Activation
 from ..sampling.own_files import (
     UNREADABLE,
     as_json,
@@ -36,13 +36,15 @@ logger = logging.getLogger(__name__)
 
 SCHEMA = "gmos-calibration-work/2"
 SETTINGS = "settings.json"
-OWN_FILE = re.compile(r"settings\.json|(site|result|labels)-[0-9a-f]{32}\.(npz|json)|\..*\.tmp|trial-\w+")
+OWN_FILE = re.compile(
+    r"settings\.json|(activation|result|labels)-[0-9a-f]{32}\.(npz|json)|\..*\.tmp|trial-\w+"
+)
 
 Array = NDArray[Any]
 
 
 class FinishedWork:
-    """The directory of what is finished: choices of sites, comparisons, label maps. Files are whole or not there.
+    """The directory of what is finished: choices, comparisons, label maps. Files are whole or not there.
 
     Args:
         root: the directory. Nothing is read or written before `begin`.
@@ -95,20 +97,20 @@ class FinishedWork:
         ):
             yield Path(folder)
 
-    def choice(self, network: NetworkName, site: Site) -> SiteChoice | None:
-        """What was chosen for a site."""
+    def choice(self, network: NetworkName, activation: Activation) -> ActivationChoice | None:
+        """What was chosen for an activation."""
         try:
-            return _choice(site, read_arrays(self._file("site", (network, site.name))))
+            return _choice(activation, read_arrays(self._file("activation", (network, activation.name))))
         except UNREADABLE:
             return None
 
-    def keep_choice(self, network: NetworkName, choice: SiteChoice) -> None:
-        """Keep what was chosen for a site.
+    def keep_choice(self, network: NetworkName, choice: ActivationChoice) -> None:
+        """Keep what was chosen for an activation.
 
         Raises:
             GmosError: it cannot be written.
         """
-        write_arrays(self._file("site", (network, choice.site.name)), _arrays(choice))
+        write_arrays(self._file("activation", (network, choice.activation.name)), _arrays(choice))
 
     def result(self, *key: object) -> dict[str, Any] | None:
         """What `keep_result` was given for a key of values that JSON has."""
@@ -151,46 +153,50 @@ class FinishedWork:
         return self.root / f"{kind}-{digest}{'.json' if kind == 'result' else '.npz'}"
 
 
-PLAIN = ("threshold", "method", "strength", "error")
+PLAIN = ("threshold", "method", "alpha", "error")
 """Fields of a choice that JSON has."""
 
 
-def _arrays(choice: SiteChoice) -> dict[str, Array]:
-    """All but the site itself, which is found in the graph again."""
+def _arrays(choice: ActivationChoice) -> dict[str, Array]:
+    """All but the activation itself, which is found in the graph again."""
     layers = [
         (kind, node, layer)
-        for kind, found in (("layers", choice.layers), ("restored", choice.restored))
+        for kind, found in (("quantised", choice.quantised), ("weight_only", choice.weight_only))
         for node, layer in found.items()
     ]
     plain = {name: getattr(choice, name) for name in PLAIN}
     plain["stored"] = [(kind, node, layer.form.name) for kind, node, layer in layers]
-    arrays = {"plain": np.array(json.dumps(plain)), "factors": choice.factors, "centre": choice.centre}
+    arrays = {
+        "plain": np.array(json.dumps(plain)),
+        "factors": choice.factors,
+        "mean_shift": choice.mean_shift,
+    }
     for number, (_, _, layer) in enumerate(layers):
         arrays |= {
             # NumPy's files know no eight-bit floating type.
             f"{number}/weight": layer.weight.view(np.uint8),
             f"{number}/scale": layer.scale,
-            f"{number}/correction": layer.correction,
+            f"{number}/bias_correction": layer.bias_correction,
         }
     return {name: array for name, array in arrays.items() if array is not None}
 
 
-def _choice(site: Site, arrays: Mapping[str, Array]) -> SiteChoice:
+def _choice(activation: Activation, arrays: Mapping[str, Array]) -> ActivationChoice:
     plain = json.loads(str(arrays["plain"]))
-    stored: dict[str, dict[str, StoredLayer]] = {"layers": {}, "restored": {}}
+    stored: dict[str, dict[str, StoredLayer]] = {"quantised": {}, "weight_only": {}}
     for number, (kind, node, precision) in enumerate(plain.pop("stored")):
         form = FORMATS[precision]
         stored[kind][node] = StoredLayer(
             form=form,
             weight=arrays[f"{number}/weight"].view(form.dtype.numpy()),
             scale=arrays[f"{number}/scale"],
-            correction=arrays.get(f"{number}/correction"),
+            bias_correction=arrays.get(f"{number}/bias_correction"),
         )
-    return SiteChoice(
-        site=site,
+    return ActivationChoice(
+        activation=activation,
         factors=arrays.get("factors"),
-        centre=arrays.get("centre"),
-        layers=stored["layers"],
-        restored=stored["restored"],
+        mean_shift=arrays.get("mean_shift"),
+        quantised=stored["quantised"],
+        weight_only=stored["weight_only"],
         **plain,
     )

@@ -166,7 +166,7 @@ def _timed(run: Run, inputs: Arrays) -> tuple[dict[str, NDArray[Any]], float]:
     return outputs, time.perf_counter() - start
 
 
-def damage(differences: Sequence[OutputDifference]) -> float:
+def worst_error(differences: Sequence[OutputDifference]) -> float:
     """One number for how much the outputs of a network have changed: the greatest relative error."""
     return max((_severity(found) for found in differences), default=0.0)
 

@@ -1,4 +1,4 @@
-"""Which limits networks must hold by keeping layers in half precision: `--target_parity` as a value."""
+"""Which limits networks must hold by excluding layers, which stay fp16: `--target_parity` as a value."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PROFILES = tuple(name for name in LIMITS if name != "fp32")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetParity:
-    """A target for every network, others for some; None where nothing is to be kept.
+    """A target for every network, others for some; None where nothing is to be excluded.
 
     A target is the name of a profile or a relative error, as on the command line.
     """

@@ -54,7 +54,7 @@ class ExportConfig:
     resolution: tuple[str, ...] = ()
     aspect: tuple[str, ...] = ()
     max_batch: int = 8
-    gated: bool = True
+    validated: bool = True
     force: bool = False
 
     def __post_init__(self) -> None:
@@ -102,7 +102,7 @@ def export_bundle(config: ExportConfig) -> Bundle:
         _load(config.reference),
         resolutions=config.resolutions,
         checkpoints=_checkpoints(config.reference),
-        gated=config.gated,
+        validated=config.validated,
     )
 
 
@@ -113,7 +113,7 @@ def write_bundle(
     *,
     resolutions: tuple[Resolution, ...],
     checkpoints: Mapping[str, Any],
-    gated: bool,
+    validated: bool,
     exported: Callable[[NetworkName, ExportedNetwork], None] | None = None,
 ) -> Bundle:
     """Export loaded networks.
@@ -124,7 +124,7 @@ def write_bundle(
         networks: the reference, float32 on the CPU; left as it is.
         resolutions: Pi3 resolutions of the plan's profiles, for the record.
         checkpoints: what the networks were loaded from, for the record.
-        gated: whether to hold every network against the reference.
+        validated: whether to hold every network against the reference.
         exported: called after each network.
 
     Raises:
@@ -133,7 +133,7 @@ def write_bundle(
     tables = table_source(networks.pi3)
     with new_bundle(out) as root:
         np.save(root / TABLES_FILE, tables.position_embedding, allow_pickle=False)
-        exporter = NetworkExporter(root, plan, networks, tables, gated=gated)
+        exporter = NetworkExporter(root, plan, networks, tables, validated=validated)
         done = {}
         for name in network_specs(plan.model):
             start = time.monotonic()

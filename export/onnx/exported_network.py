@@ -78,13 +78,13 @@ class NetworkExporter:
     """Exports networks into a directory one after the other; equal weights are written once."""
 
     def __init__(
-        self, root: Path, plan: Plan, networks: ReferenceNetworks, tables: Pi3TableSource, *, gated: bool
+        self, root: Path, plan: Plan, networks: ReferenceNetworks, tables: Pi3TableSource, *, validated: bool
     ) -> None:
         self._root = root
         self._plan = plan
         self._networks = networks
         self._tables = TableMaker(tables, plan.model)
-        self._reference = Reference(plan.model, networks) if gated else None
+        self._reference = Reference(plan.model, networks) if validated else None
         self._weights = WeightFiles(root)
 
     def export(self, name: NetworkName) -> ExportedNetwork:

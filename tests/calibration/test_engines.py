@@ -22,7 +22,7 @@ from gmos_deploy.runtime.tensorrt.record import EngineRecord
 
 pytest.importorskip("tensorrt_rtx")
 
-SOME = {"weights_only": ("kept",), "target_parity": parse_target_parity(["fp16"])}
+SOME = {"weight_only": ("excluded",), "target_parity": parse_target_parity(["fp16"])}
 
 
 def built(root: Path, name: NetworkName, *targets: str) -> EngineRecord:
@@ -77,7 +77,7 @@ def test_engines_with_weights_only_keep_them_in_eight_bits(
     tmp_path: Path,
 ) -> None:
     """The plan holds them as they are stored, also beside layers that are quantised."""
-    for name, chosen in (("all", {"weights_only": ("pi3_decoder",)}), ("some", SOME)):
+    for name, chosen in (("all", {"weight_only": ("pi3_decoder",)}), ("some", SOME)):
         calibrate(config(tmp_path / name, networks=("pi3_decoder",), precision=precision, **chosen))
     half = built(Path(shutil.copytree(half_bundle.root, tmp_path / "half")), "pi3_decoder", target)
     for name in ("all", "some"):

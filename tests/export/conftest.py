@@ -118,7 +118,7 @@ def exporter(
 ) -> Callable[..., NetworkExporter]:
     """An exporter of single tiny networks into the test's directory; keywords replace fields of the plan."""
 
-    def make(*, gated: bool = True, **fields: Any) -> NetworkExporter:
+    def make(*, validated: bool = True, **fields: Any) -> NetworkExporter:
         variant = fields.pop("variant", "gmos")
         networks = fields.pop("networks", tiny_networks if variant == "gmos" else tiny_small_networks)
         model = model_spec(TINY, variant)
@@ -131,7 +131,9 @@ def exporter(
             "profiles": profiles(((168, 112),), model, max_batch=2),
             **fields,
         }
-        return NetworkExporter(tmp_path, Plan(**plan), networks, table_source(networks.pi3), gated=gated)
+        return NetworkExporter(
+            tmp_path, Plan(**plan), networks, table_source(networks.pi3), validated=validated
+        )
 
     return make
 
@@ -163,7 +165,9 @@ def half_network(
                 **fields,
             }
             networks = tiny_networks if variant == "gmos" else tiny_small_networks
-            exporter = NetworkExporter(root, Plan(**plan), networks, table_source(networks.pi3), gated=True)
+            exporter = NetworkExporter(
+                root, Plan(**plan), networks, table_source(networks.pi3), validated=True
+            )
             made[key] = exporter.export(name), root
         return made[key]
 

@@ -1,4 +1,4 @@
-"""Which layers of a network's graph are quantised, and what they read."""
+"""Which linear layers of a network's graph are quantised, and the activations that they read."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
-KEPT_HALF = re.compile(
+EXCLUDED_MODULES = re.compile(
     r"(motion|iou|conf|score)_head|pointer_projection|hypernetwork|upsampling|upscaling|position_projection"
     r"|output_projection|trunk\.blocks\.\d+\.proj"
 )
-"""Modules that stay in half precision: mask heads, scores, last layers, and the one linear on a residual path."""
+"""Modules that are always excluded: mask heads, scores, last layers, and the one linear layer on a residual path."""
 
 LEAST_WEIGHTS = 1024
 """A smaller weight stays in the graph's own file and is not worth its two more nodes."""
@@ -28,20 +28,20 @@ BLOCK_PARTS = re.compile(r"(?:\.layers)?\.(?:\d+|[^.\d]+\d*)$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Linear:
+class LinearLayer:
     """A product with a constant weight (K, N), and the bias added to it if there is one.
 
-    `site` names the tensor (..., K) that it reads, `module` where it is in the network.
+    `activation` names the tensor (..., K) that it reads, `module` where it is in the network.
     """
 
     node: str
     module: str
-    site: str
+    activation: str
     shape: tuple[int, int]
 
     @property
     def group(self) -> str:
-        """The part of a block that it belongs to: `blocks.3.attn`, `blocks.3.mlp`."""
+        """The group of layers that it belongs to, a part of a block: `blocks.3.attn`, `blocks.3.mlp`."""
         return BLOCK_PARTS.sub("", self.module) or self.module
 
     @property
@@ -51,48 +51,48 @@ class Linear:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
-    """A tensor that quantised layers read.
+class Activation:
+    """A tensor that quantised linear layers read.
 
-    `norm` is the node of the LayerNormalization that makes it, if nothing but these layers reads it: then its
-    channels can be balanced against the weights.
+    `norm` is the node of the LayerNormalization that makes it, if nothing but these layers reads it: then
+    SmoothQuant can move the sizes of its channels into the weights.
     """
 
     name: str
-    linears: tuple[Linear, ...]
+    layers: tuple[LinearLayer, ...]
     norm: str | None
 
 
-def find_sites(graph: ir.Graph) -> tuple[Site, ...]:
-    """The tensors whose layers can be quantised, in the order of the graph."""
-    found: dict[str, list[Linear]] = {}
+def find_activations(graph: ir.Graph) -> tuple[Activation, ...]:
+    """The activations whose layers can be quantised, in the order of the graph."""
+    found: dict[str, list[LinearLayer]] = {}
     values: dict[str, ir.Value] = {}
     for node in graph:
-        linear = _linear(node)
-        if linear is not None:
-            found.setdefault(linear.site, []).append(linear)
-            values[linear.site] = _input(node, 0)
+        layer = _linear_layer(node)
+        if layer is not None:
+            found.setdefault(layer.activation, []).append(layer)
+            values[layer.activation] = _input(node, 0)
     return tuple(
-        Site(name=name, linears=tuple(linears), norm=_balanced_norm(values[name], linears))
-        for name, linears in found.items()
+        Activation(name=name, layers=tuple(layers), norm=_smoothed_norm(values[name], layers))
+        for name, layers in found.items()
     )
 
 
-def all_linears(sites: Sequence[Site]) -> tuple[Linear, ...]:
-    """The layers of all sites."""
-    return tuple(linear for site in sites for linear in site.linears)
+def all_layers(activations: Sequence[Activation]) -> tuple[LinearLayer, ...]:
+    """The layers of all activations."""
+    return tuple(layer for activation in activations for layer in activation.layers)
 
 
-def groups(sites: Sequence[Site]) -> Mapping[str, tuple[Linear, ...]]:
-    """The layers by the part of a block that they belong to."""
-    found: dict[str, tuple[Linear, ...]] = {}
-    for linear in all_linears(sites):
-        found[linear.group] = (*found.get(linear.group, ()), linear)
+def groups(activations: Sequence[Activation]) -> Mapping[str, tuple[LinearLayer, ...]]:
+    """The layers by group."""
+    found: dict[str, tuple[LinearLayer, ...]] = {}
+    for layer in all_layers(activations):
+        found[layer.group] = (*found.get(layer.group, ()), layer)
     return found
 
 
 def weight_of(node: ir.Node) -> NDArray[Any]:
-    """The weight (K, N) of a layer that `find_sites` has found."""
+    """The weight (K, N) of a layer that `find_activations` has found."""
     value = constant(_input(node, 1))
     if value is None:
         raise TypeError(f"{node.name} has no constant weight")
@@ -114,7 +114,7 @@ def constant(value: ir.Value) -> NDArray[Any] | None:
     return np.ascontiguousarray(found)
 
 
-def _linear(node: ir.Node) -> Linear | None:
+def _linear_layer(node: ir.Node) -> LinearLayer | None:
     if node.op_type != "MatMul" or node.domain:
         return None
     data, weight = _input(node, 0), _input(node, 1)
@@ -126,10 +126,10 @@ def _linear(node: ir.Node) -> Linear | None:
     part = None if whole else constant(weight)
     shape = stored.shape.numpy() if whole else () if part is None else part.shape
     module = _module(node)
-    if len(shape) != 2 or shape[0] * shape[1] < LEAST_WEIGHTS or KEPT_HALF.search(module):
+    if len(shape) != 2 or shape[0] * shape[1] < LEAST_WEIGHTS or EXCLUDED_MODULES.search(module):
         return None
-    return Linear(
-        node=node.name or "", module=module, site=data.name or "", shape=(int(shape[0]), int(shape[1]))
+    return LinearLayer(
+        node=node.name or "", module=module, activation=data.name or "", shape=(int(shape[0]), int(shape[1]))
     )
 
 
@@ -156,7 +156,7 @@ def _input(node: ir.Node, index: int) -> ir.Value:
     return value
 
 
-def _balanced_norm(value: ir.Value, linears: Sequence[Linear]) -> str | None:
+def _smoothed_norm(value: ir.Value, layers: Sequence[LinearLayer]) -> str | None:
     """The LayerNormalization that makes a value which these layers alone read."""
     maker = value.producer()
     if maker is None or maker.op_type != "LayerNormalization" or value.is_graph_output():
@@ -166,4 +166,4 @@ def _balanced_norm(value: ir.Value, linears: Sequence[Linear]) -> str | None:
     ):
         return None
     readers = {node.name for node, _ in value.uses()}
-    return maker.name if readers == {linear.node for linear in linears} else None
+    return maker.name if readers == {layer.node for layer in layers} else None
