@@ -39,7 +39,7 @@ lint: install
 types: install
 	@mkdir -p build/types && ln -sfn ../.. build/types/gmos_deploy
 	cd build/types && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml \
-		-m gmos_deploy.cli -m gmos_deploy.run_command -m gmos_deploy.nano_source -m gmos_deploy.network_sources -m gmos_deploy.parity_runs \
+		-m gmos_deploy.cli -m gmos_deploy.run_command -m gmos_deploy.nano_bundle -m gmos_deploy.networks \
 		$(foreach package,calibration evaluation export gmos_ref runtime,-p gmos_deploy.$(package))
 
 check: lint types test

@@ -208,10 +208,10 @@ def run_command(**options: Any) -> None:
     """
     set_up_logging("gmos-run", quiet=options["quiet"])
     # Imported here so that --help does not pay for NumPy, PyAV and rich.
-    from .network_sources import SourceRequest  # noqa: PLC0415
+    from .networks import NetworkChoice  # noqa: PLC0415
     from .run_command import RunRequest, run_all  # noqa: PLC0415
 
-    networks = SourceRequest(
+    networks = NetworkChoice(
         **{
             name: options[name]
             for name in (
@@ -299,19 +299,17 @@ def parity() -> None:
     from .evaluation.compare.commands import parity as command  # noqa: PLC0415
     from .evaluation.compare.networks_command import networks_command  # noqa: PLC0415
     from .evaluation.compare.video_command import video_command  # noqa: PLC0415
-    from .parity_runs import load_side, run_side  # noqa: PLC0415
 
     set_up_logging("gmos-parity", quiet=False)
-    command.add_command(video_command(run_side, load_side))
-    command.add_command(networks_command(load_side))
+    command.add_command(video_command)
+    command.add_command(networks_command)
     sys.exit(guarded(command, "gmos-parity"))
 
 
 def profile() -> None:
     """Entry point of `gmos-profile`."""
     # Imported here, as for gmos-parity.
-    from .evaluation.profile.commands import profile_command  # noqa: PLC0415
-    from .parity_runs import load_side  # noqa: PLC0415
+    from .evaluation.profile.commands import profile_command as command  # noqa: PLC0415
 
     set_up_logging("gmos-profile", quiet=False)
-    sys.exit(guarded(profile_command(load_side), "gmos-profile"))
+    sys.exit(guarded(command, "gmos-profile"))

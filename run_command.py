@@ -6,22 +6,23 @@ import json
 import logging
 import time
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 
 from .errors import GmosError
-from .network_sources import SourceRequest
+from .networks import NetworkChoice
 from .runtime.backend import Backend
 from .runtime.console_progress import LineProgress, TerminalProgress
 from .runtime.contract import ModelSpec, Variant
-from .runtime.pipeline.sequence_run import FREE_MEMORY_SHARE, RunOptions, SequenceRun, SequenceSummary
+from .runtime.pipeline.clip import ClipRun, ClipSummary
+from .runtime.pipeline.options import RunOptions
 from .runtime.progress import Progress
 from .runtime.results.completion import Existing, ResultSet, should_skip
-from .runtime.results.outputs import check_save_dir
-from .runtime.results.save_modes import parse_save_mode
-from .runtime.tensorrt.memory import PlansMemory, RunSize, settle_features
+from .runtime.results.formats import needs_rgb, parse_save_mode
+from .runtime.results.outputs import check_save_dir, file_results
+from .runtime.tensorrt.memory import settle_run
 from .runtime.video.inputs import resolve_inputs
 from .runtime.video.sequence import SequenceInput
 
@@ -34,7 +35,7 @@ MIB = 1 << 20
 class RunRequest:
     """Everything `gmos-run` was asked for; fields as the options, budgets in bytes."""
 
-    networks: SourceRequest
+    networks: NetworkChoice
     inputs: tuple[Path, ...]
     save_dir: Path
     save_mode: str | None
@@ -49,6 +50,15 @@ class RunRequest:
     dataset: str | None = None
     root: Path | None = None
     time_anno_csv: Path | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class SequenceSummary(ClipSummary):
+    """What happened to one sequence, and what was written."""
+
+    name: str
+    outputs: list[Path] = field(default_factory=list)
+    skipped: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -108,7 +118,7 @@ def run_all(request: RunRequest) -> RunSummary:
         batch_size=request.batch_size,
         device_budget=request.device_budget,
         host_budget=request.host_budget,
-        spill_dir=_existing_directory(request.spill_dir),
+        spill_dir=request.spill_dir,
     )
     sequences = _sequences(request, model)
     check_save_dir(request.save_dir)
@@ -134,32 +144,10 @@ def run_all(request: RunRequest) -> RunSummary:
         summary.load_s = time.monotonic() - start
         summary.backend = backend.description
         logger.info("%s; loaded in %.1f s", backend.description, summary.load_s)
-        if isinstance(backend, PlansMemory):
-            videos = [sequence for sequence, _ in todo]
-            options = _settle_memory(backend, options, videos, keeps_features=model.variant == "gmos")
+        options = settle_run(backend, options, [(video.video_hw, video.stride) for video, _ in todo])
         with _progress(request) as progress:
             summary.sequences += _run_each(todo, backend, options, progress, request.existing)
     return summary
-
-
-def _settle_memory(
-    backend: PlansMemory, options: RunOptions, sequences: list[SequenceInput], *, keeps_features: bool
-) -> RunOptions:
-    """Say what the run will need on the device, and leave features what is left beside that."""
-    largest = max(sequences, key=lambda sequence: sequence.video_hw[0] * sequence.video_hw[1])
-    size = RunSize(
-        batch_size=options.batch_size,
-        video_hw=largest.video_hw,
-        stride=max(sequence.stride for sequence in sequences),
-    )
-    features, line = settle_features(
-        backend,
-        size,
-        device_budget=options.device_budget,
-        share=FREE_MEMORY_SHARE if keeps_features else 0,
-    )
-    logger.info("%s", line)
-    return replace(options, device_budget=features)
 
 
 def _run_each(
@@ -173,7 +161,9 @@ def _run_each(
     for sequence, results in todo:
         for note in sequence.notes:
             logger.info("%s: %s", sequence.name, note)
-        summaries.append(SequenceRun(sequence, backend, options, progress).run(results, existing))
+        run = ClipRun(backend, sequence, options, progress=progress, with_rgb=needs_rgb(results.modes))
+        outputs = file_results(iter(run), results, sequence.media, existing=existing)
+        summaries.append(SequenceSummary(name=sequence.name, outputs=outputs, **asdict(run.summary)))
     return summaries
 
 
@@ -213,9 +203,3 @@ def _sequences(request: RunRequest, model: ModelSpec) -> list[SequenceInput]:
         pi3_area_px=model.pi3_area_px,
         patch_px=model.patch_px,
     )
-
-
-def _existing_directory(path: Path | None) -> Path | None:
-    if path is not None and not path.is_dir():
-        raise GmosError(f"--spill_dir {path}: expected an existing directory")
-    return path

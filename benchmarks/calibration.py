@@ -46,7 +46,6 @@ from gmos_deploy.export.engines.build import EngineBuild, build_engines
 from gmos_deploy.export.engines.options import BuildOptions
 from gmos_deploy.export.onnx.bundle_export import table_source
 from gmos_deploy.export.onnx.exported_network import NetworkExporter, Plan
-from gmos_deploy.export.onnx.graph_session import GraphSession
 from gmos_deploy.export.onnx.profiles import lengths_of
 from gmos_deploy.export.onnx.weight_files import WeightFiles
 from gmos_deploy.gmos_ref.checkpoints.stand_in import stand_in_networks
@@ -60,10 +59,11 @@ from gmos_deploy.runtime.bundle.manifest import (
     Target,
     open_bundle,
 )
-from gmos_deploy.runtime.bundle.tables import TableMaker
 from gmos_deploy.runtime.contract import NetworkName
 from gmos_deploy.runtime.onnx.backend import OnnxBackend, open_bundle_backend
+from gmos_deploy.runtime.onnx.host_graph import HostGraph, bundle_tables
 from gmos_deploy.runtime.onnx.sessions import SessionOptions, choose_device
+from gmos_deploy.runtime.parity import compare_outputs
 from gmos_deploy.runtime.tensorrt.library import load_tensorrt
 from gmos_deploy.runtime.video.inputs import resolve_inputs
 
@@ -116,26 +116,23 @@ def ranges(options: argparse.Namespace) -> None:
                 print(f"{name}: never called")
                 continue
             seen, validation = split(samples[name])
-            with tempfile.TemporaryDirectory(dir=folder) as place:
-                trial = NetworkTrial(bundle, name, Path(place))
-                graph = trial.model().graph
-                nodes = {node.name or "": node for node in graph}
-                activations = find_activations(graph)
-                statistics = {
-                    activation.name: found for activation, found in collect(trial, activations, seen)
-                }
-                weights = {layer.node: weight_of(nodes[layer.node]) for layer in all_layers(activations)}
-                for precision, form in FORMATS.items():
-                    row = f"{name:18s}{precision:8s}"
-                    for _, way in WAYS:
-                        chooser = LayerChooser(form=form, options=way)
-                        choices = [
-                            chooser.choose(activation, statistics[activation.name], weights)
-                            for activation in activations
-                        ]
-                        found = Quantiser(trial, choices, form).choice((), 0, validation)
-                        row += f"{found.error:16.4f}"
-                    print(row, flush=True)
+            trial = NetworkTrial(bundle, name)
+            graph = trial.model().graph
+            nodes = {node.name or "": node for node in graph}
+            activations = find_activations(graph)
+            statistics = {activation.name: found for activation, found in collect(trial, activations, seen)}
+            weights = {layer.node: weight_of(nodes[layer.node]) for layer in all_layers(activations)}
+            for precision, form in FORMATS.items():
+                row = f"{name:18s}{precision:8s}"
+                for _, way in WAYS:
+                    chooser = LayerChooser(form=form, options=way)
+                    choices = [
+                        chooser.choose(activation, statistics[activation.name], weights)
+                        for activation in activations
+                    ]
+                    found = Quantiser(trial, choices, form).choice((), 0, validation)
+                    row += f"{found.error:16.4f}"
+                print(row, flush=True)
 
 
 def quantiser(options: argparse.Namespace) -> None:
@@ -144,7 +141,7 @@ def quantiser(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         samples = recorded(bundle, options.video, [name], options.frames, Path(folder) / "samples")[name]
         seen, validation = split(samples)
-        trial = NetworkTrial(bundle, name, Path(folder))
+        trial = NetworkTrial(bundle, name)
         graph = trial.model().graph
         nodes = {node.name or "": node for node in graph}
         activations = find_activations(graph)
@@ -194,7 +191,7 @@ def quantiser(options: argparse.Namespace) -> None:
             quantised = theirs.model.model
             path = Path(folder) / f"theirs.{target}.onnx"
             onnx.save(quantised, path)
-            worst = worst_error(path, trial, bundle, target, validation)
+            worst = worst_error(path, trial, bundle, validation)
             print(
                 f"QDQQuantizer, {target} form: error {worst:.4f}, {_activations(ir.load(path))} tensors, "
                 f"{len(layers)} of {len(limits)} layers, {path.stat().st_size} bytes"
@@ -203,32 +200,21 @@ def quantiser(options: argparse.Namespace) -> None:
             own = Quantiser(trial, choose_all(trial, seen, LayerChooser(form=form)), form)
             print(f"own, {precision}, all that is done: error {own.choice((), 0, validation).error:.4f}")
         for path in options.others:
-            error = worst_error(path, trial, bundle, "standard", validation)
+            error = worst_error(path, trial, bundle, validation)
             print(f"{path.name}: error {error:.4f}, {_activations(ir.load(path))} tensors")
 
 
-def worst_error(
-    path: Path, trial: NetworkTrial, bundle: Bundle, target: Target, samples: Sequence[Sample]
-) -> float:
+def worst_error(path: Path, trial: NetworkTrial, bundle: Bundle, samples: Sequence[Sample]) -> float:
     """Greatest relative L2 error of an output of another graph of a network, against the trial's own."""
-    graph_entry = bundle.networks[trial.name].graphs[target]
-    # As the file has them: another quantiser may leave its inputs float32.
-    given_inputs = onnx.load(path, load_external_data=False).graph.input
-    dtypes = {
-        tensor.name: onnx.helper.tensor_dtype_to_np_dtype(tensor.type.tensor_type.elem_type).name
-        for tensor in given_inputs
-    }
-    session = GraphSession(path, dtypes)
-    tables = TableMaker(bundle.table_source(), bundle.model)
-    worst = 0.0
-    for sample in samples:
-        inputs = sample.load()
-        shapes = {key: tuple(array.shape) for key, array in inputs.items()}
-        extra = tables.tables(trial.name, shapes) if graph_entry.tables else {}
-        given = session.run({**inputs, **extra})
-        for key, wanted in trial.expected(sample).items():
-            worst = max(worst, float(np.linalg.norm(given[key] - wanted) / np.linalg.norm(wanted)))
-    return worst
+    # Another quantiser may leave its inputs float32: they are given as the file has them.
+    graph = HostGraph(path, tables=bundle_tables(bundle, trial.name))
+    return max(
+        found.relative
+        for sample in samples
+        for found in compare_outputs(
+            trial.name, graph.run(sample.load()), trial.expected(sample), target="other", lengths={}
+        )
+    )
 
 
 def _activations(model: object) -> int:
@@ -258,10 +244,9 @@ def published(options: argparse.Namespace) -> None:
     for name in names:
         start = time.perf_counter()
         seen, validation = split(store.samples(records, name))
-        with tempfile.TemporaryDirectory(dir=options.folder) as place:
-            trial = NetworkTrial(bundle, name, Path(place))
-            quantiser = Quantiser(trial, choose_all(trial, seen, LayerChooser(form=form)), form)
-            found = quantiser.choice((), 0, validation)
+        trial = NetworkTrial(bundle, name)
+        quantiser = Quantiser(trial, choose_all(trial, seen, LayerChooser(form=form)), form)
+        found = quantiser.choice((), 0, validation)
         weights = WeightFiles(out)
         for target, suffix in (("standard", ""), ("onnxruntime", ".onnxruntime")):
             graph = ir.load(bundle.graph_file(name, target))

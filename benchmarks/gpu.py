@@ -37,9 +37,10 @@ from gmos_deploy.runtime.bundle.seeded_inputs import seeded_inputs
 from gmos_deploy.runtime.bundle.uploading import dtypes_of, upload_inputs
 from gmos_deploy.runtime.contract import NetworkName
 from gmos_deploy.runtime.onnx.backend import open_bundle_backend
-from gmos_deploy.runtime.pipeline.sequence_run import RunOptions, SequenceRun
-from gmos_deploy.runtime.progress import NoProgress
+from gmos_deploy.runtime.pipeline.clip import ClipRun
+from gmos_deploy.runtime.pipeline.options import RunOptions
 from gmos_deploy.runtime.results.completion import ResultSet
+from gmos_deploy.runtime.results.outputs import file_results
 from gmos_deploy.runtime.tensorrt.backend import EngineBackend, open_engine_backend
 from gmos_deploy.runtime.tensorrt.library import FLAVOURS
 from gmos_deploy.runtime.video.inputs import resolve_inputs
@@ -108,13 +109,13 @@ def measure(backend: Any, call: Callable[[], object], repeats: int, timing: Timi
             call()
 
     timer = gpu_timer(backend)
-    backend.synchronize()
+    backend.arrays.synchronize()
     start = time.perf_counter()
     if timer is None:
         work()
     else:
         timing.gpu_ms.append(timer(work) / repeats)
-    backend.synchronize()
+    backend.arrays.synchronize()
     timing.wall_ms.append(1e3 * (time.perf_counter() - start) / repeats)
 
 
@@ -130,10 +131,10 @@ def time_calls(
     for name, backend in backends.items():
         for _ in range(warm):
             calls[name]()
-        backend.synchronize()
+        backend.arrays.synchronize()
         start = time.perf_counter()
         calls[name]()
-        backend.synchronize()
+        backend.arrays.synchronize()
         repeats[name] = max(1, round(FILL_S / (time.perf_counter() - start)))
     timings = {name: Timing() for name in backends}
     for order in turns(list(backends), rounds):
@@ -151,7 +152,7 @@ def network_call(
     """A call of a network on inputs that lie on the device."""
     entry = bundle.networks[name]
     values = seeded_inputs(name, entry.inputs, bundle.model, lengths)
-    inputs = upload_inputs(backend, values, dtypes_of(entry.inputs))
+    inputs = upload_inputs(backend.arrays, values, dtypes_of(entry.inputs))
     run = backend.runner(name)
     return lambda: run(inputs)
 
@@ -174,7 +175,12 @@ def video_call(backend: Any, clip: Path, out: Path, batch_size: int) -> Callable
     )
     results = ResultSet(save_dir=out, sequence="clip", variant=model.variant, modes=frozenset({"mask"}))
     options = RunOptions(batch_size=batch_size)
-    return lambda: SequenceRun(sequence, backend, options, NoProgress()).run(results, "overwrite")
+
+    def call() -> None:
+        run = ClipRun(backend, sequence, options)
+        file_results(iter(run), results, sequence.media, existing="overwrite")
+
+    return call
 
 
 def available(bundle: Bundle, reference: TorchBackend) -> dict[str, Any]:

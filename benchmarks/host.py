@@ -30,7 +30,6 @@ from gmos_deploy.runtime.results.mp4_writer import Mp4Writer
 from gmos_deploy.runtime.results.overlay import overlay
 from gmos_deploy.runtime.results.png_writer import PngWriter
 from gmos_deploy.runtime.video.inputs import resolve_inputs
-from gmos_deploy.runtime.video.reader import open_frames
 
 SIZES_HW = ((480, 854), (1080, 1920))
 CLIP_FRAMES = 40
@@ -86,7 +85,7 @@ def decode_ms(path: Path) -> tuple[float, float]:
     sequence = resolve_inputs([path], fps=None, stride=1)[0]
 
     def decode() -> None:
-        with open_frames(sequence) as reader:
+        with sequence.open() as reader:
             for _ in reader:
                 pass
 

@@ -28,10 +28,11 @@ from gmos_deploy.gmos_ref.checkpoints.stand_in import stand_in_networks
 from gmos_deploy.gmos_ref.loading import choose_device, choose_precision
 from gmos_deploy.gmos_ref.presets import PUBLISHED, model_spec
 from gmos_deploy.runtime.console_progress import LineProgress
-from gmos_deploy.runtime.pipeline.sequence_run import RunOptions, SequenceRun
+from gmos_deploy.runtime.pipeline.clip import ClipRun
+from gmos_deploy.runtime.pipeline.options import RunOptions
 from gmos_deploy.runtime.results.completion import ResultSet
+from gmos_deploy.runtime.results.outputs import file_results
 from gmos_deploy.runtime.video.inputs import resolve_inputs
-from gmos_deploy.runtime.video.reader import open_frames
 
 
 def peak_gib() -> float:
@@ -64,7 +65,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "clip"
         clip.mkdir()
-        with open_frames(resolve_inputs([options.video], fps=None, stride=1)[0]) as reader:
+        with resolve_inputs([options.video], fps=None, stride=1)[0].open() as reader:
             for frame in itertools.islice(reader, options.frames):
                 Image.fromarray(frame.rgb).save(clip / f"{frame.index:05d}.png")
         sequence = resolve_inputs([clip], fps=25, stride=None)[0]
@@ -72,8 +73,9 @@ def main() -> None:
         results = ResultSet(
             save_dir=Path(folder) / "out", sequence="clip", variant=options.variant, modes=mode
         )
-        run = SequenceRun(sequence, backend, RunOptions(batch_size=options.batch_size), LineProgress())
-        summary = run.run(results, "error")
+        run = ClipRun(backend, sequence, RunOptions(batch_size=options.batch_size), progress=LineProgress())
+        file_results(iter(run), results, sequence.media)
+        summary = run.summary
     height, width = sequence.video_hw
     for stage, seconds in summary.stage_s.items():
         rate = seconds / summary.frames

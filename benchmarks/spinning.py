@@ -18,8 +18,9 @@ from gmos_deploy.runtime.bundle.manifest import open_bundle
 from gmos_deploy.runtime.console_progress import LineProgress
 from gmos_deploy.runtime.onnx.backend import OnnxBackend
 from gmos_deploy.runtime.onnx.sessions import OnnxDevice, SessionOptions, load_onnxruntime
-from gmos_deploy.runtime.pipeline.sequence_run import RunOptions, SequenceRun
+from gmos_deploy.runtime.pipeline.clip import ClipRun
 from gmos_deploy.runtime.results.completion import ResultSet
+from gmos_deploy.runtime.results.outputs import file_results
 from gmos_deploy.runtime.video.inputs import resolve_inputs
 from gmos_deploy.runtime.video.sequence import SequenceInput
 
@@ -35,8 +36,9 @@ def run_s(sequence: SequenceInput, bundle: Path, *, spin: bool) -> float:
             variant=backend.model.variant,
             modes=frozenset({"mask"}),
         )
-        summary = SequenceRun(sequence, backend, RunOptions(), progress).run(results, "error")
-    return sum(summary.stage_s.values())
+        run = ClipRun(backend, sequence, progress=progress)
+        file_results(iter(run), results, sequence.media)
+    return sum(run.summary.stage_s.values())
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from gmos_deploy.gmos_ref.loading import load_reference
 from gmos_deploy.gmos_ref.reference_config import ReferenceConfig
 from gmos_deploy.runtime.pipeline.encode import WindowEncoder, frame_preparer
 from gmos_deploy.runtime.pipeline.feature_store import FeatureBudget, FeatureStore
+from gmos_deploy.runtime.pipeline.memory_tracker import make_tracker
 from gmos_deploy.runtime.pipeline.propose import propose
 from gmos_deploy.runtime.pipeline.stage_off import StageOff
 from gmos_deploy.runtime.pipeline.stage_on import StageOn
@@ -70,7 +71,7 @@ def main() -> None:
     backend = load_reference(ReferenceConfig(variant="gmos", preset=options.preset, device="cpu"))
     sequence = resolve_inputs([options.video], fps=None, stride=None)[0]
     height, width = sequence.video_hw
-    store = FeatureStore(backend, FeatureBudget(device=1 << 40, host=0))
+    store = FeatureStore(backend.arrays, FeatureBudget(device=1 << 40, host=0))
     with open_frames(sequence) as reader:
         proposals = propose(
             map(frame_preparer(backend.model, sequence.video_hw), itertools.islice(reader, options.frames)),
@@ -82,10 +83,10 @@ def main() -> None:
         )
     results: list[tuple[Maps, Maps]] = []
     for features in (store, NoisyFeatures(store)):
-        tracker = backend.tracker(features, frames=len(proposals), video_hw=sequence.video_hw)
+        tracker = make_tracker(backend, features, frames=len(proposals), video_hw=sequence.video_hw)
         stage1 = StageOn(proposals, tracker, PUBLISHED, lambda *_: None).run()
         stage2 = StageOff(proposals, stage1, tracker, PUBLISHED, lambda *_: None).run()
-        mos_i = [stage1.mos_i_labels(frame) for frame in range(len(proposals))]
+        mos_i = [stage1.mos_i(frame).unpack() for frame in range(len(proposals))]
         results.append((mos_i, list(stage2.labels)))
     plain, noisy = results
     print(

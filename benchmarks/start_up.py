@@ -25,11 +25,11 @@ LOAD = """
 import json, resource, sys, time
 from pathlib import Path
 start = time.perf_counter()
-from gmos_deploy.network_sources import SourceRequest
+from gmos_deploy.networks import NetworkChoice
 from gmos_deploy.runtime.contract import network_specs
 options = json.loads(sys.argv[1])
 paths = {key: Path(value) for key, value in options.items() if key != "preset"}
-backend = SourceRequest(preset=options.get("preset"), device="cpu", **paths).resolve().load()
+backend = NetworkChoice(preset=options.get("preset"), device="cpu", **paths).resolve().load()
 for network in network_specs(backend.model):
     backend.runner(network)
 taken = time.perf_counter() - start

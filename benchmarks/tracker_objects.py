@@ -30,7 +30,7 @@ def one_object(inputs: Inputs, backend: OnnxBackend, index: int, axes: dict[str,
     """The inputs with only one of the objects."""
     return {
         network: {
-            name: backend.stack([backend.unstack(array)[index]])
+            name: backend.arrays.stack([backend.arrays.unstack(array)[index]])
             if axes[f"{network}.{name}"][0] == "O"
             else array
             for name, array in arrays.items()
@@ -45,7 +45,7 @@ def step_s(backend: OnnxBackend, calls: list[Inputs]) -> float:
     for inputs in calls:
         for network in NETWORKS:
             backend.runner(network)(inputs[network])
-    backend.synchronize()
+    backend.arrays.synchronize()
     return time.perf_counter() - start
 
 
@@ -66,7 +66,7 @@ def main() -> None:
     axes = {f"{network}.{tensor.name}": tensor.axes for network, entry in entries.items() for tensor in entry}
     together: Inputs = {
         network: {
-            name: backend.upload(value)
+            name: backend.arrays.upload(value)
             for name, value in seeded_inputs(network, entry, bundle.model, lengths).items()
         }
         for network, entry in entries.items()

@@ -24,7 +24,7 @@ from .network_forms import CalibratedNetwork, FormMaker, NetworkForms
 from .quantiser.formats import FORMATS
 from .quantiser.layer_choice import LayerChooser
 from .record import VideoRecords, calibration_record, work_settings
-from .sampling.record_calls import ALL_FRAMES, check_lengths, sample_videos
+from .sampling.record_calls import check_lengths, sample_videos
 from .sampling.sample_store import SampleStore
 from .search.finished_work import FinishedWork
 from .search.target_masks import MaskReference, MaskScore, MaskTrial, hold_masks
@@ -172,8 +172,7 @@ def _operations(parent: Bundle, name: NetworkName, videos: VideoRecords) -> floa
 def _mask_reference(
     config: CalibrationConfig, parent: Bundle, sequences: Sequence[SequenceInput], work: FinishedWork
 ) -> MaskReference:
-    frames = config.limits.frames or ALL_FRAMES
-    return MaskReference(parent.root, sequences, work, frames=frames, device=config.device)
+    return MaskReference(parent.root, sequences, work, frames=config.limits.frames, device=config.device)
 
 
 def _mask_trials(
@@ -206,6 +205,6 @@ def _mask_trials(
         raise GmosError(
             f"--target_masks {target:g}: with eight-bit weights and arithmetic in half precision everywhere "
             f"{answer.worst.result} of {answer.worst.video} has a mean IoU of {answer.worst.mean_iou:.4f}; nothing was "
-            "kept. Leave networks out with --networks, lower the target, or give --no_gate to look at the files"
+            "kept. Leave networks out with --networks, lower the target, or give --no_validation to look at the files"
         )
     return trials

@@ -116,7 +116,8 @@ SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
     help="Write result.json and report.html there, with times measured on this machine.  [default: not written]",
 )
 @option("device", default="cpu", show_default=True, help="Where the videos run: cpu, cuda, cuda:N or auto.")
-@option("no_gate", is_flag=True, help="Keep the networks whatever they differ by.")
+@option("no_validation", is_flag=True, help="Keep the networks whatever they differ by.")
+@renamed_option("no_gate", "no_validation", is_flag=True)
 @click.option("--force", is_flag=True, help="Replace a bundle that is there.")
 def calibrate_command(**options: Any) -> None:
     """Quantise the linear layers of a bundle's networks on what they see in INPUT.
@@ -164,7 +165,7 @@ def calibrate_command(**options: Any) -> None:
         weight_only=_weight_only(options["weight_only"]),
         target_masks=options["target_masks"],
         sensitivity=options["sensitivity"],
-        validated=not options["no_gate"],
+        validated=not options["no_validation"],
         samples=options["samples"],
         timed=report is not None,
         fps=options["fps"],

@@ -126,16 +126,15 @@ class FormMaker:
         either = self.config.target_masks is not None
         seen, validation = split(samples)
         quantised = weight_only = None
-        with self.work.trial_folder() as folder:
-            trial = NetworkTrial(self.parent, name, folder)
-            stored = whole or either or EXCLUDED in self.config.weight_only
-            choices = choose_all(trial, seen, self.chooser, weight_only=stored, work=self.work)
-            if whole or either:
-                weight_only = self._weight_only(self._quantiser(trial, choices), seen, validation)
-            if not whole:
-                if EXCLUDED not in self.config.weight_only:
-                    choices = tuple(replace(choice, weight_only={}) for choice in choices)
-                quantised = self._quantised(self._quantiser(trial, choices), seen, validation)
+        trial = NetworkTrial(self.parent, name)
+        stored = whole or either or EXCLUDED in self.config.weight_only
+        choices = choose_all(trial, seen, self.chooser, weight_only=stored, work=self.work)
+        if whole or either:
+            weight_only = self._weight_only(self._quantiser(trial, choices), seen, validation)
+        if not whole:
+            if EXCLUDED not in self.config.weight_only:
+                choices = tuple(replace(choice, weight_only={}) for choice in choices)
+            quantised = self._quantised(self._quantiser(trial, choices), seen, validation)
         if quantised is not None and weight_only is not None:
             weight_only = replace(weight_only, ranking=quantised.ranking, curve=quantised.curve)
         if quantised is not None and (excess := quantised.excess) is not None:
@@ -221,7 +220,7 @@ class FormMaker:
             raise GmosError(
                 f"quantised {name} differs from the bundle's own graph in {difference.output}: {excess}; nothing was "
                 f"kept. Give --target_parity {name}={self.config.precision} to exclude its most sensitive layers, "
-                "leave it out of --networks, or give --no_gate to look at the files"
+                "leave it out of --networks, or give --no_validation to look at the files"
             )
 
 

@@ -14,9 +14,9 @@ from ..evaluation.report.environment import environment
 from ..evaluation.report.files import PAGE_FILE, RESULT_FILE, write_json
 from ..evaluation.report.html_page import environment_section, escaped, sortable_table, table_row, write_page
 from ..runtime.bundle.manifest import Bundle, open_bundle
+from ..runtime.parity import worst_severity
 from .config import CalibrationConfig
 from .network_forms import CalibratedNetwork
-from .search.network_trial import worst_error
 
 if TYPE_CHECKING:
     from .search.sensitivity import Choice
@@ -69,7 +69,7 @@ def _network(network: CalibratedNetwork) -> dict[str, Any]:
     return {
         "name": network.name,
         **network.record(),
-        "error": finite(worst_error(network.result.differences)),
+        "error": finite(worst_severity(network.result.differences)),
         "differences": [asdict(found) for found in network.result.differences],
         "curve": [
             {"excluded": one.excluded, "weight_bytes": one.weight_bytes, "error": one.error}
@@ -130,7 +130,7 @@ def _table(networks: Sequence[CalibratedNetwork]) -> str:
     )
     rows = []
     for network in networks:
-        error, times = worst_error(network.result.differences), network.times
+        error, times = worst_severity(network.result.differences), network.times
         timed = (
             [(0.0, "unmeasured")] * 3
             if times is None

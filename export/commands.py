@@ -12,6 +12,7 @@ from ..errors import GmosError
 from ..runtime.bundle.manifest import open_bundle
 from ..runtime.contract import Variant
 from ..runtime.precision import EXPORTED
+from ..runtime.renamed_option import renamed_option
 from .command_options import PATH, option
 from .engines.commands import build_engines_command, check_engines_command
 
@@ -88,7 +89,8 @@ export_command.add_command(check_engines_command)
     show_default=True,
     help="Largest batch of windows or frames that engines are built for, 1 or more.",
 )
-@option("no_gate", is_flag=True, help="Keep the networks without comparing them with the reference.")
+@option("no_validation", is_flag=True, help="Keep the networks without comparing them with the reference.")
+@renamed_option("no_gate", "no_validation", is_flag=True)
 @click.option("--force", is_flag=True, help="Replace a bundle that is there.")
 def onnx_command(**options: Any) -> None:
     """Export the networks as ONNX into a bundle, a directory that gmos-run --bundle takes.
@@ -122,7 +124,7 @@ def onnx_command(**options: Any) -> None:
             resolution=options["resolution"],
             aspect=options["aspect"],
             max_batch=options["max_batch"],
-            validated=not options["no_gate"],
+            validated=not options["no_validation"],
             force=options["force"],
         )
     )
@@ -133,7 +135,7 @@ def onnx_command(**options: Any) -> None:
 @click.argument("directory", type=PATH, metavar="DIR")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def inspect_command(directory: Path, as_json: bool) -> None:
-    """Show the networks of a bundle: tensors, precision, size, arithmetic and the gate's result."""
+    """Show the networks of a bundle: tensors, precision, size, arithmetic and the validation's result."""
     from . import inspection  # noqa: PLC0415 - rich's tables are not needed for --help
 
     bundle = open_bundle(directory)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import GmosError
-from ..runtime.backend import HostArray, Runner
+from ..runtime.backend import Runner
 from ..runtime.contract import ModelSpec, NetworkName, network_specs
-from ..runtime.host_memory import free_host_bytes
 from ..runtime.precision import PRECISIONS, PrecisionName
 from ..runtime.tracker import FrameFeatures
+from .arrays import TorchArrays
 from .networks import DinoNetwork, HeadNetwork
 from .reference_networks import ReferenceNetworks
 from .resizing import Sam2Resize, foreground_map, proposal_labels
@@ -46,7 +45,8 @@ class TorchBackend:
     def __init__(
         self, model: ModelSpec, networks: ReferenceNetworks, *, device: torch.device, precision: PrecisionName
     ) -> None:
-        self._model = model
+        self.model = model
+        self.arrays = TorchArrays(device)
         self._device = device
         self._precision = precision
         self._dtype: torch.dtype = getattr(torch, PRECISIONS[precision].dtype)
@@ -57,6 +57,8 @@ class TorchBackend:
         self._dino = DinoNetwork(self._pi3)
         self._resize = Sam2Resize(model.sam2_image_px).to(device)
         self._tables = lru_cache(maxsize=RESOLUTIONS_KEPT)(self._pi3.tables)
+        name = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
+        self.description = f"torch {torch.__version__} on {device}{name}, {precision}"
         self._networks: dict[str, Callable[[Inputs], dict[str, Tensor]]] = {
             "sam2_resize": lambda x: {"images": self._resize(x["frames"])},
             "dino": self._run_dino,
@@ -70,24 +72,9 @@ class TorchBackend:
         if model.variant == "gmos":
             self._networks |= tracker_runners(model, self._sam2)
 
-    @property
-    def model(self) -> ModelSpec:
-        """See `runtime.backend.Backend`."""
-        return self._model
-
-    @property
-    def description(self) -> str:
-        """See `runtime.backend.Backend`."""
-        name = f" ({torch.cuda.get_device_name(self._device)})" if self._device.type == "cuda" else ""
-        return f"torch {torch.__version__} on {self._device}{name}, {self._precision}"
-
     def runner(self, network: NetworkName) -> Runner:
-        """See `runtime.backend.Backend`.
-
-        Raises:
-            KeyError: this variant has no such network.
-        """
-        spec = network_specs(self._model)[network]
+        """The network's module in the precision of this backend; KeyError if the variant has none."""
+        spec = network_specs(self.model)[network]
         run = self._networks[spec.name]
 
         def call(inputs: Inputs) -> dict[str, Tensor]:
@@ -96,57 +83,8 @@ class TorchBackend:
 
         return call
 
-    def upload(self, host: NDArray[np.generic]) -> Tensor:
-        """See `runtime.backend.Backend`."""
-        return torch.from_numpy(host).to(self._device, non_blocking=True)
-
-    def download(self, array: Tensor) -> NDArray[Any]:
-        """See `runtime.backend.Backend`."""
-        whole = array.float() if array.is_floating_point() else array
-        return whole.cpu().numpy()
-
-    def stack(self, arrays: Sequence[Tensor]) -> Tensor:
-        """See `runtime.backend.Backend`."""
-        return torch.stack(list(arrays))
-
-    def unstack(self, array: Tensor) -> Sequence[Tensor]:
-        """See `runtime.backend.Backend`."""
-        return array.unbind()
-
-    def nbytes(self, array: Tensor) -> int:
-        """See `runtime.backend.Backend`."""
-        return array.nbytes
-
-    def to_host(self, array: Tensor) -> HostArray:
-        """See `runtime.backend.Backend`."""
-        host = torch.empty(
-            array.shape, dtype=array.dtype, device="cpu", pin_memory=self._device.type == "cuda"
-        )
-        host.copy_(array)
-        return HostArray(
-            data=host.flatten().view(torch.uint8).numpy(),
-            shape=tuple(array.shape),
-            dtype=str(array.dtype).removeprefix("torch."),
-        )
-
-    def from_host(self, parked: HostArray) -> Tensor:
-        """See `runtime.backend.Backend`."""
-        dtype = getattr(torch, parked.dtype)
-        if not parked.data.size:  # torch cannot view no bytes as another dtype
-            return torch.empty(parked.shape, dtype=dtype, device=self._device)
-        # torch cannot share memory that is mapped read-only: that is a file, and read here.
-        data = parked.data if parked.data.flags.writeable else np.array(parked.data)
-        flat = torch.from_numpy(data).view(dtype)
-        return flat.view(parked.shape).to(self._device, non_blocking=True)
-
-    def free_device_bytes(self) -> int:
-        """See `runtime.backend.Backend`."""
-        if self._device.type == "cuda":
-            return torch.cuda.mem_get_info(self._device)[0]
-        return free_host_bytes()
-
     def tracker(self, features: FrameFeatures, *, frames: int, video_hw: tuple[int, int]) -> Sam2Tracker:
-        """See `runtime.backend.Backend`."""
+        """The sam2 package's own tracker, as the published runs have it."""
         return Sam2Tracker(
             self._sam2,
             features,
@@ -155,20 +93,15 @@ class TorchBackend:
             context=self._network_context,
         )
 
-    def synchronize(self) -> None:
-        """See `runtime.backend.Backend`."""
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-
     def close(self) -> None:
-        """See `runtime.backend.Backend`."""
+        """Give the tables and what PyTorch keeps for later back."""
         self._tables.cache_clear()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
     def _run_dino(self, inputs: Inputs) -> dict[str, Tensor]:
         frames = inputs["frames"]
-        patch = self._model.patch_px
+        patch = self.model.patch_px
         tables = self._tables(frames.shape[-2] // patch, frames.shape[-1] // patch)
         return {"tokens": self._dino(frames, tables)}
 

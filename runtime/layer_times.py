@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .backend import Array
+from .arrays import Array
 from .contract import NetworkName
 
 LayerClock = Literal["host", "device"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import GmosError
+from .contract import NetworkName
 from .precision import PRECISIONS, Limits
+from .query_order import in_order_of
 
 Array = NDArray[Any]
 
@@ -24,9 +27,11 @@ LIMITS: dict[str, Limits] = {name: precision.limits for name, precision in PRECI
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputDifference:
-    """How one output of one graph differs from the reference at some lengths of the axes.
+    """How one output of a network differs from the trusted one at some lengths of the axes.
 
-    `max_abs` and `mean_abs` are in the output's own unit; the others as in `Limits`.
+    `target` says what gave it. `max_abs` and `mean_abs` are in the output's own unit, the other measures as in
+    `Limits`; all are of the values that are finite on both sides. `finite` says whether all values are,
+    `not_finite_a` and `not_finite_b` how many of the trusted side and of the other are not.
     """
 
     target: str
@@ -39,11 +44,18 @@ class OutputDifference:
     largest: float
     cosine: float
     changed: float
+    not_finite_a: int = 0
+    not_finite_b: int = 0
+
+    @property
+    def severity(self) -> float:
+        """One number to find the worst of several: the relative error, or the share of changed whole numbers."""
+        return max(self.relative, self.changed) if self.finite else math.inf
 
     def excess(self, limits: Limits) -> str | None:
         """What is beyond the limits, in words; None if nothing is."""
         if not self.finite:
-            return "it has values that are not finite"
+            return f"it has values that are not finite: {self.not_finite_b}, the trusted side {self.not_finite_a}"
         beyond = [
             f"{name} {value:.3g} (limit {limit:g})"
             for name, value, limit in (
@@ -57,18 +69,61 @@ class OutputDifference:
             beyond.append(f"cosine {self.cosine:.6f} (limit {limits.cosine:g})")
         return ", ".join(beyond) or None
 
+    def failure(self, limits: Limits) -> str | None:
+        """What is beyond the limits and where, in one line; None if nothing is."""
+        excess = self.excess(limits)
+        at = " ".join(f"{axis}={length}" for axis, length in self.lengths.items())
+        return None if excess is None else f"{self.output}{f' at {at}' if at else ''}: {excess}"
 
-def difference(
-    given: Array, expected: Array, *, target: str, lengths: Mapping[str, int], output: str
-) -> OutputDifference:
-    """Compare an output with the reference's.
+
+def compare_outputs(
+    network: NetworkName,
+    given: Mapping[str, Array],
+    expected: Mapping[str, Array],
+    *,
+    target: str,
+    lengths: Mapping[str, int],
+) -> list[OutputDifference]:
+    """Compare all outputs of a call with those of another implementation; the proposer's queries in any order.
 
     Args:
-        given: of the exported graph.
-        expected: of the reference, float32 or whole numbers.
-        target: which graph.
+        network: which one.
+        given: outputs by name; those that are not expected are left out.
+        expected: of the trusted implementation, float32 or whole numbers.
+        target: what gave them.
         lengths: of the axes that vary.
+
+    Raises:
+        GmosError: the shapes of an output differ.
+    """
+    matched = in_order_of(network, given, expected)
+    return [
+        difference(matched[name], wanted, target=target, lengths=lengths, output=name)
+        for name, wanted in expected.items()
+    ]
+
+
+def worst_of(found: Iterable[OutputDifference]) -> OutputDifference:
+    """The difference that says most against a network, the first of several."""
+    return max(found, key=lambda one: one.severity)
+
+
+def worst_severity(found: Iterable[OutputDifference]) -> float:
+    """The greatest severity: one number for a network; 0 where nothing was compared."""
+    return max((one.severity for one in found), default=0.0)
+
+
+def difference(
+    given: Array, expected: Array, *, output: str, target: str = "", lengths: Mapping[str, int] | None = None
+) -> OutputDifference:
+    """Compare an output with the trusted one.
+
+    Args:
+        given: the values in question.
+        expected: the trusted ones, float32 or whole numbers.
         output: its name.
+        target: what gave it.
+        lengths: of the axes that vary.
 
     Raises:
         GmosError: the shapes differ.
@@ -79,16 +134,16 @@ def difference(
             "used, please report it"
         )
     whole = not np.issubdtype(expected.dtype, np.floating)
-    a, b = given.astype(np.float64).ravel(), expected.astype(np.float64).ravel()
-    error = np.abs(a - b)
-    count, norm = max(len(b), 1), float(np.linalg.norm(b))
-    norms = norm * float(np.linalg.norm(a))
+    (a, not_finite_a), (b, not_finite_b) = _finite(expected), _finite(given)
+    error = np.abs(b - a)
+    count, norm = max(len(a), 1), float(np.linalg.norm(a))
+    norms = norm * float(np.linalg.norm(b))
     worst = float(error.max(initial=0.0))
     return OutputDifference(
         target=target,
-        lengths=dict(lengths),
+        lengths=dict(lengths or {}),
         output=output,
-        finite=bool(np.isfinite(a).all()),
+        finite=not not_finite_a + not_finite_b,
         max_abs=worst,
         mean_abs=float(error.sum()) / count,
         # Labels are names: only how many differ says something.
@@ -96,4 +151,14 @@ def difference(
         largest=0.0 if whole else worst / max(norm / count**0.5, TINY),
         cosine=1.0 if whole or norms == 0 else float(a @ b) / norms,
         changed=float(np.count_nonzero(error)) / count if whole else 0.0,
+        not_finite_a=not_finite_a,
+        not_finite_b=not_finite_b,
     )
+
+
+def _finite(values: Array) -> tuple[NDArray[np.float64], int]:
+    """Values in one row with zeros for those that are not finite, and how many of these there are."""
+    row = values.astype(np.float64).ravel()
+    missing = ~np.isfinite(row)
+    row[missing] = 0.0
+    return row, int(np.count_nonzero(missing))

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gmos_deploy.runtime.backend import HostArray
+from gmos_deploy.networks import BACKENDS, BackendEntry, NetworkChoice, Side, register_backend
+from gmos_deploy.runtime.arrays import NumpyArrays
 from gmos_deploy.runtime.contract import ModelSpec, Variant, network_specs
 from gmos_deploy.runtime.tracker import FrameFeatures, Prompt, TrackerStep, step_from_logits
 
@@ -98,6 +99,7 @@ class ColourBackend:
             queries=len(COLOURS),
             memory_channels=8,
         )
+        self.arrays = NumpyArrays()
         self.seen: Counter[str] = Counter()
         self.batches: dict[str, list[int]] = {}
         self.closed = False
@@ -116,36 +118,8 @@ class ColourBackend:
 
         return run
 
-    def upload(self, host: NDArray[Any]) -> NDArray[Any]:
-        return host
-
-    def download(self, array: NDArray[Any]) -> NDArray[Any]:
-        return array
-
-    def stack(self, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
-        return np.stack(arrays)
-
-    def unstack(self, array: NDArray[Any]) -> Sequence[NDArray[Any]]:
-        return list(array)
-
-    def nbytes(self, array: NDArray[Any]) -> int:
-        return array.nbytes
-
-    def to_host(self, array: NDArray[Any]) -> HostArray:
-        data = np.frombuffer(array.tobytes(), np.uint8)
-        return HostArray(data=data, shape=array.shape, dtype=array.dtype.name)
-
-    def from_host(self, parked: HostArray) -> NDArray[Any]:
-        return np.frombuffer(parked.data.tobytes(), parked.dtype).reshape(parked.shape)
-
-    def free_device_bytes(self) -> int:
-        return 1 << 30
-
     def tracker(self, features: FrameFeatures, *, frames: int, video_hw: tuple[int, int]) -> ColourTracker:
         return ColourTracker(features, frames, video_hw)
-
-    def synchronize(self) -> None:
-        pass
 
     def close(self) -> None:
         self.closed = True
@@ -217,6 +191,29 @@ def colour_backend() -> Callable[..., ColourBackend]:
 
 Box = tuple[int, int, int, int, int]
 """Colour number from 1, top, left, height, width, in pixels."""
+
+
+@pytest.fixture
+def register(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[NetworkChoice], Any]], None]:
+    """Registers what opens a backend for one test; sides are NAME:PRESET, and presets tell them apart."""
+    own: set[str] = set()
+
+    def add(name: str, opener: Callable[[NetworkChoice], Any]) -> None:
+        if name in own:
+            del BACKENDS[name]
+        own.add(name)
+        register_backend(BackendEntry(name=name, open=lambda choice, _: opener(choice), runs="checkpoints"))
+        # Gone again with the test.
+        entry = BACKENDS.pop(name)
+        monkeypatch.setitem(BACKENDS, name, entry)
+
+    return add
+
+
+@pytest.fixture
+def load_sides(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Side], Any]], None]:
+    """Takes what loads the networks of sides in one test, whatever their names."""
+    return lambda load: monkeypatch.setattr(Side, "load", load)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import logging
 import zlib
 from collections.abc import Mapping, Sequence
@@ -14,16 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GmosError
-from ...runtime.backend import Array, Backend
+from ...runtime.arrays import Array, Arrays
+from ...runtime.backend import Backend, Runner
 from ...runtime.bundle.files import file_sha256
 from ...runtime.bundle.manifest import Bundle, BundleNetwork
-from ...runtime.contract import NetworkName
-from ...runtime.pipeline.encode import frame_preparer
-from ...runtime.pipeline.watched_backend import Saw, WatchedBackend, run_networks
-from ...runtime.progress import Advance, NoProgress, Progress
-from ...runtime.video.reader import open_frames
+from ...runtime.contract import NetworkName, network_specs
+from ...runtime.pipeline.clip import ClipRun
+from ...runtime.pipeline.options import RunOptions
+from ...runtime.pipeline.watched_backend import Saw, WatchedBackend
+from ...runtime.progress import Progress
 from ...runtime.video.sequence import SequenceInput
-from ...runtime.video.windows import window_indices
 from .balanced_sample import BalancedSample, Kept
 from .sample_store import SampleStore
 
@@ -40,8 +39,6 @@ MOTION_LEVELS = (0.5, 2.0)
 
 POINTER_STEP = 4
 """Object pointers that count as one more."""
-
-ALL_FRAMES = 1 << 40
 
 PI3: frozenset[NetworkName] = frozenset({"dino", "pi3_decoder"})
 """Networks whose inputs need no other network to run."""
@@ -127,21 +124,15 @@ def sample_videos(
             records[sequence.name] = found
             continue
         store.start(sequence.name)
-        sampler = _VideoSampler(backend, entries, sequence, store, settings)
-        frames = limits.frames or ALL_FRAMES
-        if PI3.issuperset(networks):
-            with (progress or NoProgress()).stage(f"{sequence.name}: encode", sampler.expected) as advance:
-                _run_pi3(
-                    backend,
-                    sequence,
-                    sampler.saw,
-                    frames=frames,
-                    decoded="pi3_decoder" in networks,
-                    advance=advance,
-                )
-        else:
-            watched = WatchedBackend(backend, sampler.saw)
-            run_networks(watched, sequence, frames=frames, batch_size=BATCH_SIZE, progress=progress)
+        sampler = _VideoSampler(backend.arrays, entries, sequence, store, settings)
+        sampled: Backend = WatchedBackend(backend, sampler.saw)
+        encoders_only = PI3.issuperset(networks)
+        if encoders_only:
+            sampled = EncoderInputs(backend, sampler.saw, decoded="pi3_decoder" in networks)
+        options = RunOptions(batch_size=BATCH_SIZE)
+        run = ClipRun(sampled, sequence, options, progress=progress, frames=limits.frames)
+        for _ in run.encoded() if encoders_only else run:
+            pass
         # A file's index may claim more frames than there are, or nothing.
         _check_length(sequence, sampler.frames, bundle)
         records[sequence.name] = sampler.record()
@@ -154,34 +145,33 @@ def sample_videos(
     return records
 
 
-def _run_pi3(
-    backend: Backend, sequence: SequenceInput, saw: Saw, *, frames: int, decoded: bool, advance: Advance
-) -> None:
-    """Show what DINO and the decoder would get: nothing else has to run for it, not even the decoder."""
-    model, stride = backend.model, sequence.stride
-    prepare, run = frame_preparer(model, sequence.video_hw), backend.runner("dino")
-    reach = model.window // 2 * stride
-    tokens: dict[int, Array] = {}
+class EncoderInputs:
+    """A backend that shows what DINO and the decoder would get. Implements `Backend`.
 
-    def show(i: int, count: int) -> None:
-        window = [tokens[j] for j in window_indices(i, count, stride, model.window)]
-        saw("pi3_decoder", {"tokens": backend.stack([backend.stack(window)])}, {})
-        tokens.pop(i - reach, None)
+    Nothing runs that their inputs do not need: DINO only for the decoder's, and no other network at all.
+    """
 
-    seen = 0
-    with open_frames(sequence) as reader:
-        for frame in itertools.islice(reader, frames):
-            inputs = {"frames": backend.upload(prepare(frame).pi3_rgb[None])}
-            saw("dino", inputs, {})
-            if decoded:
-                tokens[seen] = backend.unstack(run(inputs)["tokens"])[0]
-                if seen >= reach:
-                    show(seen - reach, seen + 1)
-            seen += 1
-            advance(1)
-    if decoded:
-        for i in range(max(seen - reach, 0), seen):
-            show(i, seen)
+    def __init__(self, backend: Backend, saw: Saw, *, decoded: bool) -> None:
+        self.model, self.description, self.arrays = backend.model, backend.description, backend.arrays
+        self._backend = backend
+        self._saw = saw
+        self._decoded = decoded
+
+    def runner(self, network: NetworkName) -> Runner:
+        """DINO's runner, or one that computes nothing."""
+        run = self._backend.runner("dino") if network == "dino" and self._decoded else None
+        outputs = [tensor.name for tensor in network_specs(self.model)[network].outputs]
+
+        def call(inputs: Mapping[str, Array | NDArray[np.generic]]) -> dict[str, Array]:
+            if network in PI3:
+                self._saw(network, inputs, {})
+            # What does not run gives its input on: nobody reads it, but there is a frame for a frame.
+            return dict.fromkeys(outputs, next(iter(inputs.values()))) if run is None else run(inputs)
+
+        return call
+
+    def close(self) -> None:
+        """The other backend stays open."""
 
 
 def _identity(sequence: SequenceInput) -> dict[str, Any]:
@@ -199,13 +189,13 @@ class _VideoSampler:
 
     def __init__(
         self,
-        backend: Backend,
+        arrays: Arrays,
         entries: Mapping[NetworkName, BundleNetwork],
         sequence: SequenceInput,
         store: SampleStore,
         settings: Mapping[str, Any],
     ) -> None:
-        self._backend = backend
+        self._arrays = arrays
         self._entries = entries
         self._video = sequence.name
         self._store = store
@@ -233,7 +223,7 @@ class _VideoSampler:
         if entry is None or chosen is None:
             return
         size = sum(
-            array.nbytes if isinstance(array, np.ndarray) else self._backend.nbytes(array)
+            array.nbytes if isinstance(array, np.ndarray) else self._arrays.nbytes(array)
             for array in inputs.values()
         )
         kept, gone = chosen.offer(self._kind(entry, inputs, chosen.seen), size)
@@ -282,14 +272,14 @@ class _VideoSampler:
             return (lengths["O"], lengths.get("R", 0), -(-lengths.get("P", 0) // POINTER_STEP))
         part = min(TIME_PARTS * index // (self.expected or 1), TIME_PARTS - 1)
         first = inputs[entry.inputs[0].name]
-        seen = first if isinstance(first, np.ndarray) else self._backend.download(first)
+        seen = first if isinstance(first, np.ndarray) else self._arrays.download(first)
         return (part, self._motion[entry.name].level(seen))
 
     def _on_host(self, entry: BundleNetwork, inputs: Mapping[str, Array]) -> dict[str, NDArray[Any]]:
         found = {}
         for tensor in entry.inputs:
             array = inputs[tensor.name]
-            values = array if isinstance(array, np.ndarray) else self._backend.download(array)
+            values = array if isinstance(array, np.ndarray) else self._arrays.download(array)
             found[tensor.name] = values.astype(tensor.dtype) if tensor.dtype == "float16" else values
         return found
 

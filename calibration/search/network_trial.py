@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,12 +15,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ...errors import GmosError
-from ...export.onnx.graph_session import GraphSession
 from ...runtime.bundle.manifest import Bundle
-from ...runtime.bundle.tables import TableMaker
 from ...runtime.contract import NetworkName
-from ...runtime.parity import OutputDifference, difference
-from ...runtime.query_order import in_order_of
+from ...runtime.onnx.host_graph import HostGraph, bundle_tables
+from ...runtime.parity import OutputDifference, compare_outputs, worst_of
 from ..sampling.sample_store import Sample
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -58,20 +55,15 @@ SEEN = ".seen"
 
 
 class NetworkTrial:
-    """A network of a bundle whose graph may be changed; `folder` is for its files, on the bundle's disk if possible."""
+    """A network of a bundle whose graph may be changed; its weights are read where they are."""
 
-    def __init__(self, bundle: Bundle, name: NetworkName, folder: Path) -> None:
+    def __init__(self, bundle: Bundle, name: NetworkName) -> None:
         self.name = name
         self._entry = bundle.networks[name]
-        self._graph = self._entry.graphs["onnxruntime"]
         self._path = bundle.graph_file(name, "onnxruntime")
-        self._folder = folder
-        self._tables = TableMaker(bundle.table_source(), bundle.model)
+        self._tables = bundle_tables(bundle, name)
         self._expected: dict[Path, dict[str, NDArray[Any]]] = {}
         self._seconds: list[float] = []
-        for file in self._graph.weights:
-            # A copy: neither ONNX nor ONNX Runtime reads through links that leave the directory.
-            shutil.copyfile(bundle.root / file, folder / file)
 
     def model(self) -> ir.Model:
         """The graph of the bundle, to be changed; its weights stay in their files."""
@@ -80,19 +72,15 @@ class NetworkTrial:
     @contextmanager
     def session(self, model: ir.Model) -> Iterator[Run]:
         """Run a form of the graph: inputs by name to outputs by name, in float32 or whole numbers."""
-        path = self._folder / f"{self.name}.trial.onnx"
-        ir.save(model, path)
-        dtypes = {tensor.name: tensor.dtype for tensor in (*self._entry.inputs, *self._graph.tables)}
-        try:
-            session = GraphSession(path, dtypes, fp8=_has_fp8(model))
-        finally:
-            path.unlink(missing_ok=True)
+        graph = HostGraph(
+            ir.to_proto(model).SerializeToString(),
+            tables=self._tables,
+            folder=self._path.parent,
+            precision="fp8" if _has_fp8(model) else self._entry.precision,
+        )
 
         def run(inputs: Arrays) -> dict[str, NDArray[Any]]:
-            shapes = {name: tuple(array.shape) for name, array in inputs.items()}
-            tables = self._tables.tables(self.name, shapes) if self._graph.tables else {}
-            outputs = session.run({**inputs, **tables})
-            return {name.removesuffix(SEEN): array for name, array in outputs.items()}
+            return {name.removesuffix(SEEN): array for name, array in graph.run(inputs).items()}
 
         yield run
 
@@ -124,25 +112,19 @@ class NetworkTrial:
     def compare(self, model: ir.Model, samples: Sequence[Sample], done: Done = nothing) -> Comparison:
         """How far a changed graph is from the bundle's own; the proposer's queries in any order."""
         self.expect(samples)
-        worst: dict[str, OutputDifference] = {}
+        found: dict[str, list[OutputDifference]] = {}
         times = []
         with self.session(model) as run:
             for sample in samples:
                 inputs = sample.load()
-                lengths = self._lengths(inputs)
-                expected = self._expected[sample.path]
                 given, seconds = _timed(run, inputs)
                 times.append(seconds)
-                given = in_order_of(self.name, given, expected)
-                for name, wanted in expected.items():
-                    found = difference(
-                        given[name], wanted, target="onnxruntime", lengths=lengths, output=name
-                    )
-                    if name not in worst or _severity(found) > _severity(worst[name]):
-                        worst[name] = found
+                expected, lengths = self._expected[sample.path], self._lengths(inputs)
+                for one in compare_outputs(self.name, given, expected, target="onnxruntime", lengths=lengths):
+                    found.setdefault(one.output, []).append(one)
                 done()
         return Comparison(
-            differences=tuple(worst.values()),
+            differences=tuple(worst_of(each) for each in found.values()),
             own_ms=1000 * statistics.median(self._seconds),
             call_ms=1000 * statistics.median(times),
         )
@@ -164,12 +146,3 @@ def _timed(run: Run, inputs: Arrays) -> tuple[dict[str, NDArray[Any]], float]:
     start = time.perf_counter()
     outputs = run(inputs)
     return outputs, time.perf_counter() - start
-
-
-def worst_error(differences: Sequence[OutputDifference]) -> float:
-    """One number for how much the outputs of a network have changed: the greatest relative error."""
-    return max((_severity(found) for found in differences), default=0.0)
-
-
-def _severity(found: OutputDifference) -> float:
-    return float("inf") if not found.finite else max(found.relative, found.changed)

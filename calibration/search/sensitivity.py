@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 import onnx_ir as ir
 
 from ...evaluation.report.progress_bar import counted
-from ...runtime.parity import OutputDifference
+from ...runtime.parity import OutputDifference, worst_severity
 from ...runtime.precision import Limits
 from ..graph.quantised_graph import quantise
 from ..quantiser.formats import Format
@@ -17,7 +17,7 @@ from ..quantiser.layer_choice import ActivationChoice
 from ..quantiser.linear_layers import LinearLayer, all_layers, groups
 from ..sampling.sample_store import Sample
 from .finished_work import FinishedWork
-from .network_trial import Comparison, Done, NetworkTrial, nothing, worst_error
+from .network_trial import Comparison, Done, NetworkTrial, nothing
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Choice:
     @property
     def error(self) -> float:
         """The greatest relative error of an output."""
-        return worst_error(self.differences)
+        return worst_severity(self.differences)
 
     @property
     def speed_up(self) -> float:
@@ -118,7 +118,7 @@ class Quantiser:
             for number, (group, layers) in enumerate(self.groups.items(), start=1):
                 alone = {layer.node for layer in layers}
                 rest = {layer.node for layer in self.layers} - alone
-                hurt = worst_error(self._compared(rest, used).differences)
+                hurt = worst_severity(self._compared(rest, used).differences)
                 found.append(GroupSensitivity(group=group, layers=layers, error=hurt))
                 logger.debug(
                     "%s: %s alone %.2e (%d of %d)", self.trial.name, group, hurt, number, len(self.groups)

@@ -12,8 +12,9 @@ from ...evaluation.compare.mask_agreement import Labels, sequence_agreement
 from ...evaluation.report.progress_bar import run_progress
 from ...runtime.contract import NetworkName
 from ...runtime.onnx.backend import open_bundle_backend
+from ...runtime.pipeline.clip import ClipRun, label_maps
 from ...runtime.pipeline.label_store import LabelStore
-from ...runtime.pipeline.watched_backend import run_networks
+from ...runtime.pipeline.options import RunOptions
 from ...runtime.video.sequence import SequenceInput
 from .finished_work import FinishedWork
 
@@ -109,7 +110,7 @@ class MaskReference:
         sequences: Sequence[SequenceInput],
         work: FinishedWork,
         *,
-        frames: int,
+        frames: int | None,
         device: str,
     ) -> None:
         self._sequences = sequences
@@ -153,10 +154,9 @@ class MaskReference:
             for sequence in self._sequences:
                 labels = None if work is None else work.labels(sequence.name)
                 if labels is None:
-                    made = run_networks(
-                        backend, sequence, frames=self._frames, batch_size=BATCH_SIZE, progress=progress
-                    )
-                    labels = {str(result): maps for result, maps in made.items()}
+                    options = RunOptions(batch_size=BATCH_SIZE)
+                    run = ClipRun(backend, sequence, options, progress=progress, frames=self._frames)
+                    labels = {str(result): maps for result, maps in label_maps(run).items()}
                     if work is not None:
                         work.keep_labels(sequence.name, labels)
                 found |= {(sequence.name, result): maps for result, maps in labels.items()}

@@ -60,11 +60,11 @@ def _caller(
     backend: Backend, network: NetworkName, entry: BundleNetwork, inputs: Mapping[str, NDArray[Any]]
 ) -> Callable[[], None]:
     """One call with its inputs on the device already, waited for."""
-    given = upload_inputs(backend, inputs, dtypes_of(entry.inputs))
+    given = upload_inputs(backend.arrays, inputs, dtypes_of(entry.inputs))
     run = backend.runner(network)
 
     def call() -> None:
         run(given)
-        backend.synchronize()
+        backend.arrays.synchronize()
 
     return call

@@ -11,7 +11,6 @@ from typing import Any, cast
 import click
 
 from ...runtime.video.inputs import resolve_inputs
-from ...runtime.video.reader import open_frames
 from ..benchmarks.run import show
 from ..report.environment import environment
 from ..report.files import PAGE_FILE, report_directory
@@ -139,7 +138,7 @@ def frame_reader(videos: Sequence[Path]) -> ReadFrames:
             return {}
         (sequence_input,) = resolve_inputs([video], fps=None, stride=None if video.is_file() else 1)
         found: dict[int, Rgb] = {}
-        with open_frames(sequence_input) as frames:
+        with sequence_input.open() as frames:
             for frame in frames:
                 if frame.index in indices:
                     found[frame.index] = frame.rgb

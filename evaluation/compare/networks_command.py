@@ -14,8 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from ...errors import GmosError
+from ...networks import Side, parse_side
 from ...runtime.bundle.manifest import open_bundle
 from ...runtime.parity import LIMITS
+from ...runtime.renamed_option import renamed_option
 from ...runtime.video.inputs import resolve_inputs
 from ..benchmarks.run import show
 from ..report.environment import environment
@@ -29,13 +31,13 @@ from ..report.files import (
 )
 from ..report.html_page import environment_section, escaped, sortable_table, table_row, write_page
 from ..report.options import report_option
-from .first_layer import FirstLayer
-from .first_layer_option import layer_section, layer_table, sought_layer
+from .first_divergence import FirstDivergence
+from .first_divergence_option import layer_section, layer_table, sought_layer
 from .limits import PROFILES, ProfileName
 from .network_parity import OutputParity, compare_networks
 from .recording import Recording, record
 from .report import SCHEMA
-from .sides import LoadSide, Side, chosen_networks, input_dtypes, parse_side, require_same_model
+from .sides import chosen_networks, input_dtypes, require_same_model
 
 FRAMES, CALLS, BATCH_SIZE = 16, 4, 2
 
@@ -54,7 +56,7 @@ class NetworksReport:
     found: tuple[OutputParity, ...]
     environment: dict[str, Any]
     seconds: float
-    first_layer: FirstLayer | None = None
+    first_layer: FirstDivergence | None = None
 
     @property
     def failures(self) -> list[str]:
@@ -67,98 +69,92 @@ class NetworksReport:
         return f"{'FAIL' if self.failures else 'PASS'} ({self.profile})"
 
 
-def networks_command(load: LoadSide) -> click.Command:
-    """The command that compares networks; `load` loads those of a side."""
+@click.command("networks")
+@click.argument("video", type=PATH)
+@click.option("--bundle", type=PATH, metavar="DIR", help="The bundle of side B, if --b is not given.")
+@click.option(
+    "--backend",
+    type=click.Choice(["onnxruntime", "tensorrt", "tensorrt-rtx"]),
+    default="onnxruntime",
+    show_default=True,
+    help="What runs --bundle.",
+)
+@click.option(
+    "--a", metavar="SPEC", help="The trusted side.  [default: the reference at the preset of --bundle]"
+)
+@click.option(
+    "--b", metavar="SPEC", help="The side in question, as in gmos-parity video, instead of --bundle."
+)
+@click.option("--networks", metavar="NAMES", help="Networks, joined by commas.  [default: all]")
+@click.option(
+    "--frames", type=click.IntRange(1), default=FRAMES, show_default=True, help="Frames of the video."
+)
+@click.option(
+    "--calls",
+    type=click.IntRange(1),
+    default=CALLS,
+    show_default=True,
+    help="Calls of each network that are compared, spread over the video.",
+)
+@click.option("--profile", type=click.Choice(list(PROFILES)), default="fp32", show_default=True)
+@click.option(
+    "--first_divergence",
+    "--first-divergence",
+    "first_divergence",
+    metavar="NETWORK[.OUTPUT]",
+    help="Also find the first layer in which this network (or what an output of it is computed from) passes the "
+    "profile's relative error; both sides must be bundles on onnxruntime.  [default: not looked for]",
+)
+@renamed_option("first_layer", "first_divergence")
+@report_option
+def networks_command(
+    *,
+    video: Path,
+    bundle: Path | None,
+    backend: str,
+    a: str | None,
+    b: str | None,
+    networks: str | None,
+    frames: int,
+    calls: int,
+    profile: str,
+    first_divergence: str | None,
+    report: Path | None,
+) -> int:
+    """Compare every network of two sides on real activations.
 
-    @click.command("networks")
-    @click.argument("video", type=PATH)
-    @click.option("--bundle", type=PATH, metavar="DIR", help="The bundle of side B, if --b is not given.")
-    @click.option(
-        "--backend",
-        type=click.Choice(["onnxruntime", "tensorrt", "tensorrt-rtx"]),
-        default="onnxruntime",
-        show_default=True,
-        help="What runs --bundle.",
+    Side A runs the first frames of VIDEO; side B gets what A's networks got, so that a difference is
+    shown where it is born.
+    """
+    started = time.monotonic()
+    if report is not None:
+        report_directory(report)
+    if (bundle is None) == (b is None):
+        raise GmosError("expected either --bundle DIR or --b SPEC")
+    side_b = parse_side("--b", b) if b is not None else parse_side("--bundle", f"{backend}:bundle={bundle}")
+    side_a = parse_side("--a", a if a is not None else default_reference(side_b))
+    for option, side in (("--a", side_a), ("--b", side_b)):
+        if side.masks is not None:
+            raise GmosError(f"{option} {side.text}: masks have no networks; name a backend")
+    sought = None if first_divergence is None else sought_layer(first_divergence, side_a, side_b)
+    found, recorded = _compare(video, side_a, side_b, networks, frames=frames, calls=calls)
+    limit = LIMITS[cast(ProfileName, profile)].relative
+    result = NetworksReport(
+        a=side_a.text,
+        b=side_b.text,
+        video=video,
+        frames=frames,
+        profile=cast(ProfileName, profile),
+        found=tuple(found),
+        first_layer=None if sought is None else sought.find(found, recorded, limit),
+        environment=environment(),
+        seconds=time.monotonic() - started,
     )
-    @click.option(
-        "--a", metavar="SPEC", help="The trusted side.  [default: the reference at the preset of --bundle]"
-    )
-    @click.option(
-        "--b", metavar="SPEC", help="The side in question, as in gmos-parity video, instead of --bundle."
-    )
-    @click.option("--networks", metavar="NAMES", help="Networks, joined by commas.  [default: all]")
-    @click.option(
-        "--frames", type=click.IntRange(1), default=FRAMES, show_default=True, help="Frames of the video."
-    )
-    @click.option(
-        "--calls",
-        type=click.IntRange(1),
-        default=CALLS,
-        show_default=True,
-        help="Calls of each network that are compared, spread over the video.",
-    )
-    @click.option("--profile", type=click.Choice(list(PROFILES)), default="fp32", show_default=True)
-    @click.option(
-        "--first_layer",
-        "--first-layer",
-        "first_layer",
-        metavar="NETWORK[.OUTPUT]",
-        help="Also find the first layer in which this network (or what an output of it is computed from) passes the "
-        "profile's relative error; both sides must be bundles on onnxruntime.  [default: not looked for]",
-    )
-    @report_option
-    def command(
-        *,
-        video: Path,
-        bundle: Path | None,
-        backend: str,
-        a: str | None,
-        b: str | None,
-        networks: str | None,
-        frames: int,
-        calls: int,
-        profile: str,
-        first_layer: str | None,
-        report: Path | None,
-    ) -> int:
-        """Compare every network of two sides on real activations.
-
-        Side A runs the first frames of VIDEO; side B gets what A's networks got, so that a difference is
-        shown where it is born.
-        """
-        started = time.monotonic()
-        if report is not None:
-            report_directory(report)
-        if (bundle is None) == (b is None):
-            raise GmosError("expected either --bundle DIR or --b SPEC")
-        side_b = (
-            parse_side("--b", b) if b is not None else parse_side("--bundle", f"{backend}:bundle={bundle}")
-        )
-        side_a = parse_side("--a", a if a is not None else default_reference(side_b))
-        for option, side in (("--a", side_a), ("--b", side_b)):
-            if side.masks is not None:
-                raise GmosError(f"{option} {side.text}: masks have no networks; name a backend")
-        sought = None if first_layer is None else sought_layer(first_layer, side_a, side_b)
-        found, recorded = _compare(video, side_a, side_b, networks, load, frames=frames, calls=calls)
-        limit = LIMITS[cast(ProfileName, profile)].relative
-        result = NetworksReport(
-            a=side_a.text,
-            b=side_b.text,
-            video=video,
-            frames=frames,
-            profile=cast(ProfileName, profile),
-            found=tuple(found),
-            first_layer=None if sought is None else sought.find(found, recorded, limit),
-            environment=environment(),
-            seconds=time.monotonic() - started,
-        )
-        show(networks_table(result))
-        if report is not None:
-            write_networks_report(report, result)
-            click.echo(f"report: {report / PAGE_FILE}")
-        return 1 if result.failures else 0
-
-    return command
+    show(networks_table(result))
+    if report is not None:
+        write_networks_report(report, result)
+        click.echo(f"report: {report / PAGE_FILE}")
+    return 1 if result.failures else 0
 
 
 def default_reference(side: Side) -> str:
@@ -179,14 +175,14 @@ def default_reference(side: Side) -> str:
 
 
 def _compare(
-    video: Path, side_a: Side, side_b: Side, names: str | None, load: LoadSide, *, frames: int, calls: int
+    video: Path, side_a: Side, side_b: Side, names: str | None, *, frames: int, calls: int
 ) -> tuple[list[OutputParity], Recording]:
     (sequence,) = resolve_inputs([video], fps=None, stride=None if video.is_file() else 1)
-    with closing(load(side_a)) as backend:
+    with closing(side_a.load()) as backend:
         chosen = chosen_networks(names, backend.model)
         recorded = record(backend, sequence, frames=frames, limit=calls, batch_size=BATCH_SIZE)
         model = backend.model
-    with closing(load(side_b)) as backend:
+    with closing(side_b.load()) as backend:
         require_same_model(side_a, model, side_b, backend.model)
         return compare_networks(recorded, chosen, backend, input_dtypes(side_b, model)), recorded
 

@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.backend import Array, Backend
+from ...runtime.arrays import Array, Arrays
+from ...runtime.backend import Backend
 from ...runtime.contract import NetworkName
-from ...runtime.pipeline.watched_backend import WatchedBackend, run_networks
+from ...runtime.pipeline.clip import ClipRun
+from ...runtime.pipeline.options import RunOptions
+from ...runtime.pipeline.watched_backend import WatchedBackend
 from ...runtime.video.sequence import SequenceInput
 
 
@@ -31,8 +34,8 @@ class Recording:
     The sample depends on nothing but the order of calls.
     """
 
-    def __init__(self, backend: Backend, limit: int) -> None:
-        self._backend = backend
+    def __init__(self, arrays: Arrays, limit: int) -> None:
+        self._arrays = arrays
         self._limit = limit
         self._seen: dict[NetworkName, int] = {}
         self._kept: dict[NetworkName, list[Call]] = {}
@@ -64,7 +67,7 @@ class Recording:
     def _on_host(self, arrays: Mapping[str, Array]) -> dict[str, NDArray[Any]]:
         return {
             # Copied: a backend may use its buffers again.
-            name: np.array(array if isinstance(array, np.ndarray) else self._backend.download(array))
+            name: np.array(array if isinstance(array, np.ndarray) else self._arrays.download(array))
             for name, array in arrays.items()
         }
 
@@ -81,6 +84,8 @@ def record(
         limit: calls kept of each network.
         batch_size: windows per call.
     """
-    recording = Recording(backend, limit)
-    run_networks(WatchedBackend(backend, recording.offer), sequence, frames=frames, batch_size=batch_size)
+    recording = Recording(backend.arrays, limit)
+    watched = WatchedBackend(backend, recording.offer)
+    for _ in ClipRun(watched, sequence, RunOptions(batch_size=batch_size), frames=frames):
+        pass
     return recording

@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from ...runtime.parity import LIMITS
+from ...runtime.parity import LIMITS, OutputDifference
 from .foreground_agreement import ForegroundAgreement
 from .limits import MaskLimits, ProfileName, failures
 from .mask_agreement import SequenceAgreement
-from .network_parity import ValuesDifference
 from .proposal_agreement import ProposalAgreement
 
 Mode = Literal["free", "teacher_forced"]
@@ -70,7 +69,7 @@ class Birth:
 def encoder_stage(
     stage: str,
     sequence: str,
-    found: Sequence[tuple[str, str, ValuesDifference]],
+    found: Sequence[tuple[str, str, OutputDifference]],
     profile: ProfileName,
 ) -> StageAgreement:
     """An encoder's outputs on the same frames.
@@ -82,7 +81,7 @@ def encoder_stage(
         profile: whose limits of networks hold.
     """
     limits = LIMITS[profile]
-    frame, output, worst = max(found, key=lambda entry: entry[2].difference.relative)
+    frame, output, worst = max(found, key=lambda entry: entry[2].relative)
     beyond = [
         f"{output} of frame {frame}: {line}" for frame, output, one in found if (line := one.excess(limits))
     ]
@@ -91,17 +90,17 @@ def encoder_stage(
         sequence=sequence,
         mode="teacher_forced",
         measure="relative L2 error",
-        mean=statistics.fmean(one.difference.relative for _, _, one in found),
-        worst=worst.difference.relative,
+        mean=statistics.fmean(one.relative for _, _, one in found),
+        worst=worst.relative,
         frame=frame,
         numbers={
-            "max_abs": max(one.difference.max_abs for _, _, one in found),
-            "cosine": min(one.difference.cosine for _, _, one in found),
+            "max_abs": max(one.max_abs for _, _, one in found),
+            "cosine": min(one.cosine for _, _, one in found),
             "not_finite_a": sum(one.not_finite_a for _, _, one in found),
             "not_finite_b": sum(one.not_finite_b for _, _, one in found),
         },
-        words=f"{output} most, cosine {worst.difference.cosine:.7f}",
-        differs=any(one.difference.max_abs > 0 or one.not_finite_b for _, _, one in found),
+        words=f"{output} most, cosine {worst.cosine:.7f}",
+        differs=any(one.max_abs > 0 or one.not_finite_b for _, _, one in found),
         beyond=_first(beyond),
         observations=tuple(
             _line(
@@ -111,8 +110,8 @@ def encoder_stage(
                 frame,
                 {
                     "output": output,
-                    "relative": one.difference.relative,
-                    "max_abs": one.difference.max_abs,
+                    "relative": one.relative,
+                    "max_abs": one.max_abs,
                     "not_finite_b": one.not_finite_b,
                 },
             )

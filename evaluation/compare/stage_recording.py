@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GmosError
-from ...runtime.backend import Array, Backend, Runner
+from ...runtime.arrays import Array
+from ...runtime.backend import Backend, BringsTracker, Runner
 from ...runtime.contract import NetworkName
 from ...runtime.pipeline.label_store import LabelStore
 from ...runtime.pipeline.proposals import ProposalCollector, Proposals
 from ...runtime.pipeline.watched_backend import WatchedBackend
 from ...runtime.tensorrt.memory import PlansMemory
-from ...runtime.tracker import FrameFeatures, Tracker
 
 HEADS: Mapping[str, tuple[str, ...]] = {
     "proposer": ("motion_logits", "ious"),
@@ -110,19 +110,17 @@ class RecordingBackend(WatchedBackend):
     def __init__(self, backend: Backend, records: StageRecords) -> None:
         super().__init__(
             backend,
-            lambda network, _, outputs: records.add(network, outputs, backend.download),
+            lambda network, _, outputs: records.add(network, outputs, backend.arrays.download),
         )
         self._records = records
+        # Attributes of the object: whether a backend plans or brings a tracker is asked by whether it has one.
         if isinstance(backend, PlansMemory):
-            # An attribute of the object: whether a backend plans is asked by whether it has one.
             self.plan = backend.plan
+        if isinstance(backend, BringsTracker):
+            self.tracker = backend.tracker
 
     def runner(self, network: NetworkName) -> Runner:
-        """See `Backend`."""
+        """A watched runner; the next video begins with its head."""
         if network in HEADS:
             self._records.begin()
         return super().runner(network)
-
-    def tracker(self, features: FrameFeatures, *, frames: int, video_hw: tuple[int, int]) -> Tracker:
-        """See `Backend`; the backend's own, unlike `WatchedBackend`'s."""
-        return self._backend.tracker(features, frames=frames, video_hw=video_hw)

@@ -2,36 +2,49 @@
 
 from __future__ import annotations
 
-import itertools
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import GmosError
-from ...runtime.backend import Array, Backend
+from ...runtime.arrays import Array, Arrays, HostArray
+from ...runtime.backend import Backend, BringsTracker, Runner
 from ...runtime.bundle.uploading import upload_as
-from ...runtime.pipeline.encode import EncodedBatch, PreparedFrame, WindowEncoder, frame_preparer
-from ...runtime.pipeline.feature_store import FeatureStore
-from ...runtime.pipeline.proposals import ProposalCollector, Proposals
-from ...runtime.pipeline.propose import foreground_head, proposal_head, propose
-from ...runtime.pipeline.sequence_run import RunOptions
+from ...runtime.contract import NetworkName
+from ...runtime.parity import OutputDifference, difference
+from ...runtime.pipeline.clip import ClipRun, Tracks
+from ...runtime.pipeline.memory_tracker import make_tracker
+from ...runtime.pipeline.options import RunOptions
+from ...runtime.pipeline.proposals import ProposalCollector
 from ...runtime.pipeline.stage_off import StageOff
 from ...runtime.pipeline.stage_on import StageOn
 from ...runtime.progress import Progress
-from ...runtime.thresholds import PUBLISHED
 from ...runtime.tracker import FrameFeatures
-from ...runtime.video.reader import open_frames
 from ...runtime.video.sequence import SequenceInput
-from .foreground_agreement import ForegroundAgreement, compare_foreground
+from .foreground_agreement import ForegroundAgreement, ForegroundFrameAgreement, compare_foreground
 from .limits import MaskLimits, ProfileName
 from .mask_agreement import Labels, sequence_agreement
-from .network_parity import ValuesDifference, compare_values
 from .proposal_agreement import proposal_agreement
 from .stage_agreement import StageAgreement, encoder_stage, gmos_s_stage, proposer_stage, tracker_stage
 
 ENCODERS: Mapping[str, tuple[str, ...]] = {"pi3": ("geometry",), "sam2_encoder": ("s0", "s1", "f")}
 """The encoding stages with their outputs; both get the frames of the video."""
+
+ENCODING: Mapping[NetworkName, str | None] = {
+    "sam2_resize": None,
+    "dino": None,
+    "pi3_decoder": "pi3",
+    "sam2_encoder": "sam2_encoder",
+}
+"""Networks that both sides run on what they made themselves, with the stage that ends with each."""
+
+HEADS: tuple[NetworkName, ...] = ("proposer", "gmos_s")
+MAPS: tuple[NetworkName, ...] = ("proposal_labels", "foreground_map")
+"""Networks that draw what the heads answered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,14 +74,15 @@ class Crossing:
         self._b = b
         self._dtypes: dict[str, str] = {}
 
-    def learn(self, batch: EncodedBatch) -> None:
+    def learn(self, outputs: Mapping[str, Array]) -> None:
         """See what B's own arrays are."""
-        if not self._dtypes:
-            self._dtypes = {name: self._b.to_host(array).dtype for name, array in encoded(batch).items()}
+        for name, array in outputs.items():
+            if name not in self._dtypes:
+                self._dtypes[name] = self._b.arrays.to_host(array).dtype
 
     def __call__(self, name: str, array: Array) -> Array:
         """An array of B with the values of one of A that has this contract name."""
-        return upload_as(self._b, self._a.download(array), self._dtypes[name])
+        return upload_as(self._b.arrays, self._a.arrays.download(array), self._dtypes[name])
 
 
 class CrossedFeatures:
@@ -87,71 +101,152 @@ class CrossedFeatures:
         return self._last[1]
 
 
-class StepEncoder(WindowEncoder):
-    """Encodes with A; B encodes the same frames to be compared, and gets A's batches.
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """An array of both sides."""
 
-    Args:
-        a: whose batches `run` gives.
-        b: the side in question.
-        cross: from A to B.
-        forcing: the video.
-        forced: gets each of A's batches as B's arrays.
+    a: Array
+    b: Array
+
+
+class PairedArrays:
+    """Arrays of both sides while frames are encoded, A's alone from then on. Implements `Arrays`."""
+
+    def __init__(self, a: Arrays, b: Arrays) -> None:
+        self._a = a
+        self._b = b
+
+    def upload(self, host: NDArray[np.generic]) -> Pair:
+        """To both."""
+        return Pair(self._a.upload(host), self._b.upload(host))
+
+    def download(self, array: Array) -> NDArray[Any]:
+        """A's values."""
+        return self._a.download(first_of(array))
+
+    def stack(self, arrays: Sequence[Array]) -> Array:
+        """Pairs to a pair."""
+        if all(isinstance(array, Pair) for array in arrays):
+            return Pair(
+                self._a.stack([pair.a for pair in arrays]), self._b.stack([pair.b for pair in arrays])
+            )
+        return self._a.stack([first_of(array) for array in arrays])
+
+    def unstack(self, array: Array) -> Sequence[Array]:
+        """A pair to pairs."""
+        if isinstance(array, Pair):
+            return [
+                Pair(*both) for both in zip(self._a.unstack(array.a), self._b.unstack(array.b), strict=True)
+            ]
+        return self._a.unstack(array)
+
+    def nbytes(self, array: Array) -> int:
+        """Of A."""
+        return self._a.nbytes(first_of(array))
+
+    def to_host(self, array: Array) -> HostArray:
+        """Of A."""
+        return self._a.to_host(first_of(array))
+
+    def from_host(self, parked: HostArray) -> Array:
+        """Of A."""
+        return self._a.from_host(parked)
+
+    def free_bytes(self) -> int:
+        """On A's device."""
+        return self._a.free_bytes()
+
+    def synchronize(self) -> None:
+        """Both."""
+        self._a.synchronize()
+        self._b.synchronize()
+
+
+def first_of(array: Array) -> Array:
+    """A's side of an array."""
+    return array.a if isinstance(array, Pair) else array
+
+
+HearsHeads = Callable[[Mapping[str, Array], Mapping[str, Array]], None]
+"""Gets what the heads of A and of B answered on a batch, and the maps drawn of it."""
+
+
+class ForcedBackend:
+    """A's networks, and B's beside them in the same run of the pipeline. Implements `Backend`.
+
+    Both encode the video's frames, each on what it made of them itself; what the encoders answer is compared.
+    Each head of B gets what A's encoders answered. What is tracked is A's alone.
     """
 
-    def __init__(
-        self,
-        a: Backend,
-        b: Backend,
-        cross: Crossing,
-        forcing: Forcing,
-        forced: Callable[[EncodedBatch], None],
-    ) -> None:
-        size = {"stride": forcing.sequence.stride, "batch_size": forcing.options.batch_size}
-        super().__init__(a, **size)
-        self._backends = (a, b)
-        self._encoder_b = WindowEncoder(b, **size)
-        self._cross = cross
-        self._forced = forced
+    def __init__(self, a: Backend, b: Backend, forcing: Forcing, heard: HearsHeads) -> None:
+        self.model, self.description = a.model, f"{a.description}; {b.description}"
+        self.arrays = PairedArrays(a.arrays, b.arrays)
+        self.cross = Crossing(a, b)
+        self._a = a
+        self._b = b
         self._forcing = forcing
-        self._found: dict[str, list[tuple[str, str, ValuesDifference]]] = {name: [] for name in ENCODERS}
+        self._heard = heard
+        self._found: dict[str, list[tuple[str, str, OutputDifference]]] = {name: [] for name in ENCODERS}
+        self._frames = dict.fromkeys(ENCODERS, 0)
+        self._answers: tuple[Mapping[str, Array], Mapping[str, Array]] = ({}, {})
+        if isinstance(a, BringsTracker):
+            # An attribute of the object: whether a backend brings a tracker is asked by whether it has one.
+            self.tracker = a.tracker
 
-    def run(self, frames: Iterable[PreparedFrame]) -> Iterator[EncodedBatch]:
-        """A's batches; B is done with each when it comes."""
-        ours, theirs = itertools.tee(frames)
-        for batch, other in zip(super().run(ours), self._encoder_b.run(theirs), strict=True):
-            self._compare(batch, other)
-            self._cross.learn(other)
-            crossed = {name: self._cross(name, array) for name, array in encoded(batch).items()}
-            geometry = crossed.pop("geometry")
-            self._forced(EncodedBatch(frames=batch.frames, geometry=geometry, features=crossed))
-            yield batch
+    def runner(self, network: NetworkName) -> Runner:
+        """A's runner, with B's beside it where that is a stage of its own."""
+        run_a = self._a.runner(network)
+        if network not in (*ENCODING, *HEADS, *MAPS):
+            return lambda inputs: run_a({name: first_of(array) for name, array in inputs.items()})
+        run_b = self._b.runner(network)
+
+        def encode(inputs: Mapping[str, Any]) -> dict[str, Array]:
+            outputs_a = run_a({name: array.a for name, array in inputs.items()})
+            outputs_b = run_b({name: array.b for name, array in inputs.items()})
+            stage = ENCODING[network]
+            if stage is None:
+                return {name: Pair(array, outputs_b[name]) for name, array in outputs_a.items()}
+            self._compare(stage, outputs_a, outputs_b)
+            self.cross.learn(outputs_b)
+            return outputs_a
+
+        def answer(inputs: Mapping[str, Any]) -> dict[str, Array]:
+            outputs = run_a(inputs)
+            crossed = {name: self.cross(name, array) for name, array in inputs.items()}
+            self._answers = (outputs, run_b(crossed))
+            return outputs
+
+        def draw(inputs: Mapping[str, Any]) -> dict[str, Array]:
+            outputs = run_a(inputs)
+            own = {name: self._answers[1].get(name, value) for name, value in inputs.items()}
+            sides = ((self._a, self._answers[0], outputs), (self._b, self._answers[1], run_b(own)))
+            self._heard(*({**answers, **maps} for _, answers, maps in sides))
+            return outputs
+
+        return encode if network in ENCODING else answer if network in HEADS else draw
+
+    def close(self) -> None:
+        """Both sides stay open."""
 
     def stages(self) -> list[StageAgreement]:
-        """The encoders' agreement over all batches so far."""
+        """The encoders' agreement over all frames so far."""
         forcing = self._forcing
         return [
             encoder_stage(stage, forcing.sequence.name, found, forcing.profile)
             for stage, found in self._found.items()
         ]
 
-    def _compare(self, batch: EncodedBatch, other: EncodedBatch) -> None:
-        a, b = self._backends
+    def _compare(self, stage: str, ours: Mapping[str, Array], theirs: Mapping[str, Array]) -> None:
         pairs = {
-            name: (a.download(array), b.download(encoded(other)[name]))
-            for name, array in encoded(batch).items()
+            name: (self._a.arrays.download(ours[name]), self._b.arrays.download(theirs[name]))
+            for name in ENCODERS[stage]
         }
-        for position, frame in enumerate(batch.frames):
-            name = _name(self._forcing, frame.index)
-            for stage, outputs in ENCODERS.items():
-                for output in outputs:
-                    values_a, values_b = pairs[output]
-                    found = compare_values(output, values_a[position], values_b[position])
-                    self._found[stage].append((name, output, found))
-
-
-def encoded(batch: EncodedBatch) -> dict[str, Array]:
-    """All arrays of a batch by their contract names."""
-    return {"geometry": batch.geometry, **batch.features}
+        for position in range(len(next(iter(pairs.values()))[0])):
+            frame = _name(self._forcing, self._frames[stage])
+            for output, (values_a, values_b) in pairs.items():
+                found = difference(values_b[position], values_a[position], output=output)
+                self._found[stage].append((frame, output, found))
+            self._frames[stage] += 1
 
 
 def forced_stages(a: Backend, b: Backend, forcing: Forcing) -> list[StageAgreement]:
@@ -160,19 +255,13 @@ def forced_stages(a: Backend, b: Backend, forcing: Forcing) -> list[StageAgreeme
     Args:
         a: the trusted side.
         b: the side in question, of the same model; both stay open.
-        forcing: the video, and what it is held to.
+        forcing: the video.
 
     Raises:
         GmosError: the video has changed since its masks were made, or cannot be read.
     """
     run = _forced_gmos if a.model.variant == "gmos" else _forced_gmos_s
     return run(a, b, forcing)
-
-
-@contextmanager
-def _prepared(a: Backend, forcing: Forcing) -> Iterator[Iterator[PreparedFrame]]:
-    with open_frames(forcing.sequence) as frames:
-        yield map(frame_preparer(a.model, forcing.sequence.video_hw), frames)
 
 
 def _name(forcing: Forcing, index: int) -> str:
@@ -185,81 +274,63 @@ def _name(forcing: Forcing, index: int) -> str:
 
 def _forced_gmos(a: Backend, b: Backend, forcing: Forcing) -> list[StageAgreement]:
     sequence, options = forcing.sequence, forcing.options
-    cross, head = Crossing(a, b), proposal_head(b, sequence.video_hw)
     collector = ProposalCollector(sequence.video_hw)
+    found: list[StageAgreement] = []
 
-    def forced(batch: EncodedBatch) -> None:
-        for answer in zip(*map(b.download, head(batch)), strict=True):
+    def heard(_: Mapping[str, Array], answers: Mapping[str, Array]) -> None:
+        columns = (b.arrays.download(answers[name]) for name in ("labels", "motion_logits", "ious"))
+        for answer in zip(*columns, strict=True):
             collector.add(*answer)
 
-    encoder = StepEncoder(a, b, cross, forcing, forced)
-    with FeatureStore(a, options.feature_budget(a)) as store:
-        with forcing.stage("proposer") as advance, _prepared(a, forcing) as frames:
-            proposals = propose(frames, encoder, a, store, video_hw=sequence.video_hw, advance=advance)
+    backend = ForcedBackend(a, b, forcing, heard)
+
+    def again(features: FrameFeatures, tracks: Tracks) -> None:
+        """Both stages of the propagator by B, on A's features and proposals; the second also on A's first."""
+        proposals = tracks.proposals
         proposer = proposal_agreement(sequence.name, forcing.names, proposals, collector.finish())
-        return [
-            *encoder.stages(),
-            proposer_stage(proposer, "teacher_forced", forcing.limits),
-            *_forced_trackers((a, store), (b, CrossedFeatures(store, cross)), proposals, forcing),
-        ]
+        found.extend((*backend.stages(), proposer_stage(proposer, "teacher_forced", forcing.limits)))
+        crossed = CrossedFeatures(features, backend.cross)
+        tracker = make_tracker(b, crossed, frames=len(proposals), video_hw=sequence.video_hw)
+        with forcing.stage("MOS-I") as advance:
+            mos_i = StageOn(proposals, tracker, options.thresholds, lambda *_: advance(1)).run()
+        with forcing.stage("MOS") as advance:
+            stage = StageOff(proposals, tracks.mos_i, tracker, options.thresholds, lambda *_: advance(1))
+            mos = stage.run()
 
+        def read_mos_i(index: int) -> tuple[Labels, Labels]:
+            return tracks.mos_i.mos_i(index).unpack(), mos_i.mos_i(index).unpack()
 
-def _forced_trackers(
-    a: tuple[Backend, FrameFeatures],
-    b: tuple[Backend, FrameFeatures],
-    proposals: Proposals,
-    forcing: Forcing,
-) -> list[StageAgreement]:
-    """Both stages of the propagator on A's features and proposals; the second also on A's first."""
-    video_hw, count = forcing.sequence.video_hw, len(proposals)
-    trackers = [backend.tracker(features, frames=count, video_hw=video_hw) for backend, features in (a, b)]
-    with forcing.stage("MOS-I") as advance:
-        # A frame counts when both trackers have it.
-        first = [
-            StageOn(proposals, tracker, PUBLISHED, lambda *_, done=done: advance(done)).run()
-            for done, tracker in enumerate(trackers)
-        ]
-    with forcing.stage("MOS") as advance:
-        second = [
-            StageOff(proposals, first[0], tracker, PUBLISHED, lambda *_, done=done: advance(done)).run()
-            for done, tracker in enumerate(trackers)
-        ]
+        def read_mos(index: int) -> tuple[Labels, Labels]:
+            return tracks.mos.labels[index], mos.labels[index]
 
-    def mos_i(index: int) -> tuple[Labels, Labels]:
-        return first[0].mos_i_labels(index), first[1].mos_i_labels(index)
+        for result, read in (("mos-i", read_mos_i), ("mos", read_mos)):
+            agreement = sequence_agreement(sequence.name, result, forcing.names, read)
+            found.append(tracker_stage(agreement, "teacher_forced", forcing.limits))
 
-    def mos(index: int) -> tuple[Labels, Labels]:
-        return second[0].labels[index], second[1].labels[index]
-
-    return [
-        tracker_stage(
-            sequence_agreement(forcing.sequence.name, result, forcing.names, read),
-            "teacher_forced",
-            forcing.limits,
-        )
-        for result, read in (("mos-i", mos_i), ("mos", mos))
-    ]
+    run = ClipRun(backend, sequence, options, progress=forcing.progress, after_tracking=again)
+    for _ in run:
+        pass
+    return found
 
 
 def _forced_gmos_s(a: Backend, b: Backend, forcing: Forcing) -> list[StageAgreement]:
-    video_hw = forcing.sequence.video_hw
-    head_a, head_b = foreground_head(a, video_hw), foreground_head(b, video_hw)
-    answers: deque[Mapping[str, Array]] = deque()
-    encoder = StepEncoder(a, b, Crossing(a, b), forcing, lambda batch: answers.append(head_b(batch)))
-    found = []
-    with forcing.stage("GMOS-S") as advance, _prepared(a, forcing) as frames:
-        for batch in encoder.run(frames):
-            maps_a, maps_b = head_a(batch), answers.popleft()
-            logits = a.download(maps_a["foreground_logits"]), b.download(maps_b["foreground_logits"])
-            masks = a.download(maps_a["mask"]), b.download(maps_b["mask"])
-            for position, frame in enumerate(batch.frames):
-                found.append(
-                    compare_foreground(
-                        _name(forcing, frame.index),
-                        (logits[0][position], logits[1][position]),
-                        (masks[0][position], masks[1][position]),
-                    )
+    frames: list[ForegroundFrameAgreement] = []
+
+    def heard(*answers: Mapping[str, Array]) -> None:
+        sides = list(zip((a.arrays, b.arrays), answers, strict=True))
+        logits = [arrays.download(maps["foreground_logits"]) for arrays, maps in sides]
+        masks = [arrays.download(maps["mask"]) for arrays, maps in sides]
+        for position in range(len(masks[0])):
+            frames.append(
+                compare_foreground(
+                    _name(forcing, len(frames)),
+                    (logits[0][position], logits[1][position]),
+                    (masks[0][position], masks[1][position]),
                 )
-            advance(len(batch.frames))
-    agreement = ForegroundAgreement(sequence=forcing.sequence.name, frames=tuple(found))
-    return [*encoder.stages(), gmos_s_stage(agreement, "teacher_forced", forcing.limits)]
+            )
+
+    backend = ForcedBackend(a, b, forcing, heard)
+    for _ in ClipRun(backend, forcing.sequence, forcing.options, progress=forcing.progress):
+        pass
+    agreement = ForegroundAgreement(sequence=forcing.sequence.name, frames=tuple(frames))
+    return [*backend.stages(), gmos_s_stage(agreement, "teacher_forced", forcing.limits)]

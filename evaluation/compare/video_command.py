@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -12,9 +13,13 @@ from typing import Any
 import click
 
 from ...errors import GmosError
-from ...runtime.backend import Backend
+from ...networks import Side, parse_side
 from ...runtime.contract import ModelSpec
-from ...runtime.pipeline.sequence_run import RunOptions
+from ...runtime.pipeline.clip import ClipRun
+from ...runtime.pipeline.options import RunOptions
+from ...runtime.results.completion import ResultSet, should_skip
+from ...runtime.results.outputs import check_save_dir, file_results
+from ...runtime.tensorrt.memory import settle_run
 from ..report.progress_bar import run_progress
 from .commands import limit_options
 from .comparison import Comparison, FindStages, compare_trees
@@ -23,7 +28,7 @@ from .label_trees import LabelPair
 from .limits import MaskLimits
 from .mask_agreement import SequenceAgreement
 from .proposal_agreement import proposal_agreement
-from .sides import LoadSide, RunVideo, Side, Videos, parse_side, require_same_model
+from .sides import Videos, require_same_model
 from .stage_agreement import StageAgreement, gmos_s_stage, proposer_stage, tracker_stage
 from .stage_recording import RecordedVideo, StageRecords
 from .teacher_forcing import Forcing, forced_stages
@@ -38,72 +43,65 @@ SIDE = (
 )
 
 
-def video_command(run: RunVideo, load: LoadSide) -> click.Command:
-    """The command that runs both sides on videos; `run` runs one as gmos-run does, `load` loads its networks."""
+@click.command("video")
+@click.argument("inputs", nargs=-1, type=PATH, required=True, metavar="INPUT...")
+@click.option("--a", "a", required=True, metavar="SPEC", help=SIDE)
+@click.option("--b", "b", required=True, metavar="SPEC", help="The same for the other side. Required.")
+@click.option(
+    "--teacher_forced",
+    "--teacher-forced",
+    "teacher_forced",
+    is_flag=True,
+    help="Also run every stage of B on A's inputs, to tell in which one a difference is born; both sides are "
+    "loaded at once and run a second time. Default: off.",
+)
+@click.option(
+    "--fps",
+    type=float,
+    help="Frames per second of the input; needed for directories unless --stride is given.  "
+    "[default: the file's own]",
+)
+@click.option(
+    "--stride",
+    type=int,
+    help="Frames between the neighbours of a window, 1 or more.  [default: fps / 8, rounded down]",
+)
+@click.option(
+    "--keep", type=PATH, metavar="DIR", help="Keep the masks of both sides there. Default: not kept."
+)
+@limit_options
+def video_command(
+    *,
+    inputs: tuple[Path, ...],
+    a: str,
+    b: str,
+    teacher_forced: bool,
+    fps: float | None,
+    stride: int | None,
+    keep: Path | None,
+    **options: Any,
+) -> int:
+    """Run two sides on the same videos and compare their masks, stage by stage.
 
-    @click.command("video")
-    @click.argument("inputs", nargs=-1, type=PATH, required=True, metavar="INPUT...")
-    @click.option("--a", "a", required=True, metavar="SPEC", help=SIDE)
-    @click.option("--b", "b", required=True, metavar="SPEC", help="The same for the other side. Required.")
-    @click.option(
-        "--teacher_forced",
-        "--teacher-forced",
-        "teacher_forced",
-        is_flag=True,
-        help="Also run every stage of B on A's inputs, to tell in which one a difference is born; both sides are "
-        "loaded at once and run a second time. Default: off.",
-    )
-    @click.option(
-        "--fps",
-        type=float,
-        help="Frames per second of the input; needed for directories unless --stride is given.  "
-        "[default: the file's own]",
-    )
-    @click.option(
-        "--stride",
-        type=int,
-        help="Frames between the neighbours of a window, 1 or more.  [default: fps / 8, rounded down]",
-    )
-    @click.option(
-        "--keep", type=PATH, metavar="DIR", help="Keep the masks of both sides there. Default: not kept."
-    )
-    @limit_options
-    def command(
-        *,
-        inputs: tuple[Path, ...],
-        a: str,
-        b: str,
-        teacher_forced: bool,
-        fps: float | None,
-        stride: int | None,
-        keep: Path | None,
-        **options: Any,
-    ) -> int:
-        """Run two sides on the same videos and compare their masks, stage by stage.
-
-        INPUT is one or more .mp4 files, or one or more directories of frames. A side runs networks as gmos-run
-        does, or is a directory of masks.
-        """
-        sides = (parse_side("--a", a), parse_side("--b", b))
-        masks = next((side for side in sides if side.masks is not None), None)
-        if teacher_forced and masks is not None:
-            raise GmosError(
-                f"--teacher_forced: {masks.text} has no networks; name a backend, or leave it out"
-            )
-        comparison = Comparison.of("video", a, b, inputs, options)
-        videos = Videos(inputs=inputs, fps=fps, stride=stride)
-        with tempfile.TemporaryDirectory() as folder:
-            runs = [
-                _Run(side, (keep or Path(folder)) / name, Path(folder) / f"logits-{name}")
-                for side, name in zip(sides, "ab", strict=True)
-            ]
-            trees = [one.masks(videos, run, like=runs[0] if teacher_forced else one) for one in runs]
-            if masks is not None:
-                return compare_trees(trees[0], trees[1], comparison)
-            stages = _stage_finder(runs, videos, comparison, load if teacher_forced else None)
-            return compare_trees(trees[0], trees[1], comparison, stages)
-
-    return command
+    INPUT is one or more .mp4 files, or one or more directories of frames. A side runs networks as gmos-run
+    does, or is a directory of masks.
+    """
+    sides = (parse_side("--a", a), parse_side("--b", b))
+    masks = next((side for side in sides if side.masks is not None), None)
+    if teacher_forced and masks is not None:
+        raise GmosError(f"--teacher_forced: {masks.text} has no networks; name a backend, or leave it out")
+    comparison = Comparison.of("video", a, b, inputs, options)
+    videos = Videos(inputs=inputs, fps=fps, stride=stride)
+    with tempfile.TemporaryDirectory() as folder:
+        runs = [
+            _Run(side, (keep or Path(folder)) / name, Path(folder) / f"logits-{name}")
+            for side, name in zip(sides, "ab", strict=True)
+        ]
+        trees = [one.masks(videos, like=runs[0] if teacher_forced else one) for one in runs]
+        if masks is not None:
+            return compare_trees(trees[0], trees[1], comparison)
+        stages = _stage_finder(runs, videos, comparison, teacher_forced=teacher_forced)
+        return compare_trees(trees[0], trees[1], comparison, stages)
 
 
 class _Run:
@@ -115,30 +113,53 @@ class _Run:
         self.records = StageRecords(logits)
         self._model: ModelSpec | None = None
 
-    def masks(self, videos: Videos, run: RunVideo, *, like: _Run) -> Path:
+    def masks(self, videos: Videos, *, like: _Run) -> Path:
         """The directory of its masks, made first if the side is none; its networks must be `like`'s."""
         if self.side.masks is not None:
             return self.side.masks
-
-        def loaded(backend: Backend) -> Backend:
+        source = self.side.networks.resolve()
+        sequences = videos.sequences(source.model)
+        check_save_dir(self._directory)
+        results = [
+            ResultSet(
+                save_dir=self._directory,
+                sequence=sequence.name,
+                variant=source.model.variant,
+                modes=frozenset({"mask"}),
+                settings={**source.settings(), "stride": sequence.stride, "fps": sequence.output_fps},
+            )
+            for sequence in sequences
+        ]
+        for place in results:
+            should_skip(place, "overwrite")
+        start = time.monotonic()
+        with closing(source.load()) as backend:
             self._model = backend.model
             if like._model is not None:
                 require_same_model(like.side, like._model, self.side, self._model)
-            return self.records.watch(backend)
-
-        run(self.side, videos, self._directory, loaded)
+            logger.info("%s; loaded in %.1f s", backend.description, time.monotonic() - start)
+            options = settle_run(
+                backend, RunOptions(), [(video.video_hw, video.stride) for video in sequences]
+            )
+            watched = self.records.watch(backend)
+            with run_progress() as progress:
+                for sequence, place in zip(sequences, results, strict=True):
+                    for note in sequence.notes:
+                        logger.info("%s: %s", sequence.name, note)
+                    run = ClipRun(watched, sequence, options, progress=progress)
+                    file_results(iter(run), place, sequence.media, existing="overwrite")
         return self._directory
 
 
 def _stage_finder(
-    runs: Sequence[_Run], videos: Videos, comparison: Comparison, load: LoadSide | None
+    runs: Sequence[_Run], videos: Videos, comparison: Comparison, *, teacher_forced: bool
 ) -> FindStages:
-    """What compares stage by stage; `load` where B is teacher-forced too."""
+    """What compares stage by stage."""
 
     def find(pairs: Sequence[LabelPair], found: Sequence[SequenceAgreement]) -> list[StageAgreement]:
         stages = list(_free_stages(runs, videos, pairs, found, comparison))
-        if load is not None:
-            stages += _forced_stages(runs, videos, pairs, comparison, load)
+        if teacher_forced:
+            stages += _forced_stages(runs, videos, pairs, comparison)
         return stages
 
     return find
@@ -191,11 +212,10 @@ def _forced_stages(
     videos: Videos,
     pairs: Sequence[LabelPair],
     comparison: Comparison,
-    load: LoadSide,
 ) -> Iterator[StageAgreement]:
     frames = {pair.sequence: pair.frames for pair in pairs}
     side_a, side_b = (run.side for run in runs)
-    with closing(load(side_a)) as a, closing(load(side_b)) as b, run_progress() as progress:
+    with closing(side_a.load()) as a, closing(side_b.load()) as b, run_progress() as progress:
         for sequence in videos.sequences():
             forcing = Forcing(
                 sequence=sequence,

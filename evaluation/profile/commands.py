@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from ...errors import GmosError
+from ...networks import Side, parse_side
 from ...runtime.video.inputs import resolve_inputs
 from ..benchmarks.run import show
-from ..compare.sides import LoadSide, Side, parse_side
 from ..report.environment import environment
 from ..report.files import PAGE_FILE, report_directory
 from ..report.options import report_option
@@ -37,84 +37,79 @@ PATH = click.Path(path_type=Path)
 REGRESSION_STATUS = 1
 
 
-def profile_command(load: LoadSide) -> click.Command:
-    """The command; `load` loads the networks of a side."""
+@click.command(
+    "gmos-profile",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.argument("video", type=PATH)
+@click.option(
+    "--side",
+    "sides",
+    multiple=True,
+    required=True,
+    metavar="SPEC",
+    help="torch:PRESET, onnxruntime:BUNDLE, tensorrt:BUNDLE or tensorrt-rtx:BUNDLE; repeated, sides are measured "
+    "in turns and compared with the first. Required.",
+)
+@click.option(
+    "--only", type=click.Choice(["networks", "video"]), help="Measure one of them.  [default: both]"
+)
+@click.option("--networks", metavar="NAMES", help="Networks, joined by commas.  [default: all]")
+@click.option(
+    "--iterations",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    help="Timed calls of a network.",
+)
+@click.option(
+    "--warm_up",
+    "--warm-up",
+    "warm_up",
+    type=click.IntRange(0),
+    default=3,
+    show_default=True,
+    help="Calls before them.",
+)
+@click.option(
+    "--batches", default="1", show_default=True, help="Batch sizes of the networks, joined by commas."
+)
+@click.option(
+    "--objects",
+    default="1,4",
+    show_default=True,
+    help="Numbers of tracked objects of the tracker's networks, joined by commas.",
+)
+@click.option(
+    "--baseline",
+    type=PATH,
+    metavar="FILE",
+    help="result.json of an earlier profile; exit status 1 if a time has grown beyond --threshold.",
+)
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0),
+    default=0.1,
+    show_default=True,
+    help="Share by which a time may grow.",
+)
+@click.option(
+    "--layers",
+    is_flag=True,
+    help="Also time the layers of each network, where the library tells them: ONNX Runtime, TensorRT and "
+    "TensorRT-RTX do. Each network is loaded once more for that. Default: off.",
+)
+@report_option
+def profile_command(video: Path, sides: tuple[str, ...], **options: Any) -> int:
+    """How fast is it: latency of every network, seconds of every stage, frames per second, memory.
 
-    @click.command(
-        "gmos-profile",
-        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    )
-    @click.argument("video", type=PATH)
-    @click.option(
-        "--side",
-        "sides",
-        multiple=True,
-        required=True,
-        metavar="SPEC",
-        help="torch:PRESET, onnxruntime:BUNDLE, tensorrt:BUNDLE or tensorrt-rtx:BUNDLE; repeated, sides are measured "
-        "in turns and compared with the first. Required.",
-    )
-    @click.option(
-        "--only", type=click.Choice(["networks", "video"]), help="Measure one of them.  [default: both]"
-    )
-    @click.option("--networks", metavar="NAMES", help="Networks, joined by commas.  [default: all]")
-    @click.option(
-        "--iterations",
-        type=click.IntRange(1),
-        default=20,
-        show_default=True,
-        help="Timed calls of a network.",
-    )
-    @click.option(
-        "--warm_up",
-        "--warm-up",
-        "warm_up",
-        type=click.IntRange(0),
-        default=3,
-        show_default=True,
-        help="Calls before them.",
-    )
-    @click.option(
-        "--batches", default="1", show_default=True, help="Batch sizes of the networks, joined by commas."
-    )
-    @click.option(
-        "--objects",
-        default="1,4",
-        show_default=True,
-        help="Numbers of tracked objects of the tracker's networks, joined by commas.",
-    )
-    @click.option(
-        "--baseline",
-        type=PATH,
-        metavar="FILE",
-        help="result.json of an earlier profile; exit status 1 if a time has grown beyond --threshold.",
-    )
-    @click.option(
-        "--threshold",
-        type=click.FloatRange(0),
-        default=0.1,
-        show_default=True,
-        help="Share by which a time may grow.",
-    )
-    @click.option(
-        "--layers",
-        is_flag=True,
-        help="Also time the layers of each network, where the library tells them: ONNX Runtime, TensorRT and "
-        "TensorRT-RTX do. Each network is loaded once more for that. Default: off.",
-    )
-    @report_option
-    def command(video: Path, sides: tuple[str, ...], **options: Any) -> int:
-        """How fast is it: latency of every network, seconds of every stage, frames per second, memory.
-
-        VIDEO is an .mp4 file or a directory of frames. Exit status: 0 done, 1 slower than the baseline, 2 could not
-        be measured.
-        """
-        return _profile(video, [parse_side("--side", text) for text in sides], load, options)
-
-    return command
+    VIDEO is an .mp4 file or a directory of frames. Exit status: 0 done, 1 slower than the baseline, 2 could not
+    be measured.
+    """
+    return _profile(video, [parse_side("--side", text) for text in sides], options)
 
 
-def _profile(video: Path, sides: list[Side], load: LoadSide, options: dict[str, Any]) -> int:
+def _profile(video: Path, sides: list[Side], options: dict[str, Any]) -> int:
     start_up_s, started = process_age_s(), time.monotonic()
     if len({side.text for side in sides}) < len(sides):
         raise GmosError("--side: the same side twice; give each once")
@@ -131,9 +126,9 @@ def _profile(video: Path, sides: list[Side], load: LoadSide, options: dict[str, 
     found, gpus = NetworksProfile(rates={}), []
     if options["only"] != "video":
         with GpuMonitor() as monitor:
-            found = profile_networks(sides, sequence, load, wanted, host)
+            found = profile_networks(sides, sequence, wanted, host)
         gpus = [(NETWORKS, gpu) for gpu in monitor.use]
-    runs = [profile_video(side, sequence, load) for side in sides] if options["only"] != "networks" else []
+    runs = [profile_video(side, sequence) for side in sides] if options["only"] != "networks" else []
     texts = tuple(side.text for side in sides)
     report = ProfileReport(
         video=str(video),

@@ -21,7 +21,7 @@ def device_timer(backend: Backend) -> DeviceTimer | None:
     own: DeviceTimer | None = getattr(backend, "measure_ms", None)
     if own is not None:
         return own
-    if getattr(backend.upload(np.zeros(1, np.uint8)), "is_cuda", False):
+    if getattr(backend.arrays.upload(np.zeros(1, np.uint8)), "is_cuda", False):
         return _torch_ms
     return None
 

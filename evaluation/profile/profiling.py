@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from ...networks import Side
 from ...runtime.backend import Backend
 from ...runtime.bundle.manifest import Bundle, open_bundle
 from ...runtime.bundle.uploading import Dtypes, upload_inputs
@@ -18,7 +19,7 @@ from ...runtime.layer_times import TimesLayers
 from ...runtime.precision import PRECISIONS, QUANTISED
 from ...runtime.video.sequence import SequenceInput
 from ..compare.recording import Call, record
-from ..compare.sides import LoadSide, Side, chosen_networks, input_dtypes
+from ..compare.sides import chosen_networks, input_dtypes
 from .device_clock import DeviceTimer, device_timer
 from .latency import Latency, measure
 from .layer_kinds import NetworkLayers, network_layers
@@ -87,7 +88,6 @@ class _Loaded:
 def profile_networks(
     sides: Sequence[Side],
     sequence: SequenceInput,
-    load: LoadSide,
     options: ProfileOptions,
     host: Rates,
 ) -> NetworksProfile:
@@ -98,7 +98,6 @@ def profile_networks(
     Args:
         sides: each with networks.
         sequence: the checked video.
-        load: loads the networks of a side.
         options: how much to measure.
         host: the processor's rates.
 
@@ -106,7 +105,7 @@ def profile_networks(
         GmosError: a side cannot be loaded, or a network that was named does not exist.
     """
     with ExitStack() as stack:
-        loaded = [_loaded(side, stack.enter_context(closing(load(side)))) for side in sides]
+        loaded = [_loaded(side, stack.enter_context(closing(side.load()))) for side in sides]
         models = list(dict.fromkeys(entry.backend.model for entry in loaded))
         names = _chosen(options.networks, models)
         rates = {entry.side.text: _rates(entry, host) for entry in loaded}
@@ -218,7 +217,7 @@ class _TimedCall:
     """One call of a network with its inputs on the device already, waited for."""
 
     def __init__(self, entry: _Loaded, name: NetworkName, inputs: Arrays) -> None:
-        given = upload_inputs(entry.backend, inputs, entry.dtypes[name])
+        given = upload_inputs(entry.backend.arrays, inputs, entry.dtypes[name])
         run = entry.backend.runner(name)
         self._backend, self._timer = entry.backend, entry.timer
         self._device_ms: list[float] = []
@@ -233,7 +232,7 @@ class _TimedCall:
             self._start()
         else:
             self._device_ms.append(self._timer(self._start))
-        self._backend.synchronize()
+        self._backend.arrays.synchronize()
 
     def device_latency(self, warm_up: int) -> Latency | None:
         """Of the calls after the warm-up, where the device told its times."""
@@ -271,7 +270,7 @@ def _layers(
             continue
         times = cast(TimesLayers, entry.backend).layer_times(
             name,
-            upload_inputs(entry.backend, inputs, entry.dtypes[name]),
+            upload_inputs(entry.backend.arrays, inputs, entry.dtypes[name]),
             warm_up=options.warm_up,
             iterations=options.iterations,
         )

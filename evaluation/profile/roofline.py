@@ -180,7 +180,7 @@ def _host_bandwidth() -> float:
 
 def on_gpu(backend: Backend) -> bool:
     """Whether a backend's arrays are on a GPU."""
-    array = backend.upload(np.zeros(1, np.uint8))
+    array = backend.arrays.upload(np.zeros(1, np.uint8))
     return not isinstance(array, np.ndarray) and bool(getattr(array, "is_cuda", True))
 
 
@@ -191,12 +191,13 @@ def gpu_rates(backend: Backend, precision: str) -> Rates:
         backend: on a GPU.
         precision: of the products.
     """
-    parts = [backend.upload(np.zeros(COPY_BYTES, np.uint8)) for _ in range(2)]
+    arrays = backend.arrays
+    parts = [arrays.upload(np.zeros(COPY_BYTES, np.uint8)) for _ in range(2)]
 
     def copy() -> None:
         for _ in range(GPU_COPIES):
-            backend.stack(parts)
-        backend.synchronize()
+            arrays.stack(parts)
+        arrays.synchronize()
 
     copy()
     bandwidth = GPU_COPIES * 2 * 2 * COPY_BYTES / _best(copy)

@@ -9,13 +9,14 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...networks import Side
 from ...runtime.backend import Backend
 from ...runtime.contract import network_specs
-from ...runtime.pipeline.sequence_run import RunOptions, SequenceRun, SequenceSummary
+from ...runtime.pipeline.clip import ClipRun, ClipSummary
 from ...runtime.progress import Advance, Progress
 from ...runtime.results.completion import ResultSet
+from ...runtime.results.outputs import file_results
 from ...runtime.video.sequence import SequenceInput
-from ..compare.sides import LoadSide, Side
 from ..report.progress_bar import run_progress
 from .gpu_monitor import GpuMonitor, GpuUse
 from .process_memory import forget_peak, peak_mib, resident_mib
@@ -85,23 +86,23 @@ class VideoRun:
         return self.frames / self.total_s if self.total_s else 0.0
 
 
-def profile_video(side: Side, sequence: SequenceInput, load: LoadSide) -> VideoRun:
+def profile_video(side: Side, sequence: SequenceInput) -> VideoRun:
     """Load a side and run a video twice: undisturbed, then with every network call waited for."""
     forget_peak()
     base_mib = resident_mib()
     with GpuMonitor() as monitor:
         start = time.perf_counter()
-        backend = load(side)
+        backend = side.load()
         with closing(backend):
             for name in network_specs(backend.model):
                 # Some backends load a network when it is first asked for.
                 backend.runner(name)
             load_s = time.perf_counter() - start
-            free_bytes = backend.free_device_bytes()
+            free_bytes = backend.arrays.free_bytes()
             with run_progress() as progress:
                 plain, first = SpanRecorder(), FirstFrames(progress)
                 summary = _run(sequence, backend, plain, first)
-            taken_mib = max(0, free_bytes - backend.free_device_bytes()) / 2**20
+            taken_mib = max(0, free_bytes - backend.arrays.free_bytes()) / 2**20
             with run_progress() as progress:
                 traced = SpanRecorder()
                 _run(sequence, TracedBackend(backend, traced), traced, progress)
@@ -172,7 +173,7 @@ def _device_mib(monitor: GpuMonitor, taken_mib: float) -> float:
 
 def _run(
     sequence: SequenceInput, backend: Backend, recorder: SpanRecorder, progress: Progress
-) -> SequenceSummary:
+) -> ClipSummary:
     with tempfile.TemporaryDirectory() as folder:
         results = ResultSet(
             save_dir=Path(folder),
@@ -180,4 +181,6 @@ def _run(
             variant=backend.model.variant,
             modes=frozenset({"mask"}),
         )
-        return SequenceRun(sequence, backend, RunOptions(), progress, recorder).run(results, "error")
+        run = ClipRun(backend, sequence, progress=progress, watch=recorder)
+        file_results(iter(run), results, sequence.media, watch=recorder)
+    return run.summary

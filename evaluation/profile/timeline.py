@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.backend import Array, Backend, HostArray, Runner
+from ...runtime.arrays import Array, Arrays, HostArray
+from ...runtime.backend import Backend, BringsTracker, Runner
 from ...runtime.contract import NetworkName, network_specs
-from ...runtime.pipeline.memory_tracker import MemoryTracker
 from ...runtime.pipeline.watched_backend import WatchedBackend
-from ...runtime.tracker import FrameFeatures, Tracker
 from .latency import Latency
 
 STAGE_PREFIX = "stage "
@@ -100,59 +99,69 @@ class TracedBackend(WatchedBackend):
     def __init__(self, backend: Backend, recorder: SpanRecorder) -> None:
         super().__init__(backend, lambda *_: None)
         self._recorder = recorder
+        self.arrays = TracedArrays(backend.arrays, recorder)
+        if isinstance(backend, BringsTracker):
+            # It runs no networks that could be seen.
+            self.tracker = backend.tracker
 
     def runner(self, network: NetworkName) -> Runner:
-        """See `runtime.backend.Backend`."""
-        run = self._backend.runner(network)
+        """A runner whose calls are recorded with the objects in them."""
+        run, synchronize = self._backend.runner(network), self.arrays.synchronize
         by_object = [
             tensor.name for tensor in network_specs(self.model)[network].inputs if tensor.axes[:1] == ("O",)
         ]
 
         def call(inputs: Mapping[str, Array | NDArray[np.generic]]) -> dict[str, Array]:
             objects = int(inputs[by_object[0]].shape[0]) if by_object else None
-            self._backend.synchronize()
+            synchronize()
             with self._recorder.doing(network, is_network=True, objects=objects):
                 outputs = run(inputs)
-                self._backend.synchronize()
+                synchronize()
             return outputs
 
         return call
 
+
+class TracedArrays:
+    """Arrays whose transfers and copies are recorded, each waited for."""
+
+    def __init__(self, arrays: Arrays, recorder: SpanRecorder) -> None:
+        self._arrays = arrays
+        self._recorder = recorder
+        self.unstack, self.nbytes = arrays.unstack, arrays.nbytes
+        self.free_bytes, self.synchronize = arrays.free_bytes, arrays.synchronize
+
     def upload(self, host: NDArray[np.generic]) -> Array:
-        """See `runtime.backend.Backend`."""
-        return self._waited("upload", self._backend.upload, host)
+        """An upload."""
+        with self._waited("upload"):
+            return self._arrays.upload(host)
 
     def download(self, array: Array) -> NDArray[Any]:
-        """See `runtime.backend.Backend`."""
-        found: NDArray[Any] = self._waited("download", self._backend.download, array)
-        return found
+        """A download."""
+        with self._waited("download"):
+            return self._arrays.download(array)
 
     def stack(self, arrays: Sequence[Array]) -> Array:
-        """See `runtime.backend.Backend`."""
-        return self._waited("stack", self._backend.stack, arrays)
+        """A copy on the device."""
+        with self._waited("stack"):
+            return self._arrays.stack(arrays)
 
     def to_host(self, array: Array) -> HostArray:
-        """See `runtime.backend.Backend`."""
-        parked: HostArray = self._waited("download", self._backend.to_host, array)
-        return parked
+        """A download."""
+        with self._waited("download"):
+            return self._arrays.to_host(array)
 
     def from_host(self, parked: HostArray) -> Array:
-        """See `runtime.backend.Backend`."""
-        return self._waited("upload", self._backend.from_host, parked)
+        """An upload."""
+        with self._waited("upload"):
+            return self._arrays.from_host(parked)
 
-    def tracker(self, features: FrameFeatures, *, frames: int, video_hw: tuple[int, int]) -> Tracker:
-        """See `runtime.backend.Backend`; its networks are seen if the backend's tracker runs any."""
-        own = self._backend.tracker(features, frames=frames, video_hw=video_hw)
-        if not isinstance(own, MemoryTracker):
-            return own
-        return MemoryTracker(self, features, frames=frames, video_hw=video_hw)
-
-    def _waited(self, what: str, work: Callable[[Any], Any], given: Any) -> Any:  # noqa: ANN401 - of the backend
-        self._backend.synchronize()
+    @contextmanager
+    def _waited(self, what: str) -> Iterator[None]:
+        self.synchronize()
         with self._recorder.doing(what):
-            result = work(given)
-            self._backend.synchronize()
-        return result
+            yield
+            self.synchronize()
 
 
 def union(intervals: Iterable[Interval]) -> list[Interval]:

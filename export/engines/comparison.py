@@ -24,7 +24,7 @@ def compare_engines(
 
     try:
         # For bfloat16 graphs, which ONNX Runtime's CPU provider does not run.
-        from ..onnx.graph_session import write_float32_twin as twin  # noqa: PLC0415
+        from ..onnx.float32_twin import write_float32_twin as twin  # noqa: PLC0415
     except ImportError:
         twin = None  # type: ignore[assignment]
     return check_engines(bundle_root, flavour, networks, device=device, twin=twin)

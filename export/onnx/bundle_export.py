@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 OPSETS = (20, 23)
 
+FAILED_SUFFIX = ".failed"
+"""Ending of the directory beside a bundle's that holds what a failed validation leaves."""
+
 PACKAGES = ("torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "rf-sam-2", "numpy")
 """Distributions whose versions decide what an export looks like."""
 
@@ -85,7 +88,8 @@ def export_bundle(config: ExportConfig) -> Bundle:
 
     Raises:
         GmosError: checkpoints are missing or unusable, an exported network does not compute what the
-            reference does, or the directory cannot be written. Then nothing is left behind.
+            reference does, or the directory cannot be written. Then nothing is left behind, but what a failed
+            validation compared, in a directory of its own.
     """
     sizes, model = preset(config.reference.preset), config.model
     plan = Plan(
@@ -133,7 +137,8 @@ def write_bundle(
     tables = table_source(networks.pi3)
     with new_bundle(out) as root:
         np.save(root / TABLES_FILE, tables.position_embedding, allow_pickle=False)
-        exporter = NetworkExporter(root, plan, networks, tables, validated=validated)
+        left = out.with_name(f"{out.name}{FAILED_SUFFIX}")
+        exporter = NetworkExporter(root, plan, networks, tables, validated=validated, left=left)
         done = {}
         for name in network_specs(plan.model):
             start = time.monotonic()

@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
-import torch
 
 from ...gmos_ref.presets import Preset
 from ...gmos_ref.reference_networks import ReferenceNetworks
 from ...runtime.bundle.manifest import TARGETS, BundleGraph, Ranges, Target
-from ...runtime.bundle.seeded_inputs import Array, seeded_inputs
 from ...runtime.bundle.tables import Pi3TableSource, TableMaker
 from ...runtime.contract import HEADS, ModelSpec, NetworkName
-from ...runtime.precision import ELEMENT_TYPES, PRECISIONS, PrecisionName
-from ...runtime.query_order import in_order_of
-from . import gate
+from ...runtime.precision import PRECISIONS, PrecisionName
 from .bundle_directory import save_graph
-from .capture import capture, declare_shapes, grid_lengths
+from .capture import capture, declare_shapes
 from .flops import count_flops, count_parameters
-from .gate_cases import gate_cases
-from .graph_session import GraphSession, write_float32_twin
 from .lowering import lower_attention
 from .lowering_norms import lower_channel_norms
 from .lowering_upsampling import lower_upsampling
 from .network_modules import MODULES
 from .profiles import lengths_of
-from .reference_outputs import Reference
 from .signature import Signature, signature, torch_dtype
 from .small_graphs import SMALL_GRAPHS, small_graph
+from .validation import NOT_COMPARED, Validation
 from .weight_files import WeightFiles
 
 
@@ -75,16 +67,29 @@ class ExportedNetwork:
 
 
 class NetworkExporter:
-    """Exports networks into a directory one after the other; equal weights are written once."""
+    """Exports networks into a directory one after the other; equal weights are written once.
+
+    `validated` says whether each is held against the reference, and `left` where the files of one that fails are left.
+    """
 
     def __init__(
-        self, root: Path, plan: Plan, networks: ReferenceNetworks, tables: Pi3TableSource, *, validated: bool
+        self,
+        root: Path,
+        plan: Plan,
+        networks: ReferenceNetworks,
+        tables: Pi3TableSource,
+        *,
+        validated: bool,
+        left: Path | None = None,
     ) -> None:
         self._root = root
         self._plan = plan
         self._networks = networks
-        self._tables = TableMaker(tables, plan.model)
-        self._reference = Reference(plan.model, networks) if validated else None
+        self._validation = (
+            Validation(root, plan.model, networks, TableMaker(tables, plan.model), left)
+            if validated
+            else None
+        )
         self._weights = WeightFiles(root)
 
     def export(self, name: NetworkName) -> ExportedNetwork:
@@ -119,7 +124,9 @@ class NetworkExporter:
             parameters=parameters,
             flops=flops,
             flops_at=usual,
-            gate=self._compare(sign, graphs),
+            gate=NOT_COMPARED
+            if self._validation is None
+            else self._validation.validate(sign, plan.precision_of(name), graphs),
         )
 
     def _capture(self, name: NetworkName, sign: Signature) -> ir.Model:
@@ -163,69 +170,6 @@ class NetworkExporter:
             return graphs
         path.unlink()
         return {"standard": standard, "onnxruntime": standard}
-
-    def _compare(self, sign: Signature, graphs: Mapping[Target, BundleGraph]) -> Mapping[str, Any]:
-        if self._reference is None:
-            return {"passed": False, "compared": "nothing", "limits": {}, "differences": []}
-        plan, model = self._plan, self._plan.model
-        precision = plan.precision_of(sign.name)
-        dtypes = {tensor.dtype for tensor in (*sign.inputs, *sign.outputs)}
-        twin = "bfloat16" in {PRECISIONS[precision].dtype, *dtypes}
-        cases = [grid_lengths(sign, dict(case), model.patch_px) for case in gate_cases(sign.name, model)]
-        inputs = [_representable(seeded_inputs(sign.name, sign.inputs, model, case), sign) for case in cases]
-        expected = [self._reference.run(sign.name, given) for given in inputs]
-        found = []
-        for target in TARGETS if graphs["standard"] != graphs["onnxruntime"] else TARGETS[:1]:
-            with tempfile.TemporaryDirectory(dir=self._root, prefix=".twin-") as folder:
-                session = self._session(graphs[target], sign, Path(folder) if twin else None)
-                for case, given, wanted in zip(cases, inputs, expected, strict=True):
-                    shapes = {name: np.shape(array) for name, array in given.items()}
-                    tables = self._tables.tables(sign.name, shapes) if graphs[target].tables else {}
-                    outputs = in_order_of(sign.name, session.run({**given, **tables}), wanted)
-                    found += [
-                        gate.difference(outputs[name], wanted[name], target=target, lengths=case, output=name)
-                        for name in wanted
-                    ]
-        own = self._own_errors(sign.name, found, list(zip(cases, inputs, expected, strict=True)))
-        gate.check(sign.name, found, precision, own)
-        return gate.report(found, precision, twin=twin, own=own)
-
-    def _own_errors(
-        self,
-        name: NetworkName,
-        found: Sequence[gate.OutputDifference],
-        runs: Sequence[tuple[dict[str, int], dict[str, Array], dict[str, Array]]],
-    ) -> list[gate.OutputDifference]:
-        """How far the reference at the graph's precision is from itself, in the cases that are beyond the limits."""
-        precision = self._plan.precision_of(name)
-        if self._reference is None or precision == "fp32":
-            return []
-        beyond = [each.lengths for each in found if each.excess(gate.LIMITS[precision]) is not None]
-        return [
-            gate.difference(output, wanted[key], target="reference", lengths=case, output=key)
-            for case, given, wanted in runs
-            if case in beyond
-            for key, output in self._reference.run(name, given, precision).items()
-        ]
-
-    def _session(self, graph: BundleGraph, sign: Signature, twin_folder: Path | None) -> GraphSession:
-        path = self._root / graph.file
-        dtypes = {tensor.name: tensor.dtype for tensor in sign.all_inputs}
-        if twin_folder is not None:
-            path = write_float32_twin(path, twin_folder)
-            dtypes = {n: ELEMENT_TYPES[dtype].numpy for n, dtype in dtypes.items()}
-        return GraphSession(path, dtypes)
-
-
-def _representable(inputs: dict[str, Array], sign: Signature) -> dict[str, Array]:
-    """Inputs rounded to the dtypes of the graph, as float32: rounding them is no error of the network."""
-    dtypes = {tensor.name: torch_dtype(tensor.dtype) for tensor in sign.inputs}
-    return {
-        name: torch.from_numpy(array).to(dtypes[name]).float().numpy()
-        if np.issubdtype(array.dtype, np.floating)
-        else array
-        for name, array in inputs.items()
-    }
 
 
 def _distinct(profiles: Iterable[Ranges]) -> tuple[Ranges, ...]:

@@ -9,10 +9,14 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import Array, Arrays
 from ..contract import ModelSpec, NetworkName, TensorSpec
 
 SIZES_KEPT = 4
 """Video sizes whose tables are kept; a run over many videos meets few."""
+
+UPLOADED_KEPT = 24
+"""Tables that stay uploaded: those of a few video sizes."""
 
 BICUBIC_A = -0.5
 """Keys' parameter of the cubic that antialiased resizing uses in PyTorch and Pillow."""
@@ -91,6 +95,34 @@ class TableMaker:
             "resize_rows": bilinear_weights(height, side),
             "resize_columns": np.ascontiguousarray(bilinear_weights(width, side).T),
         }
+
+
+class DeviceTables:
+    """The tables of a maker where a backend's networks read them, uploaded once as long as few are in use."""
+
+    def __init__(self, maker: TableMaker, arrays: Arrays) -> None:
+        self._maker = maker
+        self._arrays = arrays
+        self._uploaded: dict[int, tuple[Float32Array, Array]] = {}
+
+    def of_call(self, network: NetworkName, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """The tables of a call with these inputs, by name."""
+        shapes = {name: tuple(array.shape) for name, array in inputs.items()}
+        tables = self._maker.tables(network, shapes)
+        return {name: self._on_device(table) for name, table in tables.items()}
+
+    def clear(self) -> None:
+        """Forget what was uploaded."""
+        self._uploaded.clear()
+
+    def _on_device(self, table: Float32Array) -> Array:
+        # The maker keeps few tables, and gives the same ones again.
+        kept = self._uploaded.get(id(table))
+        if kept is None or kept[0] is not table:
+            while len(self._uploaded) >= UPLOADED_KEPT:
+                del self._uploaded[next(iter(self._uploaded))]
+            kept = self._uploaded[id(table)] = (table, self._arrays.upload(table))
+        return kept[1]
 
 
 def bilinear_weights(source: int, target: int) -> Float32Array:

@@ -1,4 +1,4 @@
-"""Host values as the arrays that a backend's networks take."""
+"""Host values as the arrays that a network takes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backend import Backend, HostArray
+from ..arrays import Array, Arrays, HostArray
 from .manifest import BundleTensor
 
 Dtypes = Mapping[str, str]
@@ -22,22 +22,22 @@ def dtypes_of(tensors: Iterable[BundleTensor]) -> dict[str, str]:
     return {tensor.name: HOST if tensor.host else tensor.dtype for tensor in tensors}
 
 
-def upload_inputs(backend: Backend, values: Mapping[str, NDArray[Any]], dtypes: Dtypes) -> dict[str, Any]:
-    """Inputs of a network by name, on the backend's device where they belong there."""
+def upload_inputs(arrays: Arrays, values: Mapping[str, NDArray[Any]], dtypes: Dtypes) -> dict[str, Any]:
+    """Inputs of a network by name, on the device where they belong there."""
     return {
-        name: array if dtypes[name] == HOST else upload_as(backend, array, dtypes[name])
+        name: array if dtypes[name] == HOST else upload_as(arrays, array, dtypes[name])
         for name, array in values.items()
     }
 
 
-def upload_as(backend: Backend, values: NDArray[Any], dtype: str) -> Any:  # noqa: ANN401 - an array of the backend
-    """Values on a backend's device in a tensor's dtype, by the backend's own name for it.
+def upload_as(arrays: Arrays, values: NDArray[Any], dtype: str) -> Array:
+    """Values on the device in a tensor's dtype, by the backend's own name for it.
 
     bfloat16 is the upper half of a float32, rounded to even; NumPy has no such type.
     """
     if dtype != "bfloat16":
-        return backend.upload(values.astype(dtype))
+        return arrays.upload(values.astype(dtype))
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
     rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
     data = rounded.reshape(-1).view(np.uint8)
-    return backend.from_host(HostArray(data=data, shape=values.shape, dtype=dtype))
+    return arrays.from_host(HostArray(data=data, shape=values.shape, dtype=dtype))

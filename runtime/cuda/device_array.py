@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import HostArray
 from ..precision import ELEMENT_TYPES
 
 
@@ -45,9 +48,72 @@ class DeviceArray:
             for i in range(self.shape[0])
         ]
 
-    def as_batch_of_one(self) -> DeviceArray:
-        """The same memory with a new first axis of length 1."""
-        return DeviceArray(owner=self.owner, pointer=self.pointer, shape=(1, *self.shape), dtype=self.dtype)
+
+class DeviceArrays(ABC):
+    """`runtime.arrays.Arrays` on a CUDA device, wherever its memory comes from and however copies are ordered."""
+
+    @abstractmethod
+    def empty(self, shape: tuple[int, ...], dtype: str) -> DeviceArray:
+        """A new array; what is in it is undefined."""
+
+    @abstractmethod
+    def copy(self, target: DeviceArray, source: DeviceArray) -> None:
+        """Copy an array's content."""
+
+    @abstractmethod
+    def written(self, raw: NDArray[np.uint8], shape: tuple[int, ...], dtype: str) -> DeviceArray:
+        """A new array of contiguous bytes."""
+
+    @abstractmethod
+    def read(self, array: DeviceArray) -> NDArray[np.uint8]:
+        """The bytes of an array, once it is complete."""
+
+    @abstractmethod
+    def free_bytes(self) -> int:
+        """What could be allocated now."""
+
+    @abstractmethod
+    def synchronize(self) -> None:
+        """Wait until everything started so far is done."""
+
+    def upload(self, host: NDArray[np.generic]) -> DeviceArray:
+        """As it looks, not as it lies: a view may have strides."""
+        host = np.ascontiguousarray(host)
+        return self.written(host.reshape(-1).view(np.uint8), host.shape, host.dtype.name)
+
+    def download(self, array: DeviceArray) -> NDArray[Any]:
+        """Waits for this array; half precision becomes float32."""
+        return host_values(self.read(array), array.shape, array.dtype)
+
+    def stack(self, arrays: Sequence[DeviceArray]) -> DeviceArray:
+        """Neighbours in memory, such as one array alone, are not copied."""
+        first = arrays[0]
+        shape = (len(arrays), *first.shape)
+        if all(
+            array.owner is first.owner and array.pointer == first.pointer + i * first.nbytes
+            for i, array in enumerate(arrays)
+        ):
+            return DeviceArray(owner=first.owner, pointer=first.pointer, shape=shape, dtype=first.dtype)
+        stacked = self.empty(shape, first.dtype)
+        for target, array in zip(stacked.slices(), arrays, strict=True):
+            self.copy(target, array)
+        return stacked
+
+    def unstack(self, array: DeviceArray) -> Sequence[DeviceArray]:
+        """In the same memory."""
+        return array.slices()
+
+    def nbytes(self, array: DeviceArray) -> int:
+        """Bytes of the elements; its memory may be larger."""
+        return array.nbytes
+
+    def to_host(self, array: DeviceArray) -> HostArray:
+        """Waits for this array."""
+        return HostArray(data=self.read(array), shape=array.shape, dtype=array.dtype)
+
+    def from_host(self, parked: HostArray) -> DeviceArray:
+        """From any bytes, those of a file that is mapped too."""
+        return self.written(np.ascontiguousarray(parked.data), parked.shape, parked.dtype)
 
 
 def byte_count(shape: tuple[int, ...], dtype: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GmosError
-from ..backend import Array, HostArray, Runner
+from ..arrays import Array, by_frame
+from ..backend import Runner
 from ..bundle.manifest import Bundle, BundleNetwork, open_bundle
-from ..bundle.tables import TableMaker
-from ..contract import ModelSpec, NetworkName
+from ..bundle.tables import DeviceTables, TableMaker
+from ..contract import NetworkName
 from ..layer_times import LayerTimes
-from ..pipeline.memory_tracker import MemoryTracker
 from ..precision import PRECISIONS
-from ..tracker import FrameFeatures, Tracker
-from .cuda_arrays import CudaDriver, CudaMemory
-from .host_arrays import HostMemory, LoadedGraph, Memory
+from .cuda_arrays import CudaDriver, OrtCudaArrays
 from .host_labels import HOST_LABELS
-from .sessions import OnnxDevice, SessionOptions, choose_device, load_onnxruntime, open_session
+from .sessions import (
+    LoadedGraph,
+    OnnxDevice,
+    OrtHostArrays,
+    SessionArrays,
+    SessionOptions,
+    choose_device,
+    load_onnxruntime,
+    open_session,
+)
 from .trace import read_onnx_trace
 
 FRAME_BY_FRAME: tuple[NetworkName, ...] = ("proposal_labels",)
@@ -70,27 +77,18 @@ class OnnxBackend:
         self._device = device
         self._options = options
         self._ort = onnxruntime
-        self._tables = TableMaker(bundle.table_source(), bundle.model)
-        self._memory: Memory = (
-            HostMemory()
+        self.model = bundle.model
+        self.description = f"ONNX Runtime {onnxruntime.__version__} on {device}, {bundle.precision}"
+        self.arrays: SessionArrays = (
+            OrtHostArrays()
             if device.kind == "cpu"
-            else CudaMemory(device.index, onnxruntime, CudaDriver(device.index))
+            else OrtCudaArrays(device.index, onnxruntime, CudaDriver(device.index))
         )
+        self._tables = DeviceTables(TableMaker(bundle.table_source(), bundle.model), self.arrays)
         self._graphs: dict[NetworkName, LoadedGraph] = {}
-        self._uploaded: dict[int, tuple[NDArray[np.float32], Array]] = {}
-
-    @property
-    def model(self) -> ModelSpec:
-        """See `runtime.backend.Backend`."""
-        return self._bundle.model
-
-    @property
-    def description(self) -> str:
-        """See `runtime.backend.Backend`."""
-        return f"ONNX Runtime {self._ort.__version__} on {self._device}, {self._bundle.precision}"
 
     def runner(self, network: NetworkName) -> Runner:
-        """See `runtime.backend.Backend`.
+        """The network's session, opened when it is first asked for.
 
         Raises:
             GmosError: a file of the network has changed, or cannot be loaded on the device.
@@ -115,55 +113,15 @@ class OnnxBackend:
             run = self._runner_of(self._bundle.networks[network], graph)
             for _ in range(warm_up + iterations):
                 run(inputs)
-            self.synchronize()
+            self.arrays.synchronize()
             return read_onnx_trace(
                 Path(graph.session.end_profiling()), warm_up=warm_up, iterations=iterations
             )
 
-    def upload(self, host: NDArray[np.generic]) -> Array:
-        """See `runtime.backend.Backend`."""
-        return self._memory.upload(host)
-
-    def download(self, array: Array) -> NDArray[Any]:
-        """See `runtime.backend.Backend`."""
-        return self._memory.download(array)
-
-    def stack(self, arrays: Sequence[Array]) -> Array:
-        """See `runtime.backend.Backend`."""
-        return self._memory.stack(arrays)
-
-    def unstack(self, array: Array) -> Sequence[Array]:
-        """See `runtime.backend.Backend`."""
-        return self._memory.unstack(array)
-
-    def nbytes(self, array: Array) -> int:
-        """See `runtime.backend.Backend`."""
-        return self._memory.nbytes(array)
-
-    def to_host(self, array: Array) -> HostArray:
-        """See `runtime.backend.Backend`."""
-        return self._memory.to_host(array)
-
-    def from_host(self, parked: HostArray) -> Array:
-        """See `runtime.backend.Backend`."""
-        return self._memory.from_host(parked)
-
-    def free_device_bytes(self) -> int:
-        """See `runtime.backend.Backend`."""
-        return self._memory.free_bytes()
-
-    def tracker(self, features: FrameFeatures, *, frames: int, video_hw: tuple[int, int]) -> Tracker:
-        """See `runtime.backend.Backend`."""
-        return MemoryTracker(self, features, frames=frames, video_hw=video_hw)
-
-    def synchronize(self) -> None:
-        """See `runtime.backend.Backend`."""
-        self._memory.synchronize()
-
     def close(self) -> None:
-        """See `runtime.backend.Backend`."""
+        """Drop the sessions and the tables."""
         self._graphs.clear()
-        self._uploaded.clear()
+        self._tables.clear()
 
     def _graph(self, network: NetworkName) -> LoadedGraph:
         if network not in self._graphs:
@@ -186,45 +144,31 @@ class OnnxBackend:
     def _run(self, entry: BundleNetwork, graph: LoadedGraph, inputs: Mapping[str, Array]) -> dict[str, Array]:
         feeds = {tensor.name: inputs[tensor.name] for tensor in entry.inputs}
         if entry.graphs["onnxruntime"].tables:
-            shapes = {name: tuple(array.shape) for name, array in feeds.items()}
-            feeds |= self._on_device(self._tables.tables(entry.name, shapes))
+            feeds |= self._tables.of_call(entry.name, feeds)
         try:
-            return self._memory.run(graph, feeds)
+            return self.arrays.run(graph, feeds)
         # The extension module's exceptions have no common base but this.
         except Exception as error:
             if OUT_OF_MEMORY not in str(error).lower():
                 raise
             raise GmosError(
-                f"{self._device} is out of memory in {entry.name} ({self.free_device_bytes() >> 20} MiB free): "
+                f"{self._device} is out of memory in {entry.name} ({self.arrays.free_bytes() >> 20} MiB free): "
                 "lower --batch_size, or keep features in host memory with --offload_cpu"
             ) from error
 
     def _by_frame(self, entry: BundleNetwork, call: Runner) -> Runner:
         """Cut the batch, run each frame on its own, and put the answers together again."""
+        arrays = self.arrays
         batched = {tensor.name for tensor in entry.inputs if tensor.axes[0] == "B"}
 
         def each(inputs: Mapping[str, Array | NDArray[np.generic]]) -> dict[str, Array]:
-            frames = {name: self._memory.unstack(inputs[name]) for name in batched}
-            count = len(next(iter(frames.values())))
-            answers = []
-            for i in range(count):
-                one = {name: self._memory.batch_of_one(frames[name][i]) for name in batched}
-                answers.append(call({**inputs, **one}))
+            answers = [
+                call({**inputs, **{name: arrays.stack([part]) for name, part in frame.items()}})
+                for frame in by_frame(arrays, inputs, batched)
+            ]
             return {
-                name: self._memory.stack([self._memory.unstack(answer[name])[0] for answer in answers])
+                name: arrays.stack([arrays.unstack(answer[name])[0] for answer in answers])
                 for name in answers[0]
             }
 
         return each
-
-    def _on_device(self, tables: Mapping[str, NDArray[np.float32]]) -> dict[str, Array]:
-        """Tables where the sessions read them; the maker keeps few, and gives the same ones again."""
-        if self._device.kind == "cpu":
-            return dict(tables)
-        found = {}
-        for name, table in tables.items():
-            kept = self._uploaded.get(id(table))
-            if kept is None or kept[0] is not table:
-                kept = self._uploaded[id(table)] = (table, self._memory.upload(table))
-            found[name] = kept[1]
-        return found

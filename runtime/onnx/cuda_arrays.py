@@ -7,17 +7,16 @@ are cut from; copies go through the CUDA driver, which every machine with a GPU 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GmosError
-from ..backend import HostArray
-from ..cuda.device_array import DeviceArray, byte_count, host_values
+from ..cuda.device_array import DeviceArray, DeviceArrays, byte_count
 from ..precision import ELEMENT_TYPES
-from .host_arrays import LoadedGraph
+from .sessions import LoadedGraph
 
 DRIVER = "libcuda.so.1"
 
@@ -88,7 +87,7 @@ def _size(value: int) -> ctypes.c_size_t:
     return ctypes.c_size_t(value)
 
 
-class CudaMemory:
+class OrtCudaArrays(DeviceArrays):
     """Memory of one CUDA device. Sessions read and write it through IO binding; nothing crosses to the host."""
 
     def __init__(self, device: int, onnxruntime: Any, driver: CudaDriver) -> None:  # noqa: ANN401 - untyped
@@ -97,7 +96,7 @@ class CudaMemory:
         self._driver = driver
 
     def run(self, graph: LoadedGraph, inputs: Mapping[str, Any]) -> dict[str, DeviceArray]:
-        """See `onnx_memory.Memory.run`."""
+        """Run a graph on arrays of the device, or NumPy's."""
         session = graph.session
         binding = session.io_binding()
         kept = []
@@ -121,65 +120,37 @@ class CudaMemory:
             for name, dtype, value in values
         }
 
-    def upload(self, host: NDArray[np.generic]) -> DeviceArray:
-        """See `runtime.backend.Backend`."""
-        host = np.ascontiguousarray(host)
-        array = self._allocate(host.shape, host.dtype.name)
-        self._driver.to_device(array.pointer, host)
-        return array
-
-    def download(self, array: DeviceArray) -> NDArray[Any]:
-        """See `runtime.backend.Backend`."""
-        raw = np.empty(array.nbytes, np.uint8)
-        self._driver.to_host(raw, array.pointer)
-        return host_values(raw, array.shape, array.dtype)
-
-    def stack(self, arrays: Sequence[DeviceArray]) -> DeviceArray:
-        """See `runtime.backend.Backend`."""
-        first = arrays[0]
-        stacked = self._allocate((len(arrays), *first.shape), first.dtype)
-        for i, array in enumerate(arrays):
-            self._driver.on_device(stacked.pointer + i * first.nbytes, array.pointer, first.nbytes)
-        return stacked
-
-    def unstack(self, array: DeviceArray) -> Sequence[DeviceArray]:
-        """See `runtime.backend.Backend`."""
-        return array.slices()
-
-    def batch_of_one(self, array: DeviceArray) -> DeviceArray:
-        """See `onnx_memory.Memory.batch_of_one`."""
-        return array.as_batch_of_one()
-
-    def nbytes(self, array: DeviceArray) -> int:
-        """See `runtime.backend.Backend`."""
-        return array.nbytes
-
-    def to_host(self, array: DeviceArray) -> HostArray:
-        """See `runtime.backend.Backend`."""
-        raw = np.empty(array.nbytes, np.uint8)
-        self._driver.to_host(raw, array.pointer)
-        return HostArray(data=raw, shape=array.shape, dtype=array.dtype)
-
-    def from_host(self, parked: HostArray) -> DeviceArray:
-        """See `runtime.backend.Backend`."""
-        array = self._allocate(parked.shape, parked.dtype)
-        self._driver.to_device(array.pointer, np.ascontiguousarray(parked.data))
-        return array
-
-    def free_bytes(self) -> int:
-        """See `onnx_memory.Memory.free_bytes`."""
-        return self._driver.free_bytes()
-
-    def synchronize(self) -> None:
-        """See `runtime.backend.Backend`."""
-        self._driver.synchronize()
-
-    def _allocate(self, shape: tuple[int, ...], dtype: str) -> DeviceArray:
+    def empty(self, shape: tuple[int, ...], dtype: str) -> DeviceArray:
+        """Memory of ONNX Runtime's arena."""
         nbytes = byte_count(shape, dtype)
         owner = self._ort.OrtValue.ortvalue_from_shape_and_type(
             [max(nbytes, 1)], np.uint8, "cuda", self._device
         )
         return DeviceArray(owner=owner, pointer=owner.data_ptr(), shape=tuple(shape), dtype=dtype)
+
+    def copy(self, target: DeviceArray, source: DeviceArray) -> None:
+        """Done when it returns."""
+        self._driver.on_device(target.pointer, source.pointer, source.nbytes)
+
+    def written(self, raw: NDArray[np.uint8], shape: tuple[int, ...], dtype: str) -> DeviceArray:
+        """Done when it returns."""
+        array = self.empty(shape, dtype)
+        self._driver.to_device(array.pointer, raw)
+        return array
+
+    def read(self, array: DeviceArray) -> NDArray[np.uint8]:
+        """A session waits for its outputs: arrays are always complete."""
+        raw = np.empty(array.nbytes, np.uint8)
+        self._driver.to_host(raw, array.pointer)
+        return raw
+
+    def free_bytes(self) -> int:
+        """Of the device, beside ONNX Runtime's arena."""
+        return self._driver.free_bytes()
+
+    def synchronize(self) -> None:
+        """Wait for the device."""
+        self._driver.synchronize()
 
 
 def _element_type(dtype: str) -> Any:  # noqa: ANN401 - ONNX Runtime takes NumPy types and ONNX numbers

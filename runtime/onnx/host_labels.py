@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, Runner
+from ..arrays import Array
+from ..backend import Runner
 from ..contract import NetworkName
 from ..mask_upsampling import argmax_labels, argmax_labels_and_masks
 from ..tracker import LABEL_THRESHOLD_LOGIT

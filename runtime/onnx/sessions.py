@@ -7,11 +7,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import GmosError
+from ..arrays import Array, Arrays, NumpyArrays
 from ..precision import PRECISIONS
-from .host_arrays import LoadedGraph
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +33,35 @@ of a second.
 
 ERRORS_ONLY = 3
 """ONNX Runtime's log level; its warnings are about its own choices."""
+
+WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+"""Where ONNX Runtime finds the weights of a model that it gets as bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedGraph:
+    """An `onnxruntime.InferenceSession` and the `RunOptions` of its calls; the package has no types."""
+
+    session: Any
+    run_options: Any | None = None
+
+
+class SessionArrays(Arrays, Protocol):
+    """Arrays that sessions read and write where they are."""
+
+    def run(self, graph: LoadedGraph, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run a graph. Inputs are arrays of this kind, or NumPy's."""
+        ...
+
+
+class OrtHostArrays(NumpyArrays):
+    """NumPy's arrays, which sessions on a CPU read where they are."""
+
+    def run(self, graph: LoadedGraph, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run a graph. Outputs are new arrays."""
+        names = [output.name for output in graph.session.get_outputs()]
+        feeds = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+        return dict(zip(names, graph.session.run(names, feeds, graph.run_options), strict=True))
 
 
 def load_onnxruntime() -> Any:  # noqa: ANN401 - the package has no types
@@ -110,15 +142,18 @@ class SessionOptions:
 
 
 def open_session(
-    path: Path,
+    graph: Path | bytes,
     device: OnnxDevice,
     options: SessionOptions,
     onnxruntime: Any,  # noqa: ANN401 - untyped
     *,
     flops: float = 0.0,
     precision: str = "fp32",
+    folder: Path | None = None,
 ) -> LoadedGraph:
     """Load a graph of some precision whose calls take about `flops` operations.
+
+    The weights of a graph of bytes lie in `folder`.
 
     Raises:
         GmosError: ONNX Runtime refuses the file, or does not run it on the device asked for.
@@ -133,22 +168,25 @@ def open_session(
     if options.trace is not None:
         settings.enable_profiling = True
         settings.profile_file_prefix = str(options.trace)
+    if folder is not None:
+        settings.add_session_config_entry(WEIGHTS_FOLDER, str(folder))
+    where = graph if isinstance(graph, Path) else Path("a changed graph")
     providers = [(device.provider, _provider_options(device, precision))]
     if device.kind != "cpu":
         # Shape arithmetic runs on the host whatever the device.
         providers.append((CPU_PROVIDER, {}))
     try:
-        session = onnxruntime.InferenceSession(path, settings, providers=providers)
+        session = onnxruntime.InferenceSession(graph, settings, providers=providers)
     # The extension module's exceptions have no common base but this.
     except Exception as error:
         reason = " ".join(str(error).split())
         raise GmosError(
-            f"ONNX Runtime {onnxruntime.__version__} cannot load {path} ({reason:.300}); export the bundle "
+            f"ONNX Runtime {onnxruntime.__version__} cannot load {where} ({reason:.300}); export the bundle "
             "with this version, or update ONNX Runtime"
         ) from error
     if session.get_providers()[0] != device.provider:
         raise GmosError(
-            f"ONNX Runtime could not use {device} for {path.name} and took {session.get_providers()[0]}: check "
+            f"ONNX Runtime could not use {device} for {where.name} and took {session.get_providers()[0]}: check "
             "that nvidia-smi lists the device and that CUDA and cuDNN fit this onnxruntime-gpu, or use "
             "--device cpu"
         )

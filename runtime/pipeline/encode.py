@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backend import Array, Backend
+from ..arrays import Array
+from ..backend import Backend
 from ..contract import ModelSpec
 from ..pi3_frame import pi3_frame, pi3_size_wh
 from ..video.sequence import Frame
@@ -61,7 +62,7 @@ class WindowEncoder:
     """
 
     def __init__(self, backend: Backend, *, stride: int, batch_size: int) -> None:
-        self._backend = backend
+        self._arrays = backend.arrays
         self._stride = stride
         self._batch_size = batch_size
         self._window = backend.model.window
@@ -91,8 +92,8 @@ class WindowEncoder:
         self._tokens.clear()
 
     def _take(self, frames: list[PreparedFrame]) -> None:
-        stacked = self._backend.upload(np.stack([frame.pi3_rgb for frame in frames]))
-        tokens = self._backend.unstack(self._dino({"frames": stacked})["tokens"])
+        stacked = self._arrays.upload(np.stack([frame.pi3_rgb for frame in frames]))
+        tokens = self._arrays.unstack(self._dino({"frames": stacked})["tokens"])
         for frame, frame_tokens in zip(frames, tokens, strict=True):
             self._tokens[frame.index] = frame_tokens
         self._waiting.extend(frames)
@@ -110,9 +111,9 @@ class WindowEncoder:
             [self._tokens[i] for i in window_indices(frame.index, self._seen, self._stride, self._window)]
             for frame in frames
         ]
-        tokens = self._backend.stack([self._backend.stack(window) for window in windows])
+        tokens = self._arrays.stack([self._arrays.stack(window) for window in windows])
         geometry = self._decoder({"tokens": tokens})["geometry"]
-        video = self._backend.upload(np.stack([frame.rgb for frame in frames]))
+        video = self._arrays.upload(np.stack([frame.rgb for frame in frames]))
         features = self._sam2(self._resize({"frames": video}))
         oldest_needed = frames[-1].index + 1 - self._reach
         for index in [i for i in self._tokens if i < oldest_needed]:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
-
-import numpy as np
 
 from ...errors import GmosError
-from ..backend import Array, Backend, HostArray
+from ..arrays import Array, Arrays, HostArray
+from ..spill_file import SpillFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +48,17 @@ class FeatureStore:
     the process.
     """
 
-    def __init__(self, backend: Backend, budget: FeatureBudget) -> None:
-        self._backend = backend
+    def __init__(self, arrays: Arrays, budget: FeatureBudget) -> None:
+        self._arrays = arrays
         self._budget = budget
         self._device: dict[int, dict[str, Array]] = {}
         self._host: dict[int, dict[str, HostArray]] = {}
         self._disk: dict[int, dict[str, _OnDisk]] = {}
-        self._file: BinaryIO | None = None
+        self._file = SpillFile(
+            budget.spill_dir,
+            content="features of the video",
+            advice="name another place with --spill_dir, or raise --host_budget",
+        )
         # The tracker asks for a frame once per object: a parked frame is brought back once.
         self._returned: tuple[int, dict[str, Array]] | None = None
         self.device_bytes = 0
@@ -81,9 +82,7 @@ class FeatureStore:
         self._host.clear()
         self._disk.clear()
         self._returned = None
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._file.close()
 
     def put(self, frame: int, arrays: Mapping[str, Array]) -> None:
         """Keep the arrays of a frame.
@@ -91,12 +90,12 @@ class FeatureStore:
         Raises:
             GmosError: the spill file cannot be written.
         """
-        size = sum(self._backend.nbytes(array) for array in arrays.values())
+        size = sum(self._arrays.nbytes(array) for array in arrays.values())
         if self.device_bytes + size <= self._budget.device:
             self._device[frame] = dict(arrays)
             self.device_bytes += size
             return
-        parked = {name: self._backend.to_host(array) for name, array in arrays.items()}
+        parked = {name: self._arrays.to_host(array) for name, array in arrays.items()}
         if self.host_bytes + size <= self._budget.host:
             self._host[frame] = parked
             self.host_bytes += size
@@ -116,31 +115,15 @@ class FeatureStore:
         parked = self._host.get(frame)
         if parked is None:
             parked = {name: self._load(place) for name, place in self._disk[frame].items()}
-        arrays = {name: self._backend.from_host(array) for name, array in parked.items()}
+        arrays = {name: self._arrays.from_host(array) for name, array in parked.items()}
         self._returned = (frame, arrays)
         return arrays
 
     def _spill(self, array: HostArray) -> _OnDisk:
-        directory = self._budget.spill_dir or Path(tempfile.gettempdir())
-        try:
-            if self._file is None:
-                # Kept open: it lives as long as the store.
-                self._file = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115
-            offset = self.disk_bytes
-            self._file.seek(offset)
-            remaining = memoryview(array.data.tobytes())
-            while remaining:
-                remaining = remaining[self._file.write(remaining) :]
-        except OSError as error:
-            raise GmosError(
-                f"{directory}: cannot keep features of the video there ({error.strerror}); free some space, "
-                "name another place with --spill_dir, or raise --host_budget"
-            ) from error
-        self.disk_bytes += array.data.nbytes
+        offset = self._file.append(array.data.tobytes())
+        self.disk_bytes = self._file.nbytes
         return _OnDisk(offset=offset, nbytes=array.data.nbytes, shape=array.shape, dtype=array.dtype)
 
     def _load(self, place: _OnDisk) -> HostArray:
-        if self._file is None:
-            raise ValueError("the feature store is closed")
-        data = np.memmap(self._file, np.uint8, mode="r", offset=place.offset, shape=(place.nbytes,))
+        data = self._file.read(place.offset, place.nbytes)
         return HostArray(data=data, shape=place.shape, dtype=place.dtype)

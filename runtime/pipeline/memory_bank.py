@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ..backend import Array
+from ..arrays import Array
 from ..contract import ModelSpec
 
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backend import Array, Backend, HostArray
-from ..tracker import FrameFeatures, Prompt, TrackerStep
+from ..arrays import Array, HostArray
+from ..backend import Backend, BringsTracker
+from ..tracker import FrameFeatures, Prompt, Tracker, TrackerStep
 from .memory_bank import FrameOutput, MemoryReach, ObjectMemory, Recall
 from .prompt_mask import resize_prompt
 
@@ -35,6 +36,15 @@ class _Tracked:
     ious: Array
 
 
+def make_tracker(
+    backend: Backend, features: FrameFeatures, *, frames: int, video_hw: tuple[int, int]
+) -> Tracker:
+    """The tracker of one video: the one that the backend brings, else `MemoryTracker`."""
+    if isinstance(backend, BringsTracker):
+        return backend.tracker(features, frames=frames, video_hw=video_hw)
+    return MemoryTracker(backend, features, frames=frames, video_hw=video_hw)
+
+
 class MemoryTracker:
     """Tracks the objects of one video, those with equally many memories and pointers in one call.
 
@@ -45,7 +55,7 @@ class MemoryTracker:
     def __init__(
         self, backend: Backend, features: FrameFeatures, *, frames: int, video_hw: tuple[int, int]
     ) -> None:
-        self._backend = backend
+        self._arrays = backend.arrays
         self._features = features
         self._frames = frames
         self._video_hw = video_hw
@@ -87,9 +97,9 @@ class MemoryTracker:
         """Answer all prompts in one call; whether the last of them conditions its object."""
         self._check_prompts(frame, prompts)
         masks = np.stack([resize_prompt(prompt.mask, self._model.sam2_image_px) for prompt in prompts])
-        out = self._mask_prompt({"prompt": self._backend.upload(masks), "f": self._feature(frame, "f")})
-        split = {name: self._backend.unstack(out[name]) for name in ("masks", "pointer")}
-        scores = self._backend.download(out["score"])
+        out = self._mask_prompt({"prompt": self._arrays.upload(masks), "f": self._feature(frame, "f")})
+        split = {name: self._arrays.unstack(out[name]) for name in ("masks", "pointer")}
+        scores = self._arrays.download(out["score"])
         conditioning = False
         for i, prompt in enumerate(prompts):
             output = FrameOutput(
@@ -126,8 +136,8 @@ class MemoryTracker:
             scores = np.array([output.score for output in outputs], np.float32)
             memories = self._encode(
                 self._feature(frame, "f"),
-                masks=self._backend.stack([output.mask for output in outputs]),
-                score=self._backend.upload(scores),
+                masks=self._arrays.stack([output.mask for output in outputs]),
+                score=self._arrays.upload(scores),
                 prompted=np.ones(len(outputs), np.float32),
             )
             for output, memory in zip(outputs, memories, strict=True):
@@ -159,18 +169,18 @@ class MemoryTracker:
 
     def _track(self, features: Mapping[str, Array], batch: Mapping[int, Recall]) -> _Tracked:
         """One call of each network for objects with equally many memories and pointers."""
-        backend, recalls = self._backend, list(batch.values())
+        arrays, recalls = self._arrays, list(batch.values())
         conditioned = self._memory_attention(
             {
                 "f": features["f"],
-                "memories": backend.stack(
-                    [backend.stack([output.memory for output in recall.memories]) for recall in recalls]
+                "memories": arrays.stack(
+                    [arrays.stack([output.memory for output in recall.memories]) for recall in recalls]
                 ),
-                "memory_positions": backend.upload(
+                "memory_positions": arrays.upload(
                     np.array([recall.positions for recall in recalls], np.int64)
                 ),
                 "pointers": self._pointers(recalls),
-                "pointer_distances": backend.upload(
+                "pointer_distances": arrays.upload(
                     np.array([recall.distances for recall in recalls], np.float32)
                 ),
             }
@@ -184,8 +194,8 @@ class MemoryTracker:
         )
         return _Tracked(
             object_ids=tuple(batch),
-            masks=backend.unstack(out["masks"]),
-            pointers=backend.unstack(out["pointer"]),
+            masks=arrays.unstack(out["masks"]),
+            pointers=arrays.unstack(out["pointer"]),
             memories=memories,
             ious=out["ious"],
         )
@@ -193,24 +203,24 @@ class MemoryTracker:
     def _pointers(self, recalls: Sequence[Recall]) -> Array:
         """The objects' pointers (O, P, C); P is 0 on a frame before every prompt."""
         if recalls[0].pointers:
-            return self._backend.stack(
-                [self._backend.stack([output.pointer for output in recall.pointers]) for recall in recalls]
+            return self._arrays.stack(
+                [self._arrays.stack([output.pointer for output in recall.pointers]) for recall in recalls]
             )
         # An empty array of the dtype that pointers have: only the backend knows it.
-        dtype = self._backend.to_host(recalls[0].memories[0].pointer).dtype
+        dtype = self._arrays.to_host(recalls[0].memories[0].pointer).dtype
         shape = (len(recalls), 0, self._model.sam2_channels)
-        return self._backend.from_host(HostArray(data=np.empty(0, np.uint8), shape=shape, dtype=dtype))
+        return self._arrays.from_host(HostArray(data=np.empty(0, np.uint8), shape=shape, dtype=dtype))
 
     def _encode(
         self, f: Array, *, masks: Array, score: Array, prompted: NDArray[np.float32]
     ) -> Sequence[Array]:
         out = self._memory_encoder(
-            {"f": f, "masks": masks, "score": score, "prompted": self._backend.upload(prompted)}
+            {"f": f, "masks": masks, "score": score, "prompted": self._arrays.upload(prompted)}
         )
-        return self._backend.unstack(out["memory"])
+        return self._arrays.unstack(out["memory"])
 
     def _remember(self, frame: int, call: _Tracked) -> None:
-        ious = self._backend.download(call.ious)
+        ious = self._arrays.download(call.ious)
         for i, object_id in enumerate(call.object_ids):
             self._objects[object_id].tracked[frame] = FrameOutput(
                 mask=call.masks[i], iou=float(ious[i]), pointer=call.pointers[i], memory=call.memories[i]
@@ -221,7 +231,7 @@ class MemoryTracker:
         outputs = [known.answer(frame, conditioning=conditioning) for known in self._objects.values()]
         if self._no_mask is None and any(output is None for output in outputs):
             shape = (self._model.mask_px, self._model.mask_px)
-            self._no_mask = self._backend.upload(np.full(shape, NO_OBJECT, np.float32))
+            self._no_mask = self._arrays.upload(np.full(shape, NO_OBJECT, np.float32))
         drawn = self._draw([self._no_mask if output is None else output.mask for output in outputs])
         return self._read_back(
             frame, drawn, [NO_OBJECT if output is None else output.iou for output in outputs]
@@ -229,20 +239,20 @@ class MemoryTracker:
 
     def _draw(self, masks: Sequence[Array]) -> dict[str, Array]:
         video_hw = np.array(self._video_hw, np.int64)
-        return self._tracked_labels({"masks": self._backend.stack(masks), "video_hw": video_hw})
+        return self._tracked_labels({"masks": self._arrays.stack(masks), "video_hw": video_hw})
 
     def _read_back(self, frame: int, drawn: Mapping[str, Array], ious: Sequence[float]) -> TrackerStep:
         return TrackerStep(
             frame=frame,
             object_ids=tuple(self._objects),
-            masks=self._backend.download(drawn["positive"]).view(np.bool_),
-            labels=self._backend.download(drawn["labels"]),
+            masks=self._arrays.download(drawn["positive"]).view(np.bool_),
+            labels=self._arrays.download(drawn["labels"]),
             ious=np.array(ious, np.float32),
         )
 
     def _feature(self, frame: int, name: str) -> Array:
         """One of the frame's feature maps as a batch of one."""
-        return self._backend.stack([self._features.get(frame)[name]])
+        return self._arrays.stack([self._features.get(frame)[name]])
 
     def _forget(self, frame: int, start: int, *, reverse: bool) -> None:
         """Drop the output that has just left the reach of this pass and of one back from its start."""

@@ -10,7 +10,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backend import Array, Backend, by_frame
+from ..arrays import Array, by_frame
+from ..backend import Backend
 from ..progress import Advance
 from .encode import SAM2_FEATURES, EncodedBatch, PreparedFrame, WindowEncoder
 from .feature_store import FeatureStore
@@ -57,10 +58,10 @@ def propose(
     head = proposal_head(backend, video_hw)
     collector = ProposalCollector(video_hw)
     for batch, answers in one_ahead((batch, head(batch)) for batch in encoder.run(frames)):
-        for answer in zip(*map(backend.download, answers), strict=True):
+        for answer in zip(*map(backend.arrays.download, answers), strict=True):
             collector.add(*answer)
         for frame, features in zip(
-            batch.frames, by_frame(backend, batch.features, SAM2_FEATURES), strict=True
+            batch.frames, by_frame(backend.arrays, batch.features, SAM2_FEATURES), strict=True
         ):
             store.put(frame.index, features)
         advance(len(batch.frames))
@@ -88,11 +89,16 @@ def foreground(
     *,
     video_hw: tuple[int, int],
     advance: Advance,
+    ahead: bool = True,
 ) -> Iterator[ForegroundFrame]:
-    """Run GMOS-S over a video, frame by frame; nothing of a frame outlives its batch."""
-    head = foreground_head(backend, video_hw)
-    for batch, maps in one_ahead((batch, head(batch)) for batch in encoder.run(frames)):
-        masks, probabilities = backend.download(maps["mask"]), backend.download(maps["probability"])
+    """Run GMOS-S over a video, frame by frame; nothing of a frame outlives its batch.
+
+    `ahead` starts a batch before the results of the one before it are read, which makes each a batch later.
+    """
+    head, download = foreground_head(backend, video_hw), backend.arrays.download
+    batches = ((batch, head(batch)) for batch in encoder.run(frames))
+    for batch, maps in one_ahead(batches) if ahead else batches:
+        masks, probabilities = download(maps["mask"]), download(maps["probability"])
         for frame, mask, probability in zip(batch.frames, masks, probabilities, strict=True):
             yield ForegroundFrame(frame=frame, mask=mask, probability=probability)
         advance(len(batch.frames))

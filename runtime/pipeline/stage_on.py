@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..frame_result import CompactMap
 from ..thresholds import Thresholds
 from ..tracker import Prompt, Tracker, TrackerStep
 from .label_store import LabelStore
@@ -49,12 +50,12 @@ class TrackedVideo:
             prompts=(),
         )
 
-    def mos_i_labels(self, frame: int) -> NDArray[np.uint8]:
-        """The MOS-I map of a frame: an object only where and when it moves; (H, W) uint8."""
+    def mos_i(self, frame: int) -> CompactMap:
+        """The MOS-I map of a frame: an object only where and when it moves."""
         table = np.zeros(256, np.uint8)
         objects = np.flatnonzero(self.moving[frame]) + 1
         table[objects] = objects
-        return table[self.labels[frame]]
+        return replace(self.labels.compact(frame), table=table)
 
 
 def start_frame(proposals: Proposals, thresholds: Thresholds) -> int | None:

@@ -12,7 +12,8 @@ from ... import __version__
 from ...errors import GmosError
 from ..atomic_file import writing
 from ..contract import Variant
-from .save_modes import FOLDERS, ResultName, SaveMode, target
+from ..frame_result import ResultName
+from .formats import formats_of, modes_of, target
 
 PRIVATE_FOLDER = ".gmos"
 """Folder of completion records and unfinished work inside the output place."""
@@ -33,14 +34,14 @@ class ResultSet:
     save_dir: Path
     sequence: str
     variant: Variant
-    modes: frozenset[SaveMode]
+    modes: frozenset[str]
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.modes or not self.modes <= FOLDERS[self.variant].keys():
+        known = modes_of(self.variant)
+        if not self.modes or not self.modes <= set(known):
             raise GmosError(
-                f"modes {sorted(self.modes)}: expected some of {', '.join(FOLDERS[self.variant])} "
-                f"for {self.variant}"
+                f"modes {sorted(self.modes)}: expected some of {', '.join(known)} for {self.variant}"
             )
 
     @property
@@ -48,7 +49,11 @@ class ResultSet:
         """The completion record, written last."""
         return self.save_dir / PRIVATE_FOLDER / f"{self.sequence}.{self.variant}.json"
 
-    def targets(self) -> dict[tuple[SaveMode, ResultName], PurePosixPath]:
+    def paths(self) -> list[Path]:
+        """Where the results lie, or will."""
+        return [self.save_dir / place for place in self.targets().values()]
+
+    def targets(self) -> dict[tuple[str, ResultName], PurePosixPath]:
         """Where each result belongs, relative to `save_dir`."""
         return targets(self.variant, self.modes, self.sequence)
 
@@ -57,7 +62,7 @@ class ResultSet:
 class CompletionRecord:
     """What a record says. Not `complete` means that a run was stopped while moving results into place."""
 
-    modes: frozenset[SaveMode]
+    modes: frozenset[str]
     frames: int
     settings: dict[str, Any]
     complete: bool
@@ -78,14 +83,13 @@ class CompletionRecord:
 
 
 def targets(
-    variant: Variant, modes: frozenset[SaveMode], sequence: str
-) -> dict[tuple[SaveMode, ResultName], PurePosixPath]:
+    variant: Variant, modes: frozenset[str], sequence: str
+) -> dict[tuple[str, ResultName], PurePosixPath]:
     """Where each result of a sequence belongs, relative to the output place."""
     return {
-        (mode, result): target(variant, mode, result, sequence)
-        for mode, folders in FOLDERS[variant].items()
-        if mode in modes
-        for result in folders
+        (known.mode, result): target(known, variant, result, sequence)
+        for known in formats_of(modes)
+        for result in known.folders[variant]
     }
 
 
@@ -105,7 +109,7 @@ def read_record(results: ResultSet) -> CompletionRecord | None:
             )
         recorded = set(fields["modes"])
         return CompletionRecord(
-            modes=frozenset(mode for mode in FOLDERS[results.variant] if mode in recorded),
+            modes=frozenset(mode for mode in modes_of(results.variant) if mode in recorded),
             frames=int(fields["frames"]),
             settings=dict(fields["settings"]),
             complete=fields["complete"] is True,
@@ -185,14 +189,11 @@ def write_record(results: ResultSet, record: CompletionRecord, temporary: Path) 
 
 
 def _is_there(results: ResultSet, frames: int) -> bool:
-    for (mode, _), place in results.targets().items():
-        path = results.save_dir / place
-        if mode == "mp4":
-            if not path.is_file():
-                return False
-        elif not path.is_dir() or sum(1 for _ in path.glob("*.png")) != frames:
-            return False
-    return True
+    return all(
+        known.is_whole(results.save_dir / target(known, results.variant, result, results.sequence), frames)
+        for known in formats_of(results.modes)
+        for result in known.folders[results.variant]
+    )
 
 
 def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:

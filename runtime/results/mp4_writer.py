@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +18,10 @@ from numpy.typing import NDArray
 
 from ...errors import GmosError
 from ..atomic_file import writing
+from ..contract import Variant
+from ..frame_result import FrameResult, ResultName
+from ..media import Media
+from .overlay import overlay
 
 CODEC: Final = "libx264"
 DEFAULT_CRF = 20
@@ -155,3 +159,51 @@ class Mp4Writer:
                     f"{self._path}: {CODEC} cannot encode {width}x{height} pixels ({error.strerror}); "
                     f"leave mp4 out of --save-mode"
                 ) from error
+
+
+class OverlayWriter:
+    """The overlay of one result as an .mp4 file. Implements `formats.FrameWriter`."""
+
+    def __init__(self, path: Path, result: ResultName, media: Media) -> None:
+        self._result: ResultName = result
+        self._mp4 = Mp4Writer(path, video_hw=media.video_hw, fps=media.fps, time_base_s=media.time_base_s)
+
+    def __enter__(self) -> OverlayWriter:
+        self._mp4.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._mp4.__exit__(kind, error, trace)
+
+    @property
+    def frames_written(self) -> int:
+        """See `formats.FrameWriter`."""
+        return self._mp4.frames_written
+
+    def write(self, answer: FrameResult) -> None:
+        """See `formats.FrameWriter`."""
+        if answer.rgb is None:
+            raise ValueError("an overlay needs the frame: the run was not asked for frames")
+        self._mp4.write(overlay(answer.rgb, answer.values(self._result)), answer.time_s)
+
+
+class OverlayFormat:
+    """H.264 overlays. A `formats.ResultFormat`."""
+
+    mode = "mp4"
+    folders: Mapping[Variant, Mapping[ResultName, str]] = {
+        "gmos": {"mos-i": "mos-i_mp4", "mos": "mos_mp4"},
+        "gmos-s": {"foreground": "mp4"},
+    }
+    ending = ".mp4"
+    needs_rgb = True
+
+    def writer(self, path: Path, result: ResultName, media: Media) -> OverlayWriter:
+        """See `formats.ResultFormat`."""
+        return OverlayWriter(path, result, media)
+
+    def is_whole(self, path: Path, frames: int) -> bool:  # noqa: ARG002 - an .mp4 is filed only when it is whole
+        """See `formats.ResultFormat`."""
+        return path.is_file()

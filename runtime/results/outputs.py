@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, closing
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ...errors import GmosError
 from ..atomic_file import writing
+from ..frame_result import FrameResult
+from ..media import Media
+from ..watch import Watch, doing
 from .completion import (
     PRIVATE_FOLDER,
     CompletionRecord,
@@ -25,10 +24,7 @@ from .completion import (
     targets,
     write_record,
 )
-from .mp4_writer import DEFAULT_CRF, Mp4Writer
-from .overlay import overlay
-from .png_writer import PngKind, PngWriter
-from .save_modes import ResultName, SaveMode
+from .formats import FrameWriter, formats_of, target
 from .work_directory import work_directory
 
 
@@ -49,59 +45,35 @@ class SequenceOutputs:
     directory, which goes away if the block ends any other way.
     """
 
-    def __init__(
-        self,
-        results: ResultSet,
-        *,
-        video_hw: tuple[int, int],
-        fps: float,
-        time_base_s: Fraction | None = None,
-        existing: Existing = "error",
-        crf: int = DEFAULT_CRF,
-    ) -> None:
+    def __init__(self, results: ResultSet, media: Media, *, existing: Existing = "error") -> None:
         """Prepare outputs; nothing is written before entry.
 
         Args:
             results: what to write and where.
-            video_hw: height and width of the frames, in pixels.
-            fps: frames per second of the overlays.
-            time_base_s: unit of the frame times of the overlays, in seconds; by default one frame.
+            media: size, rate and unit of time of the video.
             existing: "error" refuses to replace results, "overwrite" replaces them, "resume" replaces
                 unfinished ones.
-            crf: quality of the overlays, 0 (lossless) to 51.
         """
         self._results = results
-        self._video_hw = video_hw
-        self._fps = fps
-        self._time_base_s = time_base_s
+        self._media = media
         self._existing: Existing = existing
-        self._crf = crf
         self._cleanup = ExitStack()
-        self._pngs: dict[tuple[SaveMode, ResultName], PngWriter] = {}
-        self._mp4s: dict[ResultName, Mp4Writer] = {}
-        self._encoders = ExitStack()
+        self._writers: list[FrameWriter] = []
+        self._open_writers = ExitStack()
         self._work = Path()
 
     def __enter__(self) -> SequenceOutputs:
-        if should_skip(self._results, self._existing):
-            raise RuntimeError(f"{self._results.sequence} is finished: ask should_skip() before writing it")
+        results = self._results
+        if should_skip(results, self._existing):
+            raise RuntimeError(f"{results.sequence} is finished: ask should_skip() before writing it")
         with ExitStack() as stack:
-            self._work = stack.enter_context(work_directory(self._results.save_dir, PRIVATE_FOLDER))
-            stack.callback(self._drop_encoders)
-            for (mode, result), place in self._results.targets().items():
-                path = self._new(place)
-                if mode == "mp4":
-                    writer = Mp4Writer(
-                        path,
-                        video_hw=self._video_hw,
-                        fps=self._fps,
-                        time_base_s=self._time_base_s,
-                        crf=self._crf,
-                    )
-                    self._mp4s[result] = self._encoders.enter_context(writer)
-                else:
-                    kind: PngKind = "palette" if mode == "mask" else "grey"
-                    self._pngs[mode, result] = PngWriter(path, kind)
+            self._work = stack.enter_context(work_directory(results.save_dir, PRIVATE_FOLDER))
+            stack.callback(self._drop_writers)
+            for known in formats_of(results.modes):
+                for result in known.folders[results.variant]:
+                    path = self._new(target(known, results.variant, result, results.sequence))
+                    writer = known.writer(path, result, self._media)
+                    self._writers.append(self._open_writers.enter_context(writer))
             self._cleanup = stack.pop_all()
         return self
 
@@ -111,40 +83,19 @@ class SequenceOutputs:
         """Drop whatever was not committed."""
         self._cleanup.close()
 
-    def _drop_encoders(self) -> None:
+    def _drop_writers(self) -> None:
         # Told of an error, they only close their files; committed ones have left the stack by now.
         dropped = RuntimeError("not committed")
-        self._encoders.__exit__(type(dropped), dropped, None)
+        self._open_writers.__exit__(type(dropped), dropped, None)
 
-    def wants(self, mode: SaveMode) -> bool:
-        """Whether this mode was asked for. Frames of other modes must not be written."""
-        return mode in self._results.modes
-
-    def write_mask(self, result: ResultName, index: int, labels: NDArray[np.uint8]) -> None:
-        """Write (H, W) uint8 labels as a palette PNG; frames may come in any order.
+    def write(self, answer: FrameResult) -> None:
+        """Write the next frame in every format.
 
         Raises:
-            GmosError: the file cannot be written.
+            GmosError: a file cannot be written.
         """
-        self._pngs["mask", result].write(index, labels)
-
-    def write_probability(self, index: int, probability: NDArray[np.uint8]) -> None:
-        """Write (H, W) uint8 floor(255 p) as a grey PNG; frames may come in any order. GMOS-S only.
-
-        Raises:
-            GmosError: the file cannot be written.
-        """
-        self._pngs["prob", "foreground"].write(index, probability)
-
-    def write_overlay(
-        self, result: ResultName, rgb: NDArray[np.uint8], labels: NDArray[np.uint8], time_s: float
-    ) -> None:
-        """Append labels (H, W) over a frame (H, W, 3), both uint8, to the .mp4; frames come in order.
-
-        Raises:
-            GmosError: the file cannot be written.
-        """
-        self._mp4s[result].write(overlay(rgb, labels), time_s)
+        for writer in self._writers:
+            writer.write(answer)
 
     def commit(self, frames: int) -> None:
         """Move everything into place, and last of all write the completion record.
@@ -157,11 +108,10 @@ class SequenceOutputs:
         Raises:
             GmosError: a file cannot be written or moved, or results have turned up in the meantime.
         """
-        counts = [png.frames_written for png in self._pngs.values()]
-        counts += [mp4.frames_written for mp4 in self._mp4s.values()]
+        counts = [writer.frames_written for writer in self._writers]
         if any(count != frames for count in counts):
             raise RuntimeError(f"{counts} frames written, {frames} expected of each")
-        self._encoders.close()
+        self._open_writers.close()
         if should_skip(self._results, self._existing):
             raise GmosError(
                 f"{self._results.sequence} was finished by another run in the meantime; its results in "
@@ -224,3 +174,36 @@ class SequenceOutputs:
 
     def _new(self, place: PurePosixPath) -> Path:
         return self._work / "new" / place
+
+
+def file_results(
+    answers: Generator[FrameResult, None, None],
+    results: ResultSet,
+    media: Media,
+    *,
+    existing: Existing = "error",
+    watch: Watch | None = None,
+) -> list[Path]:
+    """Write the answers of a run as they come and file them when the last one is there.
+
+    Args:
+        answers: of one video, with their frames where a format needs them; closed at the end.
+        results: what to write and where.
+        media: size, rate and unit of time of the video.
+        existing: see `SequenceOutputs`.
+        watch: hears of writing.
+
+    Returns:
+        What was written, by path.
+
+    Raises:
+        GmosError: as the run, or the output place turned out to be unusable; nothing is filed then.
+    """
+    with SequenceOutputs(results, media, existing=existing) as outputs, closing(answers):
+        frames = 0
+        for answer in answers:
+            with doing(watch, "write"):
+                outputs.write(answer)
+            frames += 1
+        outputs.commit(frames)
+    return results.paths()

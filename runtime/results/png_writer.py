@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..atomic_file import writing
+from ..contract import Variant
+from ..frame_result import FrameResult, MapName, ResultName
+from ..media import Media
 from .palette import davis_palette
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -80,3 +85,64 @@ class PngWriter:
         with writing(path):
             path.write_bytes(encode_png(values, self._kind))
         self._written.add(index)
+
+
+class _PngFrames:
+    """The PNGs of one result. Implements `formats.FrameWriter`."""
+
+    def __init__(self, path: Path, kind: PngKind, shown: MapName) -> None:
+        self._writer = PngWriter(path, kind)
+        self._shown: MapName = shown
+
+    def __enter__(self) -> _PngFrames:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing stays open between frames."""
+
+    @property
+    def frames_written(self) -> int:
+        """See `formats.FrameWriter`."""
+        return self._writer.frames_written
+
+    def write(self, answer: FrameResult) -> None:
+        """See `formats.FrameWriter`."""
+        self._writer.write(answer.index, answer.values(self._shown))
+
+
+class _PngFormat:
+    """A folder of PNGs, one a frame."""
+
+    ending = ""
+    needs_rgb = False
+
+    def is_whole(self, path: Path, frames: int) -> bool:
+        """See `formats.ResultFormat`."""
+        return path.is_dir() and sum(1 for _ in path.glob("*.png")) == frames
+
+
+class MaskFormat(_PngFormat):
+    """Label maps as palette PNGs. A `formats.ResultFormat`."""
+
+    mode = "mask"
+    folders: Mapping[Variant, Mapping[ResultName, str]] = {
+        "gmos": {"mos-i": "mos-i_frame", "mos": "mos_frame"},
+        "gmos-s": {"foreground": "frame"},
+    }
+
+    def writer(self, path: Path, result: ResultName, media: Media) -> _PngFrames:  # noqa: ARG002 - the protocol's
+        """See `formats.ResultFormat`."""
+        return _PngFrames(path, "palette", result)
+
+
+class ProbabilityFormat(_PngFormat):
+    """GMOS-S's probabilities as grey PNGs. A `formats.ResultFormat`."""
+
+    mode = "prob"
+    folders: Mapping[Variant, Mapping[ResultName, str]] = {"gmos-s": {"foreground": "prob"}}
+
+    def writer(self, path: Path, result: ResultName, media: Media) -> _PngFrames:  # noqa: ARG002 - the protocol's
+        """See `formats.ResultFormat`."""
+        return _PngFrames(path, "grey", "probability")

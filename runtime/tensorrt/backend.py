@@ -4,32 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GmosError
-from ..backend import Array, HostArray, Runner
+from ..arrays import Array
+from ..backend import Runner
 from ..bundle.manifest import Bundle, open_bundle
-from ..bundle.tables import TableMaker
-from ..contract import ModelSpec, NetworkName
-from ..cuda.device_array import DeviceArray
+from ..bundle.tables import DeviceTables, TableMaker
+from ..contract import NetworkName
 from ..cuda.driver import Cuda
 from ..layer_times import LayerTimes
-from ..pipeline.memory_tracker import MemoryTracker
-from ..tracker import FrameFeatures, Tracker
 from .choice import check_command, unchecked
 from .device import EngineDevice, ignoring_lost_device
 from .library import Flavour, TensorRT, load_tensorrt
 from .memory import MemoryPlan, RunSize, plan_memory
 from .record import DeviceIdentity, EngineRecord
 from .runner import EngineOptions, EngineRunner
-
-TABLES_KEPT = 24
-"""Uploaded size tables: those of a few video sizes; the maker keeps four."""
 
 
 def open_engine_backend(
@@ -94,20 +88,12 @@ class EngineBackend:
         self._library = library
         self._options = options
         self._device = EngineDevice(cuda, budget=options.memory_budget)
-        self._tables = TableMaker(bundle.table_source(), bundle.model)
-        self._uploaded: dict[int, tuple[NDArray[np.float32], Array]] = {}
+        self.arrays = self._device
+        self.model = bundle.model
+        self.description = f"{library.label} on {cuda}, {bundle.precision}"
+        self._tables = DeviceTables(TableMaker(bundle.table_source(), bundle.model), self.arrays)
         self._runners: dict[NetworkName, EngineRunner] = {}
         self._closed = False
-
-    @property
-    def model(self) -> ModelSpec:
-        """See `runtime.backend.Backend`."""
-        return self._bundle.model
-
-    @property
-    def description(self) -> str:
-        """See `runtime.backend.Backend`."""
-        return f"{self._library.label} on {self._device.cuda}, {self._bundle.precision}"
 
     @property
     def identity(self) -> DeviceIdentity:
@@ -150,7 +136,7 @@ class EngineBackend:
             GmosError: an engine takes no calls of that size.
         """
         runners = {network: self._runner(network) for network in self._bundle.networks}
-        free = self._device.pool.free_bytes() + self._device.activations.nbytes
+        free = self._device.free_bytes() + self._device.activations.nbytes
         return plan_memory(
             runners,
             self._bundle,
@@ -161,7 +147,7 @@ class EngineBackend:
         )
 
     def runner(self, network: NetworkName) -> Runner:
-        """See `runtime.backend.Backend`.
+        """The network's engine, loaded when it is first asked for.
 
         Raises:
             GmosError: its engine is missing or does not fit.
@@ -172,9 +158,7 @@ class EngineBackend:
             return runner
 
         def call(inputs: Mapping[str, Array | NDArray[np.generic]]) -> dict[str, Array]:
-            shapes = {name: tuple(array.shape) for name, array in inputs.items()}
-            tables = self._tables.tables(network, shapes)
-            return runner({**inputs, **{name: self._on_device(table) for name, table in tables.items()}})
+            return runner({**inputs, **self._tables.of_call(network, inputs)})
 
         return call
 
@@ -196,42 +180,6 @@ class EngineBackend:
                 run(inputs)
             return sums.times(iterations)
 
-    def upload(self, host: NDArray[np.generic]) -> Array:
-        """See `runtime.backend.Backend`."""
-        return self._device.upload(host)
-
-    def download(self, array: DeviceArray) -> NDArray[Any]:
-        """See `runtime.backend.Backend`."""
-        return self._device.download(array)
-
-    def stack(self, arrays: Sequence[DeviceArray]) -> Array:
-        """See `runtime.backend.Backend`."""
-        return self._device.stack(arrays)
-
-    def unstack(self, array: DeviceArray) -> Sequence[Array]:
-        """See `runtime.backend.Backend`."""
-        return array.slices()
-
-    def nbytes(self, array: DeviceArray) -> int:
-        """See `runtime.backend.Backend`."""
-        return array.nbytes
-
-    def to_host(self, array: DeviceArray) -> HostArray:
-        """See `runtime.backend.Backend`."""
-        return self._device.to_host(array)
-
-    def from_host(self, parked: HostArray) -> Array:
-        """See `runtime.backend.Backend`."""
-        return self._device.from_host(parked)
-
-    def free_device_bytes(self) -> int:
-        """See `runtime.backend.Backend`."""
-        return self._device.pool.free_bytes()
-
-    def tracker(self, features: FrameFeatures, *, frames: int, video_hw: tuple[int, int]) -> Tracker:
-        """See `runtime.backend.Backend`."""
-        return MemoryTracker(self, features, frames=frames, video_hw=video_hw)
-
     def measure_ms(self, work: Callable[[], None]) -> float:
         """Milliseconds of the device for what `work` starts, between two events in the stream."""
         cuda, stream = self._device.cuda, self._device.stream
@@ -241,12 +189,8 @@ class EngineBackend:
         cuda.wait(end)
         return cuda.elapsed_ms(start, end)
 
-    def synchronize(self) -> None:
-        """See `runtime.backend.Backend`."""
-        self._device.synchronize()
-
     def close(self) -> None:
-        """See `runtime.backend.Backend`. Arrays of this backend are void afterwards."""
+        """Release engines and memory. Arrays of this backend are void afterwards."""
         if self._closed:
             return
         self._closed = True
@@ -258,7 +202,7 @@ class EngineBackend:
             for runner in self._runners.values():
                 stack.callback(runner.close)
         self._runners.clear()
-        self._uploaded.clear()
+        self._tables.clear()
 
     def _runner(self, network: NetworkName) -> EngineRunner:
         if network not in self._runners:
@@ -270,12 +214,3 @@ class EngineBackend:
                 options=self._options,
             )
         return self._runners[network]
-
-    def _on_device(self, table: NDArray[np.float32]) -> Array:
-        """A table where the engines read it; the maker keeps few, and gives the same ones again."""
-        kept = self._uploaded.get(id(table))
-        if kept is None or kept[0] is not table:
-            while len(self._uploaded) >= TABLES_KEPT:
-                del self._uploaded[next(iter(self._uploaded))]
-            kept = self._uploaded[id(table)] = (table, self._device.upload(table))
-        return kept[1]

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GmosError
-from ..backend import HostArray
-from ..cuda.device_array import DeviceArray, byte_count, host_values
+from ..cuda.device_array import DeviceArray, DeviceArrays, byte_count
 from ..cuda.driver import Cuda
 from ..cuda.pool import Block, DevicePool
 from ..cuda.transfers import Transfers
@@ -21,7 +19,7 @@ ACTIVATION_STEP_BYTES = 2 << 20
 """Activation memory grows in these steps, so that lengths that differ a little do not each move it."""
 
 
-class EngineDevice:
+class EngineDevice(DeviceArrays):
     """One CUDA device with one stream for all networks: what they hand on needs no waiting.
 
     `budget` in bytes bounds weights, activations and arrays together; None is no bound.
@@ -55,39 +53,22 @@ class EngineDevice:
             if isinstance(array.owner, Block):
                 array.owner.ready = event
 
-    def upload(self, host: NDArray[np.generic]) -> DeviceArray:
-        """See `runtime.backend.Backend`. Starts the copy and returns."""
-        host = np.ascontiguousarray(host)
-        return self._uploaded(host.reshape(-1).view(np.uint8), host.shape, host.dtype.name)
+    def written(self, raw: NDArray[np.uint8], shape: tuple[int, ...], dtype: str) -> DeviceArray:
+        """A new array of contiguous bytes. Starts the copy and returns."""
+        block = self.pool.allocate(raw.nbytes, "upload")
+        self.transfers.upload(raw, block)
+        return DeviceArray(owner=block, pointer=block.pointer, shape=tuple(shape), dtype=dtype)
 
-    def download(self, array: DeviceArray) -> NDArray[Any]:
-        """See `runtime.backend.Backend`. Waits for this array only."""
-        return host_values(self.transfers.download(array), array.shape, array.dtype)
+    def read(self, array: DeviceArray) -> NDArray[np.uint8]:
+        """The bytes of an array; waits for this one only."""
+        return self.transfers.download(array)
 
-    def stack(self, arrays: Sequence[DeviceArray]) -> DeviceArray:
-        """See `runtime.backend.Backend`. Neighbours in memory are not copied."""
-        first = arrays[0]
-        shape = (len(arrays), *first.shape)
-        if all(
-            array.owner is first.owner and array.pointer == first.pointer + i * first.nbytes
-            for i, array in enumerate(arrays)
-        ):
-            return DeviceArray(owner=first.owner, pointer=first.pointer, shape=shape, dtype=first.dtype)
-        stacked = self.empty(shape, first.dtype)
-        for target, array in zip(stacked.slices(), arrays, strict=True):
-            self.copy(target, array)
-        return stacked
-
-    def to_host(self, array: DeviceArray) -> HostArray:
-        """See `runtime.backend.Backend`."""
-        return HostArray(data=self.transfers.download(array), shape=array.shape, dtype=array.dtype)
-
-    def from_host(self, parked: HostArray) -> DeviceArray:
-        """See `runtime.backend.Backend`. Starts the copy and returns."""
-        return self._uploaded(np.ascontiguousarray(parked.data), parked.shape, parked.dtype)
+    def free_bytes(self) -> int:
+        """What could be allocated now, on the device and within the budget."""
+        return self.pool.free_bytes()
 
     def synchronize(self) -> None:
-        """See `runtime.backend.Backend`."""
+        """Wait for all networks and copies."""
         self.cuda.synchronize(self.stream)
         self.transfers.synchronize()
 
@@ -100,11 +81,6 @@ class EngineDevice:
             self.pool.close()
             self.cuda.end_stream(self.stream)
             self.cuda.drop_events()
-
-    def _uploaded(self, raw: NDArray[np.uint8], shape: tuple[int, ...], dtype: str) -> DeviceArray:
-        block = self.pool.allocate(raw.nbytes, "upload")
-        self.transfers.upload(raw, block)
-        return DeviceArray(owner=block, pointer=block.pointer, shape=tuple(shape), dtype=dtype)
 
 
 class ActivationMemory:

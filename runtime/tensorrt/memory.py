@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from ...errors import GmosError
+from ..backend import Backend
 from ..bundle.manifest import Bundle, BundleNetwork, BundleTensor
 from ..contract import ModelSpec, NetworkName
 from ..cuda.device_array import byte_count
 from ..pi3_frame import pi3_size_wh
+from ..pipeline.options import FREE_MEMORY_SHARE, RunOptions
 from .record import EngineRecord
 from .runner import EngineRunner
 from .shapes import CALL_LIMITS, NoProfileError, Sizes, cut_inputs
 from .trust import build_command
+
+logger = logging.getLogger(__name__)
 
 MIB = 1 << 20
 
@@ -139,6 +144,36 @@ def settle_features(
             "and arrays; lower it, or leave it out"
         )
     return features, plan.line(features)
+
+
+def settle_run(
+    backend: Backend, options: RunOptions, videos: Sequence[tuple[tuple[int, int], int]]
+) -> RunOptions:
+    """The options of a run on videos, features bounded by what is left beside it if the backend can tell; says so.
+
+    Args:
+        backend: with its networks loaded.
+        options: as asked for.
+        videos: height and width in pixels, and window stride in frames, of each.
+
+    Raises:
+        GmosError: as `settle_features`.
+    """
+    if not isinstance(backend, PlansMemory):
+        return options
+    size = RunSize(
+        batch_size=options.batch_size,
+        video_hw=max((video_hw for video_hw, _ in videos), key=lambda video_hw: video_hw[0] * video_hw[1]),
+        stride=max(stride for _, stride in videos),
+    )
+    features, line = settle_features(
+        backend,
+        size,
+        device_budget=options.device_budget,
+        share=FREE_MEMORY_SHARE if backend.model.variant == "gmos" else 0,
+    )
+    logger.info("%s", line)
+    return replace(options, device_budget=features)
 
 
 def plan_memory(

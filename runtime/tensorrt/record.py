@@ -235,6 +235,9 @@ def _difference(entry: Fields) -> OutputDifference:
     for field in fields(OutputDifference):
         if field.type == "float":
             values[field.name] = math.nan if entry.is_null(field.name) else entry.number(field.name)
+        elif field.type == "int":
+            # Records of before have no such counts.
+            values[field.name] = 0 if entry.is_null(field.name) else entry.whole(field.name)
         elif field.type == "bool":
             values[field.name] = entry.flag(field.name)
         elif field.type == "str":

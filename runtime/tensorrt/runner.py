@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GmosError
+from ..arrays import Array
 from ..atomic_file import replaced_at_end
-from ..backend import Array
 from ..bundle.manifest import Bundle, BundleNetwork
 from ..contract import NetworkName
 from ..cuda.device_array import DeviceArray, byte_count

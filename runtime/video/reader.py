@@ -19,9 +19,8 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from ...errors import GmosError
-from .frame_directory import DirectoryReader
 from .frame_ledger import FrameLedger
-from .sequence import Frame, FrameReader, SequenceInput
+from .sequence import Frame
 
 RATE_JITTER = 0.1
 """Frame intervals that differ by less than this share of the shortest one count as even."""
@@ -32,13 +31,6 @@ SWSCALE_MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 SWSCALE_BT601 = 5
 RGB_MATRIX = 0
 """H.273 code of frames that are stored as RGB: there is no matrix to apply."""
-
-
-def open_frames(sequence: SequenceInput) -> FrameReader:
-    """A reader for a checked input; use it in a `with` statement and iterate over it once."""
-    if sequence.kind == "video":
-        return VideoReader(sequence.path)
-    return DirectoryReader(sequence.frame_paths, fps=sequence.output_fps, video_hw=sequence.video_hw)
 
 
 class VideoReader:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +12,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-InputKind = Literal["video", "directory"]
+from ..media import Media
+
 RateSource = Literal["--stride", "--fps", "file"]
 
 
@@ -20,6 +21,7 @@ RateSource = Literal["--stride", "--fps", "file"]
 class SequenceInput:
     """One checked input: it exists, its kind is known and its first frame can be read.
 
+    `kind` is the name of its source (`sources.py`); `open` gives its frames, each time from the start.
     `name` is safe as the name of a directory and is unique in a run.
     `video_hw` is (height, width) in pixels as shown, that is after the rotation the file asks for.
     `stride` is in frames; `stride_source` says which option or file decided it.
@@ -32,7 +34,8 @@ class SequenceInput:
 
     name: str
     path: Path
-    kind: InputKind
+    kind: str
+    open: Callable[[], FrameReader] = field(repr=False, compare=False)
     video_hw: tuple[int, int]
     stride: int
     stride_source: RateSource
@@ -41,6 +44,11 @@ class SequenceInput:
     frame_count_estimate: int | None
     frame_paths: tuple[Path, ...] = field(default=(), repr=False)
     notes: tuple[str, ...] = ()
+
+    @property
+    def media(self) -> Media:
+        """What writers of results need to know."""
+        return Media(video_hw=self.video_hw, fps=self.output_fps, time_base_s=self.time_base_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 from ...errors import GmosError
+from .sequence import RateSource
 
 WINDOW_RATE_FPS = 8
 """Frames of a window are about 1/8 s apart (published implementation)."""
+
+DEFAULT_OUTPUT_FPS = 24.0
+"""Frames per second of an overlay whose input has no rate of its own (published implementation)."""
+TIME_BASE_LIMIT = 1_000_000
+"""Largest denominator of a frame duration; enough to recover 1001/60000 from a decimal."""
 
 
 def stride_for_fps(fps: float) -> int:
@@ -25,3 +32,14 @@ def window_indices(i: int, frames: int, stride: int, window: int = 5) -> tuple[i
     """Frames around frame `i`, `stride` apart, clipped to 0..frames-1; `i` is the middle one."""
     half = window // 2
     return tuple(min(max(i + step * stride, 0), frames - 1) for step in range(-half, half + 1))
+
+
+def resolve_stride(fps: float | None, stride: int | None, own_fps: Fraction | None) -> tuple[int, RateSource]:
+    """Stride in frames and what decided it: --stride before --fps before the file's own rate."""
+    if stride is not None:
+        return stride, "--stride"
+    if fps is not None:
+        return stride_for_fps(fps), "--fps"
+    if own_fps is not None:
+        return stride_for_fps(float(own_fps)), "file"
+    raise RuntimeError("no frame rate: the caller checks for one")

@@ -32,12 +32,12 @@ from gmos_deploy.evaluation.compare.mask_agreement import sequence_agreement
 from gmos_deploy.evaluation.compare.networks_command import networks_command
 from gmos_deploy.evaluation.profile.commands import profile_command
 from gmos_deploy.export.commands import export_command
-from gmos_deploy.network_sources import SourceRequest
-from gmos_deploy.parity_runs import load_side
+from gmos_deploy.networks import NetworkChoice
 from gmos_deploy.runtime.bundle.manifest import MANIFEST, Bundle, open_bundle
 from gmos_deploy.runtime.onnx.backend import open_bundle_backend
 from gmos_deploy.runtime.parity import LIMITS
-from gmos_deploy.runtime.pipeline.watched_backend import run_networks
+from gmos_deploy.runtime.pipeline.clip import ClipRun, label_maps
+from gmos_deploy.runtime.pipeline.options import RunOptions
 from gmos_deploy.runtime.precision import Limits
 from gmos_deploy.runtime.video.inputs import resolve_inputs
 from gmos_deploy.runtime.video.sequence import SequenceInput
@@ -113,10 +113,15 @@ def test_it_runs_a_video_on_onnx_runtime(int8_bundle: Calibrated, frames_directo
     backend = open_bundle_backend(bundle.root, device="cpu")
     assert backend.description.endswith("int8")
     progress = Heard()
-    labels = run_networks(backend, boxes(bundle, frames_directory), frames=6, batch_size=4, progress=progress)
+    run = ClipRun(
+        backend, boxes(bundle, frames_directory), RunOptions(batch_size=4), progress=progress, frames=6
+    )
+    labels = label_maps(run)
     backend.close()
     assert {result: len(maps) for result, maps in labels.items()} == {"mos-i": 6, "mos": 6}
-    assert progress.planned == {f"boxes: {stage}": 6 for stage in ("propose", "track MOS-I", "track MOS")}
+    assert progress.planned == {
+        f"boxes: {stage}": 6 for stage in ("propose", "track MOS-I", "track MOS", "write")
+    }
     assert progress.done["boxes: propose"] == progress.done["boxes: track MOS-I"] == 6
 
 
@@ -124,12 +129,12 @@ def test_gmos_run_takes_it_by_its_precision(int8_bundle: Calibrated) -> None:
     """And no other; without a bundle it says how to make one."""
     root = int8_bundle[0].root
     assert (
-        SourceRequest(bundle=root, precision="int8", backend="onnxruntime").resolve().model.preset == "tiny"
+        NetworkChoice(bundle=root, precision="int8", backend="onnxruntime").resolve().model.preset == "tiny"
     )
     with pytest.raises(GmosError, match=r"exported in int8.*gmos-export calibrate --precision fp8"):
-        SourceRequest(bundle=root, precision="fp8", backend="onnxruntime").resolve()
+        NetworkChoice(bundle=root, precision="fp8", backend="onnxruntime").resolve()
     with pytest.raises(GmosError, match=r"--precision int8 is that of a calibrated bundle; make one with"):
-        SourceRequest(precision="int8").resolve()
+        NetworkChoice(precision="int8").resolve()
 
 
 def test_the_bundle_says_what_it_was_calibrated_on(int8_bundle: Calibrated, half_bundle: Bundle) -> None:
@@ -162,7 +167,7 @@ def test_it_is_profiled_and_compared_like_any_other(
     sides = [f"onnxruntime:{folder}" for folder in (half_bundle.root, root)]
     options = "--only networks --networks dino,mask_decoder --iterations 1 --warm_up 0 --objects 1"
     profiled = CliRunner().invoke(
-        profile_command(load_side),
+        profile_command,
         [
             *(str(frames_directory), "--side", sides[0], "--side", sides[1], "--report", str(tmp_path)),
             *options.split(),
@@ -176,7 +181,7 @@ def test_it_is_profiled_and_compared_like_any_other(
     assert found[sides[1], "dino"]["limit_ms"] is None
     assert found[sides[1], "dino"]["bytes"] < found[sides[0], "dino"]["bytes"]
     compared = CliRunner().invoke(
-        networks_command(load_side),
+        networks_command,
         [
             str(frames_directory),
             "--a",
@@ -211,7 +216,7 @@ def test_fp8_bundles_run_too(fp8_bundle: Bundle, frames_directory: Path) -> None
     assert all(fp8_bundle.networks[name].gate["passed"] for name in ENCODERS)
     backend = open_bundle_backend(fp8_bundle.root, device="cpu")
     tokens = backend.runner("dino")({"frames": np.full((1, 3, 56, 84), 90, np.uint8)})["tokens"]
-    assert np.isfinite(backend.download(tokens)).all()
+    assert np.isfinite(backend.arrays.download(tokens)).all()
     backend.close()
 
 
@@ -353,7 +358,7 @@ def test_target_masks_are_looked_at_once_where_they_hold(
     labels = []
     for root in (config(tmp_path).bundle, bundle.root):
         with closing(open_bundle_backend(root)) as backend:
-            labels.append(run_networks(backend, sequence, frames=1 << 40, batch_size=8)["mos"])
+            labels.append(label_maps(ClipRun(backend, sequence))["mos"])
     agreement = sequence_agreement("boxes", "mos", list("012345678"), lambda i: (labels[0][i], labels[1][i]))
     (mos,) = (score for score in trial["scores"] if score["result"] == "mos")
     assert mos["mean_iou"] == pytest.approx(agreement.mean_iou)

@@ -92,7 +92,7 @@ def test_layers_become_integer_kernels_and_give_half(
     assert counts["MatMul"] == counts["DequantizeLinear"] == 0
     for values, weight in zip(given, WEIGHTS, strict=True):
         assert values.dtype == np.float16
-        wanted = expected(X, layer(weight), 4.0)
+        wanted = expected(X, stored_layer(weight), 4.0)
         # Where the norm's float32 and float16 fall on two sides of a step the product differs by a step's share.
         error = np.linalg.norm(values.astype(float) - wanted) / np.linalg.norm(wanted.astype(float))
         assert error < 2e-3
@@ -126,7 +126,7 @@ def test_layers_in_half_precision_stay_as_they_are(small_model: Callable[..., ir
         weights: Mapping[str, StoredLayer] = {}
         name = "blocks.1.mlp.fc1/MatMul_1"
         if weight_only:
-            weights = {name: layer(WEIGHTS[1])}
+            weights = {name: stored_layer(WEIGHTS[1])}
         model = quantised(
             small_model(WEIGHTS, np.ones(CHANNELS)), WEIGHTS, 4.0, excluded=[name], weight_only=weights
         )

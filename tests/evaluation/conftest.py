@@ -15,6 +15,7 @@ from PIL import Image
 
 from gmos_deploy.errors import GmosError
 from gmos_deploy.evaluation.benchmarks.commands import evaluate
+from gmos_deploy.runtime.pipeline.memory_tracker import make_tracker
 from gmos_deploy.runtime.results.palette import davis_palette
 from gmos_deploy.runtime.tracker import Prompt, TrackerStep
 
@@ -113,7 +114,7 @@ class Planted:
         return call
 
     def tracker(self, *arguments: Any, **named: Any) -> Any:
-        tracker = self._backend.tracker(*arguments, **named)
+        tracker = make_tracker(self._backend, *arguments, **named)
         network, _, change = self._planted
         return ChangedTracker(tracker, change) if network == "tracker" else tracker
 

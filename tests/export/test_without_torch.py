@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gmos_deploy.network_sources import SourceRequest
+from gmos_deploy.networks import NetworkChoice
 from gmos_deploy.run_command import RunRequest, run_all
 from gmos_deploy.runtime.bundle.manifest import Bundle
 from gmos_deploy.runtime.results.mp4_writer import Mp4Writer
@@ -68,7 +68,7 @@ def test_bundle_runs(device: Path, tiny_bundle: Bundle, clip: Path, tmp_path: Pa
     assert ran.returncode == 0, ran.stderr
     assert "ONNX Runtime" in ran.stdout
     request = RunRequest(
-        networks=SourceRequest(bundle=tiny_bundle.root, device="cpu"),
+        networks=NetworkChoice(bundle=tiny_bundle.root, device="cpu"),
         inputs=(clip,),
         save_dir=tmp_path / "here",
         save_mode="mask",

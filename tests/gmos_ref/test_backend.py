@@ -66,7 +66,7 @@ def test_every_network_keeps_its_contract(variant: Variant, precision: Precision
         inputs = {}
         for tensor in spec.inputs:
             host = example(tensor, lengths, backend.model)
-            inputs[tensor.name] = host if tensor.host else backend.upload(host)
+            inputs[tensor.name] = host if tensor.host else backend.arrays.upload(host)
         outputs = backend.runner(name)(inputs)
         assert list(outputs) == [tensor.name for tensor in spec.outputs], name
         for tensor in spec.outputs:
@@ -88,22 +88,22 @@ def test_a_network_of_the_other_variant_is_a_key_error(backend: TorchBackend) ->
 def test_parked_arrays_come_back_bit_for_bit(backend: TorchBackend, dtype: torch.dtype) -> None:
     """Also those that numpy has no dtype for, and slices of a batch."""
     batch = (torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(1)) * 50).to(dtype)
-    array = backend.unstack(batch)[1]
-    parked = backend.to_host(array)
-    assert parked.data.nbytes == backend.nbytes(array)
-    assert torch.equal(backend.from_host(parked), array)
+    array = backend.arrays.unstack(batch)[1]
+    parked = backend.arrays.to_host(array)
+    assert parked.data.nbytes == backend.arrays.nbytes(array)
+    assert torch.equal(backend.arrays.from_host(parked), array)
     parked.data.flags.writeable = False
-    assert torch.equal(backend.from_host(parked), array)
+    assert torch.equal(backend.arrays.from_host(parked), array)
 
 
 def test_stack_and_unstack_are_inverse(backend: TorchBackend) -> None:
     """A new first axis, and gone again."""
-    arrays = [backend.upload(np.full((2, 3), value, np.float32)) for value in range(3)]
-    stacked = backend.stack(arrays)
+    arrays = [backend.arrays.upload(np.full((2, 3), value, np.float32)) for value in range(3)]
+    stacked = backend.arrays.stack(arrays)
     assert tuple(stacked.shape) == (3, 2, 3)
-    assert all(torch.equal(a, b) for a, b in zip(backend.unstack(stacked), arrays, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(backend.arrays.unstack(stacked), arrays, strict=True))
     half = stacked.bfloat16()
-    assert backend.download(half).dtype == np.float32
+    assert backend.arrays.download(half).dtype == np.float32
 
 
 def test_half_precision_features_are_stored_in_half(backend: TorchBackend) -> None:
@@ -111,7 +111,10 @@ def test_half_precision_features_are_stored_in_half(backend: TorchBackend) -> No
     half = make_backend(precision="bf16")
     images = np.zeros((1, 3, TINY.sam2.image_px, TINY.sam2.image_px), np.float32)
     full_size, half_size = (
-        sum(b.nbytes(array) for array in b.runner("sam2_encoder")({"images": b.upload(images)}).values())
+        sum(
+            b.arrays.nbytes(array)
+            for array in b.runner("sam2_encoder")({"images": b.arrays.upload(images)}).values()
+        )
         for b in (backend, half)
     )
     assert half_size * 2 == full_size

@@ -22,9 +22,10 @@ from gmos_deploy.runtime.bundle.seeded_inputs import seeded_inputs
 from gmos_deploy.runtime.cuda.driver import Cuda
 from gmos_deploy.runtime.onnx.backend import open_bundle_backend
 from gmos_deploy.runtime.parity import LIMITS, difference
-from gmos_deploy.runtime.pipeline.sequence_run import RunOptions, SequenceRun
-from gmos_deploy.runtime.progress import NoProgress
+from gmos_deploy.runtime.pipeline.clip import ClipRun
+from gmos_deploy.runtime.pipeline.options import RunOptions
 from gmos_deploy.runtime.results.completion import ResultSet
+from gmos_deploy.runtime.results.outputs import file_results
 from gmos_deploy.runtime.tensorrt.backend import open_engine_backend
 from gmos_deploy.runtime.tensorrt.check import check_engines
 from gmos_deploy.runtime.tensorrt.library import FLAVOURS, Flavour, load_tensorrt
@@ -102,10 +103,10 @@ def answer(backend: Any, bundle: Bundle, name: Any, inputs: dict[str, NDArray[An
     given = {
         tensor.name: inputs[tensor.name]
         if tensor.host
-        else backend.upload(inputs[tensor.name].astype(tensor.dtype))
+        else backend.arrays.upload(inputs[tensor.name].astype(tensor.dtype))
         for tensor in entry.inputs
     }
-    return {key: backend.download(array) for key, array in backend.runner(name)(given).items()}
+    return {key: backend.arrays.download(array) for key, array in backend.runner(name)(given).items()}
 
 
 def compare(backend: Any, bundle: Bundle, reference: TorchBackend) -> None:
@@ -117,10 +118,10 @@ def compare(backend: Any, bundle: Bundle, reference: TorchBackend) -> None:
         given = answer(backend, bundle, name, inputs)
         rounded = {t.name: inputs[t.name].astype(t.dtype).astype(inputs[t.name].dtype) for t in entry.inputs}
         hosts = {tensor.name for tensor in entry.inputs if tensor.host}
-        tensors = {k: v if k in hosts else reference.upload(v) for k, v in rounded.items()}
+        tensors = {k: v if k in hosts else reference.arrays.upload(v) for k, v in rounded.items()}
         for output, array in reference.runner(entry.name)(tensors).items():
             found = difference(
-                given[output], reference.download(array), target=name, lengths=lengths, output=output
+                given[output], reference.arrays.download(array), target=name, lengths=lengths, output=output
             )
             excess = found.excess(LIMITS["fp16" if bundle.precision == "fp16" else "fp32"])
             wrong += [f"{name}.{output}: {excess}"] if excess else []
@@ -198,7 +199,8 @@ def masks_of(backend: Any, clip: Path, out: Path) -> NDArray[np.uint8]:
         [clip], fps=None, stride=1, pi3_area_px=model.pi3_area_px, patch_px=model.patch_px
     )
     results = ResultSet(save_dir=out, sequence="clip", variant="gmos", modes=frozenset({"mask"}))
-    SequenceRun(sequence, backend, RunOptions(batch_size=4), NoProgress()).run(results, "error")
+    run = ClipRun(backend, sequence, RunOptions(batch_size=4))
+    file_results(iter(run), results, sequence.media)
     frames = []
     for path in sorted((out / "mos_frame/clip").iterdir()):
         with Image.open(path) as image:

@@ -28,6 +28,7 @@ from gmos_deploy.gmos_ref.reference_config import ReferenceConfig
 from gmos_deploy.runtime.contract import Variant
 from gmos_deploy.runtime.pipeline.encode import PreparedFrame, WindowEncoder, frame_preparer
 from gmos_deploy.runtime.pipeline.feature_store import FeatureBudget, FeatureStore
+from gmos_deploy.runtime.pipeline.memory_tracker import make_tracker
 from gmos_deploy.runtime.pipeline.propose import foreground, propose
 from gmos_deploy.runtime.results.png_writer import PngWriter
 from gmos_deploy.runtime.tracker import Prompt
@@ -95,7 +96,7 @@ class Nano:
     def objects(self, frames: NDArray[np.uint8], first: Maps) -> tuple[Maps, Maps]:
         """Moving proposals (T, H, W), and tracks (T, H, W) of the objects of `first` (H, W)."""
         video_hw = (frames.shape[1], frames.shape[2])
-        with FeatureStore(self.backend, FeatureBudget(device=0, host=2**30)) as store:
+        with FeatureStore(self.backend.arrays, FeatureBudget(device=0, host=2**30)) as store:
             proposals = propose(
                 self.prepared(frames),
                 self.encoder(),
@@ -111,7 +112,7 @@ class Nano:
             tracks = np.zeros_like(proposed)
             labels = [int(n) for n in np.unique(first) if n and (first == n).sum() >= MIN_PROMPT_PX]
             if labels:
-                tracker = self.backend.tracker(store, frames=len(frames), video_hw=video_hw)
+                tracker = make_tracker(self.backend, store, frames=len(frames), video_hw=video_hw)
                 tracker.add_prompts(0, [Prompt(object_id=n, mask=first == n) for n in labels])
                 table = np.array([0, *labels], np.uint8)
                 for step in tracker.propagate(0):

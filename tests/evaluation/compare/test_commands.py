@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from gmos_deploy.cli import guarded
 from gmos_deploy.errors import GmosError
 from gmos_deploy.evaluation.compare.commands import parity
 from gmos_deploy.evaluation.compare.report import SCHEMA, read_result
-from gmos_deploy.evaluation.compare.sides import Side, Videos, parse_side
 from gmos_deploy.evaluation.compare.video_command import video_command
+from gmos_deploy.networks import NetworkChoice, parse_side
 from gmos_deploy.runtime.results.palette import davis_palette
 
 FRAMES = 5
@@ -36,13 +37,18 @@ def run_parity(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, s
 
 
 def write_masks(
-    root: Path, *, shift: int = 0, ids: tuple[int, int] = (1, 2), lost: int | None = None
+    root: Path,
+    *,
+    shift: int = 0,
+    ids: tuple[int, int] = (1, 2),
+    lost: int | None = None,
+    video_hw: tuple[int, int] = (40, 60),
 ) -> Path:
     """A gmos-run output with two boxes; `shift` moves the first on frame 3, `lost` drops object 2 from there."""
     folder = root / "mos_frame" / "clip"
     folder.mkdir(parents=True)
     for index in range(FRAMES):
-        labels = np.zeros((40, 60), np.uint8)
+        labels = np.zeros(video_hw, np.uint8)
         left = 5 + index + (shift if index == 3 else 0)
         labels[5:20, left : left + 15] = ids[0]
         if lost is None or index < lost:
@@ -156,43 +162,43 @@ def test_bad_input(
 
 
 def test_video_runs_what_is_not_there(
-    run_parity: Callable[..., tuple[int, str, str]], same: Path, tmp_path: Path
+    run_parity: Callable[..., tuple[int, str, str]],
+    register: Callable[..., None],
+    colour_backend: Callable[..., Any],
+    colour_video: Callable[..., Path],
+    tmp_path: Path,
 ) -> None:
     """A side with networks is run on the videos, one with masks is read."""
-    asked: list[tuple[str, tuple[Path, ...]]] = []
+    asked: list[str | None] = []
 
-    def run(side: Side, videos: Videos, directory: Path, _: Any) -> None:
-        asked.append((side.text, videos.inputs))
-        write_masks(directory, shift=3)
+    def load(choice: NetworkChoice) -> Any:
+        asked.append(choice.preset)
+        return colour_backend("gmos")
 
-    def no_networks(side: Side) -> Any:
-        raise AssertionError(f"{side.text} was loaded")
-
-    clip = tmp_path / "clip.mp4"
+    register("colours", load)
+    clip = colour_video("clip", [[(1, 4 + 4 * index, 8, 16, 24)] for index in range(FRAMES)])
+    masks = write_masks(tmp_path / "masks", video_hw=(64, 96))
+    shutil.copytree(masks / "mos_frame", masks / "mos-i_frame")
+    sides = ["--a", f"masks:{masks}", "--b", "colours:tiny"]
     status, out, err = run_parity(
-        clip,
-        "--a",
-        f"masks:{same}",
-        "--b",
-        "torch:tiny",
-        "--keep",
-        tmp_path / "kept",
-        command=video_command(run, no_networks),
+        clip, "--stride", 1, *sides, "--keep", tmp_path / "kept", command=video_command
     )
     assert status == 1, err
-    assert asked == [("torch:tiny", (clip,))]
-    assert "B: torch:tiny" in out
-    assert len(list((tmp_path / "kept" / "b").rglob("*.png"))) == FRAMES
+    assert asked == ["tiny"]
+    assert "B: colours:tiny" in out
+    assert len(list((tmp_path / "kept" / "b" / "mos_frame").rglob("*.png"))) == FRAMES
 
 
 def test_side_of_each_kind(tmp_path: Path) -> None:
     """A lone value is what that kind needs; named ones are gmos-run's options."""
-    assert parse_side("--a", "torch:small").run_options()["preset"] == "small"
-    assert parse_side("--a", f"onnxruntime:{tmp_path}").run_options()["bundle"] == tmp_path
-    side = parse_side("--a", f"tensorrt:bundle={tmp_path},device=cuda:1")
-    assert (side.kind, side.bundle, side.device) == ("tensorrt", tmp_path, "cuda:1")
+    assert parse_side("--a", "torch:small").networks.preset == "small"
+    assert parse_side("--a", f"onnxruntime:{tmp_path}").bundle == tmp_path
+    side = parse_side("--a", f"tensorrt:bundle={tmp_path},device=cuda:1,precision=int8")
+    assert side.networks == NetworkChoice(
+        backend="tensorrt", bundle=tmp_path, device="cuda:1", precision="int8"
+    )
     assert parse_side("--b", f"masks:{tmp_path}").masks == tmp_path
-    assert parse_side("--a", "torch").run_options()["preset"] is None
+    assert parse_side("--a", "torch").networks.preset is None
 
 
 @pytest.mark.parametrize(
@@ -205,6 +211,7 @@ def test_side_of_each_kind(tmp_path: Path) -> None:
         ("torch:preset=tiny,speed=9", "'speed=9' is no NAME=VALUE with one of bundle, preset"),
         ("torch:preset=tiny,preset=small", "preset is given twice"),
         ("torch:preset=", "'preset=' is no NAME=VALUE"),
+        ("torch:precision=int4", "precision int4, expected one of auto, fp32, bf16, fp16, int8, fp8"),
     ],
 )
 def test_bad_side(text: str, message: str) -> None:

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from gmos_deploy.cli import guarded
-from gmos_deploy.evaluation.compare.network_parity import compare_network
+from gmos_deploy.evaluation.compare.network_parity import compare_calls, output_parities
 from gmos_deploy.evaluation.compare.networks_command import networks_command
 from gmos_deploy.evaluation.compare.recording import Call, Recording, record
+from gmos_deploy.runtime.arrays import NumpyArrays
 from gmos_deploy.runtime.video.inputs import resolve_inputs
 
 FRAMES = 8
@@ -30,6 +31,7 @@ def compare(
     colour_backend: Callable[..., Any],
     plant_change: Callable[..., Any],
     clip: Path,
+    load_sides: Callable[..., None],
     capsys: pytest.CaptureFixture[str],
 ) -> Callable[..., tuple[int, str, str]]:
     """Runs the command on the colour backend and one with a planted change: exit status, stdout, stderr."""
@@ -42,7 +44,8 @@ def compare(
             return backend if plant is None or side.text == "torch:a" else plant_change(backend, *plant)
 
         arguments = [clip, "--a", "torch:a", "--b", "torch:b", *options]
-        status = guarded(networks_command(load), "gmos-parity", [str(argument) for argument in arguments])
+        load_sides(load)
+        status = guarded(networks_command, "gmos-parity", [str(argument) for argument in arguments])
         captured = capsys.readouterr()
         return status, captured.out, captured.err
 
@@ -66,7 +69,7 @@ def test_same(compare: Callable[..., tuple[int, str, str]]) -> None:
         (("foreground_map", "mask", lambda values: 1 - values), "share of changed values 1 (limit 0.0002)"),
         (
             ("gmos_s", "ious", lambda values: np.full_like(values, np.nan)),
-            "0 values of A and 8 of B are not finite numbers",
+            "values that are not finite: 2, the trusted side 0",
         ),
     ],
 )
@@ -90,16 +93,13 @@ def test_planted_difference(
 class Answers:
     """A backend that answers every call with the same outputs."""
 
+    arrays = NumpyArrays()
+
     def __init__(self, outputs: dict[str, Any]) -> None:
         self._outputs = outputs
 
     def runner(self, network: str) -> Callable[[Any], dict[str, Any]]:
         return lambda inputs: self._outputs
-
-    def upload(self, values: Any) -> Any:
-        return values
-
-    download = upload
 
 
 def test_order_of_queries() -> None:
@@ -114,7 +114,7 @@ def test_order_of_queries() -> None:
     turned = {name: values[:, ::-1] for name, values in outputs.items()}
     for answer, same in ((turned, True), ({**outputs, "ious": turned["ious"]}, False)):
         backend: Any = Answers(answer)
-        found = compare_network("proposer", [call], backend, {"f": "float32"})
+        found = output_parities(compare_calls("proposer", [call], backend, {"f": "float32"}))
         assert (max(output.worst.relative for output in found) == 0) == same
 
 

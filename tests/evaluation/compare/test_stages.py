@@ -11,11 +11,8 @@ import numpy as np
 import pytest
 
 from gmos_deploy.cli import guarded
-from gmos_deploy.evaluation.compare.sides import Side, Videos
 from gmos_deploy.evaluation.compare.video_command import video_command
-from gmos_deploy.runtime.pipeline.sequence_run import RunOptions, SequenceRun
-from gmos_deploy.runtime.progress import NoProgress
-from gmos_deploy.runtime.results.completion import ResultSet
+from gmos_deploy.networks import NetworkChoice
 from gmos_deploy.runtime.tracker import TrackerStep
 
 FRAMES = 8
@@ -52,6 +49,7 @@ def compare(
     colour_backend: Callable[..., Any],
     colour_video: Callable[..., Path],
     plant_change: Callable[..., Any],
+    register: Callable[..., None],
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> Callable[..., tuple[int, str, dict[str, Any], list[dict[str, Any]]]]:
@@ -65,22 +63,16 @@ def compare(
         plant_a: tuple[str, str, Any] | None = None,
         variant: str = "gmos",
     ) -> tuple[int, str, dict[str, Any], list[dict[str, Any]]]:
-        def load(side: Side) -> Any:
-            backend = colour_backend(variant)
-            planted = plant_a if side.text == "torch:a" else plant
+        def load(choice: NetworkChoice) -> Any:
+            backend = colour_backend(choice.variant)
+            planted = plant_a if choice.preset == "tiny" else plant
             return backend if planted is None else plant_change(backend, *planted)
 
-        def run(side: Side, videos: Videos, directory: Path, wrap: Callable[[Any], Any]) -> None:
-            backend = wrap(load(side))
-            for sequence in videos.sequences():
-                results = ResultSet(
-                    save_dir=directory, sequence=sequence.name, variant=variant, modes=frozenset({"mask"})
-                )
-                SequenceRun(sequence, backend, RunOptions(batch_size=3), NoProgress()).run(results, "error")
-
+        register("colours", load)
         report = tmp_path / "report"
-        arguments = [clip, "--stride", 1, "--a", "torch:a", "--b", "torch:b", "--report", report, *options]
-        status = guarded(video_command(run, load), "gmos-parity", [str(word) for word in arguments])
+        sides = [f"colours:preset={preset},variant={variant}" for preset in ("tiny", "small")]
+        arguments = [clip, "--stride", 1, "--a", sides[0], "--b", sides[1], "--report", report, *options]
+        status = guarded(video_command, "gmos-parity", [str(word) for word in arguments])
         captured = capsys.readouterr()
         assert captured.err == ""
         lines = (report / "observations.jsonl").read_text().splitlines()
@@ -177,9 +169,9 @@ def test_a_side_that_does_not_repeat_itself(compare: Compare) -> None:
     seen: list[int] = []
 
     def once(scores: np.ndarray) -> np.ndarray:
-        """Doubts in the first run only: it has three batches."""
+        """Doubts in the first run only: it is one batch."""
         seen.append(1)
-        return doubt(scores) if len(seen) <= 3 else scores
+        return doubt(scores) if len(seen) <= 1 else scores
 
     _, _, result, _ = compare("--teacher_forced", plant=("proposer", "ious", once))
     assert "no stage; on A's inputs all are equal up to proposer" in result["born_in"][0]["words"]
@@ -246,29 +238,25 @@ def test_not_finite_logits(compare: Compare) -> None:
 
 def test_masks_have_no_stages(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Teacher forcing needs networks on both sides; what lacks them is named."""
-
-    def no_run(*_: Any) -> Any:
-        raise AssertionError("nothing should run")
-
     arguments = ["x.mp4", "--a", f"masks:{tmp_path}", "--b", "torch:tiny", "--teacher_forced"]
-    assert guarded(video_command(no_run, no_run), "gmos-parity", arguments) == 2
+    assert guarded(video_command, "gmos-parity", arguments) == 2
     assert f"--teacher_forced: masks:{tmp_path} has no networks" in capsys.readouterr().err
 
 
 def test_other_model(
     colour_backend: Callable[..., Any],
     colour_video: Callable[..., Path],
+    register: Callable[..., None],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Sides of different sizes cannot be teacher-forced; it is said when the second one is loaded."""
     clip = colour_video("clip", [[]] * 3)
 
-    def run(side: Side, videos: Videos, directory: Path, wrap: Callable[[Any], Any]) -> None:
-        backend = colour_backend("gmos" if side.text == "torch:a" else "gmos-s")
-        wrap(backend)
-
-    arguments = [str(clip), "--stride", "1", "--a", "torch:a", "--b", "torch:b", "--teacher_forced"]
-    assert guarded(video_command(run, colour_backend), "gmos-parity", arguments) == 2
+    register("colours", lambda choice: colour_backend("gmos" if choice.preset == "tiny" else "gmos-s"))
+    sides = ["--a", "colours:tiny", "--b", "colours:small"]
+    arguments = [str(clip), "--stride", "1", *sides, "--teacher_forced"]
+    assert guarded(video_command, "gmos-parity", arguments) == 2
     assert (
-        "torch:a has variant gmos and torch:b gmos-s; expected the same networks" in capsys.readouterr().err
+        "colours:tiny has variant gmos and colours:small gmos-s; expected the same networks"
+        in capsys.readouterr().err
     )

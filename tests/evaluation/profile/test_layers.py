@@ -84,6 +84,7 @@ def report(
     tmp_path: Path,
     colour_backend: Callable[..., Any],
     colour_video: Callable[..., Path],
+    load_sides: Callable[..., None],
     capsys: pytest.CaptureFixture[str],
 ) -> tuple[Path, str]:
     """The report of a side that tells its layers, and what was printed."""
@@ -105,9 +106,8 @@ def report(
     clip = colour_video("clip", [[(1, 4 + 4 * index, 8, 16, 24)] for index in range(6)])
     options = ["--side", "torch:fast", "--only", "networks", "--networks", "dino,gmos_s", "--layers"]
     arguments = [clip, *options, "--iterations", 2, "--warm_up", 1, "--report", tmp_path / "report"]
-    assert (
-        guarded(profile_command(lambda _: Telling()), "gmos-profile", [str(word) for word in arguments]) == 0
-    )
+    load_sides(lambda _: Telling())
+    assert guarded(profile_command, "gmos-profile", [str(word) for word in arguments]) == 0
     return tmp_path / "report", capsys.readouterr().out
 
 

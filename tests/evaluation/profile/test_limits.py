@@ -126,6 +126,10 @@ def test_the_bandwidth_of_a_gpu_is_that_of_its_copies(monkeypatch: pytest.Monkey
     now = 0.0
 
     class OnGpu:
+        @property
+        def arrays(self) -> OnGpu:
+            return self
+
         def upload(self, host: Any) -> Any:
             return object()
 
@@ -152,6 +156,10 @@ def test_where_arrays_are(array: Any, expected: bool) -> None:
     """NumPy's and PyTorch's own say; others are on a device."""
 
     class Backend:
+        @property
+        def arrays(self) -> Backend:
+            return self
+
         def upload(self, host: Any) -> Any:
             return array
 

@@ -78,6 +78,7 @@ class WithTracker:
 def profile(
     colour_backend: Callable[..., Any],
     colour_video: Callable[..., Path],
+    load_sides: Callable[..., None],
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> Callable[..., tuple[int, str, str]]:
@@ -93,7 +94,8 @@ def profile(
 
         named = [word for side in sides for word in ("--side", side)]
         arguments = [clip, *named, "--iterations", 3, "--warm_up", 1, *options]
-        status = guarded(profile_command(load), "gmos-profile", [str(argument) for argument in arguments])
+        load_sides(load)
+        status = guarded(profile_command, "gmos-profile", [str(argument) for argument in arguments])
         captured = capsys.readouterr()
         return status, captured.out, captured.err
 

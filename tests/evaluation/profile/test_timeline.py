@@ -22,9 +22,12 @@ from gmos_deploy.evaluation.profile.timeline import (
     tracker_times,
     union,
 )
-from gmos_deploy.runtime.pipeline.memory_tracker import MemoryTracker
-from gmos_deploy.runtime.pipeline.sequence_run import RunOptions, SequenceRun
-from gmos_deploy.runtime.progress import NoProgress
+from gmos_deploy.networks import Side
+from gmos_deploy.runtime.arrays import NumpyArrays
+from gmos_deploy.runtime.pipeline.clip import ClipRun
+from gmos_deploy.runtime.pipeline.memory_tracker import make_tracker
+from gmos_deploy.runtime.results.outputs import file_results
+from gmos_deploy.runtime.tracker import Prompt
 from gmos_deploy.runtime.video.inputs import resolve_inputs
 
 
@@ -104,11 +107,26 @@ def test_traced_calls_wait(colour_backend: Callable[..., Any]) -> None:
     """A call ends when the device is done, not when it was given the work; what ran before is not its own."""
     clock = FakeClock()
 
+    class LazyArrays(NumpyArrays):
+        def __init__(self, device: Any) -> None:
+            self.device = device
+
+        def upload(self, host: Any) -> Any:
+            self.device.waiting += 0.5
+            return host
+
+        def synchronize(self) -> None:
+            clock.now += self.device.waiting
+            self.device.waiting = 0.0
+
     class Lazy:
         model = colour_backend("gmos").model
 
+        description = "lazy"
+
         def __init__(self) -> None:
             self.waiting = 3.0
+            self.arrays = LazyArrays(self)
 
         def runner(self, network: str) -> Callable[[Any], dict[str, Any]]:
             def run(inputs: Any) -> dict[str, Any]:
@@ -117,18 +135,10 @@ def test_traced_calls_wait(colour_backend: Callable[..., Any]) -> None:
 
             return run
 
-        def upload(self, host: Any) -> Any:
-            self.waiting += 0.5
-            return host
-
-        def synchronize(self) -> None:
-            clock.now += self.waiting
-            self.waiting = 0.0
-
     recorder = SpanRecorder(clock)
     traced = TracedBackend(Lazy(), recorder)  # type: ignore[arg-type]
     traced.runner("memory_encoder")({"masks": np.zeros((4, 16, 16)), "f": np.zeros((1, 8))})
-    traced.upload(np.zeros(3))
+    traced.arrays.upload(np.zeros(3))
     call, upload = recorder.spans
     assert (call.what, call.is_network, call.objects, call.seconds) == ("memory_encoder", True, 4, 2.0)
     assert (upload.what, upload.is_network, upload.seconds) == ("upload", False, 0.5)
@@ -136,31 +146,33 @@ def test_traced_calls_wait(colour_backend: Callable[..., Any]) -> None:
 
 def test_the_tracker_of_the_side_stays(colour_backend: Callable[..., Any]) -> None:
     """A tracker that runs networks is made on the traced backend; another one is the backend's own."""
-    own = TracedBackend(colour_backend("gmos"), SpanRecorder()).tracker(None, frames=3, video_hw=(8, 8))  # type: ignore[arg-type]
+    brings = TracedBackend(colour_backend("gmos"), SpanRecorder())
+    own = make_tracker(brings, None, frames=3, video_hw=(8, 8))  # type: ignore[arg-type]
     assert type(own).__name__ == "ColourTracker"
 
     class WithNetworks:
-        model = colour_backend("gmos").model
+        model, description, arrays = colour_backend("gmos").model, "networks", NumpyArrays()
 
         def runner(self, network: str) -> Callable[[Any], dict[str, Any]]:
-            return lambda inputs: {}
+            def run(inputs: Any) -> dict[str, Any]:
+                return {"masks": inputs["prompt"], "pointer": inputs["prompt"], "score": np.zeros(1)}
 
-        def tracker(self, features: Any, **sizes: Any) -> MemoryTracker:
-            return MemoryTracker(self, features, **sizes)  # type: ignore[arg-type]
+            return run
 
     traced = TracedBackend(WithNetworks(), SpanRecorder())  # type: ignore[arg-type]
-    made: Any = traced.tracker(None, frames=3, video_hw=(8, 8))  # type: ignore[arg-type]
-    assert made._backend is traced
+    made: Any = make_tracker(traced, {0: {"f": np.zeros(1)}}, frames=3, video_hw=(8, 8))  # type: ignore[arg-type]
+    made.add_prompts(0, [Prompt(object_id=1, mask=np.ones((8, 8), bool))])
+    assert "mask_prompt" in {span.what for span in traced._recorder.spans}
 
 
 def test_a_run_tells_what_its_threads_do(
-    colour_backend: Callable[..., Any], colour_video: Callable[..., Path]
+    colour_backend: Callable[..., Any], colour_video: Callable[..., Path], load_sides: Callable[..., None]
 ) -> None:
     """Every frame is decoded, prepared, tracked twice and written; stages enclose what happens in them."""
     clip = colour_video("clip", [[(1, 4 + 4 * index, 8, 16, 24)] for index in range(6)])
     (sequence,) = resolve_inputs([clip], fps=None, stride=1)
-    side = type("Side", (), {"text": "torch:fast"})()
-    run = profile_video(side, sequence, lambda _: colour_backend("gmos"))
+    load_sides(lambda _: colour_backend("gmos"))
+    run = profile_video(Side(text="torch:fast"), sequence)
     spans = run.spans
     counts = {what: sum(span.what == what for span in spans) for what in ("prepare", "write", TRACKED)}
     assert counts == {"prepare": 6, "write": 6, TRACKED: 12}
@@ -197,7 +209,8 @@ def test_a_run_without_a_watch_gives_the_same_files(
             variant="gmos",
             modes=frozenset({"mask"}),
         )
-        SequenceRun(sequence, backend, RunOptions(), NoProgress(), watch).run(results, "error")
+        run = ClipRun(backend, sequence, watch=watch)
+        file_results(iter(run), results, sequence.media, watch=watch)
     files = sorted(path.relative_to(tmp_path / "plain") for path in (tmp_path / "plain").rglob("*.png"))
     assert len(files) == 10
     for path in files:

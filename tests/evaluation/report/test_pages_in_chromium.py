@@ -128,6 +128,7 @@ def pages(
     write_tree: Write,
     colour_backend: Callable[..., Any],
     colour_video: Callable[..., Path],
+    load_sides: Callable[..., None],
     capsys: pytest.CaptureFixture[str],
 ) -> dict[str, Path]:
     """A page of every command that writes one."""
@@ -143,13 +144,14 @@ def pages(
         write_tree(tmp_path / side / "mos_frame" / "clip", boxes)
     call(parity, "masks", tmp_path / "a", tmp_path / "b", "--report", tmp_path / "masks", status=(1,))
     sides = ("--a", "torch:a", "--b", "torch:b", "--report", tmp_path / "networks")
-    call(networks_command(lambda _: colour_backend("gmos-s")), clip, *sides, status=(0,))
+    load_sides(lambda _: colour_backend("gmos-s"))
+    call(networks_command, clip, *sides, status=(0,))
     sides = ("--side", "torch:a", "--side", "torch:b", "--layers", "--iterations", 2)
     base = ("--only", "video", "--report", tmp_path / "base")
-    call(profile_command(lambda _: colour_backend("gmos-s")), clip, *sides, *base, status=(0,))
+    call(profile_command, clip, *sides, *base, status=(0,))
     baseline = ("--baseline", tmp_path / "base" / "result.json", "--report", tmp_path / "profile")
-    load = profile_command(lambda _: telling(colour_backend("gmos-s")))
-    call(load, clip, *sides, *baseline, status=(0, 1))
+    load_sides(lambda _: telling(colour_backend("gmos-s")))
+    call(profile_command, clip, *sides, *baseline, status=(0, 1))
     reports = {name: tmp_path / name / "report.html" for name in ("masks", "networks", "profile")}
     return {"eval": evaluated, **reports}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,13 +15,13 @@ import pytest
 from numpy.typing import NDArray
 
 from gmos_deploy.errors import GmosError
-from gmos_deploy.export.onnx.graph_session import write_float32_twin
+from gmos_deploy.export.onnx.float32_twin import write_float32_twin
 from gmos_deploy.gmos_ref.presets import model_spec, preset
-from gmos_deploy.runtime.backend import HostArray
+from gmos_deploy.runtime.arrays import HostArray, NumpyArrays
 from gmos_deploy.runtime.bundle.manifest import Bundle, BundleNetwork, BundleTensor
 from gmos_deploy.runtime.onnx.backend import OnnxBackend
 from gmos_deploy.runtime.tensorrt import check as engine_check
-from gmos_deploy.runtime.tensorrt.check import Reference, check_engines, check_lengths, check_network
+from gmos_deploy.runtime.tensorrt.check import check_engines, check_lengths, check_network, trusted_graph
 from gmos_deploy.runtime.tensorrt.record import (
     DeviceIdentity,
     EngineRecord,
@@ -79,6 +80,7 @@ class Engines:
     """ONNX Runtime behind the face of an engine backend; `spoil` changes the outputs of its networks."""
 
     identity = DeviceIdentity(name="GPU", compute_capability=(8, 7))
+    arrays = NumpyArrays()
 
     def __init__(self, bundle: Bundle, onnx: OnnxBackend) -> None:
         self._bundle, self._onnx = bundle, onnx
@@ -97,12 +99,6 @@ class Engines:
             return self.spoil(dict(run(inputs)))
 
         return call
-
-    def upload(self, host: NDArray[Any]) -> NDArray[Any]:
-        return host
-
-    def download(self, array: NDArray[Any]) -> NDArray[Any]:
-        return array
 
     def close(self) -> None:
         self.closed += 1
@@ -163,7 +159,7 @@ def test_a_wrong_engine_is_marked(
         check = check_network(tiny_bundle, engines, "dino")  # type: ignore[arg-type]
     assert not check.passed
     assert check.outputs[0].relative > 1e-4
-    assert "dino: wrong tokens: relative error" in caplog.text
+    assert "dino: wrong tokens at B=" in caplog.text
 
 
 def test_values_that_are_not_finite_are_wrong(tiny_bundle: Bundle, engines: Engines) -> None:
@@ -195,6 +191,17 @@ def test_checks_are_kept_in_the_records(
     assert engines.closed == 2
 
 
+class HalfArrays(NumpyArrays):
+    """NumPy's arrays, where bfloat16 is a float32 that was rounded; `parked` dtypes in their order."""
+
+    def __init__(self) -> None:
+        self.parked: list[str] = []
+
+    def from_host(self, parked: HostArray) -> NDArray[np.float32]:
+        self.parked.append(parked.dtype)
+        return (parked.data.view(np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(parked.shape)
+
+
 class HalfEngines:
     """Engines in bfloat16: the twin computes, and arrays are rounded on the way in and out."""
 
@@ -202,28 +209,18 @@ class HalfEngines:
 
     def __init__(self, bundle: Any, name: str) -> None:
         self._record = record_of(bundle, name)
-        self._reference = Reference(bundle, bundle.networks[name], write_float32_twin)
-        self.parked: list[str] = []
+        self._reference = partial(trusted_graph, bundle, bundle.networks[name], write_float32_twin)
+        self.arrays = HalfArrays()
 
     def record(self, name: str) -> EngineRecord:
         return self._record
 
     def runner(self, name: Any) -> Any:
         def call(inputs: Any) -> Any:
-            with self._reference as reference:
-                return reference.run(inputs)
+            with self._reference() as (_, graph):
+                return graph.run(inputs)
 
         return call
-
-    def upload(self, host: NDArray[Any]) -> NDArray[Any]:
-        return host
-
-    def from_host(self, parked: HostArray) -> NDArray[np.float32]:
-        self.parked.append(parked.dtype)
-        return (parked.data.view(np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(parked.shape)
-
-    def download(self, array: NDArray[Any]) -> NDArray[Any]:
-        return array
 
 
 def test_bfloat16_is_compared_with_its_float32_twin(exporter: Callable[..., Any], tmp_path: Path) -> None:
@@ -251,6 +248,6 @@ def test_bfloat16_is_compared_with_its_float32_twin(exporter: Callable[..., Any]
     check = check_network(bundle, engines, "memory_encoder", twin=write_float32_twin)
     assert check.passed
     assert check.against.endswith("in float32 on the same weights")
-    assert set(engines.parked) == {"bfloat16"}
+    assert set(engines.arrays.parked) == {"bfloat16"}
     with pytest.raises(GmosError, match=r"memory_encoder is bf16, .*gmos-export check-engines .*\[export\]"):
         check_network(bundle, engines, "memory_encoder")

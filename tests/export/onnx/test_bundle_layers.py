@@ -11,7 +11,6 @@ import pytest
 from gmos_deploy.cli import guarded
 from gmos_deploy.evaluation.profile.commands import profile_command
 from gmos_deploy.evaluation.profile.layer_kinds import OTHER, kind_of
-from gmos_deploy.parity_runs import load_side
 from gmos_deploy.runtime.bundle.manifest import Bundle
 from gmos_deploy.runtime.bundle.seeded_inputs import seeded_inputs
 from gmos_deploy.runtime.onnx.backend import open_bundle_backend
@@ -60,7 +59,7 @@ def test_a_profile_of_a_bundle(
         str(clip), "--side", f"onnxruntime:{tiny_bundle.root}", "--only", "networks", "--networks",
         "sam2_resize,sam2_encoder", "--iterations", "2", "--warm_up", "0", "--layers", "--report", str(tmp_path),
     ]  # fmt: skip
-    assert guarded(profile_command(load_side), "gmos-profile", words) == 0, capsys.readouterr().err
+    assert guarded(profile_command, "gmos-profile", words) == 0, capsys.readouterr().err
     result = json.loads((tmp_path / "result.json").read_text())
     resize, encoder = result["networks"]
     at = tiny_bundle.networks["sam2_encoder"]

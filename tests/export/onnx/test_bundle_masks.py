@@ -16,8 +16,9 @@ from gmos_deploy.evaluation.compare.mask_agreement import sequence_agreement
 from gmos_deploy.gmos_ref.backend import TorchBackend
 from gmos_deploy.runtime.console_progress import LineProgress
 from gmos_deploy.runtime.onnx.backend import OnnxBackend
-from gmos_deploy.runtime.pipeline.sequence_run import RunOptions, SequenceRun
+from gmos_deploy.runtime.pipeline.clip import ClipRun
 from gmos_deploy.runtime.results.completion import ResultSet
+from gmos_deploy.runtime.results.outputs import file_results
 from gmos_deploy.runtime.tracker import Prompt, TrackerStep
 from gmos_deploy.runtime.video.inputs import resolve_inputs
 
@@ -37,7 +38,9 @@ class Features:
     """The encoder's features of a video, computed once by the reference."""
 
     def __init__(self, backend: Any, host: list[dict[str, NDArray[np.float32]]]) -> None:
-        self._frames = [{name: backend.upload(array) for name, array in frame.items()} for frame in host]
+        self._frames = [
+            {name: backend.arrays.upload(array) for name, array in frame.items()} for frame in host
+        ]
 
     def get(self, frame: int) -> Mapping[str, Any]:
         return self._frames[frame]
@@ -49,9 +52,9 @@ def features(
 ) -> list[dict[str, NDArray[np.float32]]]:
     """s0, s1 and f of the disc that moves beside its twin."""
     video = moving_disc[0]
-    images = nano_reference.runner("sam2_resize")({"frames": nano_reference.upload(video)})
+    images = nano_reference.runner("sam2_resize")({"frames": nano_reference.arrays.upload(video)})
     maps = nano_reference.runner("sam2_encoder")(images)
-    host = {name: nano_reference.download(array) for name, array in maps.items()}
+    host = {name: nano_reference.arrays.download(array) for name, array in maps.items()}
     return [{name: array[t] for name, array in host.items()} for t in range(FRAMES)]
 
 
@@ -118,7 +121,7 @@ def test_masks_of_a_run_are_those_of_the_reference(
             save_dir=tmp_path / name, sequence="clip", variant="gmos", modes=frozenset({"mask"})
         )
         with LineProgress() as progress:
-            SequenceRun(sequence, backend, RunOptions(), progress).run(results, "error")
+            file_results(iter(ClipRun(backend, sequence, progress=progress)), results, sequence.media)
         roots.append(tmp_path / name)
     pairs = label_pairs(*roots)
     assert {pair.result for pair in pairs} == {"mos-i", "mos"}

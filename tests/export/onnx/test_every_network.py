@@ -85,8 +85,8 @@ def test_a_network_of_the_bundle_equals_the_reference(
     host = {tensor.name for tensor in entry.inputs if tensor.host}
 
     def run(backend: OnnxBackend | TorchBackend) -> dict[str, Any]:
-        given = {key: value if key in host else backend.upload(value) for key, value in inputs.items()}
-        return {key: backend.download(value) for key, value in backend.runner(name)(given).items()}
+        given = {key: value if key in host else backend.arrays.upload(value) for key, value in inputs.items()}
+        return {key: backend.arrays.download(value) for key, value in backend.runner(name)(given).items()}
 
     expected = run(torch_backend)
     given = run(onnx_backend)

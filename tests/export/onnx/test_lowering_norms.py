@@ -11,8 +11,8 @@ import pytest
 import torch
 from onnx import parser
 
-from gmos_deploy.export.onnx.graph_session import GraphSession
 from gmos_deploy.export.onnx.lowering_norms import lower_channel_norms
+from gmos_deploy.runtime.onnx.host_graph import HostGraph
 
 CHANNELS = 4
 
@@ -53,7 +53,7 @@ def test_the_rewritten_form_computes_the_same(bias: bool, also: bool, tmp_path: 
     expected = torch.nn.functional.layer_norm(
         given["x"].permute(0, 2, 3, 1), (CHANNELS,), given["w"], given.get("b"), 1e-6
     ).permute(0, 3, 1, 2)
-    session = GraphSession(tmp_path / "norm.onnx", dict.fromkeys(given, "float32"))
+    session = HostGraph(tmp_path / "norm.onnx")
     found = session.run({name: tensor.numpy() for name, tensor in given.items()})["y"]
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-4)
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 from onnx import parser
 
-from gmos_deploy.export.onnx.graph_session import GraphSession, write_float32_twin
+from gmos_deploy.export.onnx.float32_twin import write_float32_twin
 from gmos_deploy.export.onnx.lowering_upsampling import lower_upsampling
+from gmos_deploy.runtime.onnx.host_graph import HostGraph
 
 CHANNELS, OUTPUTS, SIDE = 6, 4, 2
 
@@ -52,9 +53,7 @@ def test_the_rewritten_form_computes_the_same(bias: bool, tmp_path: Path) -> Non
         name: torch.randn(shape, generator=generator).bfloat16().float() for name, shape in shapes.items()
     }
     expected = torch.nn.functional.conv_transpose2d(given["x"], given["w"], given.get("b"), stride=SIDE)
-    session = GraphSession(
-        write_float32_twin(tmp_path / "up.onnx", tmp_path), dict.fromkeys(shapes, "float32")
-    )
+    session = HostGraph(write_float32_twin(tmp_path / "up.onnx", tmp_path))
     found = session.run({name: tensor.numpy() for name, tensor in given.items()})["y"]
     np.testing.assert_allclose(found, expected.numpy(), rtol=BF16_ROUNDING, atol=BF16_ROUNDING)
 

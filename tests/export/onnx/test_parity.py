@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,32 +16,33 @@ import torch
 
 from gmos_deploy.cli import guarded
 from gmos_deploy.evaluation.compare.networks_command import networks_command
-from gmos_deploy.evaluation.compare.sides import Side
 from gmos_deploy.evaluation.compare.video_command import video_command
 from gmos_deploy.gmos_ref.backend import TorchBackend
 from gmos_deploy.gmos_ref.presets import model_spec, preset
 from gmos_deploy.gmos_ref.reference_networks import ReferenceNetworks
-from gmos_deploy.parity_runs import load_side, run_side
+from gmos_deploy.networks import BACKENDS, NetworkChoice
 from gmos_deploy.runtime.bundle.manifest import Bundle
 from gmos_deploy.runtime.contract import network_specs
 
 
 @pytest.fixture
 def compare(
-    tiny_bundle: Bundle, colour_video: Callable[..., Path], tmp_path: Path
+    tiny_bundle: Bundle,
+    colour_video: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., tuple[int, dict[str, Any]]]:
     """Compares the tiny bundle with a reference of these networks: exit status and result.json."""
     clip = colour_video("clip", [[(1, 4 + 6 * index, 8, 16, 24)] for index in range(6)])
 
     def call(networks: ReferenceNetworks) -> tuple[int, dict[str, Any]]:
-        def load(side: Side) -> Any:
-            if side.kind != "torch":
-                return load_side(side)
+        def load(choice: NetworkChoice, _: object) -> Any:
             model = model_spec(preset("tiny"), "gmos")
             return TorchBackend(model, networks, device=torch.device("cpu"), precision="fp32")
 
+        monkeypatch.setitem(BACKENDS, "torch", replace(BACKENDS["torch"], open=load))
         arguments = [clip, "--bundle", tiny_bundle.root, "--report", tmp_path / "report", "--calls", 2]
-        status = guarded(networks_command(load), "gmos-parity", [str(word) for word in arguments])
+        status = guarded(networks_command, "gmos-parity", [str(word) for word in arguments])
         return status, json.loads((tmp_path / "report" / "result.json").read_text())
 
     return call
@@ -88,9 +90,7 @@ def test_stages_of_a_bundle(
     report = tmp_path / "report"
     sides = ["--a", "torch:preset=tiny,device=cpu", "--b", f"onnxruntime:{tiny_bundle.root}"]
     arguments = [clip, "--stride", 1, *sides, "--teacher_forced", "--report", report]
-    status = guarded(
-        video_command(run_side, load_side), "gmos-parity", [str(argument) for argument in arguments]
-    )
+    status = guarded(video_command, "gmos-parity", [str(argument) for argument in arguments])
     assert status == 0, capsys.readouterr().err
     result = json.loads((report / "result.json").read_text())
     assert [(entry["stage"], entry["mode"], entry["beyond"]) for entry in result["stages"]] == [
@@ -121,8 +121,17 @@ def find_layer(
     def call(side: str, sought: str) -> tuple[int, dict[str, Any], str, str]:
         report = tmp_path / "report"
         sides = ["--a", f"onnxruntime:{tiny_bundle.root}", "--b", side, "--calls", 1]
-        arguments = [clip, *sides, "--first_layer", sought, "--networks", "pi3_decoder", "--report", report]
-        status = guarded(networks_command(load_side), "gmos-parity", [str(word) for word in arguments])
+        arguments = [
+            clip,
+            *sides,
+            "--first_divergence",
+            sought,
+            "--networks",
+            "pi3_decoder",
+            "--report",
+            report,
+        ]
+        status = guarded(networks_command, "gmos-parity", [str(word) for word in arguments])
         captured = capsys.readouterr()
         result = json.loads((report / "result.json").read_text()) if report.is_dir() else {}
         return status, result, captured.out, captured.err
@@ -178,14 +187,14 @@ def test_layers_of_equal_bundles(
         (
             "torch:tiny",
             "pi3_decoder",
-            "--first_layer compares two bundles on onnxruntime, and --b is torch:tiny",
+            "--first_divergence compares two bundles on onnxruntime, and --b is torch:tiny",
         ),
         (
             "onnxruntime:{bundle}",
             "unet",
-            "--first_layer unet: expected NETWORK[.OUTPUT] with one of sam2_resize, dino",
+            "--first_divergence unet: expected NETWORK[.OUTPUT] with one of sam2_resize, dino",
         ),
-        ("onnxruntime:{bundle}", "dino.f", "--first_layer dino.f: dino has the outputs tokens, not 'f'"),
+        ("onnxruntime:{bundle}", "dino.f", "--first_divergence dino.f: dino has the outputs tokens, not 'f'"),
     ],
 )
 def test_layers_that_cannot_be_looked_for(

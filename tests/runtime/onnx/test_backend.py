@@ -14,12 +14,14 @@ import pytest
 from numpy.typing import NDArray
 
 from gmos_deploy.errors import GmosError
-from gmos_deploy.runtime.onnx.cuda_arrays import CudaDriver, CudaMemory, DeviceArray
-from gmos_deploy.runtime.onnx.host_arrays import HostMemory, LoadedGraph
+from gmos_deploy.runtime.cuda.device_array import DeviceArray
+from gmos_deploy.runtime.onnx.cuda_arrays import CudaDriver, OrtCudaArrays
 from gmos_deploy.runtime.onnx.sessions import (
     CPU_PROVIDER,
     CUDA_PROVIDER,
+    LoadedGraph,
     OnnxDevice,
+    OrtHostArrays,
     SessionOptions,
     choose_device,
     load_onnxruntime,
@@ -271,18 +273,18 @@ class FakeCudaSession:
 
 
 @pytest.fixture
-def cuda() -> CudaMemory:
+def cuda() -> OrtCudaArrays:
     """Device 1 of a machine without one."""
-    return CudaMemory(1, SimpleNamespace(OrtValue=FakeOrtValue), CudaDriver(1, FakeCuda()))
+    return OrtCudaArrays(1, SimpleNamespace(OrtValue=FakeOrtValue), CudaDriver(1, FakeCuda()))
 
 
 MEMORIES = ["host", "cuda"]
 
 
 @pytest.fixture
-def memory(request: pytest.FixtureRequest, cuda: CudaMemory) -> HostMemory | CudaMemory:
+def memory(request: pytest.FixtureRequest, cuda: OrtCudaArrays) -> OrtHostArrays | OrtCudaArrays:
     """Either memory: the pipeline cannot tell them apart."""
-    return HostMemory() if request.param == "host" else cuda
+    return OrtHostArrays() if request.param == "host" else cuda
 
 
 @pytest.mark.parametrize("memory", MEMORIES, indirect=True)
@@ -305,7 +307,7 @@ def test_stack_and_unstack_are_inverses(memory: Any) -> None:
     assert len(parts) == 2
     np.testing.assert_array_equal(memory.download(parts[1]), host[1])
     np.testing.assert_array_equal(memory.download(memory.stack(parts)), host)
-    assert memory.download(memory.batch_of_one(parts[0])).shape == (1, 3, 4)
+    assert memory.download(memory.stack(parts[:1])).shape == (1, 3, 4)
 
 
 @pytest.mark.parametrize("memory", MEMORIES, indirect=True)
@@ -328,12 +330,12 @@ def test_an_empty_array_can_be_restored(memory: Any) -> None:
 def test_a_parked_host_array_does_not_change_with_its_source() -> None:
     """It is a copy."""
     host = np.ones(3, np.float32)
-    parked = HostMemory().to_host(host)
+    parked = OrtHostArrays().to_host(host)
     host[:] = 2
-    np.testing.assert_array_equal(HostMemory().from_host(parked), np.ones(3))
+    np.testing.assert_array_equal(OrtHostArrays().from_host(parked), np.ones(3))
 
 
-def test_bfloat16_is_read_without_a_numpy_type(cuda: CudaMemory) -> None:
+def test_bfloat16_is_read_without_a_numpy_type(cuda: OrtCudaArrays) -> None:
     """It is the upper half of a float32."""
     values = np.array([1.0, -2.5, 3.140625], np.float32)
     upper = (values.view(np.uint32) >> 16).astype(np.uint16)
@@ -342,7 +344,7 @@ def test_bfloat16_is_read_without_a_numpy_type(cuda: CudaMemory) -> None:
     np.testing.assert_array_equal(cuda.download(array), values)
 
 
-def test_a_session_on_cuda_reads_and_writes_device_memory(cuda: CudaMemory) -> None:
+def test_a_session_on_cuda_reads_and_writes_device_memory(cuda: OrtCudaArrays) -> None:
     """Only shape-like inputs are read on the host."""
     session = FakeCudaSession()
     x = cuda.upload(np.array([[1, 2], [3, 4]], np.float16))

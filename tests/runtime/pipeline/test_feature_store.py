@@ -27,7 +27,7 @@ def test_frames_fill_the_device_then_the_host_then_a_file(
 ) -> None:
     """Each place takes what fits, and every frame comes back unchanged, in any order."""
     budget = FeatureBudget(device=2 * FRAME_BYTES, host=3 * FRAME_BYTES + 1, spill_dir=tmp_path)
-    with FeatureStore(colour_backend(), budget) as store:
+    with FeatureStore(colour_backend().arrays, budget) as store:
         for frame in range(9):
             store.put(frame, features(frame))
         assert store.device_bytes == 2 * FRAME_BYTES
@@ -45,7 +45,7 @@ def test_the_spill_file_has_no_name_and_is_gone_after_the_run(
 ) -> None:
     """Even a process that is killed leaves nothing in the directory."""
     budget = FeatureBudget(device=0, host=0, spill_dir=tmp_path)
-    with FeatureStore(colour_backend(), budget) as store:
+    with FeatureStore(colour_backend().arrays, budget) as store:
         store.put(0, features(0))
         assert store.disk_bytes == FRAME_BYTES
         assert os.listdir(tmp_path) == []  # noqa: PTH208 - hidden files count
@@ -56,7 +56,7 @@ def test_a_place_that_cannot_be_written_is_named(colour_backend: Callable[..., A
     missing = tmp_path / "gone"
     budget = FeatureBudget(device=0, host=0, spill_dir=missing)
     with (
-        FeatureStore(colour_backend(), budget) as store,
+        FeatureStore(colour_backend().arrays, budget) as store,
         pytest.raises(GmosError, match=r"gone: cannot keep features .* --spill_dir, or raise --host_budget"),
     ):
         store.put(0, features(0))
@@ -64,7 +64,10 @@ def test_a_place_that_cannot_be_written_is_named(colour_backend: Callable[..., A
 
 def test_an_unknown_frame_is_a_key_error(colour_backend: Callable[..., Any]) -> None:
     """The pipeline never asks for one; if it does, it is a bug."""
-    with FeatureStore(colour_backend(), FeatureBudget(device=1, host=1)) as store, pytest.raises(KeyError):
+    with (
+        FeatureStore(colour_backend().arrays, FeatureBudget(device=1, host=1)) as store,
+        pytest.raises(KeyError),
+    ):
         store.get(3)
 
 

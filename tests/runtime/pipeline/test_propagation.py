@@ -107,7 +107,7 @@ def test_both_stages_equal_the_published_result(case: dict[str, NDArray]) -> Non
     assert seen == list(range(len(proposals)))
     assert np.array_equal(np.array(tracker.prompted), case["stage1_prompts"])
     assert list(stage1.prompts) == tracker.prompted
-    mos_i = np.stack([stage1.mos_i_labels(t) for t in range(len(proposals))])
+    mos_i = np.stack([stage1.mos_i(t).unpack() for t in range(len(proposals))])
     assert np.array_equal(mos_i, case["mos_i"])
 
     tracker.prompted.clear()
@@ -173,8 +173,8 @@ def test_an_object_that_hardly_moves_leaves_mos_but_not_mos_i() -> None:
     proposals = make_proposals(maps, motions, ious)
     tracker = ScriptedTracker(40, (20, 24), np.zeros((1, 2), np.int64))
     stage1 = StageOn(proposals, tracker, PUBLISHED, lambda *_: None).run()
-    assert stage1.mos_i_labels(0).any()
-    assert not stage1.mos_i_labels(1).any()
+    assert stage1.mos_i(0).unpack().any()
+    assert not stage1.mos_i(1).unpack().any()
     stage2 = StageOff(proposals, stage1, tracker, PUBLISHED, lambda *_: None).run()
     assert stage2.prompts
     assert stage2.objects == 0

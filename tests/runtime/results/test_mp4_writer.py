@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gmos_deploy.errors import GmosError
 from gmos_deploy.runtime.results.mp4_writer import Mp4Writer
 from gmos_deploy.runtime.video.inputs import resolve_inputs
-from gmos_deploy.runtime.video.reader import VideoReader, open_frames
+from gmos_deploy.runtime.video.reader import VideoReader
 
 H264_ERROR = 12.0
 """Mean absolute difference, 0..255, that coding flat colours with soft borders stays well under."""
@@ -69,7 +69,7 @@ def test_rates_survive(tmp_path: Path, fps: float) -> None:
     path = write(tmp_path / "a.mp4", [np.zeros((16, 16, 3), np.uint8)] * 8, fps)
     (sequence,) = resolve_inputs([path], fps=None, stride=None)
     assert sequence.output_fps == pytest.approx(fps, rel=1e-4)
-    with open_frames(sequence) as reader:
+    with sequence.open() as reader:
         assert [frame.time_s for frame in reader] == pytest.approx([i / fps for i in range(8)], rel=1e-4)
 
 
@@ -78,7 +78,7 @@ def test_uneven_times_survive(tmp_path: Path, make_video: Callable[..., Path]) -
     times = [0, 40, 80, 200, 240, 500, 520, 560]
     path = make_video(frames=8, times=times, time_base=Fraction(1, 1000))
     (sequence,) = resolve_inputs([path], fps=None, stride=None)
-    with open_frames(sequence) as reader:
+    with sequence.open() as reader:
         frames = list(reader)
     with Mp4Writer(
         tmp_path / "a.mp4",

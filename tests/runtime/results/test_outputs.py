@@ -15,13 +15,15 @@ from PIL import Image
 
 from gmos_deploy.errors import GmosError
 from gmos_deploy.runtime.contract import Variant
+from gmos_deploy.runtime.frame_result import FrameResult
+from gmos_deploy.runtime.media import Media
 from gmos_deploy.runtime.results.completion import Existing, ResultSet, finished, should_skip
 from gmos_deploy.runtime.results.outputs import SequenceOutputs
-from gmos_deploy.runtime.results.save_modes import ResultName, SaveMode
 from gmos_deploy.runtime.video.reader import VideoReader
 
 HW = (16, 24)
 FRAMES = 3
+MEDIA = Media(video_hw=HW, fps=10)
 SETTINGS: dict[str, Any] = {"precision": "fp16", "stride": 3}
 
 
@@ -44,28 +46,27 @@ def label_map(value: int) -> Any:
     return labels
 
 
-def write(
-    outputs: SequenceOutputs, names: tuple[ResultName, ...] = ("mos-i", "mos"), *, value: int = 1
-) -> None:
-    """Every frame of every result, masks in reverse order."""
-    for name in names:
-        for index in reversed(range(FRAMES)):
-            if outputs.wants("mask"):
-                outputs.write_mask(name, index, label_map(value))
-        for index in range(FRAMES):
-            if outputs.wants("mp4"):
-                frame = np.full((*HW, 3), 40, dtype=np.uint8)
-                outputs.write_overlay(name, frame, label_map(value), index / 10)
+def answer(index: int, *, value: int = 1) -> FrameResult:
+    """One frame with the same map under every name."""
+    names = ("mos-i", "mos", "foreground", "probability")
+    return FrameResult(
+        index=index,
+        time_s=index / 10,
+        maps=dict.fromkeys(names, label_map(value)),
+        rgb=np.full((*HW, 3), 40, dtype=np.uint8),
+    )
+
+
+def write(outputs: SequenceOutputs, *, value: int = 1) -> None:
+    """Every frame."""
+    for index in range(FRAMES):
+        outputs.write(answer(index, value=value))
 
 
 def run(results: ResultSet, *, existing: Existing = "error", value: int = 1) -> None:
     """A whole successful run."""
-    with SequenceOutputs(results, video_hw=HW, fps=10, existing=existing) as outputs:
-        names: tuple[ResultName, ...] = ("mos-i", "mos") if results.variant == "gmos" else ("foreground",)
-        write(outputs, names, value=value)
-        if outputs.wants("prob"):
-            for index in range(FRAMES):
-                outputs.write_probability(index, label_map(value))
+    with SequenceOutputs(results, MEDIA, existing=existing) as outputs:
+        write(outputs, value=value)
         outputs.commit(FRAMES)
 
 
@@ -131,7 +132,7 @@ def test_a_run_that_does_not_commit_leaves_nothing(
     """Neither after an error, nor after Ctrl-C, nor when commit was not reached."""
 
     def stopped() -> None:
-        with SequenceOutputs(results, video_hw=HW, fps=10) as outputs:
+        with SequenceOutputs(results, MEDIA) as outputs:
             write(outputs)
             if ending is not None:
                 raise ending
@@ -146,7 +147,7 @@ def test_a_run_that_does_not_commit_leaves_nothing(
 
 def test_nothing_shows_before_the_commit(results: ResultSet) -> None:
     """A reader of the output place never sees half a sequence."""
-    with SequenceOutputs(results, video_hw=HW, fps=10) as outputs:
+    with SequenceOutputs(results, MEDIA) as outputs:
         write(outputs)
         assert {path.name for path in results.save_dir.iterdir()} == {".gmos"}
         outputs.commit(FRAMES)
@@ -154,7 +155,7 @@ def test_nothing_shows_before_the_commit(results: ResultSet) -> None:
 
 def test_missing_frames_are_a_mistake(results: ResultSet, tmp_path: Path) -> None:
     """A record of a sequence that is not whole would be a lie."""
-    with SequenceOutputs(results, video_hw=HW, fps=10) as outputs:
+    with SequenceOutputs(results, MEDIA) as outputs:
         write(outputs)
         with pytest.raises(RuntimeError, match="frames written, 4 expected"):
             outputs.commit(FRAMES + 1)
@@ -339,7 +340,7 @@ def test_results_that_turn_up_meanwhile_are_kept(results: ResultSet) -> None:
         place = replace(results, save_dir=results.save_dir / existing)
 
         def late(place: ResultSet = place, existing: Existing = existing) -> None:
-            with SequenceOutputs(place, video_hw=HW, fps=10, existing=existing) as outputs:
+            with SequenceOutputs(place, MEDIA, existing=existing) as outputs:
                 write(outputs, value=2)
                 run(place, value=1)
                 outputs.commit(FRAMES)
@@ -382,9 +383,7 @@ def test_a_full_disk_while_writing_leaves_nothing(
 
 
 @pytest.mark.parametrize(("variant", "modes"), [("gmos", ()), ("gmos", ("prob",)), ("gmos-s", ("png",))])
-def test_modes_must_belong_to_the_variant(
-    tmp_path: Path, variant: Variant, modes: tuple[SaveMode, ...]
-) -> None:
+def test_modes_must_belong_to_the_variant(tmp_path: Path, variant: Variant, modes: tuple[str, ...]) -> None:
     """A mode that no folder belongs to would write nothing."""
     with pytest.raises(GmosError, match=f"expected some of mask, mp4.* for {variant}"):
         ResultSet(save_dir=tmp_path, sequence="bear", variant=variant, modes=frozenset(modes))

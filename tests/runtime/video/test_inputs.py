@@ -17,7 +17,6 @@ from PIL import Image
 
 from gmos_deploy.errors import GmosError
 from gmos_deploy.runtime.video.inputs import resolve_inputs
-from gmos_deploy.runtime.video.reader import open_frames
 from gmos_deploy.runtime.video.sequence import SequenceInput
 
 MakeVideo = Callable[..., Path]
@@ -51,7 +50,7 @@ def test_a_video_brings_its_own_rate(make_video: MakeVideo) -> None:
         time_base_s=Fraction(1, 30000),
         frame_count_estimate=12,
     )
-    with open_frames(sequence) as reader:
+    with sequence.open() as reader:
         assert len(list(reader)) == 12
 
 
@@ -64,7 +63,7 @@ def test_a_directory_plays_at_the_rate_given(make_directory: MakeDirectory) -> N
     assert sequence.time_base_s == Fraction(100, 2997)
     assert sequence.frame_count_estimate == 3
     assert [frame.name for frame in sequence.frame_paths] == ["00000.png", "00001.png", "00002.png"]
-    with open_frames(sequence) as reader:
+    with sequence.open() as reader:
         assert [frame.time_s for frame in reader] == [0, 1 / 29.97, 2 / 29.97]
 
 

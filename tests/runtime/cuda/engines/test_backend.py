@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gmos_deploy.errors import GmosError
-from gmos_deploy.runtime.backend import HostArray
+from gmos_deploy.runtime.arrays import HostArray
 from gmos_deploy.runtime.bundle.seeded_inputs import seeded_inputs
 from gmos_deploy.runtime.bundle.tables import TableMaker
 from gmos_deploy.runtime.tensorrt.backend import device_index
@@ -24,8 +24,8 @@ def inputs_of(world: Any, name: str, lengths: dict[str, int]) -> dict[str, NDArr
 def call(backend: Any, world: Any, name: str, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Run a network on the device; host inputs stay numpy."""
     hosts = {tensor.name for tensor in world.bundle.networks[name].inputs if tensor.host}
-    given = {k: v if k in hosts else backend.upload(v) for k, v in inputs.items()}
-    return {k: backend.download(v) for k, v in backend.runner(name)(given).items()}
+    given = {k: v if k in hosts else backend.arrays.upload(v) for k, v in inputs.items()}
+    return {k: backend.arrays.download(v) for k, v in backend.runner(name)(given).items()}
 
 
 def expected(world: Any, name: str, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -66,17 +66,19 @@ def test_a_network_gets_its_inputs_and_gives_its_outputs(
 
 def test_nothing_waits_between_networks(backend: Any, world: Any) -> None:
     """Until something is read back nothing has run, and the features were handed on where they lie."""
-    frames = backend.upload(np.zeros((2, 66, 80, 3), np.uint8))
+    frames = backend.arrays.upload(np.zeros((2, 66, 80, 3), np.uint8))
     images = backend.runner("sam2_resize")({"frames": frames})
     features = backend.runner("sam2_encoder")(images)
     copies = world.fake_cuda.calls["cudaMemcpyAsync"]
     side = world.model.sam2_image_px
-    prompt = backend.upload(np.ones((1, side, side), np.uint8))
-    backend.runner("mask_prompt")({"prompt": prompt, "f": backend.stack(backend.unstack(features["f"])[1:])})
+    prompt = backend.arrays.upload(np.ones((1, side, side), np.uint8))
+    backend.runner("mask_prompt")(
+        {"prompt": prompt, "f": backend.arrays.stack(backend.arrays.unstack(features["f"])[1:])}
+    )
     assert not world.computed
     assert world.fake_cuda.calls["cudaMemcpyAsync"] == copies + 1, "only the prompt was copied"
     assert not any(world.fake_cuda.calls[name] for name in ("cudaStreamSynchronize", "cudaEventSynchronize"))
-    backend.download(features["s0"])
+    backend.arrays.download(features["s0"])
     assert world.computed == {"sam2_resize": 1, "sam2_encoder": 1}, "a download waits for its array only"
 
 
@@ -86,9 +88,9 @@ def test_memory_is_taken_once_and_used_again(backend: Any, world: Any) -> None:
     allocated = []
     for number in range(8):
         frames = np.full((2, 66, 80, 3), number, np.uint8)
-        features = encode(resize({"frames": backend.upload(frames)}))
+        features = encode(resize({"frames": backend.arrays.upload(frames)}))
         wanted = world.compute("sam2_encoder", expected(world, "sam2_resize", {"frames": frames}))
-        np.testing.assert_array_equal(backend.download(features["f"]), wanted["f"])
+        np.testing.assert_array_equal(backend.arrays.download(features["f"]), wanted["f"])
         allocated.append(world.fake_cuda.calls["cudaMalloc"])
     assert allocated[3] == allocated[-1]
     assert world.fake_cuda.calls["cudaHostAlloc"] <= 6
@@ -135,9 +137,9 @@ def test_an_uploaded_array_may_be_changed_at_once(backend: Any) -> None:
     """The copy runs later, from pinned memory of the backend's own; large arrays go through it in pieces."""
     host = np.random.default_rng(1).integers(0, 255, (5 << 20) + 3, dtype=np.int64)
     before = host.copy()
-    array = backend.upload(host)
+    array = backend.arrays.upload(host)
     host[:] = 0
-    np.testing.assert_array_equal(backend.download(array), before)
+    np.testing.assert_array_equal(backend.arrays.download(array), before)
 
 
 def test_memory_is_not_overwritten_while_it_is_read(backend: Any, world: Any) -> None:
@@ -147,38 +149,40 @@ def test_memory_is_not_overwritten_while_it_is_read(backend: Any, world: Any) ->
     for number in range(6):
         frames.append(np.full((1, 66, 80, 3), 7 * number, np.uint8))
         # The uploaded array is dropped at once, so its memory serves the next one.
-        answers.append(resize({"frames": backend.upload(frames[-1])})["images"])
+        answers.append(resize({"frames": backend.arrays.upload(frames[-1])})["images"])
     for given, answer in zip(frames, answers, strict=True):
         wanted = expected(world, "sam2_resize", {"frames": given})["images"]
-        np.testing.assert_array_equal(backend.download(answer), wanted)
+        np.testing.assert_array_equal(backend.arrays.download(answer), wanted)
 
 
 def test_parked_arrays_come_back(backend: Any) -> None:
     """With their dtype; bfloat16 as bytes, and empty ones."""
     half = np.arange(6, dtype=np.float16).reshape(2, 3)
-    array = backend.from_host(backend.to_host(backend.upload(half)))
-    assert (array.shape, array.dtype, backend.nbytes(array)) == ((2, 3), "float16", 12)
-    np.testing.assert_array_equal(backend.download(array), half.astype(np.float32))
-    parked = backend.to_host(backend.upload(np.array([1.5, -2], np.float32)))
+    array = backend.arrays.from_host(backend.arrays.to_host(backend.arrays.upload(half)))
+    assert (array.shape, array.dtype, backend.arrays.nbytes(array)) == ((2, 3), "float16", 12)
+    np.testing.assert_array_equal(backend.arrays.download(array), half.astype(np.float32))
+    parked = backend.arrays.to_host(backend.arrays.upload(np.array([1.5, -2], np.float32)))
     upper = HostArray(data=parked.data.reshape(2, 4)[:, 2:].reshape(-1).copy(), shape=(2,), dtype="bfloat16")
-    np.testing.assert_array_equal(backend.download(backend.from_host(upper)), np.float32([1.5, -2]))
+    np.testing.assert_array_equal(
+        backend.arrays.download(backend.arrays.from_host(upper)), np.float32([1.5, -2])
+    )
     empty = HostArray(data=np.empty(0, np.uint8), shape=(3, 0, 8), dtype="bfloat16")
-    assert backend.download(backend.from_host(empty)).shape == (3, 0, 8)
+    assert backend.arrays.download(backend.arrays.from_host(empty)).shape == (3, 0, 8)
 
 
 def test_arrays_are_stacked_and_cut_without_copies_where_they_can_be(backend: Any, world: Any) -> None:
     """Neighbours in memory are one array already."""
-    array = backend.upload(np.arange(24, dtype=np.float32).reshape(4, 3, 2))
-    rows = backend.unstack(array)
+    array = backend.arrays.upload(np.arange(24, dtype=np.float32).reshape(4, 3, 2))
+    rows = backend.arrays.unstack(array)
     copies = world.fake_cuda.calls["cudaMemcpyAsync"]
     np.testing.assert_array_equal(
-        backend.download(backend.stack(rows[1:3])), np.arange(6, 18).reshape(2, 3, 2)
+        backend.arrays.download(backend.arrays.stack(rows[1:3])), np.arange(6, 18).reshape(2, 3, 2)
     )
     np.testing.assert_array_equal(
-        backend.download(backend.stack([rows[2]])), [np.arange(12, 18).reshape(3, 2)]
+        backend.arrays.download(backend.arrays.stack([rows[2]])), [np.arange(12, 18).reshape(3, 2)]
     )
     assert world.fake_cuda.calls["cudaMemcpyAsync"] == copies + 2, "the two downloads"
-    mixed = backend.download(backend.stack([rows[3], rows[0]]))
+    mixed = backend.arrays.download(backend.arrays.stack([rows[3], rows[0]]))
     np.testing.assert_array_equal(mixed, np.arange(24).reshape(4, 3, 2)[[3, 0]])
 
 
@@ -228,7 +232,7 @@ def test_labels_over_all_objects_cannot_be_cut(backend: Any, world: Any) -> None
 
 def test_a_wrong_dtype_is_a_fault_of_the_program(backend: Any, world: Any) -> None:
     """Not of the user."""
-    images = backend.upload(np.zeros((1, 3, 8, 8), np.float16))
+    images = backend.arrays.upload(np.zeros((1, 3, 8, 8), np.float16))
     with pytest.raises(ValueError, match="sam2_encoder: images is float16, its engine takes float32"):
         backend.runner("sam2_encoder")({"images": images})
 
@@ -241,10 +245,10 @@ def test_what_the_library_says_reaches_the_user(backend: Any, world: Any) -> Non
     with pytest.raises(
         GmosError, match=r"TensorRT 10\.3\.0 could not run in sam2_encoder: Cask .*build the engine again"
     ):
-        run({"images": backend.upload(inputs["images"])})
+        run({"images": backend.arrays.upload(inputs["images"])})
     world.broken["sam2_encoder"] = "CUDA runtime: out of memory"
     with pytest.raises(GmosError, match=r"out of memory in sam2_encoder: .*Fake GPU.*lower --batch_size"):
-        run({"images": backend.upload(inputs["images"])})
+        run({"images": backend.arrays.upload(inputs["images"])})
 
 
 def test_a_device_lost_in_an_engine_is_named_before_the_library_s_reason(world: Any) -> None:
@@ -256,7 +260,7 @@ def test_a_device_lost_in_an_engine_is_named_before_the_library_s_reason(world: 
     with pytest.raises(
         GmosError, match=r"cuda:0 failed in the work given to it \(CUDA error 700, an illegal memory"
     ):
-        run({"images": backend.upload(images)})
+        run({"images": backend.arrays.upload(images)})
     backend.close()
 
 
@@ -270,7 +274,7 @@ def test_closing_gives_everything_back(world: Any) -> None:
     backend = world.backend()
     backend.load()
     kept = call(backend, world, "dino", inputs_of(world, "dino", {"B": 2, "H": 56, "W": 84}))
-    array = backend.upload(np.ones(5, np.float32))
+    array = backend.arrays.upload(np.ones(5, np.float32))
     backend.close()
     assert not world.fake_cuda.device
     assert not world.fake_cuda.pinned
@@ -282,13 +286,13 @@ def test_closing_gives_everything_back(world: Any) -> None:
 def test_a_lost_device_is_reported_once_and_closed_quietly(world: Any) -> None:
     """Every call after an illegal address fails; the first one says so."""
     backend = world.backend()
-    array = backend.upload(np.ones(5, np.float32))
+    array = backend.arrays.upload(np.ones(5, np.float32))
     world.fake_cuda.failures["cudaEventSynchronize"] = 700
     with pytest.raises(
         GmosError,
         match=r"failed in cudaEventSynchronize \(CUDA error 700, an illegal memory access .*start it again",
     ):
-        backend.download(array)
+        backend.arrays.download(array)
     backend.close()
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from gmos_deploy.cli import guarded, run_command
 from gmos_deploy.errors import GmosError
-from gmos_deploy.network_sources import BundleSource, EngineSource, SourceRequest
+from gmos_deploy.networks import NetworkChoice
 from gmos_deploy.runtime.tensorrt.choice import usable_flavour
 from gmos_deploy.runtime.tensorrt.record import (
     DeviceIdentity,
@@ -22,11 +22,10 @@ from gmos_deploy.runtime.tensorrt.record import (
     plan_path,
     record_path,
 )
-from gmos_deploy.runtime.tensorrt.runner import EngineOptions
 
 
-def request(world: Any, **options: Any) -> SourceRequest:
-    return SourceRequest(bundle=world.bundle.root, **options)
+def request(world: Any, **options: Any) -> NetworkChoice:
+    return NetworkChoice(bundle=world.bundle.root, **options)
 
 
 def test_engines_are_chosen_by_name(world: Any) -> None:
@@ -34,8 +33,7 @@ def test_engines_are_chosen_by_name(world: Any) -> None:
     source = request(
         world, backend="tensorrt", device="cuda:1", memory_budget=5 << 20, cuda_graphs=False
     ).resolve()
-    assert isinstance(source, EngineSource)
-    assert source.options == EngineOptions(memory_budget=5 << 20, cuda_graphs=False)
+    assert (source.choice.memory_budget, source.choice.cuda_graphs) == (5 << 20, False)
     assert source.model == world.model
     assert source.settings() == {
         "backend": "tensorrt",
@@ -90,18 +88,18 @@ def test_options_that_contradict_each_other_are_refused(
 ) -> None:
     """With what would go together."""
     with pytest.raises(GmosError, match=message):
-        SourceRequest(**{"bundle": world.bundle.root, **options}).resolve()
+        NetworkChoice(**{"bundle": world.bundle.root, **options}).resolve()
 
 
 def test_auto_takes_engines_that_fit(world: Any, installed: Callable[[Any], None]) -> None:
     """Not on --device cpu."""
     installed(world)
     source = request(world).resolve()
-    assert isinstance(source, EngineSource)
-    assert source.reason == "tensorrt, its engines fit Fake GPU (sm87)"
+    assert source.choice.backend == "tensorrt"
+    assert source.notes == ("backend auto: tensorrt, its engines fit Fake GPU (sm87)",)
     cpu = request(world, device="cpu").resolve()
-    assert isinstance(cpu, BundleSource)
-    assert cpu.reason == "onnxruntime, which runs on --device cpu"
+    assert cpu.choice.backend == "onnxruntime"
+    assert cpu.notes == ("backend auto: onnxruntime, which runs on --device cpu",)
 
 
 def test_auto_says_why_engines_cannot_be_used(world: Any, installed: Callable[[Any], None]) -> None:
@@ -110,9 +108,9 @@ def test_auto_says_why_engines_cannot_be_used(world: Any, installed: Callable[[A
 
     def reason() -> str:
         source = request(world).resolve()
-        assert isinstance(source, BundleSource)
-        assert source.reason is not None
-        return source.reason
+        assert source.choice.backend == "onnxruntime"
+        (note,) = source.notes
+        return note.removeprefix("backend auto: ")
 
     other = DeviceIdentity(name="Orin", compute_capability=(8, 6))
     world.write_engine("dino", device=other)

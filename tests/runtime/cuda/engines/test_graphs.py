@@ -24,10 +24,10 @@ def decode(backend: Any, world: Any, objects: int, shift: float = 0.0) -> None:
 
 
 def check(backend: Any, world: Any, name: str, inputs: dict[str, NDArray[Any]]) -> None:
-    given = {k: v if k == "video_hw" else backend.upload(v) for k, v in inputs.items()}
+    given = {k: v if k == "video_hw" else backend.arrays.upload(v) for k, v in inputs.items()}
     answer = backend.runner(name)(given)
     for output, values in world.compute(name, inputs).items():
-        np.testing.assert_array_equal(backend.download(answer[output]), values)
+        np.testing.assert_array_equal(backend.arrays.download(answer[output]), values)
 
 
 def launches(world: Any) -> int:
@@ -50,10 +50,10 @@ def test_outputs_of_a_graph_are_not_overwritten_by_its_next_run(backend: Any, wo
     kept = []
     for number in range(6):
         inputs["f"] = inputs["f"] + np.float32(number)
-        kept.append((dict(inputs), run({k: backend.upload(v) for k, v in inputs.items()})))
+        kept.append((dict(inputs), run({k: backend.arrays.upload(v) for k, v in inputs.items()})))
     for given, answer in kept:
         wanted = world.compute("memory_encoder", given)["memory"]
-        np.testing.assert_array_equal(backend.download(answer["memory"]), wanted)
+        np.testing.assert_array_equal(backend.arrays.download(answer["memory"]), wanted)
 
 
 def test_each_shape_has_its_graph_and_its_context(backend: Any, world: Any) -> None:
@@ -79,7 +79,7 @@ def test_a_replay_costs_no_shapes(backend: Any, world: Any) -> None:
     inputs = seeded_inputs(
         "mask_decoder", world.bundle.networks["mask_decoder"].inputs, world.model, {"O": 2}
     )
-    backend.runner("mask_decoder")({name: backend.upload(array) for name, array in inputs.items()})
+    backend.runner("mask_decoder")({name: backend.arrays.upload(array) for name, array in inputs.items()})
     assert launches(world) == decode_only + 1
     assert all(not context.shapes for context in contexts)
     assert [context.runs for context in contexts] == runs

@@ -19,7 +19,7 @@ LENGTHS = {"B": 1, "h": 4, "w": 6}
 
 def on_device(backend: Any, world: Any, name: str, lengths: dict[str, int]) -> dict[str, Any]:
     values = seeded_inputs(name, world.bundle.networks[name].inputs, world.model, lengths)  # type: ignore[arg-type]
-    return {key: backend.upload(array) for key, array in values.items()}
+    return {key: backend.arrays.upload(array) for key, array in values.items()}
 
 
 @pytest.mark.parametrize("flavour", ["tensorrt", "tensorrt-rtx"])
@@ -48,10 +48,10 @@ def test_the_next_call_is_not_watched(backend: Any, world: Any) -> None:
     """Calls are captured and computed as before, by the context that was there before."""
     inputs = on_device(backend, world, "pi3_decoder", LENGTHS)
     run = backend.runner("pi3_decoder")
-    before = backend.download(run(inputs)["geometry"])
+    before = backend.arrays.download(run(inputs)["geometry"])
     backend.layer_times("pi3_decoder", inputs, warm_up=1, iterations=1)
     for _ in range(4):
-        np.testing.assert_array_equal(backend.download(run(inputs)["geometry"]), before)
+        np.testing.assert_array_equal(backend.arrays.download(run(inputs)["geometry"]), before)
     assert world.fake_cuda.calls["cudaGraphLaunch"] > 0
     watched = [context for context in world.contexts if context.profiler is not None]
     assert [context.runs for context in watched] == [2]

@@ -71,7 +71,7 @@ def test_networks_that_need_much_are_called_with_less_at_a_time(wide: Any) -> No
     assert plan.activations < 0.75 * full.activations + 1
     assert f"({plan.largest}; dino 2 at a time" in plan.line(0)
     inputs = np.zeros((4, 3, 126, 154), np.uint8)
-    tight.download(tight.runner("dino")({"frames": tight.upload(inputs)})["tokens"])
+    tight.arrays.download(tight.runner("dino")({"frames": tight.arrays.upload(inputs)})["tokens"])
     assert wide.computed["dino"] == 2
     tight.close()
 
@@ -87,8 +87,8 @@ def test_a_call_without_room_is_cut_when_it_comes(wide: Any, monkeypatch: pytest
     weights = len(wide.bundle.networks) * 3 * MIB
     backend = wide.backend(memory_budget=weights + 2 * needed, cuda_graphs=False)
     backend.load()
-    given = {name: backend.upload(array) for name, array in inputs.items()}
-    answer = backend.download(backend.runner("memory_attention")(given)["conditioned"])
+    given = {name: backend.arrays.upload(array) for name, array in inputs.items()}
+    answer = backend.arrays.download(backend.runner("memory_attention")(given)["conditioned"])
     np.testing.assert_array_equal(answer, wide.compute("memory_attention", inputs)["conditioned"])
     assert wide.computed["memory_attention"] > 1
     backend.close()
@@ -165,7 +165,7 @@ def test_a_call_beyond_the_budget_names_its_network(wide: Any) -> None:
 
     def encode(count: int) -> list[Any]:
         image = np.zeros((4, 3, side, side), np.float32)
-        return [run({"images": backend.upload(image)}) for _ in range(count)]
+        return [run({"images": backend.arrays.upload(image)}) for _ in range(count)]
 
     with pytest.raises(
         GmosError, match=r"out of memory in sam2_encoder: the memory budget of 41 MiB has no room"

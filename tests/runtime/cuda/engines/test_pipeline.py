@@ -18,10 +18,11 @@ from gmos_deploy.gmos_ref.backend import TorchBackend
 from gmos_deploy.gmos_ref.checkpoints.stand_in import stand_in_networks
 from gmos_deploy.gmos_ref.presets import model_spec, preset
 from gmos_deploy.runtime.contract import Variant, network_specs
+from gmos_deploy.runtime.pipeline.clip import ClipRun
 from gmos_deploy.runtime.pipeline.memory_tracker import MemoryTracker
-from gmos_deploy.runtime.pipeline.sequence_run import RunOptions, SequenceRun
-from gmos_deploy.runtime.progress import NoProgress
+from gmos_deploy.runtime.pipeline.options import RunOptions
 from gmos_deploy.runtime.results.completion import ResultSet
+from gmos_deploy.runtime.results.outputs import file_results
 from gmos_deploy.runtime.video.inputs import resolve_inputs
 
 FRAMES, VIDEO_HW = 11, (64, 96)
@@ -110,9 +111,8 @@ def run(backend: Any, clip: Path, save_dir: Path, **options: Any) -> None:
     )[0]
     modes = frozenset({"mask"} if model.variant == "gmos" else {"mask", "prob"})
     results = ResultSet(save_dir=save_dir, sequence="clip", variant=model.variant, modes=modes)
-    SequenceRun(sequence, backend, RunOptions(batch_size=BATCH, **options), NoProgress()).run(
-        results, "error"
-    )
+    run = ClipRun(backend, sequence, RunOptions(batch_size=BATCH, **options))
+    file_results(iter(run), results, sequence.media)
 
 
 def files(save_dir: Path) -> dict[str, bytes]:

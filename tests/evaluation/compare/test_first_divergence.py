@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gmos_deploy.errors import GmosError
-from gmos_deploy.evaluation.compare.first_layer import ALL_FLOPS, FirstLayer, first_layer
+from gmos_deploy.evaluation.compare.first_divergence import ALL_FLOPS, FirstDivergence, first_divergence
 from gmos_deploy.evaluation.compare.recording import Call
 from gmos_deploy.runtime.onnx.sessions import OnnxDevice
 
@@ -80,10 +80,10 @@ def write_graph(
 
 
 @pytest.fixture
-def find(tmp_path: Path) -> Callable[..., FirstLayer]:
+def find(tmp_path: Path) -> Callable[..., FirstDivergence]:
     """Compares two graphs that are `write_graph`'s keywords."""
 
-    def call(a: dict[str, Any], b: dict[str, Any], *, flops: float = 1.0, **options: Any) -> FirstLayer:
+    def call(a: dict[str, Any], b: dict[str, Any], *, flops: float = 1.0, **options: Any) -> FirstDivergence:
         bundles = []
         for name, keywords in (("a", a), ("b", b)):
             path = write_graph(tmp_path / f"{name}.onnx", **keywords)
@@ -96,12 +96,12 @@ def find(tmp_path: Path) -> Callable[..., FirstLayer]:
                     table_source=lambda: None,
                 )
             )
-        return first_layer("pi3_decoder_like", CALL, *bundles, (CPU, CPU), limit=LIMIT, **options)
+        return first_divergence("pi3_decoder_like", CALL, *bundles, (CPU, CPU), limit=LIMIT, **options)
 
     return call
 
 
-def test_equal(find: Callable[..., FirstLayer]) -> None:
+def test_equal(find: Callable[..., FirstDivergence]) -> None:
     """Equal graphs have no first layer; all tensors were compared."""
     found = find({}, {})
     assert found.first is None
@@ -111,7 +111,7 @@ def test_equal(find: Callable[..., FirstLayer]) -> None:
 
 @pytest.mark.parametrize("flops", [1.0, 10 * ALL_FLOPS], ids=["all", "search"])
 @pytest.mark.parametrize("layer", [0, 7, LAYERS - 1])
-def test_planted_weight(find: Callable[..., FirstLayer], layer: int, flops: float) -> None:
+def test_planted_weight(find: Callable[..., FirstDivergence], layer: int, flops: float) -> None:
     """A perturbed weight is named with module, operator and node, and adds most; a search finds the same."""
     found = find({}, {"scaled": (layer, 1.01)}, flops=flops, at_once=4)
     assert found.first is not None
@@ -123,7 +123,7 @@ def test_planted_weight(find: Callable[..., FirstLayer], layer: int, flops: floa
     assert (found.looked_at < found.tensors) == (flops > ALL_FLOPS)
 
 
-def test_other_precision(find: Callable[..., FirstLayer]) -> None:
+def test_other_precision(find: Callable[..., FirstDivergence]) -> None:
     """Half precision has other tensor names, numbers and casts; its layers are matched all the same."""
     found = find({}, {"dtype": np.float16, "scaled": (5, 1.1)})
     assert found.tensors == 2 * LAYERS
@@ -131,21 +131,21 @@ def test_other_precision(find: Callable[..., FirstLayer]) -> None:
     assert found.jumps[0].added == pytest.approx(0.1, rel=0.05)
 
 
-def test_an_operator_more(find: Callable[..., FirstLayer]) -> None:
+def test_an_operator_more(find: Callable[..., FirstDivergence]) -> None:
     """Where a module has an operator more, that module's are not paired by their order; the others are."""
     found = find({}, {"doubled": 3})
     assert found.first is None
     assert found.tensors == 2 * LAYERS - 1
 
 
-def test_one_output(find: Callable[..., FirstLayer]) -> None:
+def test_one_output(find: Callable[..., FirstDivergence]) -> None:
     """Only what an output is computed from is looked at."""
     late = {"scaled": (LAYERS - 1, 2.0)}
     assert find({}, late, output="half").first is None
     assert find({}, late, output="geometry").first is not None
 
 
-def test_infinite_on_one_side(find: Callable[..., FirstLayer]) -> None:
+def test_infinite_on_one_side(find: Callable[..., FirstDivergence]) -> None:
     """A layer that is finite on one side only differs there, and its error is null in JSON."""
     found = find({}, {"scaled": (2, np.inf)})
     assert found.first is not None
@@ -154,7 +154,7 @@ def test_infinite_on_one_side(find: Callable[..., FirstLayer]) -> None:
     assert str(found.first).endswith("relative error inf")
 
 
-def test_nothing_in_common(find: Callable[..., FirstLayer]) -> None:
+def test_nothing_in_common(find: Callable[..., FirstDivergence]) -> None:
     """Graphs without common names cannot be compared layer by layer; what to do is said."""
     with pytest.raises(GmosError, match="have no layer names in common; export both with this version"):
         find({}, {"prefix": "other"})

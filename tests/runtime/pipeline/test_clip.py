@@ -11,9 +11,11 @@ import pytest
 from PIL import Image
 
 from gmos_deploy.errors import GmosError
-from gmos_deploy.runtime.pipeline.sequence_run import RunOptions, SequenceRun, SequenceSummary
-from gmos_deploy.runtime.progress import NoProgress
+from gmos_deploy.runtime.pipeline.clip import ClipRun, ClipSummary
+from gmos_deploy.runtime.pipeline.options import RunOptions
 from gmos_deploy.runtime.results.completion import Existing, ResultSet
+from gmos_deploy.runtime.results.formats import needs_rgb
+from gmos_deploy.runtime.results.outputs import file_results
 from gmos_deploy.runtime.video.inputs import resolve_inputs
 from gmos_deploy.runtime.video.reader import VideoReader
 
@@ -39,12 +41,14 @@ def run(
     modes: frozenset[str] = frozenset({"mask"}),
     existing: Existing = "error",
     **options: Any,
-) -> SequenceSummary:
+) -> ClipSummary:
     sequence = resolve_inputs(
         [clip], fps=None, stride=1, pi3_area_px=backend.model.pi3_area_px, patch_px=backend.model.patch_px
     )[0]
     results = ResultSet(save_dir=save_dir, sequence=sequence.name, variant=backend.model.variant, modes=modes)
-    return SequenceRun(sequence, backend, RunOptions(**options), NoProgress()).run(results, existing)
+    clip_run = ClipRun(backend, sequence, RunOptions(**options), with_rgb=needs_rgb(modes))
+    file_results(iter(clip_run), results, sequence.media, existing=existing)
+    return clip_run.summary
 
 
 def labels(path: Path, frame: int) -> np.ndarray:
@@ -218,12 +222,12 @@ def test_the_next_batch_is_started_before_results_are_read(
     """A device computes it meanwhile; the last batch has none to wait for."""
     backend = colour_backend("gmos-s")
     started: list[int] = []
-    download = backend.download
+    download = backend.arrays.download
 
     def read(array: Any) -> Any:
         started.append(len(backend.batches["gmos_s"]))
         return download(array)
 
-    backend.download = read
+    backend.arrays.download = read
     run(backend, clip, tmp_path / "out", modes=frozenset({"mask"}), batch_size=4)
     assert started == [2, 2, 3, 3, 4, 4, 4, 4]

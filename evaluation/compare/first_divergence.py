@@ -1,4 +1,4 @@
-"""The first layer in which one network of two bundles differs: both graphs with their inner tensors as outputs."""
+"""First divergence: the first layer in which one network of two bundles differs, found in their inner tensors."""
 
 from __future__ import annotations
 
@@ -13,18 +13,10 @@ from numpy.typing import NDArray
 
 from ...errors import GmosError
 from ...runtime.bundle.manifest import Bundle
-from ...runtime.bundle.tables import TableMaker
 from ...runtime.contract import NetworkName
-from ...runtime.onnx.sessions import (
-    CPU_PROVIDER,
-    CUDA_PROVIDER,
-    ERRORS_ONLY,
-    OnnxDevice,
-    configure_quantised,
-    load_onnxruntime,
-)
-from ...runtime.precision import PRECISIONS
-from .network_parity import compare_values
+from ...runtime.onnx.host_graph import HostGraph, bundle_tables
+from ...runtime.onnx.sessions import OnnxDevice
+from ...runtime.parity import difference
 from .recording import Call
 
 AT_ONCE = 32
@@ -51,9 +43,6 @@ SILENT_OPS = frozenset(
     }
 )
 """Operators that a precision adds or leaves out, and those that make no activations."""
-
-EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
-"""Where ONNX Runtime finds the weights of a model that it gets as bytes."""
 
 Values = Mapping[str, NDArray[Any]]
 Key = tuple[str, str, int, int]
@@ -91,7 +80,7 @@ class LayerError:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FirstLayer:
+class FirstDivergence:
     """Where a network's error passes the limit.
 
     `looked_at` of `tensors` that both graphs have were compared; `first` is None if none passes the limit. `jumps` are
@@ -126,7 +115,7 @@ class FirstLayer:
         )
 
 
-def first_layer(
+def first_divergence(
     network: NetworkName,
     call: Call,
     a: Bundle,
@@ -136,7 +125,7 @@ def first_layer(
     limit: float,
     output: str | None = None,
     at_once: int = AT_ONCE,
-) -> FirstLayer:
+) -> FirstDivergence:
     """Compare the inner tensors of a network in two bundles on the same inputs, in the order they are computed.
 
     Small networks are looked at whole. In large ones evenly spaced tensors are, then those before the first that
@@ -169,8 +158,8 @@ def first_layer(
     ]
     if not keys:
         raise GmosError(
-            f"--first_layer {network}: the graphs of {a.root} and {b.root} have no layer names in common; export both "
-            "with this version"
+            f"--first_divergence {network}: the graphs of {a.root} and {b.root} have no layer names in common; export "
+            "both with this version"
         )
     errors: dict[Key, tuple[float, tuple[int, ...]]] = {}
 
@@ -186,7 +175,7 @@ def first_layer(
     else:
         _search(keys, look, lambda key: key in errors and errors[key][0] > limit, at_once)
     layers = ours.layers(errors)
-    return FirstLayer(
+    return FirstDivergence(
         network=network,
         output=output,
         call=call.index,
@@ -220,27 +209,21 @@ def _relative(a: NDArray[Any], b: NDArray[Any]) -> float:
     # Masks hold infinities on purpose: only those of one side are errors.
     if not np.array_equal(np.isfinite(a), np.isfinite(b)):
         return math.inf
-    return compare_values("", a, b).difference.relative
+    return difference(b, a, output="").relative
 
 
 class InnerGraph:
     """A network's graph of a bundle for ONNX Runtime, of which any inner tensor can be asked for."""
 
     def __init__(self, bundle: Bundle, network: NetworkName, device: OnnxDevice, call: Call) -> None:
-        onnx = load_onnx()
-        self._onnx = onnx
-        self._ort = load_onnxruntime()
+        self._onnx = onnx = load_onnx()
         self._device = device
-        self._fp8 = PRECISIONS[bundle.networks[network].precision].quantised_to_float
+        self._precision = bundle.networks[network].precision
         path = bundle.graph_file(network, "onnxruntime")
         self._folder = path.parent
         self._model = onnx.load(path, load_external_data=False)
         shapes = {name: values.shape for name, values in call.inputs.items()}
-        tables = TableMaker(bundle.table_source(), bundle.model).tables(network, shapes)
-        self._feeds = {
-            **call.inputs,
-            **({name: tables[name] for name in _input_names(self._model) if name in tables}),
-        }
+        self._inputs = {**call.inputs, **bundle_tables(bundle, network)(shapes)}
         self._take_float32()
         self._nodes = dict(_keyed(self._model.graph.node))
         self.counts = Counter(key[:2] for key in self._nodes)
@@ -272,12 +255,10 @@ class InnerGraph:
             )
             model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
             names.append(name)
-        settings = self._ort.SessionOptions()
-        settings.log_severity_level = ERRORS_ONLY
-        configure_quantised(settings, fp8=self._fp8)
-        settings.add_session_config_entry(EXTERNAL_FOLDER, str(self._folder))
-        session = self._ort.InferenceSession(model.SerializeToString(), settings, providers=self._providers())
-        return list(session.run(names, self._feeds))
+        graph = HostGraph(
+            model.SerializeToString(), folder=self._folder, precision=self._precision, device=self._device
+        )
+        return list(graph.run(self._inputs, names).values())
 
     def layers(self, errors: Mapping[Key, tuple[float, tuple[int, ...]]]) -> list[LayerError]:
         """The tensors looked at, in the order they are computed, with what each adds to its inputs' error."""
@@ -306,30 +287,22 @@ class InnerGraph:
                 )
         return found
 
-    def _providers(self) -> list[tuple[str, Mapping[str, str]]]:
-        if self._device.kind == "cpu":
-            return [(CPU_PROVIDER, {})]
-        # As a run's sessions: TF32 would round the products of an fp32 bundle.
-        return [(CUDA_PROVIDER, {"device_id": str(self._device.index), "use_tf32": "0"}), (CPU_PROVIDER, {})]
-
     def _take_float32(self) -> None:
-        """Let inputs of any precision be given as float32, which is what recorded calls have."""
+        """Let inputs in bfloat16 be given as float32, which is what recorded calls have: NumPy has no such type."""
         onnx, graph = self._onnx, self._model.graph
         casts = []
         for given in graph.input:
-            kind = given.type.tensor_type.elem_type
-            if kind in (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16):
-                casts.append(onnx.helper.make_node("Cast", [f"{given.name}_float32"], [given.name], to=kind))
-                self._feeds[f"{given.name}_float32"] = self._feeds.pop(given.name)
-                given.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+            kind = given.type.tensor_type
+            if kind.elem_type == onnx.TensorProto.BFLOAT16:
+                casts.append(
+                    onnx.helper.make_node("Cast", [f"{given.name}_float32"], [given.name], to=kind.elem_type)
+                )
+                self._inputs[f"{given.name}_float32"] = self._inputs[given.name]
+                kind.elem_type = onnx.TensorProto.FLOAT
                 given.name = f"{given.name}_float32"
         nodes = [*casts, *graph.node]
         del graph.node[:]
         graph.node.extend(nodes)
-
-
-def _input_names(model: Any) -> list[str]:  # noqa: ANN401 - untyped
-    return [given.name for given in model.graph.input]
 
 
 def _keyed(nodes: Any) -> Iterator[tuple[Key, Any]]:  # noqa: ANN401 - untyped
@@ -355,6 +328,6 @@ def load_onnx() -> Any:  # noqa: ANN401 - heavy, and an extra
         import onnx  # noqa: PLC0415 - only this needs it
     except ImportError as error:
         raise GmosError(
-            f"--first_layer needs the onnx package ({error}); install it with pip install 'gmos-deploy[export]'"
+            f"--first_divergence needs the onnx package ({error}); install it with pip install 'gmos-deploy[export]'"
         ) from error
     return onnx

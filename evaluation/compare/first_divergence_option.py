@@ -1,4 +1,4 @@
-"""`--first_layer` of `gmos-parity networks`: what it asks for, and how the answer is shown."""
+"""`--first_divergence` of `gmos-parity networks`: what it asks for, and how the answer is shown."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from ...errors import GmosError
+from ...networks import Side
 from ...runtime.bundle.manifest import Bundle, open_bundle
 from ...runtime.contract import NetworkName
 from ...runtime.onnx.sessions import OnnxDevice, choose_device, load_onnxruntime
 from ..report.html_page import escaped, sortable_table, table_row
-from .first_layer import FirstLayer, first_layer, load_onnx
+from .first_divergence import FirstDivergence, first_divergence, load_onnx
 from .network_parity import OutputParity
 from .recording import Recording
-from .sides import Side
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class SoughtLayer:
     bundles: tuple[Bundle, Bundle]
     devices: tuple[OnnxDevice, OnnxDevice]
 
-    def find(self, found: Sequence[OutputParity], recorded: Recording, limit: float) -> FirstLayer:
+    def find(self, found: Sequence[OutputParity], recorded: Recording, limit: float) -> FirstDivergence:
         """Look for it on the call in which the network's outputs are worst.
 
         Raises:
@@ -41,47 +41,54 @@ class SoughtLayer:
         calls = recorded.calls(self.network)
         if not calls:
             raise GmosError(
-                f"--first_layer {self.network}: this video does not call it; give one in which objects move"
+                f"--first_divergence {self.network}: this video does not call it; give one in which objects move"
             )
         outputs = [parity for parity in found if parity.network == self.network]
-        worst = max(outputs, key=lambda parity: parity.worst.relative).call if outputs else calls[0].index
+        worst = max(outputs, key=lambda parity: parity.worst.severity).call if outputs else calls[0].index
         call = next(call for call in calls if call.index == worst)
-        return first_layer(self.network, call, *self.bundles, self.devices, limit=limit, output=self.output)
+        return first_divergence(
+            self.network, call, *self.bundles, self.devices, limit=limit, output=self.output
+        )
 
 
 def sought_layer(text: str, side_a: Side, side_b: Side) -> SoughtLayer:
-    """What `--first_layer` asks for, checked before anything runs.
+    """What `--first_divergence` asks for, checked before anything runs.
 
     Raises:
         GmosError: a side is no bundle on ONNX Runtime, or has no such network or output, or a package is missing.
     """
     for option, side in (("--a", side_a), ("--b", side_b)):
-        if side.bundle is None or side.kind != "onnxruntime":
+        if side.bundle is None or side.networks.backend != "onnxruntime":
             raise GmosError(
-                f"--first_layer compares two bundles on onnxruntime, and {option} is {side.text}; give "
+                f"--first_divergence compares two bundles on onnxruntime, and {option} is {side.text}; give "
                 f"{option} onnxruntime:DIR (for the reference: made of it by gmos-export onnx --precision fp32)"
             )
     a, b = (open_bundle(cast(Path, side.bundle)) for side in (side_a, side_b))
     name, _, output = text.partition(".")
     if name not in a.networks:
         raise GmosError(
-            f"--first_layer {text}: expected NETWORK[.OUTPUT] with one of {', '.join(a.networks)}"
+            f"--first_divergence {text}: expected NETWORK[.OUTPUT] with one of {', '.join(a.networks)}"
         )
     network = cast(NetworkName, name)
     outputs = [tensor.name for tensor in a.networks[network].outputs]
     if output and output not in outputs:
-        raise GmosError(f"--first_layer {text}: {name} has the outputs {', '.join(outputs)}, not {output!r}")
+        raise GmosError(
+            f"--first_divergence {text}: {name} has the outputs {', '.join(outputs)}, not {output!r}"
+        )
     load_onnx()
     onnxruntime = load_onnxruntime()
     return SoughtLayer(
         network=network,
         output=output or None,
         bundles=(a, b),
-        devices=(choose_device(side_a.device, onnxruntime), choose_device(side_b.device, onnxruntime)),
+        devices=(
+            choose_device(side_a.networks.device, onnxruntime),
+            choose_device(side_b.networks.device, onnxruntime),
+        ),
     )
 
 
-def layer_table(found: FirstLayer) -> RenderableType:
+def layer_table(found: FirstDivergence) -> RenderableType:
     """For the terminal: the layers that add most, and the first that differs."""
     table = Table(title=f"Layers of {found.network} that add most, call {found.call}", title_justify="left")
     for head in ("module", "operator"):
@@ -94,7 +101,7 @@ def layer_table(found: FirstLayer) -> RenderableType:
     return Group(table, Text(str(found), style="yellow" if found.first else ""))
 
 
-def layer_section(found: FirstLayer) -> str:
+def layer_section(found: FirstDivergence) -> str:
     """The same as a section of the page."""
     heads = ("Module", "Operator", "Node", "Shape", "Relative L2", "Added")
     rows = [
@@ -109,6 +116,7 @@ def layer_section(found: FirstLayer) -> str:
         for jump in found.jumps
     ]
     return (
-        f'<h2>First layer</h2><ul class="notes"><li>{escaped(found)}</li></ul><p class="dim">The layers that add most '
-        f"to the error of what they are computed from, call {found.call}.</p>" + sortable_table(heads, rows)
+        f'<h2>First divergence</h2><ul class="notes"><li>{escaped(found)}</li></ul><p class="dim">The layers that add '
+        f"most to the error of what they are computed from, call {found.call}.</p>"
+        + sortable_table(heads, rows)
     )

@@ -7,7 +7,7 @@ import pytest
 from gmos_deploy.errors import GmosError
 from gmos_deploy.runtime.contract import Variant
 from gmos_deploy.runtime.results.completion import targets
-from gmos_deploy.runtime.results.save_modes import SaveMode, parse_save_mode
+from gmos_deploy.runtime.results.formats import parse_save_mode
 
 
 @pytest.mark.parametrize(
@@ -53,6 +53,6 @@ def test_other_texts_are_refused(text: str, variant: Variant, message: str) -> N
         ("gmos-s", {"mask", "mp4", "prob"}, ["frame/bear", "mp4/bear.mp4", "prob/bear"]),
     ],
 )
-def test_results_are_filed_as_published(variant: Variant, modes: set[SaveMode], expected: list[str]) -> None:
+def test_results_are_filed_as_published(variant: Variant, modes: set[str], expected: list[str]) -> None:
     """The same folders, so that existing evaluation code finds them."""
     assert sorted(map(str, targets(variant, frozenset(modes), "bear").values())) == expected

@@ -1,0 +1,483 @@
+"""Which networks run, and on what: the registry of backends, the choice of networks, and how a side is written."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
+
+from .errors import GmosError
+from .runtime.contract import ModelSpec, Variant
+from .runtime.precision import PRECISIONS, QUANTISED, PrecisionName
+
+if TYPE_CHECKING:
+    from .gmos_ref.reference_config import ReferenceConfig
+    from .runtime.backend import Backend
+    from .runtime.bundle.manifest import Bundle, Target
+    from .runtime.tensorrt.library import Flavour
+
+logger = logging.getLogger(__name__)
+
+AUTO: Final = "auto"
+
+PrecisionChoice = Literal["auto"] | PrecisionName
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
+
+CHECKPOINTS = ("pi3_ckpt", "sam2_ckpt", "gmos_ckpt", "gmos_s_ckpt")
+
+BY_DEFAULT = (
+    "neither checkpoints nor a bundle were given: using nano, the small model that comes with gmos-deploy"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendEntry:
+    """A backend as it is registered.
+
+    Attributes:
+        name: as in --backend and in a side, `NAME:VALUE`.
+        open: loads the networks of a choice, and of its bundle if it runs one. Imports of libraries belong
+            into it: the registry is read by `--help`.
+        runs: what it needs. `bundle` gets one that has been read and checked.
+        graph: the graphs of a bundle that it runs; None for checkpoints.
+        packages: what it needs beside the package itself, in words.
+        install: the command that installs them, named when an import fails.
+        options: fields of `NetworkChoice` that it takes and others do not.
+        settle: refuses what can be known before anything is loaded, and decides what the choice left open.
+    """
+
+    name: str
+    open: Callable[[NetworkChoice, Bundle | None], Backend]
+    runs: Literal["checkpoints", "bundle"]
+    graph: Target | None = None
+    packages: str = ""
+    install: str = ""
+    options: frozenset[str] = frozenset()
+    settle: Callable[[NetworkChoice, Bundle], NetworkChoice] | None = None
+
+
+BACKENDS: dict[str, BackendEntry] = {}
+"""By name, in the order of registration; `register_backend` adds to it."""
+
+
+def register_backend(entry: BackendEntry) -> None:
+    """Make a backend known to `gmos-run`, the sides of gmos-parity and gmos-profile, and whatever loads networks.
+
+    Raises:
+        GmosError: there is one of that name.
+    """
+    if entry.name in BACKENDS or entry.name in (AUTO, "masks"):
+        raise GmosError(f"backend {entry.name}: the name is taken; register it under another one")
+    BACKENDS[entry.name] = entry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkSource:
+    """Networks that are known and checked, but not loaded yet.
+
+    `choice` names the backend that was decided on, `notes` are said once everything is loaded.
+    """
+
+    choice: NetworkChoice
+    model: ModelSpec
+    identity: Callable[[], Mapping[str, Any]] = field(repr=False)
+    """What tells these networks from others, as JSON values."""
+    bundle: Callable[[], Bundle | None] = field(repr=False)
+    notes: tuple[str, ...] = ()
+
+    def settings(self) -> dict[str, Any]:
+        """What decides whether two results are the same, as JSON values.
+
+        Raises:
+            GmosError: a checkpoint cannot be read.
+        """
+        own = {"backend": self.choice.backend, **self.identity(), "device": self.choice.device}
+        if BACKENDS[self.choice.backend].runs == "checkpoints":
+            own["precision"] = self.choice.precision
+        return own
+
+    def load(self) -> Backend:
+        """Load them; seconds to minutes.
+
+        Raises:
+            GmosError: packages are missing, or the files or the device turn out to be unusable.
+        """
+        entry = BACKENDS[self.choice.backend]
+        bundle = self.bundle()
+        try:
+            backend = entry.open(self.choice, bundle)
+        except ImportError as error:
+            raise GmosError(
+                f"--backend {entry.name} needs {entry.packages or 'a package that is missing'} ({error})"
+                + (f"; install them with {entry.install}" if entry.install else "")
+            ) from error
+        for note in self.notes:
+            logger.info("%s", note)
+        if hasattr(backend, "warnings"):
+            for line in backend.warnings():
+                logger.warning("%s", line)
+        return backend
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkChoice:
+    """The options that choose networks and how they run; fields as `gmos-run`'s options, budgets in bytes.
+
+    Raises:
+        GmosError: a backend, variant or precision that does not exist.
+    """
+
+    variant: Variant | None = None
+    preset: str | None = None
+    bundle: Path | None = None
+    pi3_ckpt: Path | None = None
+    sam2_ckpt: Path | None = None
+    gmos_ckpt: Path | None = None
+    gmos_s_ckpt: Path | None = None
+    backend: str = AUTO
+    device: str = AUTO
+    precision: PrecisionChoice = AUTO
+    build: bool = False
+    memory_budget: int | None = None
+    cuda_graphs: bool = True
+
+    def __post_init__(self) -> None:
+        known = {
+            "variant": (None, *VARIANTS),
+            "backend": (AUTO, *BACKENDS),
+            "precision": (AUTO, *PRECISIONS),
+        }
+        for name, values in known.items():
+            if getattr(self, name) not in values:
+                expected = ", ".join(value for value in values if value is not None)
+                raise GmosError(f"--{name} {getattr(self, name)}: expected one of {expected}")
+
+    def resolve(self) -> NetworkSource:
+        """The source that the options describe, checked as far as possible without loading.
+
+        Raises:
+            GmosError: options that contradict each other, missing checkpoints, an unusable bundle, missing
+                engines.
+        """
+        if self._quantised() and self.bundle is None:
+            raise GmosError(
+                f"--precision {self.precision} is that of a calibrated bundle; make one with gmos-export calibrate "
+                f"--precision {self.precision}, and give it with --bundle"
+            )
+        self._refuse_options_of_others()
+        if self._is_nano_bundle():
+            return self._nano_source()
+        if self.backend != AUTO:
+            entry = BACKENDS[self.backend]
+            return (
+                self._checkpoint_source()
+                if entry.runs == "checkpoints"
+                else self._bundle_source(self._read())
+            )
+        if self.bundle is None:
+            return self._decided("torch")._checkpoint_source("backend auto: torch, no --bundle was given")
+        return self._automatic_source(self._read())
+
+    def reference(self) -> ReferenceConfig:
+        """The checkpoints, or the preset that goes without.
+
+        Raises:
+            GmosError: a bundle was given as well, or not all checkpoints.
+        """
+        # The reference's own package: a device that runs bundles never gets here.
+        from .gmos_ref.reference_config import ReferenceConfig  # noqa: PLC0415
+
+        if self.bundle is not None:
+            raise GmosError(
+                f"--bundle {self.bundle}: --backend {self.backend} runs checkpoints; use --backend onnxruntime"
+            )
+        if self.variant is None and self.gmos_ckpt is not None and self.gmos_s_ckpt is not None:
+            raise GmosError(
+                "both --gmos_ckpt and --gmos_s_ckpt were given; expected one of them, or --variant gmos or gmos-s"
+            )
+        return ReferenceConfig(
+            variant=self.variant or ("gmos-s" if self.gmos_s_ckpt is not None else "gmos"),
+            preset=self.preset or ("nano" if self._names_nothing() else "published"),
+            **self._checkpoints(),
+            device=self.device,
+            precision=self.precision,
+        )
+
+    def _checkpoints(self) -> dict[str, Path | None]:
+        return {name: getattr(self, name) for name in CHECKPOINTS}
+
+    def _names_nothing(self) -> bool:
+        """Whether neither checkpoints nor a bundle were given."""
+        return self.bundle is None and not any(self._checkpoints().values())
+
+    def _quantised(self) -> bool:
+        return self.precision in QUANTISED
+
+    def _decided(self, backend: str) -> NetworkChoice:
+        return replace(self, backend=backend)
+
+    def _refuse_options_of_others(self) -> None:
+        taken = BACKENDS[self.backend].options if self.backend != AUTO else frozenset()
+        given = {
+            "build": ("--build", self.build),
+            "memory_budget": ("--memory_budget", self.memory_budget is not None),
+            "cuda_graphs": ("--no_cuda_graphs", not self.cuda_graphs),
+        }
+        for name, (spelling, is_given) in given.items():
+            if is_given and name not in taken:
+                takers = " or ".join(entry.name for entry in BACKENDS.values() if name in entry.options)
+                raise GmosError(f"{spelling} goes with --backend {takers}, and the backend is {self.backend}")
+
+    def _is_nano_bundle(self) -> bool:
+        """Whether this is the nano model on ONNX Runtime: that is asked for, or installed and nothing is."""
+        if not (
+            self._names_nothing()
+            and self.preset in (None, "nano")
+            and self.backend in (AUTO, "onnxruntime")
+            and self.precision in (AUTO, "fp32")
+        ):
+            return False
+        from .nano_bundle import prefers_bundle  # noqa: PLC0415 - only nano runs need it
+
+        return self.backend == "onnxruntime" or prefers_bundle(self.variant or "gmos")
+
+    def _nano_source(self) -> NetworkSource:
+        from .nano_bundle import nano_bundle  # noqa: PLC0415 - see _is_nano_bundle
+
+        variant = self.variant or "gmos"
+        reference = self._decided("torch")._checkpoint_source()
+        return NetworkSource(
+            choice=self._decided("onnxruntime"),
+            model=reference.model,
+            identity=reference.identity,
+            bundle=lambda: nano_bundle(variant),
+            notes=reference.notes,
+        )
+
+    def _checkpoint_source(self, *notes: str) -> NetworkSource:
+        from .gmos_ref.presets import model_spec, preset  # noqa: PLC0415 - see reference
+        from .runtime.checkpoint_identity import checkpoint_identity  # noqa: PLC0415
+
+        config = self.reference()
+
+        def identity() -> dict[str, Any]:
+            given = {name: path for name, path in config.checkpoints().items() if path is not None}
+            return {
+                "preset": config.preset,
+                "checkpoints": {name: checkpoint_identity(path) for name, path in given.items()},
+            }
+
+        by_default = self.preset is None and self._names_nothing()
+        return NetworkSource(
+            choice=self,
+            model=model_spec(preset(config.preset), config.variant),
+            identity=identity,
+            bundle=lambda: None,
+            notes=(BY_DEFAULT, *notes) if by_default else notes,
+        )
+
+    def _bundle_source(self, bundle: Bundle, *notes: str) -> NetworkSource:
+        settle = BACKENDS[self.backend].settle
+        return NetworkSource(
+            choice=self if settle is None else settle(self, bundle),
+            model=bundle.model,
+            identity=lambda: {"bundle": bundle.identity},
+            bundle=lambda: bundle,
+            notes=notes,
+        )
+
+    def _automatic_source(self, bundle: Bundle) -> NetworkSource:
+        """Engines where they fit the machine, else ONNX Runtime."""
+        # Only runs that engines may take need these.
+        from .runtime.tensorrt.backend import device_index  # noqa: PLC0415
+        from .runtime.tensorrt.choice import usable_flavour  # noqa: PLC0415
+
+        flavour, reason = None, f"which runs on --device {self.device}"
+        if self.device.startswith((AUTO, "cuda")):
+            flavour, reason = usable_flavour(bundle, device_index(self.device, "tensorrt"))
+        chosen = flavour or "onnxruntime"
+        return self._decided(chosen)._bundle_source(bundle, f"backend auto: {chosen}, {reason}")
+
+    def _read(self) -> Bundle:
+        """The bundle, checked against the other options."""
+        from .runtime.bundle.manifest import open_bundle  # noqa: PLC0415 - only bundle runs need it
+
+        if self.bundle is None:
+            raise GmosError(
+                f"--backend {self.backend} runs a bundle; give --bundle DIR, made by gmos-export onnx"
+            )
+        for name, value in {"preset": self.preset, **self._checkpoints()}.items():
+            if value is not None:
+                raise GmosError(f"--{name} {value}: the networks come from --bundle {self.bundle}; give one")
+        bundle = open_bundle(self.bundle)
+        if self.variant not in (None, bundle.model.variant):
+            raise GmosError(
+                f"--variant {self.variant}: {self.bundle} holds {bundle.model.variant}; export that variant, "
+                "or leave the option out"
+            )
+        if self.precision not in (AUTO, bundle.precision):
+            raise GmosError(
+                f"--precision {self.precision}: {self.bundle} was exported in {bundle.precision}, and a bundle's "
+                f"precision is in its graphs; make another one with gmos-export {PRECISIONS[self.precision].maker} "
+                f"--precision {self.precision}"
+            )
+        return bundle
+
+
+def _open_reference(choice: NetworkChoice, _: Bundle | None) -> Backend:
+    from .gmos_ref.loading import load_reference  # noqa: PLC0415 - PyTorch takes seconds to import
+
+    return load_reference(choice.reference())
+
+
+def _open_on_onnxruntime(choice: NetworkChoice, bundle: Bundle | None) -> Backend:
+    from .runtime.onnx.backend import open_bundle_backend  # noqa: PLC0415 - imports ONNX Runtime
+
+    return open_bundle_backend(cast("Bundle", bundle).root, device=choice.device)
+
+
+def _settle_engines(choice: NetworkChoice, bundle: Bundle) -> NetworkChoice:
+    # Only runs on engines need these, and they import SciPy.
+    from .runtime.tensorrt.backend import device_index  # noqa: PLC0415
+    from .runtime.tensorrt.choice import require_engines  # noqa: PLC0415
+
+    flavour = cast("Flavour", choice.backend)
+    if not choice.build:
+        require_engines(bundle, flavour)
+    return replace(choice, device=f"cuda:{device_index(choice.device, flavour)}")
+
+
+def _open_engines(choice: NetworkChoice, bundle: Bundle | None) -> Backend:
+    from .runtime.tensorrt.backend import device_index, open_engine_backend  # noqa: PLC0415 - as above
+    from .runtime.tensorrt.runner import EngineOptions  # noqa: PLC0415
+
+    root, flavour = cast("Bundle", bundle).root, cast("Flavour", choice.backend)
+    if choice.build:
+        # The builder's own package: a device that only runs engines never gets here.
+        from .export.engines.build import build_engines  # noqa: PLC0415
+
+        build_engines(root, flavour, device=device_index(choice.device, flavour))
+    options = EngineOptions(memory_budget=choice.memory_budget, cuda_graphs=choice.cuda_graphs)
+    return open_engine_backend(root, flavour, device=choice.device, options=options)
+
+
+for _entry in (
+    BackendEntry(
+        name="torch",
+        open=_open_reference,
+        runs="checkpoints",
+        packages="PyTorch, SAM2 and safetensors",
+        install="pip install 'gmos-deploy[ref]'",
+    ),
+    BackendEntry(
+        name="onnxruntime",
+        open=_open_on_onnxruntime,
+        runs="bundle",
+        graph="onnxruntime",
+        packages="ONNX Runtime",
+        install="pip install 'gmos-deploy[cpu]'",
+    ),
+    *(
+        BackendEntry(
+            name=_flavour,
+            open=_open_engines,
+            runs="bundle",
+            graph="standard",
+            packages=_packages,
+            install=f"pip install 'gmos-deploy[{_extra}]'",
+            options=frozenset({"build", "memory_budget", "cuda_graphs"}),
+            settle=_settle_engines,
+        )
+        for _flavour, _packages, _extra in (
+            ("tensorrt", "TensorRT and cuda-bindings", "gpu"),
+            ("tensorrt-rtx", "TensorRT-RTX and cuda-bindings", "rtx"),
+        )
+    ),
+):
+    register_backend(_entry)
+
+
+SIDE_OPTIONS = ("bundle", "preset", "variant", "device", "precision", *CHECKPOINTS)
+"""Fields of `NetworkChoice` that a side may name."""
+
+SIDE_PATHS = ("masks", "bundle", *CHECKPOINTS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """One side of a comparison or profile: networks to run, or masks that are there already."""
+
+    text: str
+    choice: NetworkChoice | None = None
+    masks: Path | None = None
+
+    @property
+    def networks(self) -> NetworkChoice:
+        """Its networks, once it is known to have some."""
+        if self.choice is None:
+            raise ValueError(f"{self.text} has no networks")
+        return self.choice
+
+    @property
+    def bundle(self) -> Path | None:
+        """The directory of its bundle, if it runs one."""
+        return None if self.choice is None else self.choice.bundle
+
+    def load(self) -> Backend:
+        """Load its networks.
+
+        Raises:
+            GmosError: as `gmos-run`.
+        """
+        return self.networks.resolve().load()
+
+
+def parse_side(option: str, text: str) -> Side:
+    """Read `KIND:VALUE` or `KIND:NAME=VALUE,NAME=VALUE`, such as `torch:nano` or `onnxruntime:bundle=DIR`.
+
+    Args:
+        option: that it was given with, for messages.
+        text: as given.
+
+    Raises:
+        GmosError: the kind or an option of it is not known, or a bundle or directory is missing.
+    """
+    kind, _, rest = text.partition(":")
+    if kind not in (*BACKENDS, "masks"):
+        raise GmosError(
+            f"{option} {text}: expected KIND:VALUE with one of {', '.join((*BACKENDS, 'masks'))}, such as "
+            "torch:small, onnxruntime:DIR or masks:DIR"
+        )
+    lone = "masks" if kind == "masks" else "preset" if BACKENDS[kind].runs == "checkpoints" else "bundle"
+    values = _side_values(f"{option} {text}", lone, rest)
+    paths = {name: Path(value) for name, value in values.items() if name in SIDE_PATHS}
+    for path in paths.values():
+        if not path.exists():
+            raise GmosError(f"{option} {text}: {path} does not exist")
+    if kind == "masks":
+        if "masks" not in values:
+            raise GmosError(f"{option} {text}: expected masks:DIR with a directory of label-map PNGs")
+        return Side(text=text, masks=paths["masks"])
+    if lone == "bundle" and "bundle" not in values:
+        raise GmosError(f"{option} {text}: expected {kind}:DIR with a bundle, made by gmos-export onnx")
+    for name, known in (("variant", VARIANTS), ("precision", (AUTO, *PRECISIONS))):
+        if values.get(name, known[0]) not in known:
+            raise GmosError(f"{text}: {name} {values[name]}, expected one of {', '.join(known)}")
+    return Side(text=text, choice=NetworkChoice(backend=kind, **cast(dict[str, Any], {**values, **paths})))
+
+
+def _side_values(given: str, lone: str, rest: str) -> dict[str, str]:
+    known = ("masks",) if lone == "masks" else SIDE_OPTIONS
+    values: dict[str, str] = {}
+    # A path may hold a comma or an equals sign: the first value may stand alone.
+    parts = rest.split(",") if "=" in rest else [f"{lone}={rest}"]
+    for part in parts if rest else []:
+        name, equals, value = part.partition("=")
+        if not equals or name not in known or not value:
+            raise GmosError(f"{given}: {part!r} is no NAME=VALUE with one of {', '.join(known)}")
+        if name in values:
+            raise GmosError(f"{given}: {name} is given twice")
+        values[name] = value
+    return values

@@ -1,0 +1,166 @@
+"""What the pipeline answers on one frame: label maps that stay compact until asked for, and the objects in them."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import GmosError
+from .contract import Variant
+
+ResultName = Literal["mos-i", "mos", "foreground"]
+"""Label maps that results are filed by; GMOS has the first two, GMOS-S the last."""
+
+MapName = Literal["mos-i", "mos", "foreground", "probability"]
+
+RESULTS: Mapping[Variant, tuple[ResultName, ...]] = {"gmos": ("mos-i", "mos"), "gmos-s": ("foreground",)}
+"""The results of each variant."""
+
+COMPRESSION_LEVEL = 1
+"""zlib's fastest: label maps are flat, and higher levels cost more time than they save bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompactMap:
+    """An (H, W) uint8 map in a few kilobytes. `packed` is None for a map of zeros.
+
+    `table` (256,) uint8, where given, is applied to the values as they are unpacked.
+    """
+
+    packed: bytes | None = field(repr=False)
+    hw: tuple[int, int]
+    table: NDArray[np.uint8] | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, values: NDArray[np.uint8]) -> CompactMap:
+        """Pack an (H, W) uint8 map."""
+        packed = zlib.compress(values.tobytes(), COMPRESSION_LEVEL) if values.any() else None
+        return cls(packed, (values.shape[0], values.shape[1]))
+
+    def unpack(self) -> NDArray[np.uint8]:
+        """The map, (H, W) uint8; it may be read-only."""
+        if self.packed is None:
+            return np.zeros(self.hw, np.uint8)
+        values = np.frombuffer(zlib.decompress(self.packed), np.uint8).reshape(self.hw)
+        return values if self.table is None else self.table[values]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectResult:
+    """One object on one frame.
+
+    `id` counts from 1 and is the object's label in both maps. `moving` says whether it is in MOS-I on this
+    frame. `iou` is the mask decoder's own estimate of its mask. `box` (x0, y0, x1, y1) in pixels holds the
+    mask, x1 and y1 excluded; `area` in pixels. The mask is that of MOS, or of MOS-I where MOS lacks the object.
+    """
+
+    id: int
+    moving: bool
+    iou: float
+    box: tuple[int, int, int, int]
+    area: int
+    _labels: CompactMap | NDArray[np.uint8] = field(repr=False)
+
+    def mask(self) -> NDArray[np.bool_]:
+        """Where the object is, (H, W) bool."""
+        return np.equal(_values(self._labels), self.id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameResult:
+    """The answer on one frame.
+
+    `index` counts from 0; `time_s` from the first frame, in seconds. GMOS has `mos_i`, `mos` and `objects`,
+    GMOS-S `mask` and `probability`. `rgb` (H, W, 3) uint8 is there only where the run was asked for it.
+
+    Args:
+        maps: by name, (H, W) uint8 or compact.
+        ious: of GMOS, the IoU that the tracker gives each label in MOS-I and in MOS, (O,) float32 each.
+    """
+
+    index: int
+    time_s: float
+    maps: Mapping[MapName, CompactMap | NDArray[np.uint8]] = field(repr=False)
+    ious: Mapping[MapName, NDArray[np.float32]] = field(default_factory=dict, repr=False)
+    rgb: NDArray[np.uint8] | None = field(default=None, repr=False)
+
+    @property
+    def mos_i(self) -> NDArray[np.uint8]:
+        """MOS-I: objects where and while they move, (H, W) uint8, 0 or the object's id. GMOS."""
+        return self.values("mos-i")
+
+    @property
+    def mos(self) -> NDArray[np.uint8]:
+        """MOS: moving objects through the whole video, (H, W) uint8, 0 or the object's id. GMOS."""
+        return self.values("mos")
+
+    @property
+    def mask(self) -> NDArray[np.uint8]:
+        """The foreground, (H, W) uint8, 1 where the probability is above one half. GMOS-S."""
+        return self.values("foreground")
+
+    @property
+    def probability(self) -> NDArray[np.uint8]:
+        """The foreground's probability, (H, W) uint8, floor(255 p). GMOS-S."""
+        return self.values("probability")
+
+    @property
+    def objects(self) -> tuple[ObjectResult, ...]:
+        """The objects that are visible on this frame, by id. GMOS-S tells no objects apart: none."""
+        if "mos" not in self.maps:
+            return ()
+        # The later map wins: an object of both is shown as MOS has it.
+        moving: set[int] = set()
+        found: dict[int, ObjectResult] = {}
+        for name in ("mos-i", "mos"):
+            source = self.maps[name]
+            labels = _values(source)
+            counts = np.bincount(labels.ravel(), minlength=256)
+            visible = [int(label) for label in np.flatnonzero(counts[1:]) + 1]
+            if name == "mos-i":
+                moving.update(visible)
+            for label in visible:
+                found[label] = ObjectResult(
+                    id=label,
+                    moving=label in moving,
+                    iou=float(self.ious[name][label - 1]),
+                    box=bounding_box(labels == label),
+                    area=int(counts[label]),
+                    _labels=source,
+                )
+        return tuple(found[label] for label in sorted(found))
+
+    def values(self, name: MapName) -> NDArray[np.uint8]:
+        """A map by its name, (H, W) uint8.
+
+        Raises:
+            GmosError: this variant has no such map.
+        """
+        if name not in self.maps:
+            raise GmosError(f"this result has no {name}; expected one of {', '.join(self.maps)}")
+        return _values(self.maps[name])
+
+    def compact(self) -> FrameResult:
+        """The same answer with all maps packed and without the frame."""
+        maps = {
+            name: source if isinstance(source, CompactMap) else CompactMap.of(source)
+            for name, source in self.maps.items()
+        }
+        return replace(self, maps=maps, rgb=None)
+
+
+def bounding_box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """The box (x0, y0, x1, y1) of an (H, W) bool mask in pixels, x1 and y1 excluded; all 0 if it is empty."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        return (0, 0, 0, 0)
+    return (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+
+
+def _values(source: CompactMap | NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return source.unpack() if isinstance(source, CompactMap) else source

@@ -1,0 +1,296 @@
+"""The pipeline: one video in, an answer a frame out. Everything that drives the networks over a video calls this."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+
+from ...errors import GmosError
+from ..backend import Backend
+from ..contract import Variant
+from ..frame_result import RESULTS, FrameResult, ResultName
+from ..progress import Advance, NoProgress, Progress
+from ..tracker import FrameFeatures
+from ..video.prefetch import Prefetched
+from ..video.sequence import Frame, FrameReader, SequenceInput
+from ..watch import Watch, doing, watched_call, watched_items
+from .encode import EncodedBatch, PreparedFrame, WindowEncoder, frame_preparer
+from .feature_store import FeatureStore
+from .label_store import LabelStore
+from .memory_tracker import make_tracker
+from .options import PREFETCH_FRAMES, RunOptions, prepare_workers
+from .proposals import Proposals
+from .propose import foreground, propose
+from .stage_off import StageOff
+from .stage_on import OnFrame, StageOn, TrackedVideo
+
+
+@dataclass(slots=True, kw_only=True)
+class ClipSummary:
+    """What happened to one video so far. Seconds by stage are wall time; `feature_bytes` by place.
+
+    `moving_frames` counts frames with motion; the numbers of objects are None for GMOS-S.
+    """
+
+    frames: int = 0
+    mos_i_objects: int | None = None
+    mos_objects: int | None = None
+    moving_frames: int = 0
+    stage_s: dict[str, float] = field(default_factory=dict)
+    feature_bytes: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tracks:
+    """GMOS between its stages: what the proposer found, and what each stage of the propagator made of it."""
+
+    proposals: Proposals
+    mos_i: TrackedVideo
+    mos: TrackedVideo
+
+
+AfterTracking = Callable[[FrameFeatures, Tracks], None]
+"""Called when a video has been tracked, while the features of its frames are still there."""
+
+
+class ClipRun:
+    """One run over one video: iterate over it once, and close the iterator if you stop early.
+
+    Args:
+        backend: runs the networks; not closed.
+        sequence: the checked input. How many frames it has is not needed before the last one has come.
+        options: how to run.
+        progress: hears of every stage.
+        watch: hears what every thread does.
+        with_rgb: give answers their frames. GMOS decodes the video a second time for them: tracks are known
+            only after the whole video, and its frames take far more memory than a second look costs time.
+        frames: at most so many frames from the start; None: all.
+        live: of GMOS-S, answer each frame when the last one of its window has come: windows go one by one, and
+            no frame is read ahead.
+        after_tracking: see `AfterTracking`.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        sequence: SequenceInput,
+        options: RunOptions | None = None,
+        *,
+        progress: Progress | None = None,
+        watch: Watch | None = None,
+        with_rgb: bool = False,
+        frames: int | None = None,
+        live: bool = False,
+        after_tracking: AfterTracking | None = None,
+    ) -> None:
+        self.summary = ClipSummary(notes=list(sequence.notes))
+        self.tracks: Tracks | None = None
+        """Of GMOS, once the first answer is there."""
+        self._backend = backend
+        self._sequence = sequence
+        self._options = options or RunOptions()
+        self._progress = progress or NoProgress()
+        self._watch = watch
+        self._with_rgb = with_rgb
+        self._limit = frames
+        self._live = live
+        self._after_tracking = after_tracking
+
+    def __iter__(self) -> Generator[FrameResult, None, None]:
+        """Answers in frame order; GMOS's begin when the whole video has been tracked.
+
+        Raises:
+            GmosError: the video or the device turned out to be unusable.
+        """
+        return self._gmos() if self._backend.model.variant == "gmos" else self._gmos_s()
+
+    @property
+    def variant(self) -> Variant:
+        """GMOS or GMOS-S."""
+        return self._backend.model.variant
+
+    @property
+    def video_hw(self) -> tuple[int, int]:
+        """Height and width of the video in pixels."""
+        return self._sequence.video_hw
+
+    @property
+    def delay_frames(self) -> int:
+        """Frames after a frame that its window waits for: how much later a live answer comes."""
+        return self._backend.model.window // 2 * self._sequence.stride
+
+    def encoded(self) -> Iterator[EncodedBatch]:
+        """Only the encoders, batch by batch; no head runs and nothing is tracked."""
+        with self._stage("encode") as advance, self._prepared() as frames:
+            for batch in self._encoder().run(frames):
+                yield batch
+                advance(len(batch.frames))
+
+    def _gmos_s(self) -> Generator[FrameResult, None, None]:
+        summary, video_hw = self.summary, self._sequence.video_hw
+        with self._stage("segment") as advance, self._prepared() as frames:
+            answers = foreground(
+                frames,
+                self._encoder(),
+                self._backend,
+                video_hw=video_hw,
+                advance=advance,
+                ahead=not self._live,
+            )
+            for answer in answers:
+                frame = answer.frame
+                summary.frames += 1
+                summary.moving_frames += bool(answer.mask.any())
+                yield FrameResult(
+                    index=frame.index,
+                    time_s=frame.time_s,
+                    maps={"foreground": answer.mask, "probability": answer.probability},
+                    rgb=frame.rgb if self._with_rgb else None,
+                )
+
+    def _gmos(self) -> Generator[FrameResult, None, None]:
+        times_s: list[float] = []
+        tracks = self.tracks = self._track(times_s)
+        mos_i, mos, count = tracks.mos_i, tracks.mos, len(times_s)
+        answers: Generator[FrameResult, None, None] = (
+            FrameResult(
+                index=index,
+                time_s=times_s[index],
+                maps={"mos-i": mos_i.mos_i(index), "mos": mos.labels.compact(index)},
+                ious={"mos-i": mos_i.ious[index], "mos": mos.ious[index]},
+            )
+            for index in range(count)
+        )
+        if self._with_rgb:
+            answers = with_frames(answers, self._sequence, depth=self._options.prefetch_frames)
+        with self._stage("write", count) as advance, closing(answers):
+            for answer in answers:
+                yield answer
+                advance(1)
+
+    def _track(self, times_s: list[float]) -> Tracks:
+        """Both stages of the propagator on the proposals of all frames, whose times are noted."""
+        sequence, backend, summary = self._sequence, self._backend, self.summary
+        thresholds, video_hw = self._options.thresholds, sequence.video_hw
+
+        def noted(frames: Iterable[PreparedFrame]) -> Iterator[PreparedFrame]:
+            for frame in frames:
+                times_s.append(frame.time_s)
+                yield frame
+
+        with FeatureStore(backend.arrays, self._options.feature_budget(backend.arrays)) as store:
+            with self._stage("propose") as advance, self._prepared() as frames:
+                proposals = propose(
+                    noted(frames), self._encoder(), backend, store, video_hw=video_hw, advance=advance
+                )
+            count = summary.frames = len(proposals)
+            summary.feature_bytes = {
+                "device": store.device_bytes,
+                "host": store.host_bytes,
+                "disk": store.disk_bytes,
+            }
+            tracker = make_tracker(backend, store, frames=count, video_hw=video_hw)
+            with self._stage("track MOS-I", count) as advance:
+                mos_i = StageOn(proposals, tracker, thresholds, self._on_frame(advance)).run()
+            with self._stage("track MOS", count) as advance:
+                mos = StageOff(proposals, mos_i, tracker, thresholds, self._on_frame(advance)).run()
+            summary.mos_i_objects = int(mos_i.moving.any(axis=0).sum())
+            summary.mos_objects = mos.objects
+            summary.moving_frames = int(mos_i.moving.any(axis=1).sum())
+            tracks = Tracks(proposals=proposals, mos_i=mos_i, mos=mos)
+            if self._after_tracking is not None:
+                self._after_tracking(store, tracks)
+        return tracks
+
+    @contextmanager
+    def _prepared(self) -> Iterator[Iterable[PreparedFrame]]:
+        """Decoded frames with their Pi3 version; but for live runs made in threads ahead of use."""
+        watch, depth = self._watch, self._options.prefetch_frames
+        prepare = watched_call(watch, frame_preparer(self._backend.model, self._sequence.video_hw), "prepare")
+        with self._sequence.open() as reader:
+            frames = first_frames(reader, self._limit)
+            if self._live:
+                with closing(frames):
+                    yield map(prepare, frames)
+            else:
+                read = watched_items(watch, frames, "decode")
+                with Prefetched(read, depth=depth, transform=prepare, workers=prepare_workers()) as prepared:
+                    yield watched_items(watch, prepared, "wait for frames")
+        if reader.is_variable_rate:
+            self.summary.notes.append(
+                "uneven frame times: the stride follows the average rate, overlays keep the times"
+            )
+
+    def _encoder(self) -> WindowEncoder:
+        batch_size = 1 if self._live else self._options.batch_size
+        return WindowEncoder(self._backend, stride=self._sequence.stride, batch_size=batch_size)
+
+    def _on_frame(self, advance: Advance) -> OnFrame:
+        """What a stage of the tracker calls after each frame, with the frame and the number of objects."""
+        watch = self._watch
+
+        def tracked(_: int, objects: int) -> None:
+            if watch is not None:
+                watch.tracked(objects)
+            advance(1)
+
+        return tracked
+
+    @contextmanager
+    def _stage(self, name: str, frames: int | None = None) -> Iterator[Advance]:
+        start = time.monotonic()
+        known = self._sequence.frame_count_estimate if frames is None else frames
+        if known is not None and self._limit is not None:
+            known = min(known, self._limit)
+        stage = self._progress.stage(f"{self._sequence.name}: {name}", known)
+        with stage as advance, doing(self._watch, f"stage {name}"):
+            yield advance
+            self._backend.arrays.synchronize()
+        self.summary.stage_s[name] = time.monotonic() - start
+
+
+def first_frames(reader: FrameReader, limit: int | None) -> Generator[Frame, None, None]:
+    """The first frames of a reader, all where `limit` is None; its iterator is closed with this one."""
+    frames = iter(reader)
+    try:
+        yield from itertools.islice(frames, limit)
+    finally:
+        close = getattr(frames, "close", None)
+        if close is not None:
+            close()
+
+
+def with_frames(
+    answers: Iterable[FrameResult], sequence: SequenceInput, *, depth: int = PREFETCH_FRAMES
+) -> Generator[FrameResult, None, None]:
+    """Answers on a whole video with their frames, which are read once more.
+
+    Raises:
+        GmosError: there are fewer frames than answers.
+    """
+    given = 0
+    with (
+        sequence.open() as reader,
+        Prefetched(reader, depth=depth, transform=lambda frame: frame) as frames,
+    ):
+        for answer in answers:
+            frame = next(frames, None)
+            if frame is None:
+                raise GmosError(
+                    f"{sequence.path} has {given} frames now and had more: it changed during the run"
+                )
+            yield replace(answer, rgb=frame.rgb)
+            given += 1
+
+
+def label_maps(run: ClipRun) -> dict[ResultName, LabelStore]:
+    """All label maps of a run by result; runs it."""
+    stores: dict[ResultName, LabelStore] = {}
+    for answer in run:
+        for name in RESULTS[run.variant]:
+            stores.setdefault(name, LabelStore(0, run.video_hw)).append(answer.values(name))
+    return stores

@@ -1,0 +1,137 @@
+"""The formats of --save_mode: one registry, and what each format must be able to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Protocol
+
+from ...errors import GmosError
+from ..contract import Variant
+from ..frame_result import FrameResult, ResultName
+from ..media import Media
+from .mp4_writer import OverlayFormat
+from .png_writer import MaskFormat, ProbabilityFormat
+
+
+class FrameWriter(Protocol):
+    """Writes one result of one video, frame by frame in their order.
+
+    A context manager: left with an error it only closes its files, which are not worth keeping then.
+    """
+
+    @property
+    def frames_written(self) -> int:
+        """Number of frames written so far."""
+        ...
+
+    def __enter__(self) -> FrameWriter: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def write(self, answer: FrameResult) -> None:
+        """Add a frame.
+
+        Raises:
+            GmosError: the file cannot be written.
+        """
+        ...
+
+
+class ResultFormat(Protocol):
+    """A format: what --save_mode calls it, and who writes it.
+
+    `mode` is its name. `folders` name the folder of each result that has it, by variant; a result is a file
+    there with the ending `ending`, or a folder where that is empty. `needs_rgb` says that frames must come
+    with their pictures.
+    """
+
+    mode: str
+    folders: Mapping[Variant, Mapping[ResultName, str]]
+    ending: str
+    needs_rgb: bool
+
+    def writer(self, path: Path, result: ResultName, media: Media) -> FrameWriter:
+        """What writes a result to a path that does not exist yet.
+
+        Raises:
+            GmosError: this machine cannot write the format.
+        """
+        ...
+
+    def is_whole(self, path: Path, frames: int) -> bool:
+        """Whether a result of that many frames lies there."""
+        ...
+
+
+FORMATS: list[ResultFormat] = [MaskFormat(), OverlayFormat(), ProbabilityFormat()]
+"""All formats, in the order in which they are named."""
+
+DEFAULT_MODE: Mapping[Variant, str] = {"gmos": "mask", "gmos-s": "prob"}
+"""The published implementation's."""
+
+
+def register_format(added: ResultFormat) -> None:
+    """Add a format.
+
+    Raises:
+        GmosError: there is one of that name, or one of its folders is another's.
+    """
+    taken = {folder for known in FORMATS for folder in _folders(known)}
+    if any(known.mode == added.mode for known in FORMATS) or taken & _folders(added):
+        raise GmosError(
+            f"the result format {added.mode!r} has the name or a folder of another one; choose others"
+        )
+    FORMATS.append(added)
+
+
+def formats_of(modes: Iterable[str]) -> list[ResultFormat]:
+    """The formats of these modes, in the registry's order."""
+    wanted = set(modes)
+    return [known for known in FORMATS if known.mode in wanted]
+
+
+def needs_rgb(modes: Iterable[str]) -> bool:
+    """Whether any of these modes draws over the frames."""
+    return any(known.needs_rgb for known in formats_of(modes))
+
+
+def modes_of(variant: Variant) -> tuple[str, ...]:
+    """The modes that a variant has."""
+    return tuple(known.mode for known in FORMATS if variant in known.folders)
+
+
+def parse_save_mode(text: str | None, variant: Variant) -> frozenset[str]:
+    """Modes of a `+`-separated list such as "mask+mp4"; None stands for the variant's default.
+
+    Raises:
+        GmosError: empty, unknown or repeated modes, or one that the variant does not have.
+    """
+    if text is None:
+        return frozenset((DEFAULT_MODE[variant],))
+    available = modes_of(variant)
+    known = {one.mode for one in FORMATS}
+    expected = f"expected {', '.join(available)}, or several joined by +"
+    modes: set[str] = set()
+    for part in text.split("+"):
+        mode = part.strip().lower()
+        if mode not in known:
+            raise GmosError(f"--save-mode {text!r}: {mode!r} is no mode; {expected}")
+        if mode not in available:
+            raise GmosError(f"--save-mode {text!r}: {variant} has no mode {mode!r}; {expected}")
+        if mode in modes:
+            raise GmosError(f"--save-mode {text!r}: {mode!r} is named twice; {expected}")
+        modes.add(mode)
+    return frozenset(modes)
+
+
+def target(known: ResultFormat, variant: Variant, result: ResultName, sequence: str) -> PurePosixPath:
+    """Where a result of a sequence belongs, relative to the output place."""
+    return PurePosixPath(known.folders[variant][result], sequence + known.ending)
+
+
+def _folders(known: ResultFormat) -> set[str]:
+    return {folder for by_result in known.folders.values() for folder in by_result.values()}
