@@ -113,8 +113,11 @@ class NetworkExporter:
             flops, parameters = 0.0, 0
             graphs = self._without_copies({target: self._write_small(name, target) for target in TARGETS})
         else:
-            model = self._capture(name, sign)
-            flops, parameters = count_flops(model.graph, usual), count_parameters(model.graph)
+            dtype = torch_dtype(PRECISIONS[plan.precision_of(name)].dtype)
+            module = MODULES[name](self._networks, plan.model, dtype).eval()
+            flops = count_flops(module, sign, usual)
+            model = capture(module, sign, patch_px=plan.model.patch_px, opset=plan.opset)
+            parameters = count_parameters(model.graph)
             graphs = self._write(model, sign)
         return ExportedNetwork(
             signature=sign,
@@ -128,12 +131,6 @@ class NetworkExporter:
             if self._validation is None
             else self._validation.validate(sign, plan.precision_of(name), graphs),
         )
-
-    def _capture(self, name: NetworkName, sign: Signature) -> ir.Model:
-        plan = self._plan
-        dtype = torch_dtype(PRECISIONS[plan.precision_of(name)].dtype)
-        module = MODULES[name](self._networks, plan.model, dtype).eval()
-        return capture(module, sign, patch_px=plan.model.patch_px, opset=plan.opset)
 
     def _write(self, model: ir.Model, sign: Signature) -> dict[Target, BundleGraph]:
         weights = self._weights.move_out(model, f"{sign.name}.weights")
