@@ -122,7 +122,7 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 @click.option("--bundle", type=FILE, help="Run an exported bundle instead of checkpoints (gmos-export onnx).")
 @click.option(
     "--backend",
-    type=click.Choice(["auto", "torch", "onnxruntime", "tensorrt", "tensorrt-rtx"]),
+    metavar="NAME",
     default="auto",
     show_default=True,
     help="What runs the networks: torch is the PyTorch reference, onnxruntime runs a bundle, tensorrt and "

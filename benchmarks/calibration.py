@@ -56,10 +56,11 @@ from gmos_deploy.runtime.bundle.manifest import (
     Bundle,
     BundleGraph,
     BundleNetwork,
+    Rotation,
     Target,
     open_bundle,
 )
-from gmos_deploy.runtime.contract import NetworkName
+from gmos_deploy.runtime.contract import WITHOUT_WEIGHTS, NetworkName
 from gmos_deploy.runtime.onnx.backend import OnnxBackend, open_bundle_backend
 from gmos_deploy.runtime.onnx.host_graph import HostGraph, bundle_tables
 from gmos_deploy.runtime.onnx.sessions import SessionOptions, choose_device
@@ -105,7 +106,7 @@ def recorded(
 def ranges(options: argparse.Namespace) -> None:
     """Print a row per network and precision."""
     bundle = open_bundle(options.bundle)
-    known = [name for name, entry in bundle.networks.items() if entry.parameters]
+    known = [name for name in bundle.networks if name not in WITHOUT_WEIGHTS]
     names = [name for name in known if not options.networks or name in options.networks.split(",")]
     print(f"ONNX Runtime {onnxruntime.__version__}, {options.bundle}, {options.frames} frames")
     print(f"{'':26s}" + "".join(f"{label:>16s}" for label, _ in WAYS))
@@ -280,7 +281,7 @@ def _published_bundle(root: Path, names: Sequence[NetworkName], precision: str) 
             exporter.export(name)
         print(f"exported in {time.perf_counter() - start:.0f} s, peak {peak_gib():.1f} GiB", flush=True)
     files = {
-        path.name: FileRecord(size=path.stat().st_size, sha256=file_sha256(path))
+        path.name: FileRecord(bytes=path.stat().st_size, sha256=file_sha256(path))
         for path in root.iterdir()
         if path.is_file()
     }
@@ -293,7 +294,7 @@ def _published_bundle(root: Path, names: Sequence[NetworkName], precision: str) 
         opset=plan.opset,
         networks={name: _entry(plan, name, precision) for name in names},
         files=BundleFiles(root, files),
-        pi3={"head_dim": PUBLISHED.pi3.head_dim, "rope_base": PUBLISHED.pi3.rope_base},
+        pi3=Rotation(head_dim=PUBLISHED.pi3.head_dim, rope_base=PUBLISHED.pi3.rope_base),
         versions={},
         checkpoints={},
         resolutions=resolutions,
@@ -304,7 +305,7 @@ def _entry(plan: Plan, name: NetworkName, precision: str) -> BundleNetwork:
     """What `bundle.json` would say about a network with two forms and weights of its own."""
     sign = plan.signature(name)
     letters = {axis for tensor in sign.all_inputs for axis in tensor.axes if isinstance(axis, str)}
-    lengths = lengths_of(name, plan.profiles[0], plan.model)
+    lengths = lengths_of(name, plan.profiles[0])
     forms: dict[Target, str] = {"standard": f"{name}.onnx", "onnxruntime": f"{name}.ort.onnx"}
     return BundleNetwork(
         name=name,

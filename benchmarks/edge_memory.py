@@ -31,6 +31,7 @@ from gmos_deploy.export.onnx.profiles import parse_resolution
 from gmos_deploy.runtime.bundle.manifest import Bundle, open_bundle
 from gmos_deploy.runtime.contract import ModelSpec
 from gmos_deploy.runtime.precision import ELEMENT_TYPES
+from gmos_deploy.runtime.shapes import VIDEO_AXES, letters_of, size_of, with_pi3
 
 MIB = 1 << 20
 
@@ -82,8 +83,7 @@ def main() -> int:
             "O": options.objects,
             "R": 7,
             "P": bundle.model.object_pointers,
-            "H": height,
-            "W": width,
+            **dict(zip(VIDEO_AXES, (height, width), strict=True)),
         }
         given = options.resolution or [f"{width}x{height}" for width, height in bundle.resolutions]
         fixed = needs(bundle, options.target, lengths, seeing_resolution=False)
@@ -105,9 +105,9 @@ def fits_header() -> list[str]:
 
 
 def grid_of(text: str, model: ModelSpec) -> dict[str, int]:
-    """The patch grid of a resolution."""
+    """The patch grid of a resolution, and its pixels."""
     width, height = parse_resolution(text, model)
-    return {"h": height // model.patch_px, "w": width // model.patch_px}
+    return with_pi3({"Hp": height, "Wp": width}, model.patch_px)
 
 
 def needs(
@@ -141,18 +141,13 @@ def needs(
 def shape_texts(bundle: Bundle, name: str, lengths: dict[str, int], place: str) -> list[str]:
     """Shapes of all inputs of a network; where a video's size varies it starts at 64 pixels."""
     network = bundle.networks[name]  # type: ignore[index]  # one of its keys
-    patch = bundle.model.patch_px
-    pixels = {"H": patch * lengths.get("h", 0), "W": patch * lengths.get("w", 0)} if name == "dino" else {}
-    small = {} if name == "dino" else {"H": 64, "W": 64}
-    least = {"O": 1, "R": 1, "P": 0, **small} if place == "min" else {}
-    at = {**lengths, **pixels, **least}
-    found = []
-    for tensor in network.inputs:
-        axes = ("H", "W") if tensor.host else tensor.axes
-        if any(isinstance(axis, str) for axis in axes):
-            dims = "x".join(str(axis if isinstance(axis, int) else at[axis]) for axis in axes)
-            found.append(f"{name}.{tensor.name}={dims}")
-    return found
+    least = {"O": 1, "R": 1, "P": 0, **dict.fromkeys(VIDEO_AXES, 64)} if place == "min" else {}
+    at = {**lengths, **least}
+    return [
+        f"{name}.{tensor.name}={'x'.join(map(str, size_of(tensor, at)))}"
+        for tensor in network.inputs
+        if letters_of((tensor,))
+    ]
 
 
 def need_of(record: dict[str, Any], wanted: list[str], batch: int) -> Need:
@@ -178,7 +173,7 @@ def need_of(record: dict[str, Any], wanted: list[str], batch: int) -> Need:
             shape = [batch] * (len(tensor["shape"]) - 2) + list(video)
         else:
             shape = follow(tensor["shape"], profile, batch)
-        arrays += math.prod(shape) * ELEMENT_TYPES[tensor["dtype"].bytes]
+        arrays += math.prod(shape) * ELEMENT_TYPES[tensor["dtype"]].bytes
     return Need(weights=record["weight_bytes"], activations=record["activation_bytes"][index], arrays=arrays)
 
 

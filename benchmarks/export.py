@@ -24,7 +24,7 @@ from typing import Any
 from stand_in_export import stand_in_plan
 
 from gmos_deploy.export.onnx.bundle_export import table_source, write_bundle
-from gmos_deploy.export.onnx.exported_network import ExportedNetwork, NetworkExporter
+from gmos_deploy.export.onnx.exported_network import BundleNetwork, NetworkExporter
 from gmos_deploy.gmos_ref.checkpoints.stand_in import stand_in_networks
 from gmos_deploy.gmos_ref.presets import preset
 from gmos_deploy.runtime.bundle.manifest import Bundle
@@ -55,7 +55,7 @@ class Meter:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         self._began = time.perf_counter()
 
-    def __call__(self, name: NetworkName, network: ExportedNetwork) -> None:
+    def __call__(self, name: NetworkName, network: BundleNetwork) -> None:
         """Take down what the network has cost, and begin anew."""
         found = network.gate["differences"]
         print(

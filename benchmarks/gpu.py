@@ -41,6 +41,7 @@ from gmos_deploy.runtime.pipeline.clip import ClipRun
 from gmos_deploy.runtime.pipeline.options import RunOptions
 from gmos_deploy.runtime.results.completion import ResultSet
 from gmos_deploy.runtime.results.outputs import file_results
+from gmos_deploy.runtime.shapes import VIDEO_AXES, with_pi3
 from gmos_deploy.runtime.tensorrt.backend import EngineBackend, open_engine_backend
 from gmos_deploy.runtime.tensorrt.library import FLAVOURS
 from gmos_deploy.runtime.video.inputs import resolve_inputs
@@ -230,7 +231,8 @@ def main() -> None:
         bundle.model, networks, device=torch.device("cuda"), precision=cast(Any, bundle.precision)
     )
     width, height = bundle.resolutions[0]
-    grid = {"h": height // bundle.model.patch_px, "w": width // bundle.model.patch_px}
+    pi3 = with_pi3({"Hp": height, "Wp": width}, bundle.model.patch_px)
+    video_size = dict(zip(VIDEO_AXES, VIDEO_HW, strict=True))
     with ExitStack() as stack:
         backends = available(bundle, reference)
         for backend in backends.values():
@@ -238,8 +240,8 @@ def main() -> None:
             print(backend.description)
         chosen = options.networks.split(",") if options.networks else list(bundle.networks)
         for name in chosen:
-            lengths = {"B": options.batch_size, "O": options.objects, "R": MEMORIES, "P": POINTERS, **grid}
-            lengths |= dict(zip("HW", (height, width) if name == "dino" else VIDEO_HW, strict=True))
+            lengths = {"B": options.batch_size, "O": options.objects, "R": MEMORIES, "P": POINTERS}
+            lengths |= {**video_size, **pi3}
             calls = {key: network_call(backend, bundle, name, lengths) for key, backend in backends.items()}
             timings = time_calls(backends, calls, options.rounds)
             for key, timing in timings.items():

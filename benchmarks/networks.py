@@ -40,6 +40,7 @@ from gmos_deploy.runtime.bundle.seeded_inputs import seeded_inputs
 from gmos_deploy.runtime.contract import NetworkName
 from gmos_deploy.runtime.onnx.backend import OnnxBackend
 from gmos_deploy.runtime.onnx.sessions import OnnxDevice, SessionOptions, load_onnxruntime
+from gmos_deploy.runtime.shapes import VIDEO_AXES, with_pi3
 
 PRODUCT_SIDE = 2048
 """Side of the matrices that the machine's rate is measured with."""
@@ -223,10 +224,9 @@ def main() -> None:
                 "O": options.objects,
                 "R": 7,
                 "P": 16,
-                "h": height // patch,
-                "w": width // patch,
+                **dict(zip(VIDEO_AXES, VIDEO_HW, strict=True)),
+                **with_pi3({"Hp": height, "Wp": width}, patch),
             }
-            lengths |= dict(zip("HW", (height, width) if name == "dino" else VIDEO_HW, strict=True))
             timing = time_network(
                 name,
                 bundle,

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,16 +17,13 @@ from torch import Tensor
 
 from gmos_deploy.gmos_ref.loading import load_reference
 from gmos_deploy.gmos_ref.reference_config import ReferenceConfig
-from gmos_deploy.runtime.pipeline.encode import WindowEncoder, frame_preparer
-from gmos_deploy.runtime.pipeline.feature_store import FeatureBudget, FeatureStore
+from gmos_deploy.runtime.pipeline.clip import ClipRun, Tracks
 from gmos_deploy.runtime.pipeline.memory_tracker import make_tracker
-from gmos_deploy.runtime.pipeline.propose import propose
 from gmos_deploy.runtime.pipeline.stage_off import StageOff
 from gmos_deploy.runtime.pipeline.stage_on import StageOn
 from gmos_deploy.runtime.thresholds import PUBLISHED
 from gmos_deploy.runtime.tracker import FrameFeatures
 from gmos_deploy.runtime.video.inputs import resolve_inputs
-from gmos_deploy.runtime.video.reader import open_frames
 
 RELATIVE_NOISE = 2e-6
 """Standard deviation of the change, relative to each value: what two float32 implementations differ by."""
@@ -71,26 +67,23 @@ def main() -> None:
     backend = load_reference(ReferenceConfig(variant="gmos", preset=options.preset, device="cpu"))
     sequence = resolve_inputs([options.video], fps=None, stride=None)[0]
     height, width = sequence.video_hw
-    store = FeatureStore(backend.arrays, FeatureBudget(device=1 << 40, host=0))
-    with open_frames(sequence) as reader:
-        proposals = propose(
-            map(frame_preparer(backend.model, sequence.video_hw), itertools.islice(reader, options.frames)),
-            WindowEncoder(backend, stride=sequence.stride, batch_size=8),
-            backend,
-            store,
-            video_hw=sequence.video_hw,
-            advance=lambda _: None,
+    noisy: list[Maps] = []
+
+    def again(features: FrameFeatures, tracks: Tracks) -> None:
+        """Both stages once more, on features that differ a little."""
+        proposals = tracks.proposals
+        tracker = make_tracker(
+            backend, NoisyFeatures(features), frames=len(proposals), video_hw=sequence.video_hw
         )
-    results: list[tuple[Maps, Maps]] = []
-    for features in (store, NoisyFeatures(store)):
-        tracker = make_tracker(backend, features, frames=len(proposals), video_hw=sequence.video_hw)
-        stage1 = StageOn(proposals, tracker, PUBLISHED, lambda *_: None).run()
-        stage2 = StageOff(proposals, stage1, tracker, PUBLISHED, lambda *_: None).run()
-        mos_i = [stage1.mos_i(frame).unpack() for frame in range(len(proposals))]
-        results.append((mos_i, list(stage2.labels)))
-    plain, noisy = results
+        mos_i = StageOn(proposals, tracker, PUBLISHED, lambda *_: None).run()
+        mos = StageOff(proposals, mos_i, tracker, PUBLISHED, lambda *_: None).run()
+        noisy.extend(([mos_i.mos_i(frame).unpack() for frame in range(len(proposals))], list(mos.labels)))
+
+    run = ClipRun(backend, sequence, frames=options.frames, after_tracking=again)
+    answers = list(run)
+    plain = [answer.mos_i for answer in answers], [answer.mos for answer in answers]
     print(
-        f"{options.preset}, {len(proposals)} frames of {width}x{height}, features changed by {RELATIVE_NOISE}: "
+        f"{options.preset}, {len(answers)} frames of {width}x{height}, features changed by {RELATIVE_NOISE}: "
         f"mean IoU {mean_iou(plain[0], noisy[0]):.5f} in MOS-I, {mean_iou(plain[1], noisy[1]):.5f} in MOS"
     )
 

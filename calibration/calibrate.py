@@ -13,7 +13,7 @@ from ..evaluation.report.progress_bar import run_progress
 from ..export.onnx.bundle_directory import check_place
 from ..runtime.atomic_file import writing
 from ..runtime.bundle.manifest import Bundle, open_bundle
-from ..runtime.contract import NetworkName
+from ..runtime.contract import WITHOUT_WEIGHTS, NetworkName
 from ..runtime.onnx.backend import open_bundle_backend
 from ..runtime.precision import PRECISIONS
 from ..runtime.video.inputs import resolve_inputs
@@ -103,7 +103,7 @@ def _chosen(config: CalibrationConfig) -> tuple[Bundle, tuple[NetworkName, ...]]
         raise GmosError(
             f"bundle {config.bundle} is {parent.precision} already; give the fp16 bundle that it was made from"
         )
-    known = [name for name, entry in parent.networks.items() if entry.parameters]
+    known = [name for name in parent.networks if name not in WITHOUT_WEIGHTS]
     for name in config.networks:
         if name not in known:
             raise GmosError(f"--networks {name}: expected one of {', '.join(known)}")

@@ -1,16 +1,17 @@
 """One contract per network: the tensors that go in and out, read by export, calibration and runtime.
 
-Axis letters are those of the model description: B batch, T frames in a window, H W pixels, h w patch
-grid, C channels, K kept queries, S the SAM2 image side, m the mask side (S/4), O tracked objects, R
-memories and P object pointers of an object.
+Axis letters are those of the model description: B batch, T frames in a window, H W pixels of the video, Hp Wp
+pixels of a Pi3 frame, h w its patch grid, C channels, K kept queries, S the SAM2 image side, m the mask side
+(S/4), O tracked objects, R memories and P object pointers of an object. `shapes` binds them to lengths.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 from ..errors import GmosError
+from .typed_json import Whole
 
 Variant = Literal["gmos", "gmos-s"]
 Dtype = Literal["uint8", "int64", "compute", "float32"]
@@ -32,6 +33,15 @@ NetworkName = Literal[
 
 HEADS: tuple[NetworkName, ...] = ("proposer", "gmos_s")
 """Networks whose precision is chosen apart from the others': they are published in float32."""
+NETWORK_NAMES: tuple[NetworkName, ...] = get_args(NetworkName)
+
+WITHOUT_WEIGHTS: frozenset[NetworkName] = frozenset(
+    {"sam2_resize", "proposal_labels", "foreground_map", "tracked_labels"}
+)
+"""Networks of operators alone: they resize and draw, always in float32, and there is nothing to quantise."""
+
+FRAME_BY_FRAME: frozenset[NetworkName] = frozenset({"proposal_labels"})
+"""Called with one frame at a time: the logits of one frame at the video's size are 160 MB at 1080p."""
 
 PROPOSAL_LIMIT = 20
 """Queries kept per frame, K = min(20, N)."""
@@ -48,16 +58,16 @@ class ModelSpec:
 
     variant: Variant
     preset: str
-    patch_px: int
-    window: int
-    pi3_channels: int
-    pi3_area_px: int
-    sam2_image_px: int
-    sam2_channels: int
-    queries: int
-    memory_channels: int
-    memory_frames: int = 7
-    object_pointers: int = 16
+    patch_px: Whole
+    window: Whole
+    pi3_channels: Whole
+    pi3_area_px: Whole
+    sam2_image_px: Whole
+    sam2_channels: Whole
+    queries: Whole
+    memory_channels: Whole
+    memory_frames: Whole = 7
+    object_pointers: Whole = 16
 
     def __post_init__(self) -> None:
         if self.variant not in ("gmos", "gmos-s"):
@@ -103,237 +113,146 @@ class NetworkSpec:
 
 def network_specs(model: ModelSpec) -> dict[NetworkName, NetworkSpec]:
     """The contract of every network that a run of `model.variant` uses."""
-    side, mask, channels = model.sam2_image_px, model.mask_px, model.sam2_channels
-    grid, kept = side // 16, model.kept_queries
-    tokens = TensorSpec(
-        name="tokens",
-        axes=("B", "h", "w", model.pi3_channels),
-        dtype="compute",
-        values="DINOv2 patch tokens after the final norm",
+    kept = model.kept_queries
+    features = _features(model, "B")
+    tokens = _tensor(
+        "tokens", "B", "h", "w", model.pi3_channels, values="DINOv2 patch tokens after the final norm"
     )
-    geometry = TensorSpec(
-        name="geometry",
-        axes=("B", "h", "w", model.pi3_channels),
-        dtype="compute",
-        values="Pi3 features of the window's middle frame",
+    windows = _tensor(
+        "tokens", "B", model.window, "h", "w", model.pi3_channels, values="DINOv2 patch tokens of a window"
     )
-    images = TensorSpec(
-        name="images",
-        axes=("B", 3, side, side),
-        dtype="float32",
-        values="ImageNet-normalised RGB",
+    geometry = _tensor(
+        "geometry", "B", "h", "w", model.pi3_channels, values="Pi3 features of the window's middle frame"
     )
-    features = (
-        TensorSpec(
-            name="s0", axes=("B", channels // 8, mask, mask), dtype="compute", values="stride-4 features"
-        ),
-        TensorSpec(
-            name="s1",
-            axes=("B", channels // 4, mask // 2, mask // 2),
-            dtype="compute",
-            values="stride-8 features",
-        ),
-        TensorSpec(
-            name="f",
-            axes=("B", channels, grid, grid),
-            dtype="compute",
-            values="stride-16 features, without no_mem_embed",
-        ),
-    )
-    video_hw = TensorSpec(
-        name="video_hw", axes=(2,), dtype="int64", values="height and width of the video", host=True
-    )
+    side = model.sam2_image_px
+    images = _tensor("images", "B", 3, side, side, dtype="float32", values="ImageNet-normalised RGB")
+    video = _tensor("frames", "B", "H", "W", 3, dtype="uint8", values="RGB 0..255, video size")
+    frames = _tensor("frames", "B", 3, "Hp", "Wp", dtype="uint8", values="RGB 0..255, Pi3 size")
 
     def scores(axis: int, *names: str) -> tuple[TensorSpec, ...]:
         return tuple(
-            TensorSpec(name=name, axes=("B", axis), dtype="float32", values=name.replace("_", " "))
-            for name in names
+            _tensor(name, "B", axis, dtype="float32", values=name.replace("_", " ")) for name in names
         )
 
-    def mask_logits(axis: int, name: str) -> TensorSpec:
-        return TensorSpec(name=name, axes=("B", axis, mask, mask), dtype="float32", values="logits")
+    def logits(axis: int, name: str) -> TensorSpec:
+        return _tensor(name, "B", axis, model.mask_px, model.mask_px, dtype="float32", values="logits")
 
     networks = [
-        NetworkSpec(
-            name="sam2_resize",
-            inputs=(
-                TensorSpec(
-                    name="frames", axes=("B", "H", "W", 3), dtype="uint8", values="RGB 0..255, video size"
-                ),
-            ),
-            outputs=(images,),
-        ),
-        NetworkSpec(
-            name="dino",
-            inputs=(
-                TensorSpec(
-                    name="frames", axes=("B", 3, "H", "W"), dtype="uint8", values="RGB 0..255, Pi3 size"
-                ),
-            ),
-            outputs=(tokens,),
-        ),
-        NetworkSpec(
-            name="pi3_decoder",
-            inputs=(
-                TensorSpec(
-                    name="tokens",
-                    axes=("B", model.window, "h", "w", model.pi3_channels),
-                    dtype="compute",
-                    values="DINOv2 patch tokens of a window",
-                ),
-            ),
-            outputs=(geometry,),
-        ),
-        NetworkSpec(name="sam2_encoder", inputs=(images,), outputs=features),
+        _network("sam2_resize", (video,), (images,)),
+        _network("dino", (frames,), (tokens,)),
+        _network("pi3_decoder", (windows,), (geometry,)),
+        _network("sam2_encoder", (images,), features),
     ]
     if model.variant == "gmos":
+        proposals = logits(kept, "mask_logits")
+        labels = _tensor(
+            "labels", "B", "H", "W", dtype="uint8", values="0, or 1 + the slot that wins the pixel"
+        )
         networks += [
-            NetworkSpec(
-                name="proposer",
-                inputs=(geometry, *features),
-                outputs=(
-                    mask_logits(kept, "mask_logits"),
-                    *scores(kept, "motion_logits", "ious", "confidences"),
-                ),
+            _network(
+                "proposer",
+                (geometry, *features),
+                (proposals, *scores(kept, "motion_logits", "ious", "confidences")),
             ),
-            NetworkSpec(
-                name="proposal_labels",
-                inputs=(mask_logits(kept, "mask_logits"), video_hw),
-                outputs=(
-                    TensorSpec(
-                        name="labels",
-                        axes=("B", "H", "W"),
-                        dtype="uint8",
-                        values="0, or 1 + the slot that wins the pixel",
-                    ),
-                ),
-            ),
-            *_tracker_networks(model, features, video_hw),
+            _network("proposal_labels", (proposals, VIDEO_HW), (labels,)),
+            *_tracker_networks(model),
         ]
     else:
+        foreground = logits(1, "foreground_logits")
+        mask = _tensor("mask", "B", "H", "W", dtype="uint8", values="1 where p > 0.5")
+        probability = _tensor("probability", "B", "H", "W", dtype="uint8", values="floor(255 p)")
         networks += [
-            NetworkSpec(
-                name="gmos_s",
-                inputs=(geometry, *features),
-                outputs=(mask_logits(1, "foreground_logits"), *scores(1, "ious", "confidences")),
-            ),
-            NetworkSpec(
-                name="foreground_map",
-                inputs=(mask_logits(1, "foreground_logits"), video_hw),
-                outputs=(
-                    TensorSpec(name="mask", axes=("B", "H", "W"), dtype="uint8", values="1 where p > 0.5"),
-                    TensorSpec(
-                        name="probability", axes=("B", "H", "W"), dtype="uint8", values="floor(255 p)"
-                    ),
-                ),
-            ),
+            _network("gmos_s", (geometry, *features), (foreground, *scores(1, "ious", "confidences"))),
+            _network("foreground_map", (foreground, VIDEO_HW), (mask, probability)),
         ]
     return {network.name: network for network in networks}
 
 
-def _tracker_networks(
-    model: ModelSpec, features: tuple[TensorSpec, ...], video_hw: TensorSpec
-) -> list[NetworkSpec]:
+def _tensor(
+    name: str, *axes: str | int, dtype: Dtype = "compute", values: str, host: bool = False
+) -> TensorSpec:
+    return TensorSpec(name=name, axes=axes, dtype=dtype, values=values, host=host)
+
+
+def _network(
+    name: NetworkName, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
+) -> NetworkSpec:
+    return NetworkSpec(name=name, inputs=inputs, outputs=outputs)
+
+
+VIDEO_HW = _tensor("video_hw", 2, dtype="int64", values="height and width of the video", host=True)
+
+
+def _features(model: ModelSpec, batch: str | int) -> tuple[TensorSpec, TensorSpec, TensorSpec]:
+    """SAM2's feature maps: s0, s1 and f."""
+    mask, channels, grid = model.mask_px, model.sam2_channels, model.sam2_image_px // 16
+    return (
+        _tensor("s0", batch, channels // 8, mask, mask, values="stride-4 features"),
+        _tensor("s1", batch, channels // 4, mask // 2, mask // 2, values="stride-8 features"),
+        _tensor("f", batch, channels, grid, grid, values="stride-16 features, without no_mem_embed"),
+    )
+
+
+def _tracker_networks(model: ModelSpec) -> list[NetworkSpec]:
     """SAM2's tracker, cut where its recurrent state passes through the host's memory bank.
 
     The features are those of one frame and serve all O objects of a call. A prompt needs f alone: its
     mask is the answer, and SAM's decoder runs only as far as the object pointer.
     """
-    s0, s1, f = (replace(feature, axes=(1, *feature.axes[1:])) for feature in features)
+    s0, s1, f = _features(model, 1)
     side, mask, channels = model.sam2_image_px, model.mask_px, model.sam2_channels
     grid = side // 16
-    masks = TensorSpec(name="masks", axes=("O", mask, mask), dtype="float32", values="mask logits")
-    pointer = TensorSpec(
-        name="pointer", axes=("O", channels), dtype="compute", values="object pointer of the frame"
+    masks = _tensor("masks", "O", mask, mask, dtype="float32", values="mask logits")
+    pointer = _tensor("pointer", "O", channels, values="object pointer of the frame")
+    score = _tensor("score", "O", dtype="float32", values="object score logit, > 0 where it is visible")
+    conditioned = _tensor(
+        "conditioned", "O", channels, grid, grid, values="f conditioned on the object's memories"
     )
-    score = TensorSpec(
-        name="score", axes=("O",), dtype="float32", values="object score logit, > 0 where it is visible"
+    memory = _tensor("memory", "O", model.memory_channels, grid, grid, values="memory features of the frame")
+    memories = _tensor(
+        "memories",
+        "O",
+        "R",
+        model.memory_channels,
+        grid,
+        grid,
+        values="memory features, in the order of their positions",
     )
-    conditioned = TensorSpec(
-        name="conditioned",
-        axes=("O", channels, grid, grid),
-        dtype="compute",
-        values="f conditioned on the object's memories",
+    positions = _tensor(
+        "memory_positions",
+        "O",
+        "R",
+        dtype="int64",
+        values="row of the temporal table: memory_frames - 1 for prompts, else distance - 1",
     )
-    memory = TensorSpec(
-        name="memory",
-        axes=("O", model.memory_channels, grid, grid),
-        dtype="compute",
-        values="memory features of the frame",
+    distances = _tensor(
+        "pointer_distances",
+        "O",
+        "P",
+        dtype="float32",
+        values="signed distance in frames over the largest one",
+    )
+    prompted = _tensor(
+        "prompted",
+        "O",
+        dtype="float32",
+        values="1 where the mask was given, else 0: given masks are binarised",
+    )
+    prompt = _tensor("prompt", "O", side, side, dtype="uint8", values="mask, 0 or 1")
+    pointers = _tensor("pointers", "O", "P", channels, values="object pointers")
+    ious = _tensor("ious", "O", dtype="float32", values="best predicted IoU")
+    positive = _tensor("positive", "O", "H", "W", dtype="uint8", values="1 where logit > 0")
+    labels = _tensor(
+        "labels",
+        "H",
+        "W",
+        dtype="uint8",
+        values="0, or 1 + the position of the arg-max object where its logit > -1",
     )
     return [
-        NetworkSpec(
-            name="mask_prompt",
-            inputs=(
-                TensorSpec(name="prompt", axes=("O", side, side), dtype="uint8", values="mask, 0 or 1"),
-                f,
-            ),
-            outputs=(masks, pointer, score),
-        ),
-        NetworkSpec(
-            name="memory_attention",
-            inputs=(
-                f,
-                TensorSpec(
-                    name="memories",
-                    axes=("O", "R", model.memory_channels, grid, grid),
-                    dtype="compute",
-                    values="memory features, in the order of their positions",
-                ),
-                TensorSpec(
-                    name="memory_positions",
-                    axes=("O", "R"),
-                    dtype="int64",
-                    values="row of the temporal table: memory_frames - 1 for prompts, else distance - 1",
-                ),
-                TensorSpec(
-                    name="pointers", axes=("O", "P", channels), dtype="compute", values="object pointers"
-                ),
-                TensorSpec(
-                    name="pointer_distances",
-                    axes=("O", "P"),
-                    dtype="float32",
-                    values="signed distance in frames over the largest one",
-                ),
-            ),
-            outputs=(conditioned,),
-        ),
-        NetworkSpec(
-            name="mask_decoder",
-            inputs=(conditioned, s0, s1),
-            outputs=(
-                masks,
-                TensorSpec(name="ious", axes=("O",), dtype="float32", values="best predicted IoU"),
-                pointer,
-                score,
-            ),
-        ),
-        NetworkSpec(
-            name="memory_encoder",
-            inputs=(
-                f,
-                masks,
-                score,
-                TensorSpec(
-                    name="prompted",
-                    axes=("O",),
-                    dtype="float32",
-                    values="1 where the mask was given, else 0: given masks are binarised",
-                ),
-            ),
-            outputs=(memory,),
-        ),
-        NetworkSpec(
-            name="tracked_labels",
-            inputs=(masks, video_hw),
-            outputs=(
-                TensorSpec(name="positive", axes=("O", "H", "W"), dtype="uint8", values="1 where logit > 0"),
-                TensorSpec(
-                    name="labels",
-                    axes=("H", "W"),
-                    dtype="uint8",
-                    values="0, or 1 + the position of the arg-max object where its logit > -1",
-                ),
-            ),
-        ),
+        _network("mask_prompt", (prompt, f), (masks, pointer, score)),
+        _network("memory_attention", (f, memories, positions, pointers, distances), (conditioned,)),
+        _network("mask_decoder", (conditioned, s0, s1), (masks, ious, pointer, score)),
+        _network("memory_encoder", (f, masks, score, prompted), (memory,)),
+        _network("tracked_labels", (masks, VIDEO_HW), (positive, labels)),
     ]

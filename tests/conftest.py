@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -279,3 +280,12 @@ def _moving_disc() -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
 def moving_disc() -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Frames (7, 126, 224, 3) in which a textured disc crosses a textured ground beside its twin, and its masks."""
     return _moving_disc()
+
+
+@pytest.fixture(autouse=True)
+def quiet_package_log() -> Iterator[None]:
+    """Take away the log handlers that a command has set up: the stream they write to ends with its test."""
+    yield
+    package = logging.getLogger("gmos_deploy")
+    package.handlers = []
+    package.setLevel(logging.NOTSET)

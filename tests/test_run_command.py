@@ -214,7 +214,7 @@ def test_a_full_disk_is_one_line(
     """The system's refusal in the middle of writing becomes a message; nothing is filed."""
     import errno
 
-    from gmos_deploy.runtime.results.completion import png_writer
+    from gmos_deploy.runtime.results import png_writer
 
     def full(*_: Any, **__: Any) -> bytes:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

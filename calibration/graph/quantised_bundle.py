@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,13 @@ from ... import __version__
 from ...export.onnx.bundle_directory import new_bundle, save_graph, write_manifest
 from ...export.onnx.weight_files import WeightFiles
 from ...runtime.bundle.manifest import (
-    MANIFEST,
     TABLES_FILE,
     TARGETS,
     Bundle,
+    BundleFacts,
+    BundleGraph,
     BundleNetwork,
+    Manifest,
     Target,
     open_bundle,
 )
@@ -70,30 +71,24 @@ def write_quantised(
     Raises:
         GmosError: a file of the parent has changed, or the directory cannot be written.
     """
-    manifest = json.loads((parent.root / MANIFEST).read_bytes())
     with new_bundle(out) as root:
         tables = parent.files.verified(TABLES_FILE)
         (root / TABLES_FILE).write_bytes(tables.read_bytes())
-        weights = WeightFiles(root)
+        weights, written = WeightFiles(root), dict[str, BundleNetwork]()
         for name, entry in parent.networks.items():
             chosen = networks.get(name)
-            manifest["networks"][name]["graphs"] = _write(
-                root, parent, entry, weights, chosen=chosen, precision=precision
-            )
+            graphs = _write(root, parent, entry, weights, chosen=chosen, precision=precision)
+            written[name] = replace(entry, graphs=graphs)
             if chosen is not None:
-                manifest["networks"][name]["precision"] = precision
-                manifest["networks"][name]["gate"] = chosen.gate()
-        manifest["tool"] = f"gmos-deploy {__version__}"
-        manifest["precision"] = precision
-        if any(name in HEADS for name in networks):
-            manifest["head_precision"] = precision
-        manifest["versions"] |= {
-            "gmos-deploy": __version__,
-            "onnx": version("onnx"),
-            "onnx-ir": version("onnx-ir"),
+                written[name] = replace(written[name], precision=precision, gate=chosen.gate())
+        facts = {field.name: getattr(parent, field.name) for field in fields(BundleFacts)} | {
+            "precision": precision,
+            "head_precision": precision if any(name in HEADS for name in networks) else parent.head_precision,
+            "versions": dict(parent.versions)
+            | {"gmos-deploy": __version__, "onnx": version("onnx"), "onnx-ir": version("onnx-ir")},
+            "calibration": dict(calibration),
         }
-        manifest["calibration"] = dict(calibration)
-        write_manifest(root, manifest)
+        write_manifest(root, Manifest(**facts, tool=f"gmos-deploy {__version__}", networks=written, files={}))
     return open_bundle(out)
 
 
@@ -105,9 +100,9 @@ def _write(
     *,
     chosen: QuantisedNetwork | None,
     precision: PrecisionName,
-) -> dict[Target, Any]:
+) -> dict[Target, BundleGraph]:
     """Both graphs of a network; one file where they are the same."""
-    written: dict[Target, Any] = {}
+    written: dict[Target, BundleGraph] = {}
     shared = chosen is None and entry.graphs["standard"] == entry.graphs["onnxruntime"]
     for target in TARGETS[:1] if shared else TARGETS:
         graph = entry.graphs[target]
@@ -118,5 +113,5 @@ def _write(
         file = entry.name + ("" if target == "standard" else f".{target}") + ".weights"
         read = weights.move_out(model, file)
         path = save_graph(root, entry.name, target, model)
-        written[target] = asdict(replace(graph, file=path, weights=read))
+        written[target] = replace(graph, file=path, weights=read)
     return written if not shared else dict.fromkeys(TARGETS, written["standard"])

@@ -22,6 +22,7 @@ from ...runtime.pipeline.clip import ClipRun
 from ...runtime.pipeline.options import RunOptions
 from ...runtime.pipeline.watched_backend import Saw, WatchedBackend
 from ...runtime.progress import Progress
+from ...runtime.shapes import call_lengths
 from ...runtime.video.sequence import SequenceInput
 from .balanced_sample import BalancedSample, Kept
 from .sample_store import SampleStore
@@ -262,12 +263,7 @@ class _VideoSampler:
 
     def _kind(self, entry: BundleNetwork, inputs: Mapping[str, Array], index: int) -> tuple[int, ...]:
         """What a call is like: of the tracker its lengths, of the others its time and how much has moved."""
-        lengths = {
-            axis: int(length)
-            for tensor in entry.inputs
-            for axis, length in zip(tensor.axes, inputs[tensor.name].shape, strict=True)
-            if isinstance(axis, str)
-        }
+        lengths = call_lengths(entry.inputs, inputs)
         if "O" in lengths:
             return (lengths["O"], lengths.get("R", 0), -(-lengths.get("P", 0) // POINTER_STEP))
         part = min(TIME_PARTS * index // (self.expected or 1), TIME_PARTS - 1)

@@ -19,6 +19,7 @@ from ...runtime.bundle.manifest import Bundle
 from ...runtime.contract import NetworkName
 from ...runtime.onnx.host_graph import HostGraph, bundle_tables
 from ...runtime.parity import OutputDifference, compare_outputs, worst_of
+from ...runtime.shapes import call_lengths
 from ..sampling.sample_store import Sample
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -130,12 +131,7 @@ class NetworkTrial:
         )
 
     def _lengths(self, inputs: Arrays) -> dict[str, int]:
-        return {
-            axis: int(length)
-            for tensor in self._entry.inputs
-            for axis, length in zip(tensor.axes, inputs[tensor.name].shape, strict=True)
-            if isinstance(axis, str)
-        }
+        return call_lengths(self._entry.inputs, inputs)
 
 
 def _has_fp8(model: ir.Model) -> bool:

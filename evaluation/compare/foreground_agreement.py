@@ -4,66 +4,55 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from .mask_agreement import Labels
+from .mask_agreement import Agreement, ComparedFrame, Labels
 
 Logits = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ForegroundFrameAgreement:
+class ForegroundFrameAgreement(ComparedFrame):
     """One frame. Errors are of probabilities at the network's resolution, decisions of pixels at the video's.
 
-    `not_finite_a`, `not_finite_b` count logits that are no finite numbers; errors are those of the others.
+    `either` counts pixels that are foreground on either side; `not_finite_a`, `not_finite_b` logits that are no finite
+    numbers; errors are those of the others.
     """
 
-    name: str
-    pixels: int
-    different: int
-    iou: float
-    max_error: float
-    mean_error: float
+    either: int
+    max_probability_error: float
+    mean_probability_error: float
     not_finite_a: int
     not_finite_b: int
 
+    @property
+    def iou(self) -> float:
+        """Of the decisions; 1 where neither side has any foreground."""
+        return 1 - self.different / self.either if self.either else 1.0
+
+    @property
+    def rank(self) -> tuple[float, ...]:
+        """The least IoU first, of several the one whose probabilities agree least."""
+        return (self.iou, -self.max_probability_error)
+
 
 @dataclass(frozen=True, kw_only=True)
-class ForegroundAgreement:
+class ForegroundAgreement(Agreement[ForegroundFrameAgreement]):
     """The foreground of one video on both sides."""
-
-    sequence: str
-    frames: tuple[ForegroundFrameAgreement, ...]
-
-    @cached_property
-    def mean_iou(self) -> float:
-        """Mean over the frames."""
-        return statistics.fmean(frame.iou for frame in self.frames)
-
-    @cached_property
-    def worst_frame(self) -> ForegroundFrameAgreement:
-        """The frame whose masks agree least, of several the one whose probabilities do."""
-        return min(self.frames, key=lambda frame: (frame.iou, -frame.max_error))
 
     @property
     def max_error(self) -> float:
         """The largest error of any probability."""
-        return max(frame.max_error for frame in self.frames)
+        return max(frame.max_probability_error for frame in self.frames)
 
     @property
     def mean_error(self) -> float:
         """Mean over all probabilities."""
-        return statistics.fmean(frame.mean_error for frame in self.frames)
-
-    @property
-    def different_share(self) -> float:
-        """Share of pixels whose decision differs."""
-        return sum(frame.different for frame in self.frames) / sum(frame.pixels for frame in self.frames)
+        return statistics.fmean(frame.mean_probability_error for frame in self.frames)
 
     @property
     def not_finite(self) -> tuple[int, int]:
@@ -87,15 +76,13 @@ def compare_foreground(
     known = finite[0] & finite[1]
     a, b = (expit(values[known].astype(np.float64)) for values in logits)
     errors = np.abs(a - b)
-    different = int(np.count_nonzero(masks[0] != masks[1]))
-    either = int(np.count_nonzero((masks[0] != 0) | (masks[1] != 0)))
     return ForegroundFrameAgreement(
         name=name,
         pixels=masks[0].size,
-        different=different,
-        iou=1 - different / either if either else 1.0,
-        max_error=float(errors.max(initial=0.0)),
-        mean_error=float(errors.mean()) if errors.size else 0.0,
+        different=int(np.count_nonzero(masks[0] != masks[1])),
+        either=int(np.count_nonzero((masks[0] != 0) | (masks[1] != 0))),
+        max_probability_error=float(errors.max(initial=0.0)),
+        mean_probability_error=float(errors.mean()) if errors.size else 0.0,
         not_finite_a=int(np.count_nonzero(~finite[0])),
         not_finite_b=int(np.count_nonzero(~finite[1])),
     )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +21,42 @@ Labels = npt.NDArray[np.uint8]
 ReadPair = Callable[[int], tuple[Labels, Labels]]
 """The label maps (H, W) of both sides at a position."""
 
+Pair = tuple[int | None, int | None]
+"""An object by its labels in A and in B; None where a side has no such object."""
+
+PairCounts = Mapping[tuple[int, int], int]
+"""Pixels of a frame by label in A and label in B."""
+
 VALUES = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedFrame:
+    """One frame on both sides. `different` counts pixels that differ once objects are matched."""
+
+    name: str
+    pixels: int
+    different: int
+
+    @property
+    def iou(self) -> float:
+        """How far the sides agree, 1 if they do in every pixel."""
+        raise NotImplementedError
+
+    @property
+    def held_iou(self) -> float:
+        """The IoU that limits hold."""
+        return self.iou
+
+    @property
+    def rank(self) -> tuple[float, ...]:
+        """Sorts frames from the worst one on."""
+        return (self.held_iou,)
+
+    @property
+    def note(self) -> str:
+        """What a line that says that the frame is below its limit ends with."""
+        return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,12 +72,9 @@ class ObjectAgreement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FrameAgreement:
-    """One frame. `different` counts pixels whose labels differ once objects are matched."""
+class FrameAgreement(ComparedFrame):
+    """One frame with the objects that either side has."""
 
-    name: str
-    pixels: int
-    different: int
     objects: tuple[ObjectAgreement, ...]
 
     @property
@@ -54,16 +88,15 @@ class FrameAgreement:
         return statistics.fmean(found.boundary_f for found in self.objects) if self.objects else 1.0
 
 
+Frame = TypeVar("Frame", bound=ComparedFrame)
+
+
 @dataclass(frozen=True, kw_only=True)
-class SequenceAgreement:
-    """One result of one video. `matching` gives A's labels the label of the same object in B."""
+class Agreement(Generic[Frame]):
+    """The frames of one video on both sides."""
 
     sequence: str
-    result: str
-    matching: Mapping[int, int]
-    only_a: tuple[int, ...]
-    only_b: tuple[int, ...]
-    frames: tuple[FrameAgreement, ...]
+    frames: tuple[Frame, ...]
 
     @cached_property
     def mean_iou(self) -> float:
@@ -71,20 +104,39 @@ class SequenceAgreement:
         return statistics.fmean(frame.iou for frame in self.frames)
 
     @cached_property
-    def mean_boundary_f(self) -> float:
-        """Mean over the frames."""
-        return statistics.fmean(frame.boundary_f for frame in self.frames)
+    def mean_held_iou(self) -> float:
+        """Mean over the frames of what limits hold."""
+        return statistics.fmean(frame.held_iou for frame in self.frames)
 
     @cached_property
-    def worst_frame(self) -> FrameAgreement:
-        """The frame with the least IoU, the earliest of several."""
-        return min(self.frames, key=lambda frame: frame.iou)
+    def worst_frame(self) -> Frame:
+        """The frame that agrees least, the earliest of several."""
+        return min(self.frames, key=lambda frame: frame.rank)
+
+    @cached_property
+    def different(self) -> int:
+        """Pixels that differ."""
+        return sum(frame.different for frame in self.frames)
 
     @property
     def different_share(self) -> float:
         """Share of all pixels that differ."""
-        pixels = sum(frame.pixels for frame in self.frames)
-        return sum(frame.different for frame in self.frames) / pixels
+        return self.different / sum(frame.pixels for frame in self.frames)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceAgreement(Agreement[FrameAgreement]):
+    """One result of one video. `matching` gives A's labels the label of the same object in B."""
+
+    result: str
+    matching: Mapping[int, int]
+    only_a: tuple[int, ...]
+    only_b: tuple[int, ...]
+
+    @cached_property
+    def mean_boundary_f(self) -> float:
+        """Mean over the frames."""
+        return statistics.fmean(frame.boundary_f for frame in self.frames)
 
     @property
     def renamed(self) -> dict[int, int]:
@@ -111,6 +163,7 @@ def sequence_agreement(
     if not frames:
         raise GmosError(f"{result} of {sequence}: no frames to compare; expected at least one on both sides")
     counts = []
+    total = np.zeros((VALUES, VALUES), np.int64)
     for index, name in enumerate(frames):
         a, b = read(index)
         if a.shape != b.shape:
@@ -118,48 +171,47 @@ def sequence_agreement(
                 f"{result} of {sequence}, frame {name}: A is {a.shape[1]}x{a.shape[0]} and B {b.shape[1]}x{b.shape[0]};"
                 " expected results of the same video"
             )
-        counts.append(_pairs(joint_counts(a, b)))
-    total = np.zeros((VALUES, VALUES), np.int64)
-    for count in counts:
-        for (a_label, b_label), pixels in count.items():
-            total[a_label, b_label] += pixels
-    in_a, in_b = (_present(total.sum(axis=axis)) for axis in (1, 0))
-    matching = (
-        match_labels(total, in_a, in_b) if matched else {label: label for label in in_a if label in in_b}
-    )
-    only_a = tuple(label for label in in_a if label not in matching)
-    only_b = tuple(label for label in in_b if label not in matching.values())
-    names: list[tuple[int | None, int | None]] = [*matching.items()]
-    names += [(label, None) for label in only_a] + [(None, label) for label in only_b]
+        joint = joint_counts(a, b)
+        total += joint
+        counts.append(pair_counts(joint))
+    objects = match_objects(total, same_labels=not matched)
     return SequenceAgreement(
         sequence=sequence,
         result=result,
-        matching=matching,
-        only_a=only_a,
-        only_b=only_b,
+        matching={a: b for a, b in objects if a is not None and b is not None},
+        only_a=tuple(a for a, b in objects if a is not None and b is None),
+        only_b=tuple(b for a, b in objects if a is None and b is not None),
         frames=tuple(
-            _frame(name, counts[index], names, matching, maps=partial(read, index))
+            _frame(name, counts[index], objects, maps=partial(read, index))
             for index, name in enumerate(frames)
         ),
     )
 
 
-def match_labels(counts: npt.NDArray[np.int64], in_a: Sequence[int], in_b: Sequence[int]) -> dict[int, int]:
-    """The one-to-one matching with the greatest sum of IoUs; objects that never overlap stay unmatched.
+def match_objects(counts: npt.NDArray[np.int64], *, same_labels: bool = False) -> list[Pair]:
+    """Objects on both sides: those matched one to one, then those of A alone, then those of B alone.
+
+    The matching has the greatest sum of IoUs; objects that never overlap stay unmatched.
 
     Args:
-        counts: (256, 256), pixels of the whole video by label in A and in B.
-        in_a: labels that A has.
-        in_b: labels that B has.
+        counts: (256, 256), pixels by label in A and in B.
+        same_labels: match equal labels instead.
     """
+    in_a, in_b = (_present(counts, axis) for axis in (1, 0))
     sizes_a, sizes_b = counts.sum(axis=1), counts.sum(axis=0)
     both = counts[np.ix_(in_a, in_b)]
-    either = sizes_a[list(in_a)][:, None] + sizes_b[list(in_b)][None, :] - both
-    ious = both / np.maximum(either, 1)
-    rows, columns = linear_sum_assignment(ious, maximize=True)
-    return {
-        in_a[row]: in_b[column] for row, column in zip(rows, columns, strict=True) if both[row, column] > 0
-    }
+    either = sizes_a[in_a][:, None] + sizes_b[in_b][None, :] - both
+    rows, columns = linear_sum_assignment(both / np.maximum(either, 1), maximize=True)
+    found = {in_a[row]: in_b[column] for row, column in zip(rows, columns, strict=True) if both[row, column]}
+    matching = {label: label for label in in_a if label in in_b} if same_labels else found
+    only_a = [(label, None) for label in in_a if label not in matching]
+    only_b = [(None, label) for label in in_b if label not in matching.values()]
+    return [*matching.items(), *only_a, *only_b]
+
+
+def _present(counts: npt.NDArray[np.int64], axis: int) -> list[int]:
+    """The labels that occur, but 0."""
+    return [int(label) for label in np.flatnonzero(counts.sum(axis=axis)) if label]
 
 
 def joint_counts(a: Labels, b: Labels) -> npt.NDArray[np.int64]:
@@ -168,58 +220,39 @@ def joint_counts(a: Labels, b: Labels) -> npt.NDArray[np.int64]:
     return joint.reshape(VALUES, VALUES)
 
 
-def match_present_labels(counts: npt.NDArray[np.int64]) -> dict[int, int]:
-    """`match_labels` of all labels that `counts` has, but 0."""
-    return match_labels(counts, *(_present(counts.sum(axis=axis)) for axis in (1, 0)))
-
-
-def _pairs(counts: npt.NDArray[np.int64]) -> dict[tuple[int, int], int]:
+def pair_counts(counts: npt.NDArray[np.int64]) -> PairCounts:
     """Pixels by pair of labels, for the pairs that occur: small enough to keep for every frame."""
     return {(int(a), int(b)): int(counts[a, b]) for a, b in np.argwhere(counts)}
 
 
-def _present(sizes: npt.NDArray[np.int64]) -> tuple[int, ...]:
-    return tuple(int(label) for label in np.flatnonzero(sizes) if label)
+def overlaps(counts: PairCounts, objects: Sequence[Pair]) -> tuple[list[ObjectAgreement], int]:
+    """The objects that either side has on a frame, their boundaries left out, and how many of its pixels differ."""
+    sizes: tuple[Counter[int], Counter[int]] = (Counter(), Counter())
+    for labels, pixels in counts.items():
+        for size, label in zip(sizes, labels, strict=True):
+            size[label] += pixels
+    found, same = [], counts.get((0, 0), 0)
+    for a, b in objects:
+        in_a, in_b = (0 if label is None else size[label] for size, label in zip(sizes, (a, b), strict=True))
+        both = 0 if a is None or b is None else counts.get((a, b), 0)
+        same += both
+        if in_a or in_b:
+            iou = both / (in_a + in_b - both)
+            found.append(ObjectAgreement(a=a, b=b, iou=iou, boundary_f=1.0, pixels_a=in_a, pixels_b=in_b))
+    return found, sum(counts.values()) - same
 
 
 def _frame(
-    name: str,
-    counts: Mapping[tuple[int, int], int],
-    names: Sequence[tuple[int | None, int | None]],
-    matching: Mapping[int, int],
-    *,
-    maps: Callable[[], tuple[Labels, Labels]],
+    name: str, counts: PairCounts, objects: Sequence[Pair], *, maps: Callable[[], tuple[Labels, Labels]]
 ) -> FrameAgreement:
-    pixels_a, pixels_b = [0] * VALUES, [0] * VALUES
-    same = 0
-    for (a, b), pixels in counts.items():
-        pixels_a[a] += pixels
-        pixels_b[b] += pixels
-        if (a == b == 0) or (a and matching.get(a) == b):
-            same += pixels
-    pixels = sum(pixels_a)
-    different = None if same == pixels else maps()
-    objects = []
-    for a_label, b_label in names:
-        size_a = 0 if a_label is None else pixels_a[a_label]
-        size_b = 0 if b_label is None else pixels_b[b_label]
-        if not size_a and not size_b:
-            continue
-        both = counts.get((a_label, b_label), 0) if a_label is not None and b_label is not None else 0
-        either = size_a + size_b - both
-        objects.append(
-            ObjectAgreement(
-                a=a_label,
-                b=b_label,
-                iou=both / either,
-                boundary_f=1.0
-                if both == either or different is None
-                else _boundary_f(different, a_label, b_label),
-                pixels_a=size_a,
-                pixels_b=size_b,
-            )
-        )
-    return FrameAgreement(name=name, pixels=pixels, different=pixels - same, objects=tuple(objects))
+    found, different = overlaps(counts, objects)
+    if different:
+        labels = maps()
+        found = [
+            one if one.iou == 1 else replace(one, boundary_f=_boundary_f(labels, one.a, one.b))
+            for one in found
+        ]
+    return FrameAgreement(name=name, pixels=sum(counts.values()), different=different, objects=tuple(found))
 
 
 def _boundary_f(maps: tuple[Labels, Labels], a_label: int | None, b_label: int | None) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -67,6 +67,10 @@ class ComparedCall:
         return float(np.percentile(errors[np.isfinite(errors)], 99)) if np.isfinite(errors).any() else 0.0
 
 
+SaveCalls = Callable[[list[ComparedCall]], None]
+"""Gets the compared calls of a network before they are forgotten."""
+
+
 def compare_calls(
     network: NetworkName, calls: Sequence[Call], backend: Backend, dtypes: Dtypes
 ) -> list[ComparedCall]:
@@ -116,12 +120,17 @@ def output_parities(compared: Sequence[ComparedCall]) -> list[OutputParity]:
 
 
 def compare_networks(
-    recorded: Recording, names: Sequence[NetworkName], backend: Backend, dtypes: Mapping[NetworkName, Dtypes]
+    recorded: Recording,
+    names: Sequence[NetworkName],
+    backend: Backend,
+    dtypes: Mapping[NetworkName, Dtypes],
+    save: SaveCalls = lambda _: None,
 ) -> list[OutputParity]:
-    """All networks that the recorded run has called."""
-    return [
-        parity
-        for name in names
-        if recorded.calls(name)
-        for parity in output_parities(compare_calls(name, recorded.calls(name), backend, dtypes[name]))
-    ]
+    """All networks that the recorded run has called; `save` gets the calls of each, which are kept no longer."""
+    found = []
+    for name in names:
+        if calls := recorded.calls(name):
+            compared = compare_calls(name, calls, backend, dtypes[name])
+            save(compared)
+            found += output_parities(compared)
+    return found

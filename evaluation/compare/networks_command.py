@@ -34,9 +34,10 @@ from ..report.options import report_option
 from .first_divergence import FirstDivergence
 from .first_divergence_option import layer_section, layer_table, sought_layer
 from .limits import PROFILES, ProfileName
-from .network_parity import OutputParity, compare_networks
+from .network_parity import OutputParity, SaveCalls, compare_networks
 from .recording import Recording, record
 from .report import SCHEMA
+from .saved_tensors import SavedTensors
 from .sides import chosen_networks, input_dtypes, require_same_model
 
 FRAMES, CALLS, BATCH_SIZE = 16, 4, 2
@@ -106,6 +107,15 @@ class NetworksReport:
     "profile's relative error; both sides must be bundles on onnxruntime.  [default: not looked for]",
 )
 @renamed_option("first_layer", "first_divergence")
+@click.option(
+    "--save_tensors",
+    "--save-tensors",
+    "save_tensors",
+    type=PATH,
+    metavar="DIR",
+    help="Save inputs and both sides' outputs of each network's worst call there for Polygraphy, and print the "
+    "commands that go on from there.  [default: not saved]",
+)
 @report_option
 def networks_command(
     *,
@@ -119,6 +129,7 @@ def networks_command(
     calls: int,
     profile: str,
     first_divergence: str | None,
+    save_tensors: Path | None,
     report: Path | None,
 ) -> int:
     """Compare every network of two sides on real activations.
@@ -137,14 +148,17 @@ def networks_command(
         if side.masks is not None:
             raise GmosError(f"{option} {side.text}: masks have no networks; name a backend")
     sought = None if first_divergence is None else sought_layer(first_divergence, side_a, side_b)
-    found, recorded = _compare(video, side_a, side_b, networks, frames=frames, calls=calls)
-    limit = LIMITS[cast(ProfileName, profile)].relative
+    limits = cast(ProfileName, profile)
+    saved = None if save_tensors is None else SavedTensors(save_tensors, side_a.bundle, side_b.bundle, limits)
+    save = (lambda _: None) if saved is None else saved.save
+    found, recorded = _compare(video, side_a, side_b, networks, frames=frames, calls=calls, save=save)
+    limit = LIMITS[limits].relative
     result = NetworksReport(
         a=side_a.text,
         b=side_b.text,
         video=video,
         frames=frames,
-        profile=cast(ProfileName, profile),
+        profile=limits,
         found=tuple(found),
         first_layer=None if sought is None else sought.find(found, recorded, limit),
         environment=environment(),
@@ -154,6 +168,8 @@ def networks_command(
     if report is not None:
         write_networks_report(report, result)
         click.echo(f"report: {report / PAGE_FILE}")
+    for line in () if saved is None else saved.lines:
+        click.echo(line)
     return 1 if result.failures else 0
 
 
@@ -175,7 +191,7 @@ def default_reference(side: Side) -> str:
 
 
 def _compare(
-    video: Path, side_a: Side, side_b: Side, names: str | None, *, frames: int, calls: int
+    video: Path, side_a: Side, side_b: Side, names: str | None, *, frames: int, calls: int, save: SaveCalls
 ) -> tuple[list[OutputParity], Recording]:
     (sequence,) = resolve_inputs([video], fps=None, stride=None if video.is_file() else 1)
     with closing(side_a.load()) as backend:
@@ -184,7 +200,7 @@ def _compare(
         model = backend.model
     with closing(side_b.load()) as backend:
         require_same_model(side_a, model, side_b, backend.model)
-        return compare_networks(recorded, chosen, backend, input_dtypes(side_b, model)), recorded
+        return compare_networks(recorded, chosen, backend, input_dtypes(side_b, model), save), recorded
 
 
 def networks_table(report: NetworksReport) -> RenderableType:

@@ -6,14 +6,21 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
 from ...errors import GmosError
 from ...runtime.pipeline.proposals import Proposals
 from ...runtime.thresholds import PUBLISHED, Thresholds
-from .mask_agreement import Labels, joint_counts, match_present_labels
+from .mask_agreement import (
+    Agreement,
+    ComparedFrame,
+    Labels,
+    joint_counts,
+    match_objects,
+    overlaps,
+    pair_counts,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,12 +42,9 @@ class ProposalPair:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProposalFrame:
+class ProposalFrame(ComparedFrame):
     """One frame. `different` counts pixels of other proposals, `motion_different` those that move on one side only."""
 
-    name: str
-    pixels: int
-    different: int
     motion_different: int
     proposals: tuple[ProposalPair, ...]
 
@@ -54,6 +58,21 @@ class ProposalFrame:
         """Mean over the proposals that either side trusts, 0 for those that only one does; 1 where there are none."""
         ious = [pair.iou if all(pair.kept) else 0.0 for pair in self.proposals if any(pair.kept)]
         return statistics.fmean(ious) if ious else 1.0
+
+    @property
+    def held_iou(self) -> float:
+        """That of the proposals that are trusted."""
+        return self.kept_iou
+
+    @property
+    def rank(self) -> tuple[float, ...]:
+        """The frame whose trusted proposals agree least first, of several the one with most pixels that differ."""
+        return (self.held_iou, -self.different)
+
+    @property
+    def note(self) -> str:
+        """How many proposals only one side trusts."""
+        return f", {self.keep_changes} kept on one side only"
 
     @property
     def count_a(self) -> int:
@@ -76,27 +95,8 @@ class ProposalFrame:
         return sum(pair.moving[0] != pair.moving[1] for pair in self.proposals)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ProposalAgreement:
+class ProposalAgreement(Agreement[ProposalFrame]):
     """The proposals of one video on both sides."""
-
-    sequence: str
-    frames: tuple[ProposalFrame, ...]
-
-    @cached_property
-    def mean_kept_iou(self) -> float:
-        """Mean over the frames."""
-        return statistics.fmean(frame.kept_iou for frame in self.frames)
-
-    @cached_property
-    def mean_iou(self) -> float:
-        """Mean over the frames, of all proposals."""
-        return statistics.fmean(frame.iou for frame in self.frames)
-
-    @cached_property
-    def worst_frame(self) -> ProposalFrame:
-        """The frame whose trusted proposals agree least, of several the one with most pixels that differ."""
-        return min(self.frames, key=lambda frame: (frame.kept_iou, -frame.different))
 
 
 def proposal_agreement(
@@ -148,26 +148,14 @@ class _Side:
 
 
 def _frame(name: str, a: _Side, b: _Side) -> ProposalFrame:
-    counts = joint_counts(a.labels, b.labels)
-    matching = match_present_labels(counts)
-    sizes_a, sizes_b = counts.sum(axis=1), counts.sum(axis=0)
-    in_a, in_b = ([int(label) for label in np.flatnonzero(sizes) if label] for sizes in (sizes_a, sizes_b))
-    numbers: list[tuple[int | None, int | None]] = [(label, matching.get(label)) for label in in_a]
-    numbers += [(None, label) for label in in_b if label not in matching.values()]
-    pairs, same = [], int(counts[0, 0])
-    for number_a, number_b in numbers:
-        both = int(counts[number_a, number_b]) if number_a is not None and number_b is not None else 0
-        either = (
-            (int(sizes_a[number_a]) if number_a else 0) + (int(sizes_b[number_b]) if number_b else 0) - both
-        )
-        same += both
-        pairs.append(_pair(a, number_a, b, number_b, iou=both / either))
+    joint = joint_counts(a.labels, b.labels)
+    found, different = overlaps(pair_counts(joint), match_objects(joint))
     return ProposalFrame(
         name=name,
-        pixels=int(counts.sum()),
-        different=int(counts.sum()) - same,
+        pixels=int(joint.sum()),
+        different=different,
         motion_different=int(np.count_nonzero(a.motion_map != b.motion_map)),
-        proposals=tuple(pairs),
+        proposals=tuple(_pair(a, one.a, b, one.b, iou=one.iou) for one in found),
     )
 
 

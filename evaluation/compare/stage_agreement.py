@@ -5,19 +5,28 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from ...runtime.parity import LIMITS, OutputDifference
 from .foreground_agreement import ForegroundAgreement
 from .limits import MaskLimits, ProfileName, failures
-from .mask_agreement import SequenceAgreement
+from .mask_agreement import Agreement, SequenceAgreement
 from .proposal_agreement import ProposalAgreement
 
 Mode = Literal["free", "teacher_forced"]
 """free: every stage of B has B's own inputs, as a run has. teacher_forced: it has A's."""
 
 MODE_WORDS: Mapping[Mode, str] = {"free": "free-running", "teacher_forced": "teacher-forced"}
+
+
+MASK_STAGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "proposer": ("IoU of kept proposals", ("kept_iou", "motion_different", "keep_changes", "proposals")),
+    "gmos_s": ("IoU of the foreground", ("max_probability_error", "mean_probability_error")),
+    "mos-i": ("IoU of objects", ()),
+    "mos": ("IoU of objects", ()),
+}
+"""What the IoU of a stage is of, and what its observations have of a frame beside IoU and pixels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,127 +90,128 @@ def encoder_stage(
         profile: whose limits of networks hold.
     """
     limits = LIMITS[profile]
-    frame, output, worst = max(found, key=lambda entry: entry[2].relative)
+    frame, output, worst = max(found, key=lambda entry: entry[2].severity)
+    differences = [one for _, _, one in found]
     beyond = [
         f"{output} of frame {frame}: {line}" for frame, output, one in found if (line := one.excess(limits))
     ]
+    mode: Mode = "teacher_forced"
     return StageAgreement(
         stage=stage,
         sequence=sequence,
-        mode="teacher_forced",
+        mode=mode,
         measure="relative L2 error",
-        mean=statistics.fmean(one.relative for _, _, one in found),
+        mean=statistics.fmean(one.relative for one in differences),
         worst=worst.relative,
         frame=frame,
         numbers={
-            "max_abs": max(one.max_abs for _, _, one in found),
-            "cosine": min(one.cosine for _, _, one in found),
-            "not_finite_a": sum(one.not_finite_a for _, _, one in found),
-            "not_finite_b": sum(one.not_finite_b for _, _, one in found),
+            "max_abs": max(one.max_abs for one in differences),
+            "cosine": min(one.cosine for one in differences),
+            "not_finite_a": sum(one.not_finite_a for one in differences),
+            "not_finite_b": sum(one.not_finite_b for one in differences),
         },
         words=f"{output} most, cosine {worst.cosine:.7f}",
-        differs=any(one.max_abs > 0 or one.not_finite_b for _, _, one in found),
+        differs=any(one.max_abs > 0 or one.not_finite_b for one in differences),
         beyond=_first(beyond),
-        observations=tuple(
-            _line(
-                stage,
-                sequence,
-                "teacher_forced",
-                frame,
-                {
-                    "output": output,
-                    "relative": one.relative,
-                    "max_abs": one.max_abs,
-                    "not_finite_b": one.not_finite_b,
-                },
-            )
-            for frame, output, one in found
+        observations=_observations(
+            stage,
+            sequence,
+            mode,
+            [(frame, one) for frame, _, one in found],
+            ("output", "relative", "max_abs", "not_finite_b"),
         ),
     )
+
+
+def _mask_stage(
+    stage: str,
+    found: Agreement[Any],
+    mode: Mode,
+    *,
+    numbers: Mapping[str, float],
+    words: str,
+    differs: bool,
+    beyond: Sequence[str],
+) -> StageAgreement:
+    """A stage whose frames have an IoU that is held to limits."""
+    measure, columns = MASK_STAGES[stage]
+    worst = found.worst_frame
+    return StageAgreement(
+        stage=stage,
+        sequence=found.sequence,
+        mode=mode,
+        measure=measure,
+        mean=found.mean_held_iou,
+        worst=worst.held_iou,
+        frame=worst.name,
+        numbers=numbers,
+        words=words,
+        differs=differs,
+        beyond=_first(beyond),
+        observations=_observations(
+            stage,
+            found.sequence,
+            mode,
+            [(frame.name, frame) for frame in found.frames],
+            ("iou", "pixels", "different", *columns),
+        ),
+    )
+
+
+def _below(found: Agreement[Any], what: str, limits: MaskLimits) -> list[str]:
+    """Frames whose IoU is below its limit, the worst first, and the mean if it is below its own."""
+    below = sorted((one for one in found.frames if one.held_iou < limits.frame_iou), key=lambda one: one.rank)
+    lines = [
+        f"{what} of frame {one.name}: IoU {one.held_iou:.5f} (limit {limits.frame_iou:g}){one.note}"
+        for one in below
+    ]
+    if found.mean_held_iou < limits.mean_iou:
+        lines.append(f"{what}: mean IoU {found.mean_held_iou:.5f} (limit {limits.mean_iou:g})")
+    return lines
 
 
 def proposer_stage(found: ProposalAgreement, mode: Mode, limits: MaskLimits) -> StageAgreement:
     """The proposals of a video; those that either side trusts count."""
     frames = found.frames
-    keeps, moves = (
-        sum(getattr(frame, name) for frame in frames) for name in ("keep_changes", "motion_changes")
-    )
     pairs = [pair for frame in frames for pair in frame.proposals]
-    different = sum(frame.different for frame in frames)
-    worst = found.worst_frame
-    counts = sum(frame.count_a for frame in frames), sum(frame.count_b for frame in frames)
-    beyond = [
-        f"kept proposals of frame {frame.name}: IoU {frame.kept_iou:.5f} (limit {limits.frame_iou:g}), "
-        f"{frame.keep_changes} kept on one side only"
-        for frame in sorted(frames, key=lambda frame: frame.kept_iou)
-        if frame.kept_iou < limits.frame_iou
-    ]
-    if found.mean_kept_iou < limits.mean_iou:
-        beyond.append(f"kept proposals: mean IoU {found.mean_kept_iou:.5f} (limit {limits.mean_iou:g})")
-    return StageAgreement(
-        stage="proposer",
-        sequence=found.sequence,
-        mode=mode,
-        measure="IoU of kept proposals",
-        mean=found.mean_kept_iou,
-        worst=worst.kept_iou,
-        frame=worst.name,
+    count_a, count_b, keeps, moves = (
+        sum(getattr(frame, name) for frame in frames)
+        for name in ("count_a", "count_b", "keep_changes", "motion_changes")
+    )
+    return _mask_stage(
+        "proposer",
+        found,
+        mode,
         numbers={
             "mean_iou_all": found.mean_iou,
-            "proposals_a": counts[0],
-            "proposals_b": counts[1],
+            "proposals_a": count_a,
+            "proposals_b": count_b,
             "kept_a": sum(pair.kept[0] for pair in pairs),
             "kept_b": sum(pair.kept[1] for pair in pairs),
             "keep_changes": keeps,
             "motion_changes": moves,
-            "different_pixels": different,
+            "different_pixels": found.different,
             "motion_different_pixels": sum(frame.motion_different for frame in frames),
             "max_motion_error": max((pair.motion_error for pair in pairs), default=0.0),
             "max_score_error": max((pair.score_error for pair in pairs), default=0.0),
         },
-        words=f"{counts[0]} proposals of A, {counts[1]} of B; {keeps} kept and {moves} moving on one side only; "
-        f"{different} px differ",
-        differs=bool(different or any(pair.motion_error or pair.score_error for pair in pairs)),
-        beyond=_first(beyond),
-        observations=tuple(
-            _line(
-                "proposer",
-                found.sequence,
-                mode,
-                frame.name,
-                {
-                    "kept_iou": frame.kept_iou,
-                    "iou": frame.iou,
-                    "pixels": frame.pixels,
-                    "different": frame.different,
-                    "motion_different": frame.motion_different,
-                    "keep_changes": frame.keep_changes,
-                    "proposals": [asdict(pair) for pair in frame.proposals],
-                },
-            )
-            for frame in frames
-        ),
+        words=f"{count_a} proposals of A, {count_b} of B; {keeps} kept and {moves} moving on one side only; "
+        f"{found.different} px differ",
+        differs=bool(found.different or any(pair.motion_error or pair.score_error for pair in pairs)),
+        beyond=_below(found, "kept proposals", limits),
     )
 
 
 def gmos_s_stage(found: ForegroundAgreement, mode: Mode, limits: MaskLimits) -> StageAgreement:
     """The foreground of a video; decisions count, as in its masks."""
-    worst, (not_finite_a, not_finite_b) = found.worst_frame, found.not_finite
+    not_finite_a, not_finite_b = found.not_finite
     beyond = []
     if not_finite_a or not_finite_b:
         beyond.append(f"{not_finite_a} logits of A and {not_finite_b} of B are not finite numbers")
-    if worst.iou < limits.frame_iou:
-        beyond.append(f"foreground of frame {worst.name}: IoU {worst.iou:.5f} (limit {limits.frame_iou:g})")
-    if found.mean_iou < limits.mean_iou:
-        beyond.append(f"foreground: mean IoU {found.mean_iou:.5f} (limit {limits.mean_iou:g})")
-    return StageAgreement(
-        stage="gmos_s",
-        sequence=found.sequence,
-        mode=mode,
-        measure="IoU of the foreground",
-        mean=found.mean_iou,
-        worst=worst.iou,
-        frame=worst.name,
+    return _mask_stage(
+        "gmos_s",
+        found,
+        mode,
         numbers={
             "max_probability_error": found.max_error,
             "mean_probability_error": found.mean_error,
@@ -212,60 +222,28 @@ def gmos_s_stage(found: ForegroundAgreement, mode: Mode, limits: MaskLimits) -> 
         words=f"probability error {found.max_error:.1e} at most, {found.mean_error:.1e} mean; "
         f"{found.different_share:.1e} of the decisions differ",
         differs=bool(found.max_error or found.different_share or not_finite_b),
-        beyond=_first(beyond),
-        observations=tuple(
-            _line(
-                "gmos_s",
-                found.sequence,
-                mode,
-                frame.name,
-                {
-                    "iou": frame.iou,
-                    "pixels": frame.pixels,
-                    "different": frame.different,
-                    "max_probability_error": frame.max_error,
-                    "mean_probability_error": frame.mean_error,
-                },
-            )
-            for frame in found.frames
-        ),
+        beyond=beyond + _below(found, "foreground", limits),
     )
 
 
 def tracker_stage(found: SequenceAgreement, mode: Mode, limits: MaskLimits) -> StageAgreement:
     """MOS-I or MOS. The frames of a free run are observations of their result already."""
-    different = sum(frame.different for frame in found.frames)
     unmatched = len(found.only_a) + len(found.only_b)
-    return StageAgreement(
-        stage=found.result,
-        sequence=found.sequence,
-        mode=mode,
-        measure="IoU of objects",
-        mean=found.mean_iou,
-        worst=found.worst_frame.iou,
-        frame=found.worst_frame.name,
+    stage = _mask_stage(
+        found.result,
+        found,
+        mode,
         numbers={
             "mean_boundary_f": found.mean_boundary_f,
-            "different_pixels": different,
+            "different_pixels": found.different,
             "matched": len(found.matching),
             "unmatched": unmatched,
         },
-        words=f"{len(found.matching)} objects matched, {unmatched} not, {different} px differ",
-        differs=bool(different or found.renamed),
-        beyond=_first(failures(found, limits)),
-        observations=()
-        if mode == "free"
-        else tuple(
-            _line(
-                found.result,
-                found.sequence,
-                mode,
-                frame.name,
-                {"iou": frame.iou, "pixels": frame.pixels, "different": frame.different},
-            )
-            for frame in found.frames
-        ),
+        words=f"{len(found.matching)} objects matched, {unmatched} not, {found.different} px differ",
+        differs=bool(found.different or found.renamed),
+        beyond=failures(found, limits),
     )
+    return replace(stage, observations=()) if mode == "free" else stage
 
 
 def births(stages: Sequence[StageAgreement]) -> tuple[Birth, ...]:
@@ -306,9 +284,23 @@ def _first(lines: Sequence[str]) -> str | None:
     return lines[0] + (f", and {len(lines) - 1} more" if len(lines) > 1 else "")
 
 
-def _line(stage: str, sequence: str, mode: Mode, frame: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    plain = {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in values.items()
-    }
-    return {"stage": stage, "mode": mode, "sequence": sequence, "frame": frame, **plain}
+def _observations(
+    stage: str, sequence: str, mode: Mode, rows: Sequence[tuple[str, object]], columns: Sequence[str]
+) -> tuple[Mapping[str, Any], ...]:
+    """A line for each frame and what was found on it: these attributes, as JSON values."""
+    return tuple(
+        {
+            "stage": stage,
+            "mode": mode,
+            "sequence": sequence,
+            "frame": frame,
+            **{column: _plain(getattr(found, column)) for column in columns},
+        }
+        for frame, found in rows
+    )
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - JSON
+    if isinstance(value, tuple):
+        return [asdict(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

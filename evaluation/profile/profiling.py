@@ -17,6 +17,7 @@ from ...runtime.bundle.uploading import Dtypes, upload_inputs
 from ...runtime.contract import ModelSpec, NetworkName, network_specs
 from ...runtime.layer_times import TimesLayers
 from ...runtime.precision import PRECISIONS, QUANTISED
+from ...runtime.shapes import call_lengths, letters_of
 from ...runtime.video.sequence import SequenceInput
 from ..compare.recording import Call, record
 from ..compare.sides import chosen_networks, input_dtypes
@@ -162,21 +163,14 @@ def _cases(
 
     Memories and pointers are repeated to as many as a long video has.
     """
-    axes = {tensor.name: tensor.axes for tensor in network_specs(model)[name].inputs}
-    letter = "O" if any(axis[:1] == ("O",) for axis in axes.values()) else "B"
+    tensors = network_specs(model)[name].inputs
+    axes = {tensor.name: tensor.axes for tensor in tensors}
+    letter = "O" if "O" in letters_of(tensors) else "B"
     cases = []
     for length in options.objects if letter == "O" else options.batches:
         wanted = {letter: length, "R": model.memory_frames, "P": model.object_pointers}
         inputs = {key: _repeated(values, axes[key], wanted) for key, values in call.inputs.items()}
-        lengths = {
-            axis: size
-            for key, values in inputs.items()
-            for axis, size in zip(axes[key], values.shape, strict=True)
-            if isinstance(axis, str)
-        }
-        if "video_hw" in inputs:
-            lengths |= dict(zip("HW", (int(side) for side in inputs["video_hw"]), strict=True))
-        cases.append((lengths, inputs))
+        cases.append((call_lengths(tensors, inputs), inputs))
     return cases
 
 

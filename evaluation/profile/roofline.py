@@ -14,6 +14,7 @@ import numpy as np
 from ...runtime.backend import Backend
 from ...runtime.bundle.manifest import BundleNetwork
 from ...runtime.precision import ELEMENT_TYPES, PRECISIONS
+from ...runtime.shapes import PI3_AXES, size_of
 from ..benchmarks.parallel import available_cores
 
 PRODUCT_SIDE = 1536
@@ -103,7 +104,7 @@ def _with_grid(network: BundleNetwork, lengths: Mapping[str, int]) -> Mapping[st
     return {
         **{
             patches: lengths[pixels] // (at[pixels] // at[patches])
-            for patches, pixels in (("h", "H"), ("w", "W"))
+            for pixels, patches in PI3_AXES.items()
             if {patches, pixels} <= at.keys() and pixels in lengths and patches not in lengths
         },
         **lengths,
@@ -131,10 +132,9 @@ def _moved_bytes(network: BundleNetwork, lengths: Mapping[str, int]) -> float | 
     for tensor in (*network.inputs, *network.outputs):
         if tensor.host:
             continue
-        sizes = [lengths.get(axis, 0) if isinstance(axis, str) else axis for axis in tensor.axes]
         if any(isinstance(axis, str) and axis not in lengths for axis in tensor.axes):
             return None
-        total += math.prod(sizes) * ELEMENT_TYPES[tensor.dtype].bytes
+        total += math.prod(size_of(tensor, lengths)) * ELEMENT_TYPES[tensor.dtype].bytes
     return total
 
 

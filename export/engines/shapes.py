@@ -10,15 +10,11 @@ from typing import Literal
 from ...errors import GmosError
 from ...runtime.bundle.manifest import Bundle, BundleNetwork, BundleTensor, Ranges
 from ...runtime.contract import NetworkName
+from ...runtime.shapes import GRID_AXES, letters_of, size_axes, size_of, with_pi3
 from ...runtime.tensorrt.record import Profile, ProfileRange
 
 Place = Literal["min", "opt", "max"]
 PLACES: tuple[Place, ...] = ("min", "opt", "max")
-
-PATCH_AXES = {"H": "h", "W": "w"}
-"""Axes of a Pi3 frame in pixels and those of its grid, where a network has both."""
-
-RESOLUTION_AXES = ("h", "w")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,25 +57,21 @@ def _parse(bundle: Bundle, place: Place, text: str) -> ShapeOverride:
     if name not in bundle.networks:
         raise GmosError(f"{option}: no network {name}; the bundle has {', '.join(bundle.networks)}")
     network = bundle.networks[name]  # type: ignore[index]  # checked to be one of its keys
-    varying = {tensor.name: tensor for tensor in graph_inputs(network) if _letters(tensor)}
+    varying = {tensor.name: tensor for tensor in graph_inputs(network) if letters_of((tensor,))}
     tensor = varying.get(given or next(iter(varying), ""))
     if tensor is None:
         raise GmosError(f"{option}: {name} has no such input; expected one of {', '.join(varying) or 'none'}")
-    lengths = _lengths(tensor, dims, option)
-    if name == "dino":
-        lengths |= _grid(lengths, bundle.model.patch_px, option)
+    try:
+        lengths = with_pi3(_lengths(tensor, dims, option), bundle.model.patch_px)
+    except ValueError as error:
+        raise GmosError(f"{option}: {error}") from error
+    own = letters_of(graph_inputs(network))
+    lengths = {axis: length for axis, length in lengths.items() if axis in own}
     return ShapeOverride(network=network.name, place=place, lengths=lengths, option=option)
 
 
-def _letters(tensor: BundleTensor) -> tuple[str | int, ...]:
-    """The axes that vary; of a host input the values are lengths of axes elsewhere."""
-    if tensor.host:
-        return ("H", "W")
-    return tuple(axis for axis in tensor.axes if isinstance(axis, str))
-
-
 def _lengths(tensor: BundleTensor, dims: tuple[int, ...], option: str) -> dict[str, int]:
-    axes = ("H", "W") if tensor.host else tensor.axes
+    axes = size_axes(tensor)
     shape = "x".join(map(str, axes))
     if len(axes) != len(dims):
         raise GmosError(f"{option}: {len(dims)} lengths, expected {len(axes)}: {tensor.name} is {shape}")
@@ -90,19 +82,6 @@ def _lengths(tensor: BundleTensor, dims: tuple[int, ...], option: str) -> dict[s
     empty = [axis for axis, length in found.items() if length == 0 and axis != "P"]
     if empty:
         raise GmosError(f"{option}: length 0 of {empty[0]}, expected 1 or more; {tensor.name} is {shape}")
-    return found
-
-
-def _grid(lengths: Mapping[str, int], patch_px: int, option: str) -> dict[str, int]:
-    """The patch grid of a frame's pixels, or the pixels of a grid."""
-    found = {}
-    for pixels, grid in PATCH_AXES.items():
-        if pixels in lengths:
-            if lengths[pixels] % patch_px:
-                raise GmosError(f"{option}: {lengths[pixels]} pixels, expected a multiple of {patch_px}")
-            found[grid] = lengths[pixels] // patch_px
-        elif grid in lengths:
-            found[pixels] = lengths[grid] * patch_px
     return found
 
 
@@ -119,7 +98,7 @@ def engine_ranges(network: BundleNetwork, overrides: Sequence[ShapeOverride]) ->
     profiles = [dict(ranges) for ranges in network.profiles]
     if len(profiles) > 1 and any(not _matching(profiles, found) for found in own):
         if {found.place for found in own} != set(PLACES):
-            sizes = ", ".join("x".join(str(ranges[a][1]) for a in RESOLUTION_AXES) for ranges in profiles)
+            sizes = ", ".join("x".join(str(ranges[a][1]) for a in GRID_AXES) for ranges in profiles)
             raise GmosError(
                 f"{own[0].option}: {network.name} has a profile for each of the patch grids {sizes}; give one of "
                 "them, or --min-shapes, --opt-shapes and --max-shapes together for one profile over a range"
@@ -143,9 +122,7 @@ def _matching(
     return [
         ranges
         for ranges in profiles
-        if all(
-            ranges[axis][1] == override.lengths[axis] for axis in RESOLUTION_AXES if axis in override.lengths
-        )
+        if all(ranges[axis][1] == override.lengths[axis] for axis in GRID_AXES if axis in override.lengths)
     ]
 
 
@@ -173,12 +150,10 @@ def _check_kept(ranges: Ranges, override: ShapeOverride) -> None:
 
 def engine_profile(network: BundleNetwork, ranges: Ranges) -> Profile:
     """The shapes of every input at the ranges of a profile; of a host input its values."""
-
-    def at(tensor: BundleTensor, place: int) -> tuple[int, ...]:
-        axes = ("H", "W") if tensor.host else tensor.axes
-        return tuple(axis if isinstance(axis, int) else ranges[axis][place] for axis in axes)
-
+    places = [{axis: lengths[i] for axis, lengths in ranges.items()} for i in range(len(PLACES))]
     return {
-        tensor.name: ProfileRange(min=at(tensor, 0), opt=at(tensor, 1), max=at(tensor, 2))
+        tensor.name: ProfileRange(
+            **{place: size_of(tensor, at) for place, at in zip(PLACES, places, strict=True)}
+        )
         for tensor in graph_inputs(network)
     }

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import onnx
 import onnx_ir as ir
 
 from ...errors import GmosError
 from ...runtime.atomic_file import writing
-from ...runtime.bundle.files import file_sha256
-from ...runtime.bundle.manifest import MANIFEST, Target, open_bundle
+from ...runtime.bundle.files import FileRecord, file_sha256
+from ...runtime.bundle.manifest import MANIFEST, Manifest, Target, open_bundle
 from ...runtime.contract import NetworkName
+from ...runtime.typed_json import json_bytes
 
 GRAPH_SUFFIX: dict[Target, str] = {"standard": ".onnx", "onnxruntime": ".ort.onnx"}
 """How the file of a network's graph ends."""
@@ -82,16 +82,15 @@ def save_graph(root: Path, name: NetworkName, target: Target, model: ir.Model) -
     return path.name
 
 
-def write_manifest(root: Path, manifest: Mapping[str, Any]) -> None:
+def write_manifest(root: Path, manifest: Manifest) -> None:
     """Write `bundle.json`, the last of a bundle's files, with the lengths and hashes of all others.
 
     Raises:
         GmosError: what is written is not what this version reads: nothing may be replaced by it.
     """
     files = {
-        path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+        path.name: FileRecord(bytes=path.stat().st_size, sha256=file_sha256(path))
         for path in sorted(root.iterdir())
     }
-    text = json.dumps({**manifest, "files": files}, indent=1, ensure_ascii=False, allow_nan=False)
-    (root / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    (root / MANIFEST).write_bytes(json_bytes(replace(manifest, files=files)))
     open_bundle(root)

@@ -6,7 +6,7 @@ import logging
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,12 @@ from ...gmos_ref.presets import model_spec, preset
 from ...gmos_ref.reference_config import ReferenceConfig
 from ...gmos_ref.reference_networks import ReferenceNetworks
 from ...runtime.bundle.files import file_sha256
-from ...runtime.bundle.manifest import FORMAT, TABLES_FILE, Bundle, Ranges, open_bundle
+from ...runtime.bundle.manifest import TABLES_FILE, Bundle, BundleNetwork, Manifest, Rotation, open_bundle
 from ...runtime.bundle.tables import Pi3TableSource
 from ...runtime.contract import ModelSpec, NetworkName, network_specs
 from ...runtime.precision import PrecisionName
 from .bundle_directory import check_place, new_bundle, write_manifest
-from .exported_network import ExportedNetwork, NetworkExporter, Plan
+from .exported_network import NetworkExporter, Plan
 from .profiles import Resolution, choose_resolutions, profiles
 
 logger = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ def write_bundle(
     resolutions: tuple[Resolution, ...],
     checkpoints: Mapping[str, Any],
     validated: bool,
-    exported: Callable[[NetworkName, ExportedNetwork], None] | None = None,
+    exported: Callable[[NetworkName, BundleNetwork], None] | None = None,
 ) -> Bundle:
     """Export loaded networks.
 
@@ -139,26 +139,26 @@ def write_bundle(
         np.save(root / TABLES_FILE, tables.position_embedding, allow_pickle=False)
         left = out.with_name(f"{out.name}{FAILED_SUFFIX}")
         exporter = NetworkExporter(root, plan, networks, tables, validated=validated, left=left)
-        done = {}
+        done: dict[str, BundleNetwork] = {}
         for name in network_specs(plan.model):
             start = time.monotonic()
             done[name] = exporter.export(name)
             logger.info("%s: %.1f s, %s", name, time.monotonic() - start, _verdict(done[name]))
             if exported is not None:
                 exported(name, done[name])
-        manifest = {
-            "format": FORMAT,
-            "tool": f"gmos-deploy {__version__}",
-            "model": asdict(plan.model),
-            "precision": plan.precision,
-            "head_precision": plan.head_precision,
-            "opset": plan.opset,
-            "pi3": {"head_dim": plan.sizes.pi3.head_dim, "rope_base": plan.sizes.pi3.rope_base},
-            "resolutions": [{"width_px": width, "height_px": height} for width, height in resolutions],
-            "networks": {name: _network_entry(network) for name, network in done.items()},
-            "checkpoints": checkpoints,
-            "versions": _versions(),
-        }
+        manifest = Manifest(
+            tool=f"gmos-deploy {__version__}",
+            model=plan.model,
+            precision=plan.precision,
+            head_precision=plan.head_precision,
+            opset=plan.opset,
+            pi3=Rotation(head_dim=plan.sizes.pi3.head_dim, rope_base=plan.sizes.pi3.rope_base),
+            resolutions=resolutions,
+            networks=done,
+            checkpoints=checkpoints,
+            versions=_versions(),
+            files={},
+        )
         write_manifest(root, manifest)
     return open_bundle(out)
 
@@ -180,31 +180,13 @@ def table_source(pi3: Pi3Encoder) -> Pi3TableSource:
     )
 
 
-def _verdict(network: ExportedNetwork) -> str:
+def _verdict(network: BundleNetwork) -> str:
     differences = network.gate["differences"]
     if not differences:
         return "not compared"
     worst = max(differences, key=lambda found: max(found["relative"], found["changed"]))
     measure = "changed share" if worst["changed"] else "relative error"
     return f"equal to the reference ({measure} up to {max(worst['relative'], worst['changed']):.1e})"
-
-
-def _network_entry(network: ExportedNetwork) -> dict[str, Any]:
-    sign = network.signature
-    return {
-        "precision": network.precision,
-        "inputs": [asdict(tensor) for tensor in sign.inputs],
-        "outputs": [asdict(tensor) for tensor in sign.outputs],
-        "graphs": {target: asdict(graph) for target, graph in network.graphs.items()},
-        "profiles": [_profile_entry(ranges) for ranges in network.profiles],
-        "parameters": network.parameters,
-        "flops": {"count": network.flops, "at": dict(network.flops_at)},
-        "gate": dict(network.gate),
-    }
-
-
-def _profile_entry(ranges: Ranges) -> dict[str, Any]:
-    return {"axes": {axis: dict(zip(("min", "opt", "max"), r, strict=True)) for axis, r in ranges.items()}}
 
 
 def _checkpoints(reference: ReferenceConfig) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import nn
 
 from .attend import opaque_attention
-from .signature import PIXEL_AXES, Signature, dynamic_shapes, example_inputs
+from .signature import Signature, dynamic_shapes, example_inputs
 
 SCOPES_KEY = "pkg.torch.onnx.name_scopes"
 """Metadata in which the exporter keeps the modules around an operation."""
@@ -68,13 +68,6 @@ def declare_shapes(model: ir.Model, sign: Signature) -> None:
         for value in node.outputs:
             if id(value) not in kept:
                 value.shape = value.type = None
-
-
-def grid_lengths(sign: Signature, lengths: dict[str, int], patch_px: int) -> dict[str, int]:
-    """Lengths by letter with those of the frame's pixels, where the network takes a Pi3 frame."""
-    if sign.name != "dino":
-        return lengths
-    return lengths | {pixels: patch_px * lengths[grid] for pixels, grid in PIXEL_AXES.items()}
 
 
 def _name_nodes(graph: ir.Graph) -> None:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx_ir as ir
 
 from ...gmos_ref.presets import Preset
 from ...gmos_ref.reference_networks import ReferenceNetworks
-from ...runtime.bundle.manifest import TARGETS, BundleGraph, Ranges, Target
+from ...runtime.bundle.manifest import TARGETS, BundleGraph, BundleNetwork, Ranges, Target
 from ...runtime.bundle.tables import Pi3TableSource, TableMaker
-from ...runtime.contract import HEADS, ModelSpec, NetworkName
+from ...runtime.contract import HEADS, WITHOUT_WEIGHTS, ModelSpec, NetworkName
 from ...runtime.precision import PRECISIONS, PrecisionName
+from ...runtime.shapes import letters_of
 from .bundle_directory import save_graph
 from .capture import capture, declare_shapes
 from .flops import count_flops, count_parameters
@@ -24,7 +24,7 @@ from .lowering_upsampling import lower_upsampling
 from .network_modules import MODULES
 from .profiles import lengths_of
 from .signature import Signature, signature, torch_dtype
-from .small_graphs import SMALL_GRAPHS, small_graph
+from .small_graphs import small_graph
 from .validation import NOT_COMPARED, Validation
 from .weight_files import WeightFiles
 
@@ -49,21 +49,7 @@ class Plan:
 
     def precision_of(self, name: NetworkName) -> PrecisionName:
         """Precision of a network's weights."""
-        return self.head_precision if name in HEADS else "fp32" if name in SMALL_GRAPHS else self.precision
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExportedNetwork:
-    """What is written about a network in `bundle.json`."""
-
-    signature: Signature
-    precision: PrecisionName
-    graphs: Mapping[Target, BundleGraph]
-    profiles: tuple[Ranges, ...]
-    parameters: int
-    flops: float
-    flops_at: Mapping[str, int]
-    gate: Mapping[str, Any]
+        return self.head_precision if name in HEADS else "fp32" if name in WITHOUT_WEIGHTS else self.precision
 
 
 class NetworkExporter:
@@ -92,24 +78,20 @@ class NetworkExporter:
         )
         self._weights = WeightFiles(root)
 
-    def export(self, name: NetworkName) -> ExportedNetwork:
+    def export(self, name: NetworkName) -> BundleNetwork:
         """Write the graphs and weights of a network, and hold them against the reference.
 
         Raises:
             GmosError: the exported network does not compute what the reference does.
         """
         plan, sign = self._plan, self._plan.signature(name)
-        letters = {letter for tensor in (*sign.all_inputs, *sign.outputs) for letter in tensor.axes}
+        letters = letters_of((*sign.all_inputs, *sign.outputs))
         profiles = _distinct(
-            {
-                letter: lengths
-                for letter, lengths in lengths_of(name, ranges, plan.model).items()
-                if letter in letters
-            }
+            {letter: lengths for letter, lengths in lengths_of(name, ranges).items() if letter in letters}
             for ranges in plan.profiles
         )
         usual = {letter: ranges[1] for letter, ranges in profiles[0].items()} if profiles else {}
-        if name in SMALL_GRAPHS:
+        if name in WITHOUT_WEIGHTS:
             flops, parameters = 0.0, 0
             graphs = self._without_copies({target: self._write_small(name, target) for target in TARGETS})
         else:
@@ -119,8 +101,10 @@ class NetworkExporter:
             model = capture(module, sign, patch_px=plan.model.patch_px, opset=plan.opset)
             parameters = count_parameters(model.graph)
             graphs = self._write(model, sign)
-        return ExportedNetwork(
-            signature=sign,
+        return BundleNetwork(
+            name=name,
+            inputs=sign.inputs,
+            outputs=sign.outputs,
             precision=plan.precision_of(name),
             graphs=graphs,
             profiles=profiles,

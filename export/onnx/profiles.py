@@ -9,6 +9,7 @@ from ...errors import GmosError
 from ...runtime.bundle.manifest import Ranges
 from ...runtime.contract import ModelSpec
 from ...runtime.pi3_frame import pi3_size_wh
+from ...runtime.shapes import VIDEO_AXES, with_pi3
 
 Resolution = tuple[int, int]
 """Width and height of a Pi3 frame in pixels."""
@@ -85,24 +86,11 @@ def profiles(sizes: tuple[Resolution, ...], model: ModelSpec, *, max_batch: int)
         "R": MEMORIES,
         "P": (0, model.object_pointers, model.object_pointers),
     }
-    return tuple(
-        {**shared, "h": fixed(height // model.patch_px), "w": fixed(width // model.patch_px)}
-        for width, height in sizes
-    )
+    video = dict(zip(VIDEO_AXES, (VIDEO_HEIGHTS, VIDEO_WIDTHS), strict=True))
+    pi3 = (with_pi3({"Hp": height, "Wp": width}, model.patch_px) for width, height in sizes)
+    return tuple({**shared, **video, **{axis: fixed(n) for axis, n in found.items()}} for found in pi3)
 
 
-def lengths_of(name: str, ranges: Ranges, model: ModelSpec) -> Ranges:
-    """The ranges of a profile for one network.
-
-    Pixels mean Pi3's frame for DINO and the video's elsewhere; labels are chosen among all objects.
-    """
-    if name == "dino":
-        rows, columns = ranges["h"], ranges["w"]
-        patch = model.patch_px
-        return {
-            **ranges,
-            "H": (patch * rows[0], patch * rows[1], patch * rows[2]),
-            "W": (patch * columns[0], patch * columns[1], patch * columns[2]),
-        }
-    objects = LABELLED_OBJECTS if name == "tracked_labels" else ranges["O"]
-    return {**ranges, "O": objects, "H": VIDEO_HEIGHTS, "W": VIDEO_WIDTHS}
+def lengths_of(name: str, ranges: Ranges) -> Ranges:
+    """The ranges of a profile for one network: labels are chosen among all objects."""
+    return {**ranges, "O": LABELLED_OBJECTS} if name == "tracked_labels" else ranges

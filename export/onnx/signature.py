@@ -14,12 +14,10 @@ from ...runtime.bundle.manifest import BundleTensor
 from ...runtime.bundle.tables import table_specs
 from ...runtime.contract import ModelSpec, NetworkName, TensorSpec, network_specs
 from ...runtime.precision import PRECISIONS, PrecisionName
+from ...runtime.shapes import PI3_AXES, letters_of, size_of, with_pi3
 
 EXAMPLE_LENGTHS = {"B": 2, "O": 2, "h": 4, "w": 6, "R": 3, "P": 3}
 """Lengths while a network is captured. 0 and 1 would be taken as fixed, and equal ones as the same."""
-
-PIXEL_AXES = {"H": "h", "W": "w"}
-"""Axes of a Pi3 frame, a patch times as long as those of its grid."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +37,7 @@ class Signature:
     @property
     def letters(self) -> tuple[str, ...]:
         """The axes that vary, in the order in which they appear."""
-        axes = [axis for tensor in self.all_inputs for axis in tensor.axes if isinstance(axis, str)]
-        return tuple(dict.fromkeys(axes))
+        return letters_of(self.all_inputs)
 
 
 def signature(name: NetworkName, model: ModelSpec, *, head_dim: int, precision: PrecisionName) -> Signature:
@@ -82,11 +79,9 @@ def torch_dtype(name: str) -> torch.dtype:
 
 def example_inputs(sign: Signature, patch_px: int) -> tuple[Tensor, ...]:
     """Zeros of the right shapes and dtypes to capture a network with."""
-    lengths = dict(EXAMPLE_LENGTHS)
-    lengths |= {pixels: patch_px * lengths[grid] for pixels, grid in PIXEL_AXES.items()}
+    lengths = with_pi3(EXAMPLE_LENGTHS, patch_px)
     return tuple(
-        torch.zeros([lengths.get(axis, axis) for axis in tensor.axes], dtype=torch_dtype(tensor.dtype))  # type: ignore[arg-type]
-        for tensor in sign.all_inputs
+        torch.zeros(size_of(tensor, lengths), dtype=torch_dtype(tensor.dtype)) for tensor in sign.all_inputs
     )
 
 
@@ -94,7 +89,7 @@ def dynamic_shapes(sign: Signature, patch_px: int) -> tuple[Mapping[int, Any], .
     """Which axes of the inputs vary; those of a Pi3 frame are multiples of the patch."""
     dims: dict[str, Any] = {letter: Dim(letter, min=1) for letter in EXAMPLE_LENGTHS}
     dims["P"] = Dim("P", min=0)
-    dims |= {pixels: patch_px * dims[grid] for pixels, grid in PIXEL_AXES.items()}
+    dims |= {pixels: patch_px * dims[grid] for pixels, grid in PI3_AXES.items()}
     return tuple(
         {i: dims[axis] for i, axis in enumerate(tensor.axes) if isinstance(axis, str)}
         for tensor in sign.all_inputs

@@ -18,14 +18,14 @@ from ...errors import GmosError
 from ...gmos_ref.backend import TorchBackend
 from ...gmos_ref.reference_networks import ReferenceNetworks
 from ...runtime.bundle.manifest import TARGETS, BundleGraph, Target
-from ...runtime.bundle.seeded_inputs import Lengths, seeded_inputs
+from ...runtime.bundle.seeded_inputs import seeded_inputs
 from ...runtime.bundle.tables import TableMaker
 from ...runtime.contract import ModelSpec, NetworkName, network_specs
 from ...runtime.onnx.host_graph import HostGraph
 from ...runtime.parity import LIMITS, Array, OutputDifference, compare_outputs
 from ...runtime.precision import PRECISIONS, Limits, PrecisionName
 from ...runtime.run_results import leave_call
-from .capture import grid_lengths
+from ...runtime.shapes import GRID_AXES, VIDEO_AXES, Lengths, letters_of, with_pi3
 from .float32_twin import write_float32_twin
 from .signature import Signature, torch_dtype
 
@@ -37,6 +37,8 @@ OWN_ERROR_SHARE = 2.0
 The reference keeps the sums between layers in float32, a graph rounds them too.
 """
 
+COUNTS = ((1, 1, 1, 0), (2, 3, None, 4))
+"""Frames, objects, and memories (None: all) and pointers of an object."""
 GRIDS = ((5, 7), (9, 4))
 """Two Pi3 resolutions in patches, one wide and one tall."""
 VIDEO_SHARES = ((0.4, 0.7), (1.6, 1.2))
@@ -48,22 +50,16 @@ NOT_COMPARED: Mapping[str, Any] = {"passed": False, "compared": "nothing", "limi
 
 def validation_cases(name: NetworkName, model: ModelSpec) -> tuple[Lengths, ...]:
     """The lengths at which a network is compared: two batch sizes, two resolutions, two memory lengths."""
-    patch_px = model.patch_px
-    videos = [tuple(int(share * model.sam2_image_px) for share in shares) for shares in VIDEO_SHARES]
-    pi3 = tuple({"B": b, "h": h, "w": w} for b, (h, w) in zip((1, 2), GRIDS, strict=True))
-    if name == "dino":
-        return tuple({**case, "H": patch_px * case["h"], "W": patch_px * case["w"]} for case in pi3)
-    if name in ("pi3_decoder", "proposer", "gmos_s"):
-        return pi3
-    if name in ("sam2_resize", "proposal_labels", "foreground_map"):
-        return tuple({"B": b, "H": h, "W": w} for b, (h, w) in zip((1, 2), videos, strict=True))
-    if name == "sam2_encoder":
-        return ({"B": 1}, {"B": 2})
-    if name == "tracked_labels":
-        return tuple({"O": o, "H": h, "W": w} for o, (h, w) in zip((1, 3), videos, strict=True))
-    if name == "memory_attention":
-        return ({"O": 1, "R": 1, "P": 0}, {"O": 2, "R": model.memory_frames + 1, "P": 4})
-    return ({"O": 1}, {"O": 3})
+    spec = network_specs(model)[name]
+    own = letters_of((*spec.inputs, *spec.outputs))
+    cases = []
+    for (b, o, r, p), grid, shares in zip(COUNTS, GRIDS, VIDEO_SHARES, strict=True):
+        video = [int(share * model.sam2_image_px) for share in shares]
+        fixed = dict(zip((*GRID_AXES, *VIDEO_AXES), (*grid, *video), strict=True))
+        counts = {"B": b, "O": o, "R": r or model.memory_frames + 1, "P": p}
+        lengths = {**counts, **with_pi3(fixed, model.patch_px)}
+        cases.append({axis: length for axis, length in lengths.items() if axis in own})
+    return tuple(cases)
 
 
 def allowed(found: OutputDifference, precision: PrecisionName, own: Sequence[OutputDifference]) -> Limits:
@@ -201,7 +197,6 @@ class Validation:
     def _case(self, sign: Signature, lengths: Lengths) -> Case:
         """Inputs are rounded to the dtypes of the graph: rounding them is no error of the network."""
         dtypes = {tensor.name: torch_dtype(tensor.dtype) for tensor in sign.inputs}
-        lengths = grid_lengths(sign, dict(lengths), self._model.patch_px)
         inputs = {
             name: torch.from_numpy(array).to(dtypes[name]).float().numpy()
             if np.issubdtype(array.dtype, np.floating)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ...errors import GmosError
+from ..typed_json import Whole
 
 HASH_CHUNK_BYTES = 8 << 20
 
@@ -16,7 +17,7 @@ HASH_CHUNK_BYTES = 8 << 20
 class FileRecord:
     """What `bundle.json` says about a file: its length in bytes and its SHA-256 in hexadecimal."""
 
-    size: int
+    bytes: Whole
     sha256: str
 
 
@@ -59,7 +60,7 @@ class BundleFiles:
 
     def size(self, name: str) -> int:
         """Length in bytes."""
-        return self._records[name].size
+        return self._records[name].bytes
 
     def sha256(self, name: str) -> str:
         """What the bundle says the SHA-256 of a file is, in hexadecimal."""
@@ -95,7 +96,7 @@ class BundleFiles:
             )
         if not path.is_file():
             raise GmosError(f"bundle {self._root} lacks its file {name}; copy the bundle again")
-        size, expected = path.stat().st_size, self._records[name].size
+        size, expected = path.stat().st_size, self._records[name].bytes
         if size != expected:
             raise GmosError(f"{path} has {size} bytes, expected {expected}; copy the bundle again")
         return path

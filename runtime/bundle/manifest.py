@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
+import msgspec
 import numpy as np
 
 from ...errors import GmosError
 from ..contract import ModelSpec, NetworkName, NetworkSpec, TensorSpec, network_specs
 from ..precision import TENSOR_DTYPES
+from ..typed_json import Whole, parse_json, typed
 from .external_data import external_locations
-from .fields import Fields
 from .files import BundleFiles, FileRecord
 from .tables import Pi3TableSource
 
 MANIFEST = "bundle.json"
-FORMAT = 1
-"""Raised when a reader of the old one would misunderstand the new; added fields do not raise it."""
+FORMAT = 2
+"""Raised when a reader of the old one would misunderstand the new; added fields do not raise it.
+
+2: the pixels of a Pi3 frame have axes of their own, Hp and Wp; profiles are three lengths by axis.
+"""
 
 TABLES_FILE = "position_embedding.npy"
 
@@ -29,8 +32,15 @@ Target = Literal["standard", "onnxruntime"]
 TARGETS: tuple[Target, ...] = ("standard", "onnxruntime")
 """`standard` holds ONNX operators only; `onnxruntime` also its own fused attention. They share weights."""
 
-Ranges = Mapping[str, tuple[int, int, int]]
-"""Least, usual and greatest length by axis letter."""
+TensorDtype = Annotated[str, msgspec.Meta(pattern=f"^({'|'.join(TENSOR_DTYPES)})$")]
+
+ADVICE = "export the bundle again"
+
+Range = tuple[Whole, Whole, Whole]
+"""Least, usual and greatest length."""
+
+Ranges = Mapping[str, Range]
+"""Lengths by axis letter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +49,7 @@ class BundleTensor:
 
     name: str
     axes: tuple[str | int, ...]
-    dtype: str
+    dtype: TensorDtype
     values: str
     host: bool = False
 
@@ -71,33 +81,62 @@ class BundleNetwork:
     outputs: tuple[BundleTensor, ...]
     graphs: Mapping[Target, BundleGraph]
     profiles: tuple[Ranges, ...]
-    parameters: int
+    parameters: Whole
     flops: float
-    flops_at: Mapping[str, int]
+    flops_at: Mapping[str, Whole]
     gate: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bundle:
-    """An opened bundle.
+class Rotation:
+    """Of the Pi3 decoder's attention: channels of a head, and the base of the wavelengths."""
 
-    `identity` is the SHA-256 of its `bundle.json`, which holds all other hashes. `calibration` says how its
-    networks were quantised, None where they were not.
+    head_dim: Whole
+    rope_base: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleFacts:
+    """What `bundle.json` says of all networks together.
+
+    `resolutions` are widths and heights in pixels of the Pi3 frames that the profiles are for. `calibration`
+    says how networks were quantised, None where they were not.
     """
 
-    root: Path
-    identity: str
     model: ModelSpec
     precision: str
     head_precision: str
-    opset: int
+    opset: Whole
+    pi3: Rotation
+    resolutions: tuple[tuple[Whole, Whole], ...]
+    checkpoints: Mapping[str, Any]
+    versions: Mapping[str, Any]
+    calibration: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest(BundleFacts):
+    """The content of `bundle.json`; a reader checks each of `networks` and `files`, by name, on its own."""
+
+    format: Whole = FORMAT
+    tool: str = ""
+    networks: Mapping[str, Any]
+    files: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Format:
+    format: Whole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle(BundleFacts):
+    """An opened bundle. `identity` is the SHA-256 of its `bundle.json`, which holds all other hashes."""
+
+    root: Path
+    identity: str
     networks: Mapping[NetworkName, BundleNetwork]
     files: BundleFiles
-    pi3: Mapping[str, float]
-    versions: Mapping[str, Any]
-    checkpoints: Mapping[str, Any]
-    resolutions: tuple[tuple[int, int], ...]
-    calibration: Mapping[str, Any] | None = None
 
     def graph_file(self, network: NetworkName, target: Target) -> Path:
         """The ONNX file of a network, after a check that it and all it reads are as exported.
@@ -135,8 +174,8 @@ class Bundle:
             )
         return Pi3TableSource(
             position_embedding=stored,
-            head_dim=int(self.pi3["head_dim"]),
-            rope_base=float(self.pi3["rope_base"]),
+            head_dim=self.pi3.head_dim,
+            rope_base=self.pi3.rope_base,
         )
 
 
@@ -155,37 +194,24 @@ def open_bundle(root: Path) -> Bundle:
             f"{root} is no bundle: {MANIFEST} cannot be read ({error.strerror}); make a bundle with "
             "gmos-export onnx --out DIR"
         ) from error
-    try:
-        top = Fields(json.loads(text), MANIFEST)
-    except (ValueError, RecursionError) as error:
-        raise GmosError(f"{manifest} is not JSON ({error}); copy the bundle again") from error
-    _check_format(top.whole("format"), manifest)
-    model = _model(top.inner("model"))
-    networks = {name: _network(name, entry) for name, entry in top.entries("networks")}
-    _check_contract(networks, model, manifest)
+    found = parse_json(text, manifest, "copy the bundle again")
+    _check_format(typed(found, _Format, where=MANIFEST, advice=ADVICE).format, manifest)
+    top = typed(found, Manifest, where=MANIFEST, advice=ADVICE)
+    _check_names(top, manifest)
+    networks = {name: _network(name, entry) for name, entry in top.networks.items()}
+    _check_contract(networks, top.model, manifest)
     records = {
-        name: FileRecord(size=entry.whole("bytes"), sha256=entry.text("sha256"))
-        for name, entry in top.entries("files")
+        name: typed(entry, FileRecord, where=f"{MANIFEST}.files.{name}", advice=ADVICE)
+        for name, entry in top.files.items()
     }
     files = BundleFiles(root, records)
     _check_listed(networks.values(), files, root)
-    pi3 = top.inner("pi3")
     return Bundle(
         root=root,
         identity=hashlib.sha256(text).hexdigest(),
-        model=model,
-        precision=top.text("precision"),
-        head_precision=top.text("head_precision"),
-        opset=top.whole("opset"),
         networks=cast(Mapping[NetworkName, BundleNetwork], networks),
         files=files,
-        pi3={"head_dim": pi3.whole("head_dim"), "rope_base": pi3.number("rope_base")},
-        versions=top.plain("versions"),
-        checkpoints=top.plain("checkpoints"),
-        resolutions=tuple(
-            (entry.whole("width_px"), entry.whole("height_px")) for entry in top.each("resolutions")
-        ),
-        calibration=None if top.is_null("calibration") else top.plain("calibration"),
+        **{field.name: getattr(top, field.name) for field in fields(BundleFacts)},
     )
 
 
@@ -196,73 +222,30 @@ def _check_format(found: int, manifest: Path) -> None:
             "upgrade it, or export the bundle with this version"
         )
     if found < FORMAT:
-        raise GmosError(f"{manifest} has format {found}, expected {FORMAT}; export the bundle again")
+        raise GmosError(f"{manifest} has format {found}, expected {FORMAT}; {ADVICE}")
 
 
-def _model(entry: Fields) -> ModelSpec:
-    sizes: dict[str, Any] = {
-        field.name: entry.whole(field.name) for field in fields(ModelSpec) if field.type == "int"
-    }
-    variant = cast(Literal["gmos", "gmos-s"], entry.text("variant"))
-    return ModelSpec(variant=variant, preset=entry.text("preset"), **sizes)
+def _network(name: str, entry: object) -> BundleNetwork:
+    where = f"{MANIFEST}.networks.{name}"
+    given = {**entry, "name": name} if isinstance(entry, dict) else entry
+    network = typed(given, BundleNetwork, where=where, advice=ADVICE)
+    for target in TARGETS:
+        if target not in network.graphs:
+            raise GmosError(f"{where}.graphs.{target} is missing; {ADVICE}")
+    return network
 
 
-def _tensor(entry: Fields) -> BundleTensor:
-    dtype = entry.text("dtype")
-    if dtype not in TENSOR_DTYPES:
-        raise GmosError(
-            f"{MANIFEST}: tensor {entry.text('name')} has dtype {dtype!r}, expected one of "
-            f"{', '.join(TENSOR_DTYPES)}; export the bundle again"
-        )
-    return BundleTensor(
-        name=entry.text("name"),
-        axes=entry.axes("axes"),
-        dtype=dtype,
-        values=entry.text("values"),
-        host=entry.flag("host"),
-    )
-
-
-def _graph(entry: Fields) -> BundleGraph:
-    return BundleGraph(
-        file=entry.text("file"),
-        weights=entry.names("weights"),
-        tables=tuple(_tensor(table) for table in entry.each("tables")),
-    )
-
-
-def _network(name: str, entry: Fields) -> BundleNetwork:
-    graphs = entry.inner("graphs")
-    flops = entry.inner("flops")
-    return BundleNetwork(
-        name=cast(NetworkName, name),
-        precision=entry.text("precision"),
-        inputs=tuple(_tensor(tensor) for tensor in entry.each("inputs")),
-        outputs=tuple(_tensor(tensor) for tensor in entry.each("outputs")),
-        graphs={target: _graph(graphs.inner(target)) for target in TARGETS},
-        profiles=tuple(_ranges(profile) for profile in entry.each("profiles")),
-        parameters=entry.whole("parameters"),
-        flops=flops.number("count"),
-        flops_at={axis: int(length) for axis, length in flops.plain("at").items()},
-        gate=entry.plain("gate"),
-    )
-
-
-def _ranges(profile: Fields) -> Ranges:
-    return {
-        axis: (entry.whole("min"), entry.whole("opt"), entry.whole("max"))
-        for axis, entry in profile.entries("axes")
-    }
+def _check_names(top: Manifest, manifest: Path) -> None:
+    expected = network_specs(top.model)
+    missing, unknown = expected.keys() - top.networks.keys(), top.networks.keys() - expected.keys()
+    if missing or unknown:
+        difference = f"lacks {', '.join(sorted(missing))}" if missing else f"has {', '.join(sorted(unknown))}"
+        raise GmosError(f"{manifest} {difference}: another version of gmos-deploy wrote it; export it again")
 
 
 def _check_contract(networks: Mapping[str, BundleNetwork], model: ModelSpec, manifest: Path) -> None:
     """Refuse a bundle whose networks would be called with tensors that they do not have."""
-    expected = network_specs(model)
-    missing, unknown = expected.keys() - networks.keys(), networks.keys() - expected.keys()
-    if missing or unknown:
-        difference = f"lacks {', '.join(sorted(missing))}" if missing else f"has {', '.join(sorted(unknown))}"
-        raise GmosError(f"{manifest} {difference}: another version of gmos-deploy wrote it; export it again")
-    for name, spec in expected.items():
+    for name, spec in network_specs(model).items():
         given, wanted = _signature(networks[name]), _signature(spec)
         if given != wanted:
             raise GmosError(

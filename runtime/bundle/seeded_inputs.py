@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ..contract import ModelSpec, NetworkName
+from ..shapes import Lengths, size_of
 from .manifest import BundleTensor
 
 Array = NDArray[Any]
-Lengths = Mapping[str, int]
 
 BLOB_SIGMA_SHARE = 0.06
 """Smoothing of mask logits, as a share of their side: objects, not noise."""
@@ -31,9 +31,9 @@ def seeded_inputs(
 
 
 def _values(rng: np.random.Generator, tensor: BundleTensor, model: ModelSpec, lengths: Lengths) -> Array:
-    if tensor.name == "video_hw":
-        return np.array([lengths["H"], lengths["W"]], np.int64)
-    shape = tuple(lengths[axis] if isinstance(axis, str) else axis for axis in tensor.axes)
+    shape = size_of(tensor, lengths)
+    if tensor.host:
+        return np.array(shape, np.int64)
     special: dict[str, Callable[[], Array]] = {
         "frames": lambda: rng.integers(0, 256, shape, dtype=np.uint8),
         "prompt": lambda: (_blobs(rng, shape) > 0).astype(np.uint8),

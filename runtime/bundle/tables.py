@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays import Array, Arrays
-from ..contract import ModelSpec, NetworkName, TensorSpec
+from ..contract import ModelSpec, NetworkName, TensorSpec, network_specs
+from ..shapes import GRID_AXES, VIDEO_AXES, bound_lengths, with_pi3
 
 SIZES_KEPT = 4
 """Video sizes whose tables are kept; a run over many videos meets few."""
@@ -70,16 +71,16 @@ class TableMaker:
 
     def tables(self, network: NetworkName, shapes: Mapping[str, Shape]) -> Mapping[str, Float32Array]:
         """The tables of a call by the shapes of its inputs; the same arrays as long as the size is kept."""
-        if network == "dino":
-            patch = self._model.patch_px
-            h, w = (side // patch for side in shapes["frames"][-2:])
-            return {"position": self._grid(h, w)["position"]}
-        if network == "pi3_decoder":
-            tables = self._grid(*shapes["tokens"][2:4])
-            return {name: tables[name] for name in ("rope_cos", "rope_sin")}
-        if network == "sam2_resize":
-            return self._resize(*shapes["frames"][1:3])
-        return {}
+        names = [table.name for table in table_specs(network, self._model, self._pi3.head_dim)]
+        if not names:
+            return {}
+        given = network_specs(self._model)[network].inputs
+        lengths = with_pi3(bound_lengths(given, shapes), self._model.patch_px)
+        found: dict[str, Float32Array] = {}
+        for axes, compute in ((GRID_AXES, self._grid), (VIDEO_AXES, self._resize)):
+            if lengths.keys() >= set(axes):
+                found |= compute(*(lengths[axis] for axis in axes))
+        return {name: found[name] for name in names}
 
     def _compute_grid(self, h: int, w: int) -> dict[str, Float32Array]:
         cos, sin = rope_table(h, w, head_dim=self._pi3.head_dim, base=self._pi3.rope_base)

@@ -1,11 +1,13 @@
-"""NVIDIA's `cuda-python` bindings behind the few calls that engines need, with errors that say what to do."""
+"""NVIDIA's `cuda-python` bindings behind the few calls that are needed, with errors that say what to do."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import sys
 import threading
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -61,7 +63,7 @@ def load_cuda() -> Any:  # noqa: ANN401 - the bindings have no types
         from cuda.bindings import runtime  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise GmosError(
-            f"engines need NVIDIA's Python bindings for CUDA ({error}); install them with {INSTALL}"
+            f"CUDA needs NVIDIA's Python bindings ({error}); install them with {INSTALL}"
         ) from error
     return runtime
 
@@ -264,7 +266,7 @@ class Cuda:
         if status in NO_DEVICE_ERRORS:
             return GmosError(
                 f"no usable CUDA device {self.index} ({reason}): check that nvidia-smi lists it and that the "
-                "driver is as new as the CUDA libraries, or use --backend onnxruntime"
+                "driver is as new as the CUDA libraries, or use --backend onnxruntime --device cpu"
             )
         if status in LOST_DEVICE_ERRORS:
             self.is_lost = True
@@ -278,3 +280,13 @@ class Cuda:
     def _text(self, status: int) -> str:
         known = self._cuda.cudaGetErrorString(self._cuda.cudaError_t(status))
         return bytes(known[1]).decode() if int(known[0]) == SUCCESS and known[1] else "unknown"
+
+
+@contextlib.contextmanager
+def ignoring_lost_device(cuda: Cuda) -> Iterator[None]:
+    """Let an error pass while closing if the device was lost: the first one has been reported."""
+    try:
+        yield
+    except GmosError:
+        if not cuda.is_lost:
+            raise

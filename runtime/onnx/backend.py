@@ -16,10 +16,11 @@ from ..arrays import Array, by_frame
 from ..backend import Runner
 from ..bundle.manifest import Bundle, BundleNetwork, open_bundle
 from ..bundle.tables import DeviceTables, TableMaker
-from ..contract import NetworkName
+from ..contract import FRAME_BY_FRAME, NetworkName
+from ..cuda.driver import Cuda
 from ..layer_times import LayerTimes
 from ..precision import PRECISIONS
-from .cuda_arrays import CudaDriver, OrtCudaArrays
+from .cuda_arrays import OrtCudaArrays
 from .host_labels import HOST_LABELS
 from .sessions import (
     LoadedGraph,
@@ -32,9 +33,6 @@ from .sessions import (
     open_session,
 )
 from .trace import read_onnx_trace
-
-FRAME_BY_FRAME: tuple[NetworkName, ...] = ("proposal_labels",)
-"""Run one frame at a time: the logits of one frame at the video's size are 160 MB at 1080p."""
 
 OUT_OF_MEMORY = "failed to allocate memory"
 """What ONNX Runtime says on any device; it has no exception for it."""
@@ -80,9 +78,7 @@ class OnnxBackend:
         self.model = bundle.model
         self.description = f"ONNX Runtime {onnxruntime.__version__} on {device}, {bundle.precision}"
         self.arrays: SessionArrays = (
-            OrtHostArrays()
-            if device.kind == "cpu"
-            else OrtCudaArrays(device.index, onnxruntime, CudaDriver(device.index))
+            OrtHostArrays() if device.kind == "cpu" else OrtCudaArrays(Cuda(device.index))
         )
         self._tables = DeviceTables(TableMaker(bundle.table_source(), bundle.model), self.arrays)
         self._graphs: dict[NetworkName, LoadedGraph] = {}
@@ -119,9 +115,10 @@ class OnnxBackend:
             )
 
     def close(self) -> None:
-        """Drop the sessions and the tables."""
+        """Drop the sessions and the tables. Arrays on a GPU are void afterwards."""
         self._graphs.clear()
         self._tables.clear()
+        self.arrays.close()
 
     def _graph(self, network: NetworkName) -> LoadedGraph:
         if network not in self._graphs:

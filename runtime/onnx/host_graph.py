@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle.manifest import Bundle
+from ..bundle.manifest import Bundle, BundleNetwork
 from ..bundle.tables import TableMaker
 from ..contract import NetworkName
-from ..precision import ELEMENT_TYPES
+from ..precision import ELEMENT_TYPES, PRECISIONS
 from .sessions import OnnxDevice, SessionOptions, load_onnxruntime, open_session
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -34,6 +34,12 @@ def bundle_tables(bundle: Bundle, network: NetworkName) -> Tables:
         GmosError: the bundle's file has changed.
     """
     return partial(TableMaker(bundle.table_source(), bundle.model).tables, network)
+
+
+def has_bfloat16(network: BundleNetwork) -> bool:
+    """Whether ONNX Runtime's CPU provider runs a network in a float32 twin only; NumPy has no such type either."""
+    dtypes = {tensor.dtype for tensor in (*network.inputs, *network.outputs)}
+    return "bfloat16" in {PRECISIONS[network.precision].dtype, *dtypes}
 
 
 class HostGraph:

@@ -53,6 +53,10 @@ class SessionArrays(Arrays, Protocol):
         """Run a graph. Inputs are arrays of this kind, or NumPy's."""
         ...
 
+    def close(self) -> None:
+        """Give their memory back."""
+        ...
+
 
 class OrtHostArrays(NumpyArrays):
     """NumPy's arrays, which sessions on a CPU read where they are."""
@@ -62,6 +66,9 @@ class OrtHostArrays(NumpyArrays):
         names = [output.name for output in graph.session.get_outputs()]
         feeds = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
         return dict(zip(names, graph.session.run(names, feeds, graph.run_options), strict=True))
+
+    def close(self) -> None:
+        """Python does that."""
 
 
 def load_onnxruntime() -> Any:  # noqa: ANN401 - the package has no types

@@ -16,10 +16,10 @@ from ..backend import Runner
 from ..bundle.manifest import Bundle, open_bundle
 from ..bundle.tables import DeviceTables, TableMaker
 from ..contract import NetworkName
-from ..cuda.driver import Cuda
+from ..cuda.driver import Cuda, ignoring_lost_device
 from ..layer_times import LayerTimes
 from .choice import check_command, unchecked
-from .device import EngineDevice, ignoring_lost_device
+from .device import EngineDevice
 from .library import Flavour, TensorRT, load_tensorrt
 from .memory import MemoryPlan, RunSize, plan_memory
 from .record import DeviceIdentity, EngineRecord

@@ -19,11 +19,11 @@ from ..bundle.manifest import Bundle, BundleNetwork, open_bundle
 from ..bundle.seeded_inputs import seeded_inputs
 from ..bundle.uploading import dtypes_of, upload_inputs
 from ..contract import NetworkName
-from ..onnx.host_graph import HostGraph, bundle_tables
+from ..onnx.host_graph import HostGraph, bundle_tables, has_bfloat16
 from ..onnx.sessions import load_onnxruntime
 from ..parity import LIMITS, OutputDifference, compare_outputs
-from ..precision import PRECISIONS
 from ..run_results import leave_call
+from ..shapes import bound_lengths
 from .backend import EngineBackend, open_engine
 from .library import Flavour
 from .record import (
@@ -144,17 +144,12 @@ def check_network(
 
 def check_lengths(entry: BundleNetwork, record: EngineRecord) -> tuple[Lengths, ...]:
     """The lengths by axis letter at which an engine is compared: usual and least ones of its profiles."""
+    tensors = (*entry.inputs, *entry.graphs["standard"].tables)
     cases: list[Lengths] = []
     for profile in record.profiles:
         for pick in ("opt", "min"):
-            lengths: dict[str, int] = {}
-            for tensor in (*entry.inputs, *entry.graphs["standard"].tables):
-                allowed = profile.get(tensor.name)
-                if allowed is None:
-                    continue
-                size = getattr(allowed, pick)
-                axes = ("H", "W") if tensor.host else tensor.axes
-                lengths |= {axis: n for axis, n in zip(axes, size, strict=True) if isinstance(axis, str)}
+            sizes = {name: getattr(allowed, pick) for name, allowed in profile.items()}
+            lengths = bound_lengths(tensors, sizes)
             if lengths not in cases:
                 cases.append(lengths)
     return tuple(cases)
@@ -186,12 +181,6 @@ def _engine_calls(
         part = {name: array[row : row + 1] if name in cut else array for name, array in seen.items()}
         answers = {name: array[row : row + 1] for name, array in outputs.items()}
         yield (lengths if last == 0 else {**lengths, "row": row}), part, answers
-
-
-def has_bfloat16(entry: BundleNetwork) -> bool:
-    """Whether ONNX Runtime's CPU provider runs a network in a float32 twin only."""
-    dtypes = {tensor.dtype for tensor in (*entry.inputs, *entry.outputs)}
-    return "bfloat16" in {PRECISIONS[entry.precision].dtype, *dtypes}
 
 
 @contextmanager

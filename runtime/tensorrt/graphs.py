@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from ...errors import GmosError
 from ..contract import NetworkName
 from ..cuda.device_array import DeviceArray
-from ..cuda.driver import Handle
+from ..cuda.driver import Handle, ignoring_lost_device
 from .context import ShapedContext
-from .device import EngineDevice, ignoring_lost_device
+from .device import EngineDevice
 from .record import EngineTensor
 from .shapes import Sizes, size_key
 

@@ -9,14 +9,14 @@ from typing import Protocol, runtime_checkable
 
 from ...errors import GmosError
 from ..backend import Backend
-from ..bundle.manifest import Bundle, BundleNetwork, BundleTensor
-from ..contract import ModelSpec, NetworkName
+from ..bundle.manifest import Bundle, BundleNetwork
+from ..contract import FRAME_BY_FRAME, ModelSpec, NetworkName
 from ..cuda.device_array import byte_count
-from ..pi3_frame import pi3_size_wh
 from ..pipeline.options import FREE_MEMORY_SHARE, RunOptions
+from ..shapes import Lengths, bound_lengths, letters_of, size_of, video_lengths
 from .record import EngineRecord
 from .runner import EngineRunner
-from .shapes import CALL_LIMITS, NoProfileError, Sizes, cut_inputs
+from .shapes import NoProfileError, Sizes, cut_inputs
 from .trust import build_command
 
 logger = logging.getLogger(__name__)
@@ -25,20 +25,6 @@ MIB = 1 << 20
 
 ACTIVATION_SHARE = 0.5
 """Of what weights and arrays leave: beyond it calls are cut, as features want room too."""
-
-ENCODING: tuple[NetworkName, ...] = (
-    "dino",
-    "pi3_decoder",
-    "sam2_resize",
-    "sam2_encoder",
-    "proposer",
-    "gmos_s",
-    "proposal_labels",
-    "foreground_map",
-)
-"""Networks of the first pass over a video; the others track, when those are done."""
-
-Lengths = Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,12 +194,16 @@ def plan_memory(
     misfits: list[NoProfileError] = []
     for name, runner in runners.items():
         try:
-            shaped, part = runner.fit(_sizes(runner, lengths[name], size), room)
+            shaped, part = runner.fit(_sizes(runner, lengths[name]), room)
         except NoProfileError as error:
             misfits.append(error)
             continue
         activations[name] = shaped.activation_bytes
-        if name not in CALL_LIMITS and cut_inputs(runner.entry) and part < _rows(runner.entry, lengths[name]):
+        if (
+            name not in FRAME_BY_FRAME
+            and cut_inputs(runner.entry)
+            and part < _rows(runner.entry, lengths[name])
+        ):
             parts[name] = part
     if misfits:
         raise _without_profile(misfits, bundle, runners, size)
@@ -237,12 +227,13 @@ def _array_bytes(
     phases = {"encoding": tokens, "tracking": 0}
     for name, runner in runners.items():
         # An output is the next network's input in the first pass; the tracker stacks what it feeds.
-        phase = "encoding" if name in ENCODING else "tracking"
+        entry = runner.entry
+        phase = "tracking" if "O" in letters_of((*entry.inputs, *entry.outputs)) else "encoding"
         counted = list(runner.entry.outputs)
         if phase == "tracking" or name in ("dino", "sam2_resize"):
             counted += [tensor for tensor in runner.entry.inputs if not tensor.host]
         counted += runner.entry.graphs["standard"].tables
-        phases[phase] += sum(byte_count(_shape(tensor, lengths[name]), tensor.dtype) for tensor in counted)
+        phases[phase] += sum(byte_count(size_of(tensor, lengths[name]), tensor.dtype) for tensor in counted)
     return max(phases.values())
 
 
@@ -270,47 +261,29 @@ def _rows(entry: BundleNetwork, lengths: Lengths) -> int:
 
 def run_lengths(entry: BundleNetwork, record: EngineRecord, model: ModelSpec, size: RunSize) -> Lengths:
     """The lengths of a network's axes in a run; of objects and memories the usual ones of its profile."""
-    height, width = size.video_hw
-    pi3_width, pi3_height = pi3_size_wh(width, height, model.pi3_area_px, model.patch_px)
-    lengths = {
+    usual = {name: allowed.opt for name, allowed in record.profiles[0].items()}
+    return {
+        **bound_lengths(entry.inputs, usual),
         "B": size.batch_size,
-        "h": pi3_height // model.patch_px,
-        "w": pi3_width // model.patch_px,
-        "H": pi3_height if entry.name == "dino" else height,
-        "W": pi3_width if entry.name == "dino" else width,
+        **video_lengths(model, size.video_hw),
     }
-    usual = record.profiles[0]
-    for tensor in entry.inputs:
-        if not tensor.host and tensor.name in usual:
-            for axis, length in zip(tensor.axes, usual[tensor.name].opt, strict=True):
-                if isinstance(axis, str):
-                    lengths.setdefault(axis, length)
-    return lengths
 
 
 def _waiting_tokens(bundle: Bundle, size: RunSize) -> int:
     """Bytes of the tokens that wait for the frames of their windows."""
     model = bundle.model
-    width, height = pi3_size_wh(size.video_hw[1], size.video_hw[0], model.pi3_area_px, model.patch_px)
-    tokens = next(tensor for tensor in bundle.networks["dino"].outputs)
-    lengths = {"B": 1, "h": height // model.patch_px, "w": width // model.patch_px}
-    frame = byte_count(_shape(tokens, lengths), tokens.dtype)
+    (tokens,) = bundle.networks["dino"].outputs
+    lengths = {**video_lengths(model, size.video_hw), "B": 1}
+    frame = byte_count(size_of(tokens, lengths), tokens.dtype)
     # Those of the windows' neighbours on both sides, and the windows themselves once stacked.
     reach = model.window // 2 * size.stride
     return frame * (2 * reach + size.batch_size * (1 + model.window))
 
 
-def _sizes(runner: EngineRunner, lengths: Lengths, size: RunSize) -> Sizes:
-    axes = {tensor.name: tensor for tensor in (*runner.entry.inputs, *runner.entry.graphs["standard"].tables)}
-    return {
-        tensor.name: size.video_hw if tensor.host else _shape(axes[tensor.name], lengths)
-        for tensor in runner.record.tensors
-        if tensor.mode == "input"
-    }
-
-
-def _shape(tensor: BundleTensor, lengths: Lengths) -> tuple[int, ...]:
-    return tuple(lengths[axis] if isinstance(axis, str) else axis for axis in tensor.axes)
+def _sizes(runner: EngineRunner, lengths: Lengths) -> Sizes:
+    tensors = (*runner.entry.inputs, *runner.entry.graphs["standard"].tables)
+    inputs = {tensor.name for tensor in runner.record.tensors if tensor.mode == "input"}
+    return {tensor.name: size_of(tensor, lengths) for tensor in tensors if tensor.name in inputs}
 
 
 def _mib(nbytes: int) -> str:

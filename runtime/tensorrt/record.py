@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 import platform
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from ...errors import GmosError
 from ..atomic_file import replaced_at_end
-from ..bundle.fields import Fields
 from ..contract import NetworkName
 from ..parity import OutputDifference
-from .library import FLAVOURS, Flavour
+from ..typed_json import Whole, json_bytes, parse_json, typed
+from .library import Flavour
 
 FORMAT = 1
 """Raised when a reader of the old one would misunderstand the new; added fields do not raise it."""
@@ -32,7 +31,7 @@ class DeviceIdentity:
     """A GPU: the driver's name for it and its compute capability."""
 
     name: str
-    compute_capability: tuple[int, int]
+    compute_capability: tuple[Whole, Whole]
 
     @property
     def target(self) -> str:
@@ -48,9 +47,9 @@ class DeviceIdentity:
 class ProfileRange:
     """Least, usual and greatest shape of an input; of a host input the values instead."""
 
-    min: tuple[int, ...]
-    opt: tuple[int, ...]
-    max: tuple[int, ...]
+    min: tuple[Whole, ...]
+    opt: tuple[Whole, ...]
+    max: tuple[Whole, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +88,7 @@ class EngineRecord:
     flavour: Flavour
     library_version: str
     sources: Mapping[str, str]
-    plan_bytes: int
+    plan_bytes: Whole
     plan_sha256: str
     precision: str
     device: DeviceIdentity | None
@@ -98,13 +97,18 @@ class EngineRecord:
     profiles: tuple[Profile, ...]
     tensors: tuple[EngineTensor, ...]
     options: Mapping[str, Any]
-    activation_bytes: tuple[int, ...]
-    weight_bytes: int
+    activation_bytes: tuple[Whole, ...]
+    weight_bytes: Whole
     attention: Mapping[str, Any]
     built: str
     seconds: float
     check: EngineCheck | None = None
     format: int = FORMAT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Format:
+    format: Whole
 
 
 def host_platform() -> str:
@@ -133,9 +137,9 @@ def write_engine_record(path: Path, record: EngineRecord) -> None:
     Raises:
         GmosError: it cannot be written.
     """
-    text = json.dumps(_finite(asdict(record)), indent=1, ensure_ascii=False, allow_nan=False)
+    text = json_bytes(record)
     with replaced_at_end(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_bytes(text)
 
 
 def read_engine_record(path: Path) -> EngineRecord:
@@ -148,118 +152,25 @@ def read_engine_record(path: Path) -> EngineRecord:
         text = path.read_bytes()
     except OSError as error:
         raise GmosError(f"{path} cannot be read ({error.strerror}); {ADVICE}") from error
-    try:
-        top = Fields(json.loads(text), path.name, ADVICE)
-    except (ValueError, RecursionError) as error:
-        raise GmosError(f"{path} is not JSON ({error}); {ADVICE}") from error
-    found = top.whole("format")
+    top = parse_json(text, path, ADVICE)
+    found = typed(top, _Format, where=path.name, advice=ADVICE).format
     if found != FORMAT:
         raise GmosError(
             f"{path} has format {found}, this gmos-deploy reads format {FORMAT}; use the version that wrote it, or "
             f"{ADVICE}"
         )
-    if top.text("flavour") not in FLAVOURS:
-        raise GmosError(f"{path} is of {top.text('flavour')!r}, expected {' or '.join(FLAVOURS)}; {ADVICE}")
-    return EngineRecord(
-        network=cast(NetworkName, top.text("network")),
-        flavour=cast(Flavour, top.text("flavour")),
-        library_version=top.text("library_version"),
-        sources={name: str(value) for name, value in top.plain("sources").items()},
-        plan_bytes=top.whole("plan_bytes"),
-        plan_sha256=top.text("plan_sha256"),
-        precision=top.text("precision"),
-        device=_device(top),
-        targets=top.names("targets"),
-        platform=top.text("platform"),
-        profiles=tuple(_profile(ranges) for ranges in top.each("profiles")),
-        tensors=tuple(_tensor(entry) for entry in top.each("tensors")),
-        options=top.plain("options"),
-        activation_bytes=_whole_numbers(top, "activation_bytes"),
-        weight_bytes=top.whole("weight_bytes"),
-        attention=top.plain("attention"),
-        built=top.text("built"),
-        seconds=top.number("seconds"),
-        check=_check(top),
-    )
+    return typed(_with_nan(top), EngineRecord, where=path.name, advice=ADVICE)
 
 
-def _device(top: Fields) -> DeviceIdentity | None:
-    if top.is_null("device"):
-        return None
-    entry = top.inner("device")
-    capability = _whole_numbers(entry, "compute_capability")
-    if len(capability) != 2:
-        raise GmosError(f"engine record: compute_capability is {capability}, expected two numbers; {ADVICE}")
-    return DeviceIdentity(name=entry.text("name"), compute_capability=(capability[0], capability[1]))
-
-
-def _profile(ranges: Fields) -> Profile:
-    return {
-        name: ProfileRange(
-            min=_whole_numbers(entry, "min"),
-            opt=_whole_numbers(entry, "opt"),
-            max=_whole_numbers(entry, "max"),
-        )
-        for name, entry in ranges.items()
-    }
-
-
-def _tensor(entry: Fields) -> EngineTensor:
-    mode = entry.text("mode")
-    if mode not in ("input", "output"):
-        raise GmosError(f"engine record: tensor mode {mode!r}, expected input or output; {ADVICE}")
-    return EngineTensor(
-        name=entry.text("name"),
-        dtype=entry.text("dtype"),
-        shape=_whole_numbers(entry, "shape"),
-        mode=cast(Literal["input", "output"], mode),
-        host=entry.flag("host"),
-    )
-
-
-def _check(top: Fields) -> EngineCheck | None:
-    if top.is_null("check"):
-        return None
-    entry = top.inner("check")
-    return EngineCheck(
-        date=entry.text("date"),
-        device=entry.text("device"),
-        against=entry.text("against"),
-        passed=entry.flag("passed"),
-        outputs=tuple(_difference(output) for output in entry.each("outputs")),
-    )
-
-
-def _difference(entry: Fields) -> OutputDifference:
-    values: dict[str, Any] = {}
-    for field in fields(OutputDifference):
-        if field.type == "float":
-            values[field.name] = math.nan if entry.is_null(field.name) else entry.number(field.name)
-        elif field.type == "int":
-            # Records of before have no such counts.
-            values[field.name] = 0 if entry.is_null(field.name) else entry.whole(field.name)
-        elif field.type == "bool":
-            values[field.name] = entry.flag(field.name)
-        elif field.type == "str":
-            values[field.name] = entry.text(field.name)
-        else:
-            values[field.name] = {axis: int(length) for axis, length in entry.plain(field.name).items()}
-    return OutputDifference(**values)
-
-
-def _whole_numbers(entry: Fields, name: str) -> tuple[int, ...]:
-    values = entry.axes(name)
-    if not all(isinstance(value, int) for value in values):
-        raise GmosError(f"engine record: {name} is {list(values)}, expected whole numbers; {ADVICE}")
-    return cast(tuple[int, ...], values)
-
-
-def _finite(value: Any) -> Any:  # noqa: ANN401 - JSON
-    """JSON has no NaN and no infinity, which a wrong engine's errors can be: they become null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, Iterable) and not isinstance(value, str):
-        return [_finite(item) for item in value]
-    return value
+def _with_nan(top: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN and no infinity, which a wrong engine's errors can be: there they were written as null."""
+    check = top.get("check")
+    if not isinstance(check, dict) or not isinstance(check.get("outputs"), list):
+        return top
+    outputs = [
+        {name: math.nan if value is None else value for name, value in output.items()}
+        if isinstance(output, dict)
+        else output
+        for output in check["outputs"]
+    ]
+    return {**top, "check": {**check, "outputs": outputs}}

@@ -17,9 +17,9 @@ from ..atomic_file import replaced_at_end
 from ..bundle.manifest import Bundle, BundleNetwork
 from ..contract import NetworkName
 from ..cuda.device_array import DeviceArray, byte_count
-from ..cuda.driver import OutOfDeviceMemoryError
+from ..cuda.driver import OutOfDeviceMemoryError, ignoring_lost_device
 from .context import Shaped, ShapedContext
-from .device import ACTIVATION_STEP_BYTES, EngineDevice, ignoring_lost_device
+from .device import ACTIVATION_STEP_BYTES, EngineDevice
 from .graphs import CallGraphs
 from .layers import LayerSums
 from .library import TensorRT

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ...errors import GmosError
 from ..bundle.manifest import BundleNetwork
-from ..contract import NetworkName
+from ..contract import FRAME_BY_FRAME, NetworkName
 from .record import Profile, ProfileRange
 
 Sizes = Mapping[str, tuple[int, ...]]
@@ -15,9 +15,6 @@ Sizes = Mapping[str, tuple[int, ...]]
 
 CUT_AXES = ("B", "O")
 """Frames, windows and objects do not see each other, so a call over many is as good as several over few."""
-
-CALL_LIMITS: Mapping[NetworkName, int] = {"proposal_labels": 1}
-"""Most frames per call: the logits of one frame at the video's size are 160 MB at 1080p."""
 
 
 class NoProfileError(GmosError):
@@ -48,7 +45,7 @@ class CallPlanner:
         self._profiles = profiles
         self._build_line = build_line
         self._cut = cut_inputs(entry)
-        self._limit = CALL_LIMITS.get(entry.name)
+        self._limit = 1 if entry.name in FRAME_BY_FRAME else None
         self._plans: dict[tuple[tuple[str, tuple[int, ...]], ...], CallPlan] = {}
 
     def plan(self, sizes: Sizes) -> CallPlan:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from gmos_deploy.export.onnx.bundle_export import ExportConfig, export_bundle, table_source
-from gmos_deploy.export.onnx.exported_network import ExportedNetwork, NetworkExporter, Plan
+from gmos_deploy.export.onnx.exported_network import NetworkExporter, Plan
 from gmos_deploy.export.onnx.profiles import profiles
 from gmos_deploy.gmos_ref.backend import TorchBackend
 from gmos_deploy.gmos_ref.checkpoints.stand_in import stand_in_networks
@@ -20,7 +20,7 @@ from gmos_deploy.gmos_ref.loading import load_reference
 from gmos_deploy.gmos_ref.presets import model_spec, preset
 from gmos_deploy.gmos_ref.reference_config import ReferenceConfig
 from gmos_deploy.gmos_ref.reference_networks import ReferenceNetworks
-from gmos_deploy.runtime.bundle.manifest import MANIFEST, Bundle
+from gmos_deploy.runtime.bundle.manifest import MANIFEST, Bundle, BundleNetwork
 from gmos_deploy.runtime.contract import NetworkName
 from gmos_deploy.runtime.onnx.backend import OnnxBackend, open_bundle_backend
 
@@ -118,7 +118,7 @@ def exporter(
 ) -> Callable[..., NetworkExporter]:
     """An exporter of single tiny networks into the test's directory; keywords replace fields of the plan."""
 
-    def make(*, validated: bool = True, **fields: Any) -> NetworkExporter:
+    def make(*, validated: bool = True, left: Path | None = None, **fields: Any) -> NetworkExporter:
         variant = fields.pop("variant", "gmos")
         networks = fields.pop("networks", tiny_networks if variant == "gmos" else tiny_small_networks)
         model = model_spec(TINY, variant)
@@ -131,9 +131,8 @@ def exporter(
             "profiles": profiles(((168, 112),), model, max_batch=2),
             **fields,
         }
-        return NetworkExporter(
-            tmp_path, Plan(**plan), networks, table_source(networks.pi3), validated=validated
-        )
+        tables = table_source(networks.pi3)
+        return NetworkExporter(tmp_path, Plan(**plan), networks, tables, validated=validated, left=left)
 
     return make
 
@@ -143,14 +142,14 @@ def half_network(
     tiny_networks: ReferenceNetworks,
     tiny_small_networks: ReferenceNetworks,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Callable[..., tuple[ExportedNetwork, Path]]:
+) -> Callable[..., tuple[BundleNetwork, Path]]:
     """A tiny network in half precision that passed the gate, and its directory; each is exported once.
 
     Takes the name and fields of the plan.
     """
-    made: dict[str, tuple[ExportedNetwork, Path]] = {}
+    made: dict[str, tuple[BundleNetwork, Path]] = {}
 
-    def make(name: NetworkName, **fields: Any) -> tuple[ExportedNetwork, Path]:
+    def make(name: NetworkName, **fields: Any) -> tuple[BundleNetwork, Path]:
         key = f"{name} {sorted(fields.items())}"
         if key not in made:
             root = tmp_path_factory.mktemp("half")

@@ -16,6 +16,7 @@ from gmos_deploy.gmos_ref.presets import TINY, model_spec
 from gmos_deploy.gmos_ref.reference_config import ReferenceConfig
 from gmos_deploy.runtime.contract import ModelSpec, TensorSpec, Variant, network_specs
 from gmos_deploy.runtime.precision import PrecisionName
+from gmos_deploy.runtime.shapes import GRID_AXES, VIDEO_AXES, size_of, with_pi3
 
 BATCH, VIDEO_HW, GRID_HW, OBJECTS, MEMORIES, POINTERS = 2, (40, 60), (3, 4), 3, 2, 4
 CPU = torch.device("cpu")
@@ -33,19 +34,17 @@ def backend() -> Iterator[TorchBackend]:
     made.close()
 
 
-def axis_lengths(model: ModelSpec, *, pixels: bool) -> dict[str, int]:
-    height, width = VIDEO_HW if not pixels else (side * model.patch_px for side in GRID_HW)
-    return {
-        "B": BATCH, "H": height, "W": width, "h": GRID_HW[0], "w": GRID_HW[1],
-        "O": OBJECTS, "R": MEMORIES, "P": POINTERS,
-    }  # fmt: skip
+def axis_lengths(model: ModelSpec) -> dict[str, int]:
+    counts = {"B": BATCH, "O": OBJECTS, "R": MEMORIES, "P": POINTERS}
+    fixed = dict(zip((*VIDEO_AXES, *GRID_AXES), (*VIDEO_HW, *GRID_HW), strict=True))
+    return with_pi3({**counts, **fixed}, model.patch_px)
 
 
 def example(spec: TensorSpec, lengths: dict[str, int], model: ModelSpec) -> np.ndarray:
     if spec.host:
         return np.array(VIDEO_HW, np.int64)
     generator = np.random.default_rng(len(spec.name))
-    shape = tuple(lengths[axis] if isinstance(axis, str) else axis for axis in spec.axes)
+    shape = size_of(spec, lengths)
     if spec.dtype == "uint8":
         return generator.integers(0, 2 if spec.name == "prompt" else 256, shape, dtype=np.uint8)
     if spec.dtype == "int64":
@@ -59,7 +58,7 @@ def test_every_network_keeps_its_contract(variant: Variant, precision: Precision
     """Each runner takes the contract's inputs and gives its outputs: names, shapes, dtypes, finite."""
     backend = make_backend(variant, precision)
     for name, spec in network_specs(backend.model).items():
-        lengths = axis_lengths(backend.model, pixels=name == "dino")
+        lengths = axis_lengths(backend.model)
         if name in ("mask_prompt", "memory_attention", "mask_decoder", "memory_encoder"):
             # The tracker's networks take one frame's features for all objects.
             lengths["B"] = 1

@@ -26,13 +26,12 @@ from gmos_deploy.gmos_ref.checkpoints.nano_weights import FOLDER, nano_checkpoin
 from gmos_deploy.gmos_ref.loading import load_reference
 from gmos_deploy.gmos_ref.reference_config import ReferenceConfig
 from gmos_deploy.runtime.contract import Variant
-from gmos_deploy.runtime.pipeline.encode import PreparedFrame, WindowEncoder, frame_preparer
-from gmos_deploy.runtime.pipeline.feature_store import FeatureBudget, FeatureStore
+from gmos_deploy.runtime.pipeline.clip import AfterTracking, ClipRun, Tracks
 from gmos_deploy.runtime.pipeline.memory_tracker import make_tracker
-from gmos_deploy.runtime.pipeline.propose import foreground, propose
+from gmos_deploy.runtime.pipeline.options import RunOptions
 from gmos_deploy.runtime.results.png_writer import PngWriter
-from gmos_deploy.runtime.tracker import Prompt
-from gmos_deploy.runtime.video.sequence import Frame
+from gmos_deploy.runtime.tracker import FrameFeatures, Prompt
+from gmos_deploy.runtime.video.frame_iterable import resolve_frames
 
 FPS = 8
 """Of the clips: neighbours of a window are one frame apart."""
@@ -73,52 +72,45 @@ class Nano:
         files = nano_checkpoints(variant, weights)
         self.backend = load_reference(ReferenceConfig(variant=variant, preset="nano", device="cpu", **files))
 
-    def prepared(self, frames: NDArray[np.uint8]) -> list[PreparedFrame]:
-        """Frames (T, H, W, 3) with their Pi3 version."""
-        prepare = frame_preparer(self.backend.model, frames.shape[1:3])
-        return [prepare(Frame(index=t, rgb=rgb, time_s=t / FPS)) for t, rgb in enumerate(frames)]
-
-    def encoder(self) -> WindowEncoder:
-        """One pass of the encoders over a clip."""
-        return WindowEncoder(self.backend, stride=1, batch_size=8)
+    def run(self, frames: NDArray[np.uint8], after_tracking: AfterTracking | None = None) -> ClipRun:
+        """A run over frames (T, H, W, 3)."""
+        model = self.backend.model
+        sequence = resolve_frames(
+            frames, name="clip", fps=FPS, stride=1, pi3_area_px=model.pi3_area_px, patch_px=model.patch_px
+        )
+        options = RunOptions(device_budget=0, host_budget=2**30)
+        return ClipRun(self.backend, sequence, options, after_tracking=after_tracking)
 
     def foreground(self, frames: NDArray[np.uint8]) -> Maps:
         """GMOS-S masks (T, H, W)."""
-        answers = foreground(
-            self.prepared(frames),
-            self.encoder(),
-            self.backend,
-            video_hw=frames.shape[1:3],
-            advance=lambda _: None,
-        )
-        return np.stack([answer.mask for answer in answers])
+        return np.stack([answer.mask for answer in self.run(frames)])
 
     def objects(self, frames: NDArray[np.uint8], first: Maps) -> tuple[Maps, Maps]:
         """Moving proposals (T, H, W), and tracks (T, H, W) of the objects of `first` (H, W)."""
         video_hw = (frames.shape[1], frames.shape[2])
-        with FeatureStore(self.backend.arrays, FeatureBudget(device=0, host=2**30)) as store:
-            proposals = propose(
-                self.prepared(frames),
-                self.encoder(),
-                self.backend,
-                store,
-                video_hw=video_hw,
-                advance=lambda _: None,
-            )
-            moving = np.zeros((len(frames), 256), np.uint8)
-            count = proposals.motions.shape[1]
-            moving[:, 1 : 1 + count] = np.where(proposals.motions > 0.5, np.arange(1, 1 + count), 0)
-            proposed = np.stack([moving[t][proposals.maps[t]] for t in range(len(frames))])
-            tracks = np.zeros_like(proposed)
-            labels = [int(n) for n in np.unique(first) if n and (first == n).sum() >= MIN_PROMPT_PX]
-            if labels:
-                tracker = make_tracker(self.backend, store, frames=len(frames), video_hw=video_hw)
-                tracker.add_prompts(0, [Prompt(object_id=n, mask=first == n) for n in labels])
-                table = np.array([0, *labels], np.uint8)
-                for step in tracker.propagate(0):
-                    free = np.where(step.masks.any(axis=0), step.labels, 0)
-                    tracks[step.frame] = table[free]
-        return proposed, tracks
+        tracks = np.zeros(frames.shape[:3], np.uint8)
+        labels = [int(n) for n in np.unique(first) if n and (first == n).sum() >= MIN_PROMPT_PX]
+
+        def track(features: FrameFeatures, _: Tracks) -> None:
+            if not labels:
+                return
+            tracker = make_tracker(self.backend, features, frames=len(frames), video_hw=video_hw)
+            tracker.add_prompts(0, [Prompt(object_id=n, mask=first == n) for n in labels])
+            table = np.array([0, *labels], np.uint8)
+            for step in tracker.propagate(0):
+                free = np.where(step.masks.any(axis=0), step.labels, 0)
+                tracks[step.frame] = table[free]
+
+        run = self.run(frames, track)
+        for _ in run:
+            pass
+        if run.tracks is None:
+            raise RuntimeError("a run of GMOS leaves its tracks")
+        proposals = run.tracks.proposals
+        moving = np.zeros((len(frames), 256), np.uint8)
+        count = proposals.motions.shape[1]
+        moving[:, 1 : 1 + count] = np.where(proposals.motions > 0.5, np.arange(1, 1 + count), 0)
+        return np.stack([moving[t][proposals.maps[t]] for t in range(len(frames))]), tracks
 
 
 def frame_difference(frames: NDArray[np.uint8], level: int) -> Maps:

@@ -58,11 +58,11 @@ def test_flops_are_scaled_or_unknown() -> None:
 
 def test_bytes_are_weights_inputs_and_outputs() -> None:
     """Each once, in their own width; patches follow from pixels; an unknown length leaves them unknown."""
-    at = {"B": 8, "h": 7, "w": 9, "H": 98, "W": 126}
+    at = {"B": 8, "h": 7, "w": 9, "Hp": 98, "Wp": 126}
     seen = network(
-        ("B", 3, "H", "W"), outputs=(("B", "h", "w", 64),), at=at, parameters=1000, precision="fp16"
+        ("B", 3, "Hp", "Wp"), outputs=(("B", "h", "w", 64),), at=at, parameters=1000, precision="fp16"
     )
-    work = network_work(seen, {"B": 2, "H": 98, "W": 126})
+    work = network_work(seen, {"B": 2, "Hp": 98, "Wp": 126})
     assert work.flops == 200
     assert work.moved_bytes == 1000 * 2 + 2 * 3 * 98 * 126 + 2 * 7 * 9 * 64 * 2
     unknown = network(("B", 3), outputs=(("B", "Q"),), at={"B": 8})

@@ -18,8 +18,9 @@ from gmos_deploy.errors import GmosError
 from gmos_deploy.export.onnx.float32_twin import write_float32_twin
 from gmos_deploy.gmos_ref.presets import model_spec, preset
 from gmos_deploy.runtime.arrays import HostArray, NumpyArrays
-from gmos_deploy.runtime.bundle.manifest import Bundle, BundleNetwork, BundleTensor
+from gmos_deploy.runtime.bundle.manifest import Bundle, BundleTensor
 from gmos_deploy.runtime.onnx.backend import OnnxBackend
+from gmos_deploy.runtime.shapes import size_axes
 from gmos_deploy.runtime.tensorrt import check as engine_check
 from gmos_deploy.runtime.tensorrt.check import check_engines, check_lengths, check_network, trusted_graph
 from gmos_deploy.runtime.tensorrt.record import (
@@ -42,7 +43,7 @@ def record_of(bundle: Bundle, name: str) -> EngineRecord:
     tensors = (*entry.inputs, *entry.graphs["standard"].tables)
 
     def sizes(tensor: BundleTensor, lengths: Any, i: int) -> tuple[int, ...]:
-        axes: tuple[str | int, ...] = ("H", "W") if tensor.host else tensor.axes
+        axes = size_axes(tensor)
         # Videos of the usual size would be large for the tiny networks.
         return tuple(min(lengths[a][i], 150) if isinstance(a, str) else a for a in axes)
 
@@ -225,19 +226,7 @@ class HalfEngines:
 
 def test_bfloat16_is_compared_with_its_float32_twin(exporter: Callable[..., Any], tmp_path: Path) -> None:
     """Inputs reach both as bfloat16; without the twin's writer the message says what it takes."""
-    made = exporter(validated=False, precision="bf16", head_precision="bf16").export("memory_encoder")
-    entry = BundleNetwork(
-        name="memory_encoder",
-        precision="bf16",
-        inputs=made.signature.inputs,
-        outputs=made.signature.outputs,
-        graphs=made.graphs,
-        profiles=made.profiles,
-        parameters=0,
-        flops=0,
-        flops_at={},
-        gate={},
-    )
+    entry = exporter(validated=False, precision="bf16", head_precision="bf16").export("memory_encoder")
     bundle: Any = SimpleNamespace(
         networks={"memory_encoder": entry},
         model=model_spec(TINY, "gmos"),

@@ -14,7 +14,6 @@ from gmos_deploy.export.engines.options import BuildOptions
 from gmos_deploy.export.engines.plan import BuiltPlan, build_plan
 from gmos_deploy.export.engines.progress import BuildPhases
 from gmos_deploy.export.engines.shapes import engine_profile
-from gmos_deploy.export.onnx.exported_network import ExportedNetwork
 from gmos_deploy.runtime.bundle.manifest import Bundle, BundleNetwork
 from gmos_deploy.runtime.contract import NetworkName
 from gmos_deploy.runtime.tensorrt.library import load_tensorrt
@@ -24,18 +23,13 @@ pytest.importorskip("tensorrt_rtx")
 OPTIONS = BuildOptions(targets=("sm86", "sm120"))
 
 
-def engine(found: ExportedNetwork, root: Path) -> BuiltPlan:
-    network: Any = SimpleNamespace(
-        name=found.signature.name,
-        inputs=found.signature.inputs,
-        graphs=found.graphs,
-    )
+def engine(found: BundleNetwork, root: Path) -> BuiltPlan:
     bundle: Any = SimpleNamespace(graph_file=lambda name, target: root / found.graphs[target].file)
     return build_plan(
         load_tensorrt("tensorrt-rtx"),
         cast(Bundle, bundle),
-        cast(BundleNetwork, network),
-        profiles=[engine_profile(network, ranges) for ranges in found.profiles],
+        found,
+        profiles=[engine_profile(found, ranges) for ranges in found.profiles],
         options=OPTIONS,
         phases=BuildPhases(lambda *_: None),
     )
@@ -57,7 +51,7 @@ def test_attention_is_fused_and_sums_in_float32(
     name: NetworkName,
     plan: dict[str, Any],
     attentions: int,
-    half_network: Callable[..., tuple[ExportedNetwork, Path]],
+    half_network: Callable[..., tuple[BundleNetwork, Path]],
 ) -> None:
     """Every one of the network; nothing is said to be lost."""
     report = engine(*half_network(name, **plan)).attention
@@ -80,7 +74,7 @@ def rewired(model: onnx.ModelProto, skip: Callable[[onnx.NodeProto], bool]) -> o
 
 
 def test_products_in_float16_are_noticed(
-    half_network: Callable[..., tuple[ExportedNetwork, Path]], tmp_path: Path
+    half_network: Callable[..., tuple[BundleNetwork, Path]], tmp_path: Path
 ) -> None:
     """The same network without the casts around its products: TensorRT then sums in float16."""
     found, root = half_network("pi3_decoder", precision="fp16")
@@ -95,7 +89,7 @@ def test_products_in_float16_are_noticed(
 
 
 def test_attention_that_is_not_fused_is_noticed(
-    half_network: Callable[..., tuple[ExportedNetwork, Path]], tmp_path: Path
+    half_network: Callable[..., tuple[BundleNetwork, Path]], tmp_path: Path
 ) -> None:
     """The same network with the scale after the cast, a form that TensorRT-RTX 1.7 does not recognise."""
     found, root = half_network("pi3_decoder", precision="fp16")

@@ -89,8 +89,8 @@ def test_three_shapes_of_other_resolutions_make_one_profile(tiny_bundle: Bundle)
     )
     assert found == {
         "B": (1, 2, 4),
-        "H": (56, 112, 168),
-        "W": (56, 168, 182),
+        "Hp": (56, 112, 168),
+        "Wp": (56, 168, 182),
         "h": (4, 8, 12),
         "w": (4, 12, 13),
     }
@@ -101,7 +101,7 @@ def test_three_shapes_of_other_resolutions_make_one_profile(tiny_bundle: Bundle)
         usual=["dino.position=8x12x64"],
         most=["dino.position=9x13x64"],
     )
-    assert (found["H"], found["w"], found["B"]) == ((56, 112, 126), (4, 12, 13), (1, 8, 8))
+    assert (found["Hp"], found["w"], found["B"]) == ((56, 112, 126), (4, 12, 13), (1, 8, 8))
 
 
 BAD = [

@@ -85,7 +85,7 @@ def test_profiles_have_one_entry_per_resolution_where_it_matters(tiny_bundle: Bu
         ((8, 8, 8), (12, 12, 12)),
         ((7, 7, 7), (13, 13, 13)),
     ]
-    assert [ranges["H"][1] for ranges in tiny_bundle.networks["dino"].profiles] == [112, 98]
+    assert [ranges["Hp"][1] for ranges in tiny_bundle.networks["dino"].profiles] == [112, 98]
     assert len(tiny_bundle.networks["sam2_encoder"].profiles) == 1
     assert tiny_bundle.networks["memory_attention"].profiles[0]["P"] == (0, 16, 16)
 

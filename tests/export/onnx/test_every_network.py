@@ -14,10 +14,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from gmos_deploy.export.onnx.exported_network import ExportedNetwork, NetworkExporter
+from gmos_deploy.export.onnx.exported_network import NetworkExporter
 from gmos_deploy.gmos_ref.backend import TorchBackend
 from gmos_deploy.gmos_ref.reference_networks import ReferenceNetworks
-from gmos_deploy.runtime.bundle.manifest import TARGETS, Bundle
+from gmos_deploy.runtime.bundle.manifest import TARGETS, Bundle, BundleNetwork
 from gmos_deploy.runtime.bundle.seeded_inputs import seeded_inputs
 from gmos_deploy.runtime.contract import NetworkName, network_specs
 from gmos_deploy.runtime.onnx.backend import OnnxBackend
@@ -34,9 +34,9 @@ Array = NDArray[Any]
 CASES: list[tuple[NetworkName, dict[str, int]]] = [
     ("sam2_resize", {"B": 1, "H": 90, "W": 160}),
     ("sam2_resize", {"B": 3, "H": 200, "W": 150}),
-    ("dino", {"B": 1, "H": 112, "W": 168}),
-    ("dino", {"B": 4, "H": 70, "W": 70}),
-    ("dino", {"B": 2, "H": 56, "W": 14}),
+    ("dino", {"B": 1, "Hp": 112, "Wp": 168}),
+    ("dino", {"B": 4, "Hp": 70, "Wp": 70}),
+    ("dino", {"B": 2, "Hp": 56, "Wp": 14}),
     ("pi3_decoder", {"B": 1, "h": 8, "w": 12}),
     ("pi3_decoder", {"B": 3, "h": 5, "w": 3}),
     ("sam2_encoder", {"B": 1}),
@@ -162,7 +162,7 @@ HALF: list[tuple[NetworkName, dict[str, Any]]] = [
 def test_half_precision_passes_the_gate(
     name: NetworkName,
     plan: dict[str, Any],
-    half_network: Callable[..., tuple[ExportedNetwork, Path]],
+    half_network: Callable[..., tuple[BundleNetwork, Path]],
     tiny_networks: ReferenceNetworks,
 ) -> None:
     """In the graph itself: weights and tensors between networks are half as long."""
@@ -173,7 +173,7 @@ def test_half_precision_passes_the_gate(
     assert {parameter.dtype for parameter in tiny_networks.pi3.parameters()} == {torch.float32}
     assert "ls1.gamma" in tiny_networks.pi3.decoder[0].state_dict()
     between = {"fp16": "float16", "bf16": "bfloat16"}[plan["precision"]]
-    assert between in {tensor.dtype for tensor in (*found.signature.inputs, *found.signature.outputs)}
+    assert between in {tensor.dtype for tensor in (*found.inputs, *found.outputs)}
     assert (root / f"{name}.weights").stat().st_size < 3 * found.parameters
     if plan["precision"] == "fp16":
         standard = onnx.load(root / found.graphs["standard"].file, load_external_data=False)

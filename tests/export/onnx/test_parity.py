@@ -168,7 +168,7 @@ def test_the_layer_of_a_perturbed_weight_is_named(
     assert found["jumps"][0] == found["first"]
     assert "pi3_decoder.geometry first differs in pi3.decoder.1.norm2, LayerNormalization" in out
     page = (tmp_path / "report" / "report.html").read_text()
-    assert "<h2>First layer</h2>" in page
+    assert "<h2>First divergence</h2>" in page
 
 
 def test_layers_of_equal_bundles(

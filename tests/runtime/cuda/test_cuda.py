@@ -64,9 +64,7 @@ def test_memory_that_caches_files_is_free_on_a_jetson(
 def test_missing_bindings_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the line that installs them."""
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
-    with pytest.raises(
-        GmosError, match=r"need NVIDIA's Python bindings for CUDA .*pip install cuda-bindings"
-    ):
+    with pytest.raises(GmosError, match=r"CUDA needs NVIDIA's Python bindings .*pip install cuda-bindings"):
         load_cuda()
 
 

@@ -121,14 +121,23 @@ BAD: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
         lambda c: c.update(format=2),
         r"has format 2, this gmos-deploy reads format 1; use the version that wrote",
     ),
-    (lambda c: c.pop("plan_sha256"), r"plan_sha256 is missing, expected a string; build the engine again"),
-    (lambda c: c.update(flavour="openvino"), r"is of 'openvino', expected tensorrt or tensorrt-rtx"),
-    (lambda c: c["device"].update(compute_capability=[8]), r"compute_capability is \(8,\), expected two"),
-    (lambda c: c["tensors"][0].update(mode="both"), r"tensor mode 'both', expected input or output"),
-    (lambda c: c.update(activation_bytes=["x"]), r"activation_bytes is \['x'\], expected whole numbers"),
-    (lambda c: c.update(profiles={}), r"profiles is \{\}, expected a list of objects"),
-    (lambda c: c["profiles"][0]["video_hw"].pop("max"), r"video_hw.max is missing"),
-    (lambda c: c.update(check={"date": "d"}), r"check.device is missing, expected a string"),
+    (
+        lambda c: c.pop("plan_sha256"),
+        r"\.json: object missing required field plan_sha256; build the engine",
+    ),
+    (lambda c: c.update(flavour="openvino"), r"\.flavour: invalid enum value 'openvino'"),
+    (
+        lambda c: c["device"].update(compute_capability=[8]),
+        r"device\.compute_capability: expected array of length 2",
+    ),
+    (lambda c: c["tensors"][0].update(mode="both"), r"tensors\[0\]\.mode: invalid enum value 'both'"),
+    (lambda c: c.update(activation_bytes=["x"]), r"activation_bytes\[0\]: expected int, got str"),
+    (lambda c: c.update(profiles={}), r"profiles: expected array, got object"),
+    (
+        lambda c: c["profiles"][0]["video_hw"].pop("max"),
+        r"profiles\[0\]\[\.\.\.\]: object missing required field max",
+    ),
+    (lambda c: c.update(check={"date": "d"}), r"check: object missing required field device"),
 ]
 
 
@@ -150,7 +159,7 @@ def test_a_record_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(GmosError, match=r"is not JSON .*build the engine again"):
         read_engine_record(path)
     path.write_text("[]")
-    with pytest.raises(GmosError, match=r"is a list, expected an object; build the engine again"):
+    with pytest.raises(GmosError, match=r"expected object, got array; build the engine again"):
         read_engine_record(path)
 
 

@@ -43,6 +43,7 @@ def test_a_video_brings_its_own_rate(make_video: MakeVideo) -> None:
         name="clip",
         path=path,
         kind="video",
+        open=sequence.open,
         video_hw=(48, 64),
         stride=3,
         stride_source="file",

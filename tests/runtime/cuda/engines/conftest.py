@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from gmos_deploy.export.onnx.profiles import lengths_of, profiles
 from gmos_deploy.export.onnx.signature import signature
 from gmos_deploy.gmos_ref.presets import model_spec, preset
-from gmos_deploy.runtime.bundle.manifest import Bundle, BundleTensor, open_bundle
+from gmos_deploy.runtime.bundle.manifest import FORMAT, Bundle, BundleTensor, open_bundle
 from gmos_deploy.runtime.contract import NetworkName, Variant, network_specs
 from gmos_deploy.runtime.cuda.driver import Cuda
+from gmos_deploy.runtime.shapes import call_lengths, size_of
 from gmos_deploy.runtime.tensorrt import backend as engine_backend
 from gmos_deploy.runtime.tensorrt import choice as engine_choice
 from gmos_deploy.runtime.tensorrt import gpu as cuda_device
@@ -234,15 +235,11 @@ def toy_compute(bundle: Bundle) -> Compute:
 
 
 def bind(tensors: tuple[BundleTensor, ...], inputs: Arrays) -> dict[str, int]:
-    """The lengths of the axes from the inputs' shapes; H and W of host inputs from their values."""
+    """The lengths of the axes from the inputs, which must agree."""
     lengths: dict[str, int] = {}
     for tensor in tensors:
-        if tensor.name == "video_hw":
-            lengths["H"], lengths["W"] = inputs["video_hw"].tolist()
-            continue
-        for axis, length in zip(tensor.axes, inputs[tensor.name].shape, strict=True):
-            if isinstance(axis, str):
-                assert lengths.setdefault(axis, length) == length, (tensor.name, axis)
+        for axis, length in call_lengths((tensor,), inputs).items():
+            assert lengths.setdefault(axis, length) == length, (tensor.name, axis)
     return lengths
 
 
@@ -341,16 +338,12 @@ def fake_record(world: World, name: NetworkName) -> EngineRecord:
     tables = entry.graphs["standard"].tables
     ranges = []
     for profile in entry.profiles:
-        lengths = {"h": (0, 0, 0), **lengths_of(name, profile, world.model)}
+        lengths = lengths_of(name, profile)
         ranges.append(
             {
                 tensor.name: ProfileRange(
                     **{
-                        key: tuple(lengths[axis][i] for axis in "HW")
-                        if tensor.host
-                        else tuple(
-                            lengths[axis][i] if isinstance(axis, str) else axis for axis in tensor.axes
-                        )
+                        key: size_of(tensor, {axis: at[i] for axis, at in lengths.items()})
                         for i, key in enumerate(("min", "opt", "max"))
                     }
                 )
@@ -403,23 +396,16 @@ def write_fake_bundle(root: Path, world: World) -> Bundle:
     for name in network_specs(model):
         sign = signature(name, model, head_dim=TINY.pi3.head_dim, precision="fp32")
         (root / f"{name}.onnx").write_bytes(b"graph of " + name.encode())
-        seen = {axis for tensor in sign.all_inputs for axis in tensor.axes} & {"h", "w", "H", "W"}
         graph = {"file": f"{name}.onnx", "weights": [], "tables": [asdict(table) for table in sign.tables]}
         networks[name] = {
             "precision": "fp32",
             "inputs": [asdict(tensor) for tensor in sign.inputs],
             "outputs": [asdict(tensor) for tensor in sign.outputs],
             "graphs": {"standard": graph, "onnxruntime": graph},
-            "profiles": [
-                {
-                    "axes": {
-                        axis: dict(zip(("min", "opt", "max"), r, strict=True)) for axis, r in found.items()
-                    }
-                }
-                for found in (ranges if name == "dino" or "h" in seen else ranges[:1])
-            ],
+            "profiles": list(ranges if "h" in sign.letters else ranges[:1]),
             "parameters": 1,
-            "flops": {"count": 1.0, "at": {}},
+            "flops": 1.0,
+            "flops_at": {},
             "gate": {},
         }
     files = {
@@ -427,7 +413,7 @@ def write_fake_bundle(root: Path, world: World) -> Bundle:
         for path in root.iterdir()
     }
     manifest = {
-        "format": 1, "model": asdict(model), "precision": "fp32", "head_precision": "fp32", "opset": 20,
+        "format": FORMAT, "model": asdict(model), "precision": "fp32", "head_precision": "fp32", "opset": 20,
         "pi3": {"head_dim": TINY.pi3.head_dim, "rope_base": TINY.pi3.rope_base}, "resolutions": [],
         "networks": networks, "checkpoints": {}, "versions": {}, "files": files,
     }  # fmt: skip

@@ -37,7 +37,7 @@ def expected(world: Any, name: str, inputs: dict[str, NDArray[Any]]) -> dict[str
 
 CALLS = [
     ("sam2_resize", {"B": 2, "H": 90, "W": 120}),
-    ("dino", {"B": 3, "H": 56, "W": 84}),
+    ("dino", {"B": 3, "Hp": 56, "Wp": 84}),
     ("pi3_decoder", {"B": 2, "h": 4, "w": 6}),
     ("sam2_encoder", {"B": 4}),
     ("proposer", {"B": 2, "h": 4, "w": 6}),
@@ -98,7 +98,7 @@ def test_memory_is_taken_once_and_used_again(backend: Any, world: Any) -> None:
 
 def test_a_large_call_is_cut_into_equal_parts(backend: Any, world: Any) -> None:
     """Ten frames where the profile takes four: 4, 3 and 3, written side by side."""
-    inputs = inputs_of(world, "dino", {"B": 10, "H": 56, "W": 84})
+    inputs = inputs_of(world, "dino", {"B": 10, "Hp": 56, "Wp": 84})
     given, wanted = call(backend, world, "dino", inputs), expected(world, "dino", inputs)
     np.testing.assert_array_equal(given["tokens"], wanted["tokens"])
     assert world.computed["dino"] == 3
@@ -126,7 +126,7 @@ def test_contexts_take_turns_with_one_activation_memory(backend: Any, world: Any
     """It has the size of the largest need so far, and nothing else lies in it."""
     call(backend, world, "sam2_encoder", inputs_of(world, "sam2_encoder", {"B": 1}))
     call(backend, world, "sam2_encoder", inputs_of(world, "sam2_encoder", {"B": 4}))
-    call(backend, world, "dino", inputs_of(world, "dino", {"B": 1, "H": 56, "W": 84}))
+    call(backend, world, "dino", inputs_of(world, "dino", {"B": 1, "Hp": 56, "Wp": 84}))
     contexts = {context.engine.name: context for context in world.contexts}
     assert contexts["dino"].activation == contexts["sam2_encoder"].activation
     side = world.model.sam2_image_px
@@ -191,7 +191,7 @@ def test_a_profile_is_chosen_by_shape(make_world: Any) -> None:
     world = make_world(pi3_sizes=((84, 56), (56, 84)))
     backend = world.backend()
     for height, width in ((56, 84), (84, 56), (56, 84)):
-        inputs = inputs_of(world, "dino", {"B": 2, "H": height, "W": width})
+        inputs = inputs_of(world, "dino", {"B": 2, "Hp": height, "Wp": width})
         wanted = expected(world, "dino", inputs)["tokens"]
         np.testing.assert_array_equal(call(backend, world, "dino", inputs)["tokens"], wanted)
     backend.close()
@@ -207,7 +207,7 @@ def test_a_shape_without_a_profile_names_what_there_is_and_the_command(make_worl
         r"--backend tensorrt --networks dino --min-shapes dino.frames=1x3x56x70 --max-shapes dino.frames=4x3x70x84"
     )
     with pytest.raises(GmosError, match=message):
-        call(backend, world, "dino", inputs_of(world, "dino", {"B": 1, "H": 70, "W": 70}))
+        call(backend, world, "dino", inputs_of(world, "dino", {"B": 1, "Hp": 70, "Wp": 70}))
     backend.close()
 
 
@@ -273,7 +273,7 @@ def test_closing_gives_everything_back(world: Any) -> None:
     """Device memory, pinned memory and streams; a second time does nothing."""
     backend = world.backend()
     backend.load()
-    kept = call(backend, world, "dino", inputs_of(world, "dino", {"B": 2, "H": 56, "W": 84}))
+    kept = call(backend, world, "dino", inputs_of(world, "dino", {"B": 2, "Hp": 56, "Wp": 84}))
     array = backend.arrays.upload(np.ones(5, np.float32))
     backend.close()
     assert not world.fake_cuda.device

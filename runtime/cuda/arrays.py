@@ -1,0 +1,107 @@
+"""Arrays on a CUDA device: memory, copies and their order, for ONNX Runtime and engines alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..arrays import HostArray
+from .device_array import DeviceArray, byte_count, host_values
+from .driver import Cuda, ignoring_lost_device
+from .pool import Block, DevicePool
+from .transfers import Transfers
+
+
+class CudaArrays:
+    """`runtime.arrays.Arrays` of one CUDA device, in the order of one stream: what is handed on needs no waiting.
+
+    `budget` in bytes bounds the arrays and what is reserved beside them; None is no bound.
+    """
+
+    def __init__(self, cuda: Cuda, *, budget: int | None = None) -> None:
+        self.cuda = cuda
+        self.stream = cuda.new_stream()
+        self.pool = DevicePool(cuda, self.stream, budget=budget)
+        self.transfers = Transfers(cuda, self.pool, self.stream)
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> DeviceArray:
+        """A new array; what is in it is undefined."""
+        block = self.pool.allocate(byte_count(shape, dtype))
+        return DeviceArray(owner=block, pointer=block.pointer, shape=shape, dtype=dtype)
+
+    def copy(self, target: DeviceArray, source: DeviceArray) -> None:
+        """Copy an array's content in the stream."""
+        self.cuda.copy_on_device(target.pointer, source.pointer, source.nbytes, self.stream)
+
+    def note_ready(self, arrays: Sequence[DeviceArray]) -> None:
+        """Note that the arrays are complete after what the stream has been given so far."""
+        event = self.cuda.mark(self.stream)
+        for array in arrays:
+            if isinstance(array.owner, Block):
+                array.owner.ready = event
+
+    def upload(self, host: NDArray[np.generic]) -> DeviceArray:
+        """As it looks, not as it lies. Starts the copy and returns."""
+        host = np.ascontiguousarray(host)
+        return self._uploaded(host.reshape(-1).view(np.uint8), host.shape, host.dtype.name)
+
+    def download(self, array: DeviceArray) -> NDArray[Any]:
+        """Waits for this array only."""
+        return host_values(self.transfers.download(array), array.shape, array.dtype)
+
+    def stack(self, arrays: Sequence[DeviceArray]) -> DeviceArray:
+        """Neighbours in memory, such as one array alone, are not copied."""
+        first = arrays[0]
+        shape = (len(arrays), *first.shape)
+        if all(
+            array.owner is first.owner and array.pointer == first.pointer + i * first.nbytes
+            for i, array in enumerate(arrays)
+        ):
+            return replace(first, shape=shape)
+        stacked = self.empty(shape, first.dtype)
+        for target, array in zip(stacked.slices(), arrays, strict=True):
+            self.copy(target, array)
+        return stacked
+
+    def unstack(self, array: DeviceArray) -> Sequence[DeviceArray]:
+        """In the same memory."""
+        return array.slices()
+
+    def nbytes(self, array: DeviceArray) -> int:
+        """Bytes of the elements; its memory may be larger."""
+        return array.nbytes
+
+    def to_host(self, array: DeviceArray) -> HostArray:
+        """Waits for this array only."""
+        return HostArray(data=self.transfers.download(array), shape=array.shape, dtype=array.dtype)
+
+    def from_host(self, parked: HostArray) -> DeviceArray:
+        """Starts the copy and returns."""
+        return self._uploaded(np.ascontiguousarray(parked.data), parked.shape, parked.dtype)
+
+    def free_bytes(self) -> int:
+        """What could be allocated now, on the device and within the budget."""
+        return self.pool.free_bytes()
+
+    def synchronize(self) -> None:
+        """Wait for the stream and all copies."""
+        self.cuda.synchronize(self.stream)
+        self.transfers.synchronize()
+
+    def close(self) -> None:
+        """Give all memory back; a device that was lost has nothing to give."""
+        with ignoring_lost_device(self.cuda):
+            self.synchronize()
+            self.transfers.close()
+            self.pool.close()
+            self.cuda.end_stream(self.stream)
+            self.cuda.drop_events()
+
+    def _uploaded(self, raw: NDArray[np.uint8], shape: tuple[int, ...], dtype: str) -> DeviceArray:
+        block = self.pool.allocate(raw.nbytes, "upload")
+        self.transfers.upload(raw, block)
+        return DeviceArray(owner=block, pointer=block.pointer, shape=tuple(shape), dtype=dtype)

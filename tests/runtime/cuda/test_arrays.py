@@ -1,0 +1,148 @@
+"""Arrays of every kind that is not PyTorch's: NumPy's, and those of a CUDA device for engines and for sessions."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from gmos_deploy.runtime.cuda.arrays import CudaArrays
+from gmos_deploy.runtime.cuda.device_array import DeviceArray
+from gmos_deploy.runtime.cuda.driver import Cuda
+from gmos_deploy.runtime.onnx.cuda_arrays import OrtCudaArrays
+from gmos_deploy.runtime.onnx.sessions import LoadedGraph, OrtHostArrays
+
+
+class FakeOrtValue:
+    """An output that a session has put on the device."""
+
+    def __init__(self, fake_cuda: Any, values: NDArray[Any]) -> None:
+        self._pointer = fake_cuda.malloc(values.nbytes)
+        self._shape = values.shape
+        fake_cuda.view(self._pointer, values.nbytes, fake_cuda.device)[:] = values.reshape(-1).view(np.uint8)
+
+    def data_ptr(self) -> int:
+        return self._pointer
+
+    def shape(self) -> list[int]:
+        return list(self._shape)
+
+
+class FakeSession:
+    """Multiplies x, which it reads from the device when it runs, with a factor from the host."""
+
+    def __init__(self, fake_cuda: Any) -> None:
+        self._cuda = fake_cuda
+        self.bound: list[tuple[str, str]] = []
+        self._given: dict[str, Any] = {}
+        self._outputs: list[FakeOrtValue] = []
+
+    def io_binding(self) -> FakeSession:
+        return self
+
+    def bind_input(
+        self, name: str, device: str, index: int, dtype: Any, shape: tuple[int, ...], pointer: int
+    ) -> None:
+        self.bound.append((name, f"{device}:{index}"))
+        self._given[name] = (pointer, shape, np.dtype(dtype))
+
+    def bind_cpu_input(self, name: str, array: NDArray[Any]) -> None:
+        self.bound.append((name, "cpu"))
+        self._given[name] = array
+
+    def bind_output(self, name: str, device: str, index: int) -> None:
+        self.bound.append((name, f"{device}:{index}"))
+
+    def get_outputs(self) -> list[Any]:
+        return self._outputs or [SimpleNamespace(name="y", type="tensor(float16)")]
+
+    def run_with_iobinding(self, binding: FakeSession, run_options: Any) -> None:
+        assert binding is self
+        pointer, shape, dtype = self._given["x"]
+        raw = self._cuda.view(pointer, int(np.prod(shape)) * dtype.itemsize, self._cuda.device)
+        self._outputs = [FakeOrtValue(self._cuda, raw.view(dtype).reshape(shape) * self._given["factor"])]
+
+
+@pytest.fixture(params=["host", "engines", "sessions"])
+def arrays(request: pytest.FixtureRequest, cuda: Cuda) -> Any:
+    """Any kind: the pipeline cannot tell them apart."""
+    return {"host": OrtHostArrays, "engines": CudaArrays, "sessions": OrtCudaArrays}[request.param](
+        *(() if request.param == "host" else (cuda,))
+    )
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "float16", "float32"])
+def test_arrays_go_to_the_device_and_back(arrays: Any, dtype: str) -> None:
+    """Half precision comes back as float32."""
+    host = np.arange(24).reshape(2, 3, 4).astype(dtype)
+    array = arrays.upload(host)
+    back = arrays.download(array)
+    np.testing.assert_array_equal(back, host)
+    assert back.dtype == ("float32" if dtype == "float16" else dtype)
+    assert arrays.nbytes(array) == host.nbytes
+
+
+def test_stack_and_unstack_are_inverses(arrays: Any) -> None:
+    """And a transposed view is uploaded as it looks, not as it lies."""
+    host = np.arange(24, dtype=np.float32).reshape(4, 3, 2).T
+    parts = arrays.unstack(arrays.upload(host))
+    assert len(parts) == 2
+    np.testing.assert_array_equal(arrays.download(parts[1]), host[1])
+    np.testing.assert_array_equal(arrays.download(arrays.stack(parts)), host)
+    np.testing.assert_array_equal(arrays.download(arrays.stack(parts[::-1])), host[::-1])
+    assert arrays.download(arrays.stack(parts[:1])).shape == (1, 3, 4)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "uint8"])
+def test_parking_keeps_every_bit(arrays: Any, dtype: str) -> None:
+    """A slice is parked as a slice."""
+    host = np.arange(12).reshape(3, 4).astype(dtype)
+    parked = arrays.to_host(arrays.unstack(arrays.upload(host))[1])
+    assert (parked.shape, parked.dtype, parked.data.nbytes) == ((4,), dtype, host[1].nbytes)
+    np.testing.assert_array_equal(arrays.download(arrays.from_host(parked)), host[1])
+
+
+def test_an_empty_array_can_be_restored(arrays: Any) -> None:
+    """An object may have no pointers yet."""
+    parked = arrays.to_host(arrays.upload(np.zeros((2, 0, 8), np.float16)))
+    assert arrays.download(arrays.from_host(parked)).shape == (2, 0, 8)
+
+
+def test_there_is_memory_until_it_is_given_back(arrays: Any) -> None:
+    """And nothing is left on the device."""
+    assert arrays.free_bytes() > 0
+    arrays.upload(np.ones(3))
+    arrays.synchronize()
+    arrays.close()
+
+
+def test_a_parked_host_array_does_not_change_with_its_source() -> None:
+    """It is a copy."""
+    host = np.ones(3, np.float32)
+    parked = OrtHostArrays().to_host(host)
+    host[:] = 2
+    np.testing.assert_array_equal(OrtHostArrays().from_host(parked), np.ones(3))
+
+
+def test_bfloat16_is_read_without_a_numpy_type(cuda: Cuda) -> None:
+    """It is the upper half of a float32."""
+    arrays = CudaArrays(cuda)
+    values = np.array([1.0, -2.5, 3.140625], np.float32)
+    upper = (values.view(np.uint32) >> 16).astype(np.uint16)
+    raw = arrays.upload(upper.view(np.uint8))
+    array = DeviceArray(owner=raw, pointer=raw.pointer, shape=(3,), dtype="bfloat16")
+    np.testing.assert_array_equal(arrays.download(array), values)
+
+
+def test_a_session_on_cuda_reads_what_is_complete(cuda: Cuda, fake_cuda: Any) -> None:
+    """It waits for an upload and a copy before it starts; only shape-like inputs are read on the host."""
+    arrays, session = OrtCudaArrays(cuda), FakeSession(fake_cuda)
+    parts = arrays.unstack(arrays.upload(np.array([[1, 2], [3, 4]], np.float16)))
+    x = arrays.unstack(arrays.stack([parts[1], parts[0]]))[0]
+    out = arrays.run(LoadedGraph(session=session), {"x": x, "factor": np.array([2], np.float16)})
+    assert session.bound == [("x", "cuda:0"), ("factor", "cpu"), ("y", "cuda:0")]
+    assert (out["y"].shape, out["y"].dtype) == ((2,), "float16")
+    np.testing.assert_array_equal(arrays.download(out["y"]), [6, 8])
