@@ -11,7 +11,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from .signature import Signature, torch_dtype
+from .signature import Signature, example_inputs
 
 
 def count_flops(module: nn.Module, sign: Signature, lengths: Mapping[str, int]) -> float:
@@ -24,19 +24,11 @@ def count_flops(module: nn.Module, sign: Signature, lengths: Mapping[str, int]) 
         sign: its tensors.
         lengths: of the axes that vary, by letter.
     """
-    inputs = tuple(
-        torch.empty(
-            [axis if isinstance(axis, int) else lengths[axis] for axis in tensor.axes],
-            dtype=torch_dtype(tensor.dtype),
-            device="meta",
-        )
-        for tensor in sign.all_inputs
-    )
     state = {
         name: tensor.to("meta") for name, tensor in (*module.named_parameters(), *module.named_buffers())
     }
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        functional_call(module, state, inputs)
+        functional_call(module, state, example_inputs(sign, lengths, device="meta"))
     return float(counter.get_total_flops())
 
 

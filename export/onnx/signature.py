@@ -14,7 +14,7 @@ from ...runtime.bundle.manifest import BundleTensor
 from ...runtime.bundle.tables import table_specs
 from ...runtime.contract import ModelSpec, NetworkName, TensorSpec, network_specs
 from ...runtime.precision import PRECISIONS, PrecisionName
-from ...runtime.shapes import PI3_AXES, letters_of, size_of, with_pi3
+from ...runtime.shapes import PI3_AXES, letters_of, size_of
 
 EXAMPLE_LENGTHS = {"B": 2, "O": 2, "h": 4, "w": 6, "R": 3, "P": 3}
 """Lengths while a network is captured. 0 and 1 would be taken as fixed, and equal ones as the same."""
@@ -77,11 +77,11 @@ def torch_dtype(name: str) -> torch.dtype:
     return dtype
 
 
-def example_inputs(sign: Signature, patch_px: int) -> tuple[Tensor, ...]:
-    """Zeros of the right shapes and dtypes to capture a network with."""
-    lengths = with_pi3(EXAMPLE_LENGTHS, patch_px)
+def example_inputs(sign: Signature, lengths: Mapping[str, int], device: str = "cpu") -> tuple[Tensor, ...]:
+    """Zeros of the right shapes and dtypes; on the device `meta` they have no values."""
     return tuple(
-        torch.zeros(size_of(tensor, lengths), dtype=torch_dtype(tensor.dtype)) for tensor in sign.all_inputs
+        torch.zeros(size_of(tensor, lengths), dtype=torch_dtype(tensor.dtype), device=device)
+        for tensor in sign.all_inputs
     )
 
 

@@ -599,7 +599,7 @@ def test_the_command_writes_a_report(half_bundle: Bundle, frames_directory: Path
     shown = CliRunner().invoke(calibrate_command, arguments, catch_exceptions=False, standalone_mode=False)
     assert f"report: {report / 'report.html'}" in shown.output
     result = json.loads((report / "result.json").read_text())
-    assert result["schema"] == "gmos-calibration/1"
+    assert result["schema"] == "gmos-calibration/2"
     (network,) = result["networks"]
     assert network["name"] == "dino"
     assert network["times"]["before_ms"] > 0
@@ -641,6 +641,31 @@ def test_bad_options_are_one_line_and_status_2(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_old_option_names_work_and_say_what_they_are_called_now(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """For one release; `kept` among the names of networks, too."""
+    given: list[CalibrationConfig] = []
+
+    def stop(config: CalibrationConfig) -> None:
+        given.append(config)
+        raise GmosError("enough")
+
+    monkeypatch.setattr(calibrate_module, "calibrate", stop)
+    old = ["--no_balance", "--no-centre", "--no_compensation", "--weights_only", "kept,dino", "--no_gate"]
+    arguments = ["v.mp4", "--bundle", "x", "--out", str(tmp_path / "y"), "--precision", "int8", *old]
+    with pytest.raises(GmosError, match="enough"):
+        CliRunner().invoke(calibrate_command, arguments, catch_exceptions=False, standalone_mode=False)
+    (config,) = given
+    quantiser = config.quantiser
+    assert (quantiser.smoothquant, quantiser.mean_shift, quantiser.gptq) == (False, False, False)
+    assert config.weight_only == ("excluded", "dino")
+    assert not config.validated
+    for name in ("no_smoothquant", "no_mean_shift", "no_gptq", "weight_only", "no_validation"):
+        assert f"is called --{name} now" in caplog.text
+    assert "kept is called excluded now" in caplog.text
 
 
 @pytest.mark.parametrize(
