@@ -46,7 +46,7 @@ from gmos_deploy.export.engines.build import EngineBuild, build_engines
 from gmos_deploy.export.engines.options import BuildOptions
 from gmos_deploy.export.onnx.bundle_export import table_source
 from gmos_deploy.export.onnx.exported_network import NetworkExporter, Plan
-from gmos_deploy.export.onnx.profiles import lengths_of
+from gmos_deploy.export.onnx.shape_profiles import lengths_of
 from gmos_deploy.export.onnx.weight_files import WeightFiles
 from gmos_deploy.gmos_ref.checkpoints.stand_in import stand_in_networks
 from gmos_deploy.gmos_ref.presets import PUBLISHED

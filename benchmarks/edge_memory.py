@@ -27,7 +27,7 @@ from typing import Any
 
 from package_commands import installed
 
-from gmos_deploy.export.onnx.profiles import parse_resolution
+from gmos_deploy.export.onnx.shape_profiles import parse_resolution
 from gmos_deploy.runtime.bundle.manifest import Bundle, open_bundle
 from gmos_deploy.runtime.contract import ModelSpec
 from gmos_deploy.runtime.precision import ELEMENT_TYPES

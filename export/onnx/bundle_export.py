@@ -28,7 +28,7 @@ from ...runtime.contract import ModelSpec, NetworkName, network_specs
 from ...runtime.precision import PrecisionName
 from .bundle_directory import check_place, new_bundle, write_manifest
 from .exported_network import NetworkExporter, Plan
-from .profiles import Resolution, choose_resolutions, profiles
+from .shape_profiles import Resolution, choose_resolutions, shape_profiles
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def export_bundle(config: ExportConfig) -> Bundle:
         precision=config.precision,
         head_precision=config.head_precision,
         opset=config.opset,
-        profiles=profiles(config.resolutions, model, max_batch=config.max_batch),
+        profiles=shape_profiles(config.resolutions, model, max_batch=config.max_batch),
     )
     return write_bundle(
         config.out,

@@ -22,7 +22,7 @@ from .lowering import lower_attention
 from .lowering_norms import lower_channel_norms
 from .lowering_upsampling import lower_upsampling
 from .network_modules import MODULES
-from .profiles import lengths_of
+from .shape_profiles import lengths_of
 from .signature import Signature, signature, torch_dtype
 from .small_graphs import small_graph
 from .validation import NOT_COMPARED, Validation
@@ -33,7 +33,7 @@ from .weight_files import WeightFiles
 class Plan:
     """What every network of a bundle is exported with.
 
-    `profiles` are as `profiles.profiles` makes them.
+    `profiles` are the shape profiles of `shape_profiles`.
     """
 
     sizes: Preset

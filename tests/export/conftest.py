@@ -13,7 +13,7 @@ import torch
 
 from gmos_deploy.export.onnx.bundle_export import ExportConfig, export_bundle, table_source
 from gmos_deploy.export.onnx.exported_network import NetworkExporter, Plan
-from gmos_deploy.export.onnx.profiles import profiles
+from gmos_deploy.export.onnx.shape_profiles import shape_profiles
 from gmos_deploy.gmos_ref.backend import TorchBackend
 from gmos_deploy.gmos_ref.checkpoints.stand_in import stand_in_networks
 from gmos_deploy.gmos_ref.loading import load_reference
@@ -128,7 +128,7 @@ def exporter(
             "precision": "fp32",
             "head_precision": "fp32",
             "opset": 20,
-            "profiles": profiles(((168, 112),), model, max_batch=2),
+            "profiles": shape_profiles(((168, 112),), model, max_batch=2),
             **fields,
         }
         tables = table_source(networks.pi3)
@@ -160,7 +160,7 @@ def half_network(
                 "model": model,
                 "head_precision": "fp32",
                 "opset": 20,
-                "profiles": profiles(((168, 112),), model, max_batch=2),
+                "profiles": shape_profiles(((168, 112),), model, max_batch=2),
                 **fields,
             }
             networks = tiny_networks if variant == "gmos" else tiny_small_networks
