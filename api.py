@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import GmosError
-from .networks import AUTO, NetworkChoice, PrecisionName
+from .networks import AUTO, NetworkChoice, PrecisionChoice
 from .runtime.contract import Variant
 from .runtime.frame_result import FrameResult
 from .runtime.pipeline.clip import ClipRun, ClipSummary, with_frames
@@ -56,7 +56,7 @@ def load(
     preset: str | None = None,
     backend: str = AUTO,
     device: str = AUTO,
-    precision: PrecisionName = AUTO,
+    precision: PrecisionChoice = AUTO,
     build: bool = False,
     batch_size: int = DEFAULT_BATCH_SIZE,
     memory_budget: int | None = None,

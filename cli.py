@@ -12,6 +12,7 @@ import click
 
 from . import __version__
 from .errors import GmosError
+from .runtime.precision import PRECISIONS
 
 BAD_INPUT_STATUS = 2
 INTERRUPTED_STATUS = 130
@@ -147,7 +148,7 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
 @click.option(
     "--precision",
-    type=click.Choice(["auto", "fp32", "bf16", "fp16", "int8", "fp8"]),
+    type=click.Choice(["auto", *PRECISIONS]),
     default="auto",
     show_default=True,
     help="auto is that of the bundle, or of the published runs: bf16 on CUDA (fp16 where there is no bf16), "

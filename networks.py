@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 
 from .errors import GmosError
 from .runtime.contract import ModelSpec, Variant
+from .runtime.precision import PRECISIONS, QUANTISED, PrecisionName
 
 if TYPE_CHECKING:
     from .gmos_ref.reference_config import ReferenceConfig
@@ -21,8 +22,7 @@ logger = logging.getLogger(__name__)
 
 AUTO: Final = "auto"
 
-PrecisionName = Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8"]
-PRECISIONS: tuple[PrecisionName, ...] = get_args(PrecisionName)
+PrecisionChoice = Literal["auto"] | PrecisionName
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
 CHECKPOINTS = ("pi3_ckpt", "sam2_ckpt", "gmos_ckpt", "gmos_s_ckpt")
@@ -138,7 +138,7 @@ class NetworkChoice:
     gmos_s_ckpt: Path | None = None
     backend: str = AUTO
     device: str = AUTO
-    precision: PrecisionName = AUTO
+    precision: PrecisionChoice = AUTO
     build: bool = False
     memory_budget: int | None = None
     cuda_graphs: bool = True
@@ -147,7 +147,7 @@ class NetworkChoice:
         known = {
             "variant": (None, *VARIANTS),
             "backend": (AUTO, *BACKENDS),
-            "precision": PRECISIONS,
+            "precision": (AUTO, *PRECISIONS),
         }
         for name, values in known.items():
             if getattr(self, name) not in values:
@@ -202,8 +202,7 @@ class NetworkChoice:
             preset=self.preset or ("nano" if self._names_nothing() else "published"),
             **self._checkpoints(),
             device=self.device,
-            # `resolve` has refused the others: they need a bundle.
-            precision=cast(Literal["auto", "fp32", "bf16", "fp16"], self.precision),
+            precision=self.precision,
         )
 
     def _checkpoints(self) -> dict[str, Path | None]:
@@ -214,8 +213,6 @@ class NetworkChoice:
         return self.bundle is None and not any(self._checkpoints().values())
 
     def _quantised(self) -> bool:
-        from .runtime.parity import QUANTISED  # noqa: PLC0415 - imports NumPy
-
         return self.precision in QUANTISED
 
     def _decided(self, backend: str) -> NetworkChoice:
@@ -321,10 +318,10 @@ class NetworkChoice:
                 "or leave the option out"
             )
         if self.precision not in (AUTO, bundle.precision):
-            maker = "calibrate" if self._quantised() else "onnx"
             raise GmosError(
                 f"--precision {self.precision}: {self.bundle} was exported in {bundle.precision}, and a bundle's "
-                f"precision is in its graphs; make another one with gmos-export {maker} --precision {self.precision}"
+                f"precision is in its graphs; make another one with gmos-export {PRECISIONS[self.precision].maker} "
+                f"--precision {self.precision}"
             )
         return bundle
 
@@ -465,7 +462,7 @@ def parse_side(option: str, text: str) -> Side:
         return Side(text=text, masks=paths["masks"])
     if lone == "bundle" and "bundle" not in values:
         raise GmosError(f"{option} {text}: expected {kind}:DIR with a bundle, made by gmos-export onnx")
-    for name, known in (("variant", VARIANTS), ("precision", PRECISIONS)):
+    for name, known in (("variant", VARIANTS), ("precision", (AUTO, *PRECISIONS))):
         if values.get(name, known[0]) not in known:
             raise GmosError(f"{text}: {name} {values[name]}, expected one of {', '.join(known)}")
     return Side(text=text, choice=NetworkChoice(backend=kind, **cast(dict[str, Any], {**values, **paths})))

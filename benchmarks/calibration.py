@@ -32,12 +32,12 @@ from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, Te
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from stand_in_export import stand_in_plan
 
-from gmos_deploy.calibration.calibrate import choose_all, split
 from gmos_deploy.calibration.graph.quantised_graph import quantise
+from gmos_deploy.calibration.network_forms import choose_all, split
+from gmos_deploy.calibration.quantiser.activation_statistics import collect
 from gmos_deploy.calibration.quantiser.formats import FORMATS
 from gmos_deploy.calibration.quantiser.layer_choice import LayerChooser, QuantiserOptions
-from gmos_deploy.calibration.quantiser.linears import QUANTISABLE, all_linears, find_sites, weight_of
-from gmos_deploy.calibration.quantiser.site_statistics import collect
+from gmos_deploy.calibration.quantiser.linear_layers import all_layers, find_activations, weight_of
 from gmos_deploy.calibration.sampling.record_calls import SampleLimits, sample_videos
 from gmos_deploy.calibration.sampling.sample_store import Sample, SampleStore
 from gmos_deploy.calibration.search.network_trial import NetworkTrial
@@ -46,7 +46,7 @@ from gmos_deploy.export.engines.build import EngineBuild, build_engines
 from gmos_deploy.export.engines.options import BuildOptions
 from gmos_deploy.export.onnx.bundle_export import table_source
 from gmos_deploy.export.onnx.exported_network import NetworkExporter, Plan
-from gmos_deploy.export.onnx.profiles import lengths_of
+from gmos_deploy.export.onnx.shape_profiles import lengths_of
 from gmos_deploy.export.onnx.weight_files import WeightFiles
 from gmos_deploy.gmos_ref.checkpoints.stand_in import stand_in_networks
 from gmos_deploy.gmos_ref.presets import PUBLISHED
@@ -60,7 +60,7 @@ from gmos_deploy.runtime.bundle.manifest import (
     Target,
     open_bundle,
 )
-from gmos_deploy.runtime.contract import NetworkName
+from gmos_deploy.runtime.contract import WITHOUT_WEIGHTS, NetworkName
 from gmos_deploy.runtime.onnx.backend import OnnxBackend, open_bundle_backend
 from gmos_deploy.runtime.onnx.host_graph import HostGraph, bundle_tables
 from gmos_deploy.runtime.onnx.sessions import SessionOptions, choose_device
@@ -68,18 +68,18 @@ from gmos_deploy.runtime.parity import compare_outputs
 from gmos_deploy.runtime.tensorrt.library import load_tensorrt
 from gmos_deploy.runtime.video.inputs import resolve_inputs
 
-PLAIN = QuantiserOptions(balance=False, centre=False, compensate=False)
+PLAIN = QuantiserOptions(smoothquant=False, mean_shift=False, gptq=False)
 WAYS = (
     ("max", replace(PLAIN, method="max")),
     ("99.99 %", replace(PLAIN, method="percentile")),
     ("entropy", replace(PLAIN, method="entropy")),
     ("best", PLAIN),
-    ("balanced", replace(PLAIN, balance=True)),
-    ("centred", QuantiserOptions(compensate=False)),
-    ("compensated", QuantiserOptions(centre=False)),
+    ("smoothquant", replace(PLAIN, smoothquant=True)),
+    ("mean shift", QuantiserOptions(gptq=False)),
+    ("gptq", QuantiserOptions(mean_shift=False)),
     ("all", QuantiserOptions()),
 )
-"""Ranges, then what is done beside them: `balanced` is `best` with balancing, and so on."""
+"""Ranges, then what is done beside them: `smoothed` is `best` with balancing, and so on."""
 
 
 def peak_gib() -> float:
@@ -106,7 +106,7 @@ def recorded(
 def ranges(options: argparse.Namespace) -> None:
     """Print a row per network and precision."""
     bundle = open_bundle(options.bundle)
-    known = [name for name in QUANTISABLE if name in bundle.networks]
+    known = [name for name in bundle.networks if name not in WITHOUT_WEIGHTS]
     names = [name for name in known if not options.networks or name in options.networks.split(",")]
     print(f"ONNX Runtime {onnxruntime.__version__}, {options.bundle}, {options.frames} frames")
     print(f"{'':26s}" + "".join(f"{label:>16s}" for label, _ in WAYS))
@@ -116,20 +116,23 @@ def ranges(options: argparse.Namespace) -> None:
             if not samples[name]:
                 print(f"{name}: never called")
                 continue
-            seen, held = split(samples[name])
+            seen, validation = split(samples[name])
             trial = NetworkTrial(bundle, name)
             graph = trial.model().graph
             nodes = {node.name or "": node for node in graph}
-            sites = find_sites(graph)
-            statistics = {site.name: found for site, found in collect(trial, sites, seen)}
-            weights = {linear.node: weight_of(nodes[linear.node]) for linear in all_linears(sites)}
+            activations = find_activations(graph)
+            statistics = {activation.name: found for activation, found in collect(trial, activations, seen)}
+            weights = {layer.node: weight_of(nodes[layer.node]) for layer in all_layers(activations)}
             for precision, form in FORMATS.items():
                 row = f"{name:18s}{precision:8s}"
                 for _, way in WAYS:
                     chooser = LayerChooser(form=form, options=way)
-                    choices = [chooser.choose(site, statistics[site.name], weights) for site in sites]
-                    found = Quantiser(trial, choices, form).choice((), 0, held)
-                    row += f"{found.damage:16.4f}"
+                    choices = [
+                        chooser.choose(activation, statistics[activation.name], weights)
+                        for activation in activations
+                    ]
+                    found = Quantiser(trial, choices, form).choice((), 0, validation)
+                    row += f"{found.error:16.4f}"
                 print(row, flush=True)
 
 
@@ -138,20 +141,23 @@ def quantiser(options: argparse.Namespace) -> None:
     bundle, name = open_bundle(options.bundle), options.network
     with tempfile.TemporaryDirectory() as folder:
         samples = recorded(bundle, options.video, [name], options.frames, Path(folder) / "samples")[name]
-        seen, held = split(samples)
+        seen, validation = split(samples)
         trial = NetworkTrial(bundle, name)
         graph = trial.model().graph
         nodes = {node.name or "": node for node in graph}
-        sites = find_sites(graph)
-        statistics = {site.name: found for site, found in collect(trial, sites, seen)}
-        weights = {linear.node: weight_of(nodes[linear.node]) for linear in all_linears(sites)}
+        activations = find_activations(graph)
+        statistics = {activation.name: found for activation, found in collect(trial, activations, seen)}
+        weights = {layer.node: weight_of(nodes[layer.node]) for layer in all_layers(activations)}
         chooser = LayerChooser(form=FORMATS["int8"], options=replace(PLAIN, method="max"))
-        choices = [chooser.choose(site, statistics[site.name], weights) for site in sites]
+        choices = [
+            chooser.choose(activation, statistics[activation.name], weights) for activation in activations
+        ]
         own = Quantiser(trial, choices, FORMATS["int8"])
         print(
-            f"own, ONNX Runtime's form: error {own.choice((), 0, held).damage:.4f}, {_sites(own.graph(()))} tensors"
+            f"own, ONNX Runtime's form: error {own.choice((), 0, validation).error:.4f}, "
+            f"{_activations(own.graph(()))} tensors"
         )
-        limits = {linear.node: choice.threshold for choice in choices for linear in choice.site.linears}
+        limits = {layer.node: choice.threshold for choice in choices for layer in choice.activation.layers}
         for target in ("standard", "onnxruntime"):
             model = onnx.load(bundle.graph_file(name, target))
             stored = {tensor.name for tensor in model.graph.initializer}
@@ -186,17 +192,17 @@ def quantiser(options: argparse.Namespace) -> None:
             quantised = theirs.model.model
             path = Path(folder) / f"theirs.{target}.onnx"
             onnx.save(quantised, path)
-            worst = worst_error(path, trial, bundle, target, held)
+            worst = worst_error(path, trial, bundle, validation)
             print(
-                f"QDQQuantizer, {target} form: error {worst:.4f}, {_sites(ir.load(path))} tensors, {len(layers)} of "
-                f"{len(limits)} layers, {path.stat().st_size} bytes"
+                f"QDQQuantizer, {target} form: error {worst:.4f}, {_activations(ir.load(path))} tensors, "
+                f"{len(layers)} of {len(limits)} layers, {path.stat().st_size} bytes"
             )
         for precision, form in FORMATS.items():
             own = Quantiser(trial, choose_all(trial, seen, LayerChooser(form=form)), form)
-            print(f"own, {precision}, all that is done: error {own.choice((), 0, held).damage:.4f}")
+            print(f"own, {precision}, all that is done: error {own.choice((), 0, validation).error:.4f}")
         for path in options.others:
-            error = worst_error(path, trial, bundle, held)
-            print(f"{path.name}: error {error:.4f}, {_sites(ir.load(path))} tensors")
+            error = worst_error(path, trial, bundle, validation)
+            print(f"{path.name}: error {error:.4f}, {_activations(ir.load(path))} tensors")
 
 
 def worst_error(path: Path, trial: NetworkTrial, bundle: Bundle, samples: Sequence[Sample]) -> float:
@@ -212,7 +218,7 @@ def worst_error(path: Path, trial: NetworkTrial, bundle: Bundle, samples: Sequen
     )
 
 
-def _sites(model: object) -> int:
+def _activations(model: object) -> int:
     return sum(node.op_type == "QuantizeLinear" for node in model.graph)  # type: ignore[attr-defined]
 
 
@@ -238,10 +244,10 @@ def published(options: argparse.Namespace) -> None:
     (out / TABLES_FILE).write_bytes((bundle.root / TABLES_FILE).read_bytes())
     for name in names:
         start = time.perf_counter()
-        seen, held = split(store.samples(records, name))
+        seen, validation = split(store.samples(records, name))
         trial = NetworkTrial(bundle, name)
         quantiser = Quantiser(trial, choose_all(trial, seen, LayerChooser(form=form)), form)
-        found = quantiser.choice((), 0, held)
+        found = quantiser.choice((), 0, validation)
         weights = WeightFiles(out)
         for target, suffix in (("standard", ""), ("onnxruntime", ".onnxruntime")):
             graph = ir.load(bundle.graph_file(name, target))
@@ -250,7 +256,7 @@ def published(options: argparse.Namespace) -> None:
             ir.save(graph, out / bundle.networks[name].graphs[target].file)
         sizes = [(root / f"{name}.weights").stat().st_size / 2**20 for root in (bundle.root, out)]
         print(
-            f"{name}: error {found.damage:.4f}, {len(quantiser.linears)} layers in {options.precision}, weights "
+            f"{name}: error {found.error:.4f}, {len(quantiser.layers)} layers in {options.precision}, weights "
             f"{sizes[0]:.0f} MiB in fp16 and {sizes[1]:.0f} MiB, {time.perf_counter() - start:.0f} s, peak "
             f"{peak_gib():.1f} GiB",
             flush=True,
@@ -270,7 +276,7 @@ def _published_bundle(root: Path, names: Sequence[NetworkName], precision: str) 
         networks = stand_in_networks(PUBLISHED, "gmos")
         tables = table_source(networks.pi3)
         np.save(root / TABLES_FILE, tables.position_embedding, allow_pickle=False)
-        exporter = NetworkExporter(root, plan, networks, tables, gated=False)
+        exporter = NetworkExporter(root, plan, networks, tables, validated=False)
         for name in missing:
             exporter.export(name)
         print(f"exported in {time.perf_counter() - start:.0f} s, peak {peak_gib():.1f} GiB", flush=True)
@@ -348,7 +354,7 @@ def main() -> None:
         command.add_argument("video", type=Path)
         if name == "published":
             command.add_argument("--folder", type=Path, required=True, help="for bundles and samples")
-            command.add_argument("--precision", choices=["int8", "fp8"], default="int8", help="(int8)")
+            command.add_argument("--precision", choices=FORMATS, default="int8", help="(int8)")
             command.add_argument("--networks", default="dino,pi3_decoder", help="(dino,pi3_decoder)")
             command.add_argument("--samples", type=int, default=1, help="calls of each network (1)")
             command.add_argument("--targets", default="sm86,sm89,sm120", help="an empty one builds nothing")

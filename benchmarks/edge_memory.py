@@ -27,17 +27,16 @@ from typing import Any
 
 from package_commands import installed
 
-from gmos_deploy.export.onnx.profiles import parse_resolution
+from gmos_deploy.export.onnx.shape_profiles import parse_resolution
 from gmos_deploy.runtime.bundle.manifest import Bundle, open_bundle
 from gmos_deploy.runtime.contract import ModelSpec
+from gmos_deploy.runtime.precision import ELEMENT_TYPES
 from gmos_deploy.runtime.shapes import VIDEO_AXES, letters_of, size_of, with_pi3
 
 MIB = 1 << 20
 
 RESOLUTION_NETWORKS = ("dino", "pi3_decoder", "proposer", "gmos_s")
 """Those whose engines depend on the Pi3 resolution."""
-
-BYTES = {"uint8": 1, "float16": 2, "bfloat16": 2, "float32": 4, "int64": 8}
 
 ORIN_GB = (8, 16, 32, 64)
 
@@ -174,7 +173,7 @@ def need_of(record: dict[str, Any], wanted: list[str], batch: int) -> Need:
             shape = [batch] * (len(tensor["shape"]) - 2) + list(video)
         else:
             shape = follow(tensor["shape"], profile, batch)
-        arrays += math.prod(shape) * BYTES[tensor["dtype"]]
+        arrays += math.prod(shape) * ELEMENT_TYPES[tensor["dtype"]].bytes
     return Need(weights=record["weight_bytes"], activations=record["activation_bytes"][index], arrays=arrays)
 
 

@@ -31,6 +31,7 @@ from gmos_deploy.runtime.bundle.manifest import Bundle
 from gmos_deploy.runtime.contract import NetworkName
 from gmos_deploy.runtime.onnx.backend import OnnxBackend
 from gmos_deploy.runtime.onnx.sessions import OnnxDevice, SessionOptions, load_onnxruntime
+from gmos_deploy.runtime.precision import EXPORTED
 
 MIB = 1 << 20
 
@@ -102,7 +103,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--preset", default="published", help="[published]")
-    parser.add_argument("--precision", default="fp32", choices=["fp32", "fp16", "bf16"], help="[fp32]")
+    parser.add_argument("--precision", default="fp32", choices=EXPORTED, help="[fp32]")
     place = parser.add_mutually_exclusive_group(required=True)
     place.add_argument("--out", type=Path, help="the bundle's directory")
     place.add_argument("--networks", help="names joined by commas")
@@ -119,12 +120,12 @@ def main() -> None:
     if options.networks:
         with tempfile.TemporaryDirectory() as folder:
             tables = table_source(networks.pi3)
-            exporter = NetworkExporter(Path(folder), plan, networks, tables, gated=True)
+            exporter = NetworkExporter(Path(folder), plan, networks, tables, validated=True)
             for name in options.networks.split(","):
                 meter(name, exporter.export(name))
         return
     bundle = write_bundle(
-        options.out, plan, networks, resolutions=resolutions, checkpoints={}, gated=True, exported=meter
+        options.out, plan, networks, resolutions=resolutions, checkpoints={}, validated=True, exported=meter
     )
     total = sum(path.stat().st_size for path in bundle.root.iterdir()) / MIB
     print(f"all {time.perf_counter() - start:.0f} s, {total:.0f} MiB on the disk")

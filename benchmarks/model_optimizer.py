@@ -26,14 +26,15 @@ import onnx_ir as ir
 from onnxruntime.quantization.calibrate import CalibrationDataReader
 
 from calibration import recorded
-from gmos_deploy.calibration.calibrate import split
-from gmos_deploy.calibration.quantiser.linears import all_linears, find_sites
+from gmos_deploy.calibration.network_forms import split
+from gmos_deploy.calibration.quantiser.formats import FORMATS
+from gmos_deploy.calibration.quantiser.linear_layers import all_layers, find_activations
 from gmos_deploy.calibration.sampling.sample_store import Sample
 from gmos_deploy.runtime.bundle.manifest import Bundle, open_bundle
 from gmos_deploy.runtime.bundle.tables import TableMaker
 from gmos_deploy.runtime.contract import NetworkName
 
-METHODS = {"int8": ("max", "entropy"), "fp8": ("max",)}
+METHODS = {name: ("max",) if form.floating else ("max", "entropy") for name, form in FORMATS.items()}
 """Those that it has for a precision."""
 
 
@@ -86,10 +87,10 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=24, help="of the video (24)")
     options = parser.parse_args()
     bundle, source, name = open_bundle(options.fp16), open_bundle(options.fp32), options.network
-    linears = all_linears(find_sites(ir.load(bundle.graph_file(name, "standard")).graph))
+    layers = all_layers(find_activations(ir.load(bundle.graph_file(name, "standard")).graph))
     # Numbers of nodes differ between the two precisions; products with a part of a weight are not named after it.
-    layers = [f"{re.escape(linear.module)}/MatMul_[0-9]+" for linear in linears if "/" in linear.node]
-    print(f"{len(layers)} of {len(linears)} layers", flush=True)
+    layers = [f"{re.escape(layer.module)}/MatMul_[0-9]+" for layer in layers if "/" in layer.node]
+    print(f"{len(layers)} of {len(layers)} layers", flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)

@@ -187,7 +187,7 @@ def bundle_of(sizes: Preset, networks: ReferenceNetworks, given: Path | None) ->
     plan, resolutions = stand_in_plan(sizes, "fp32")
     with tempfile.TemporaryDirectory() as folder:
         yield write_bundle(
-            Path(folder) / "bundle", plan, networks, resolutions=resolutions, checkpoints={}, gated=False
+            Path(folder) / "bundle", plan, networks, resolutions=resolutions, checkpoints={}, validated=False
         )
 
 

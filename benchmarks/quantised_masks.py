@@ -1,12 +1,12 @@
 """Masks of quantised bundles against fp32's, from end to end: export, calibrate, run, compare.
 
     python benchmarks/quantised_masks.py VIDEO --folder DIR [--preset nano] [--variant gmos-s] [--precisions int8,fp8]
-                                         [--target_parity fp16] [--weights_only kept] [--target_masks 0.97]
+                                         [--target_parity fp16] [--weight_only excluded] [--target_masks 0.97]
                                          [--networks NAMES] [--max_samples 32] [--unseen VIDEO ...]
 
 Runs `gmos-export onnx`, `gmos-export calibrate`, `gmos-run` and `gmos-parity masks` as a user would, on ONNX
 Runtime's CPU provider. A line per bundle and result: all weights as a share of fp32's, mean IoU and the worst frame
-against fp32's masks. `--target_parity`, `--weights_only` and `--target_masks` add a bundle per precision. Videos of
+against fp32's masks. `--target_parity`, `--weight_only` and `--target_masks` add a bundle per precision. Videos of
 `--unseen` are compared too and not calibrated on. What is in DIR already is not made again.
 """
 
@@ -54,10 +54,12 @@ def make(options: argparse.Namespace) -> list[str]:
     names = ["fp16"]
     networks = ("--networks", options.networks) if options.networks else ()
     for precision in options.precisions.split(","):
-        chosen = ("target_parity", "weights_only", "target_masks")
-        kept = [(f"--{option}", getattr(options, option)) for option in chosen if getattr(options, option)]
+        chosen = ("target_parity", "weight_only", "target_masks")
+        excluded = [
+            (f"--{option}", getattr(options, option)) for option in chosen if getattr(options, option)
+        ]
         plain = [] if options.no_plain else [[]]
-        for extra in (*plain, *([kept] if kept else [])):
+        for extra in (*plain, *([excluded] if excluded else [])):
             name = ", ".join(
                 (precision, *(f"{option.removeprefix('--')} {value}" for option, value in extra))
             )
@@ -108,7 +110,7 @@ def main() -> None:
     parser.add_argument("--precisions", default="int8,fp8", help="joined by commas [int8,fp8]")
     parser.add_argument("--target_parity", default="", help="profile to keep layers in half for [none]")
     parser.add_argument(
-        "--weights_only", default="", help="networks, or kept, for eight-bit weights only [none]"
+        "--weight_only", default="", help="networks, or excluded, for eight-bit weights only [none]"
     )
     parser.add_argument("--target_masks", default="", help="mean IoU on VIDEO to choose networks for [none]")
     parser.add_argument("--no_plain", action="store_true", help="leave out the bundles without those options")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from gmos_deploy.export.onnx.exported_network import Plan
-from gmos_deploy.export.onnx.profiles import Resolution, choose_resolutions, profiles
-from gmos_deploy.export.onnx.signature import Precision
+from gmos_deploy.export.onnx.shape_profiles import Resolution, choose_resolutions, shape_profiles
 from gmos_deploy.gmos_ref.presets import Preset, model_spec
+from gmos_deploy.runtime.precision import PrecisionName
 
 
-def stand_in_plan(sizes: Preset, precision: Precision) -> tuple[Plan, tuple[Resolution, ...]]:
+def stand_in_plan(sizes: Preset, precision: PrecisionName) -> tuple[Plan, tuple[Resolution, ...]]:
     """The plan of GMOS at the usual resolution, one window a call, its heads in the same precision."""
     model = model_spec(sizes, "gmos")
     resolutions = choose_resolutions((), (), model)
@@ -18,6 +18,6 @@ def stand_in_plan(sizes: Preset, precision: Precision) -> tuple[Plan, tuple[Reso
         precision=precision,
         head_precision=precision,
         opset=20,
-        profiles=profiles(resolutions, model, max_batch=1),
+        profiles=shape_profiles(resolutions, model, max_batch=1),
     )
     return plan, resolutions

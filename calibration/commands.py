@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +12,10 @@ import click
 
 from ..errors import GmosError
 from ..export.command_options import PATH, option
+from ..runtime.precision import QUANTISED
 from ..runtime.renamed_option import renamed_option
+
+logger = logging.getLogger(__name__)
 
 SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
@@ -22,7 +26,7 @@ SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 @option("out", type=PATH, required=True, metavar="DIR", help="Directory of the new bundle. Required.")
 @option(
     "precision",
-    type=click.Choice(["int8", "fp8"]),
+    type=click.Choice(QUANTISED),
     required=True,
     help="int8 runs everywhere; fp8 (E4M3) needs an Ada, Hopper or Blackwell GPU. Required.",
 )
@@ -71,38 +75,40 @@ SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
     show_default=True,
     help="The percentile of --ranges percentile, above 50 to 100.",
 )
-@option("no_balance", is_flag=True, help="int8: do not balance channels against weights after a LayerNorm.")
+@option("no_smoothquant", is_flag=True, help="int8: no SmoothQuant of activations that a LayerNorm gives.")
+@renamed_option("no_balance", "no_smoothquant", is_flag=True)
 @option(
-    "no_centre", is_flag=True, help="fp8: do not take the means of channels away before they are quantised."
-)
-@option(
-    "no_compensation",
+    "no_mean_shift",
     is_flag=True,
-    help="Round weights to the nearest, and do not make up for what rounding does to a layer's output.",
+    help="fp8: do not take the means of channels away before they are quantised.",
 )
+@renamed_option("no_centre", "no_mean_shift", is_flag=True)
+@option("no_gptq", is_flag=True, help="Round weights to the nearest, not by GPTQ, and correct no bias.")
+@renamed_option("no_compensation", "no_gptq", is_flag=True)
 @option(
     "target_parity",
     multiple=True,
     metavar="TARGET",
-    help="Keep the most sensitive layers in half precision until every network is within the limits of this profile "
+    help="Exclude the most sensitive layers, which stay fp16, until every network is within the limits of this profile "
     "(fp16, bf16, int8, fp8), or within this relative error, such as 0.01; NETWORK=TARGET for one of them. Joined by "
-    "commas or repeated.  [default: none is kept]",
+    "commas or repeated.  [default: none is excluded]",
 )
 @option(
-    "weights_only",
+    "weight_only",
     multiple=True,
     metavar="NAMES",
     help="Networks whose layers compute in half precision from weights in eight bits, joined by commas or repeated; "
-    "kept stands for the layers that --target_parity keeps.  [default: none]",
+    "excluded stands for the layers that --target_parity excludes.  [default: none]",
 )
+@renamed_option("weights_only", "weight_only", multiple=True)
 @option(
     "target_masks",
     type=float,
     metavar="IOU",
-    help="Run INPUT again and let networks compute in half precision from weights in eight bits, until each result of "
+    help="Run INPUT again and make networks weight-only, until each result of "
     "each video keeps this mean IoU with the bundle's, such as 0.97.  [default: masks are not compared]",
 )
-@option("sensitivity", is_flag=True, help="Quantise each part of each block alone and rank the damage.")
+@option("sensitivity", is_flag=True, help="Quantise each group of layers alone and rank them by the error.")
 @option(
     "report",
     type=PATH,
@@ -128,7 +134,8 @@ def calibrate_command(**options: Any) -> None:
 
     from ..evaluation.report.files import PAGE_FILE, report_directory  # noqa: PLC0415
     from ..export.inspection import show  # noqa: PLC0415
-    from .calibrate import CalibrationConfig, calibrate  # noqa: PLC0415
+    from .calibrate import calibrate  # noqa: PLC0415
+    from .config import CalibrationConfig  # noqa: PLC0415
     from .quantiser.layer_choice import QuantiserOptions  # noqa: PLC0415
     from .report import write_report  # noqa: PLC0415
     from .sampling.record_calls import SampleLimits  # noqa: PLC0415
@@ -150,15 +157,15 @@ def calibrate_command(**options: Any) -> None:
         quantiser=QuantiserOptions(
             method=options["ranges"],
             percentile=options["percentile"],
-            balance=not options["no_balance"],
-            centre=not options["no_centre"],
-            compensate=not options["no_compensation"],
+            smoothquant=not options["no_smoothquant"],
+            mean_shift=not options["no_mean_shift"],
+            gptq=not options["no_gptq"],
         ),
         target_parity=parse_target_parity(options["target_parity"]),
-        weights_only=_names(options["weights_only"]),
+        weight_only=_weight_only(options["weight_only"]),
         target_masks=options["target_masks"],
         sensitivity=options["sensitivity"],
-        gated=not options["no_validation"],
+        validated=not options["no_validation"],
         samples=options["samples"],
         timed=report is not None,
         fps=options["fps"],
@@ -175,6 +182,13 @@ def calibrate_command(**options: Any) -> None:
 
 def _names(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(name.strip() for text in texts for name in text.split(",") if name.strip())
+
+
+def _weight_only(texts: Iterable[str]) -> tuple[str, ...]:
+    names = _names(texts)
+    if "kept" in names:
+        logger.warning("--weight_only kept is called excluded now; the old name goes with the next release")
+    return tuple("excluded" if name == "kept" else name for name in names)
 
 
 def parse_size(text: str) -> int:

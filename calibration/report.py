@@ -15,12 +15,13 @@ from ..evaluation.report.files import PAGE_FILE, RESULT_FILE, write_json
 from ..evaluation.report.html_page import environment_section, escaped, sortable_table, table_row, write_page
 from ..runtime.bundle.manifest import Bundle, open_bundle
 from ..runtime.parity import worst_severity
-from .calibrate import CalibratedNetwork, CalibrationConfig
+from .config import CalibrationConfig
+from .network_forms import CalibratedNetwork
 
 if TYPE_CHECKING:
     from .search.sensitivity import Choice
 
-SCHEMA = "gmos-calibration/1"
+SCHEMA = "gmos-calibration/2"
 """Name and version of the JSON layout; the number rises when a reader of the old one would break."""
 
 MIB = 1 << 20
@@ -68,10 +69,10 @@ def _network(network: CalibratedNetwork) -> dict[str, Any]:
     return {
         "name": network.name,
         **network.record(),
-        "damage": finite(worst_severity(network.result.differences)),
+        "error": finite(worst_severity(network.result.differences)),
         "differences": [asdict(found) for found in network.result.differences],
         "curve": [
-            {"kept": one.kept, "weight_bytes": one.weight_bytes, "damage": one.damage}
+            {"excluded": one.excluded, "weight_bytes": one.weight_bytes, "error": one.error}
             for one in network.curve
         ],
         "times": None if network.times is None else asdict(network.times),
@@ -85,12 +86,12 @@ def _body(
     trials: Sequence[dict[str, Any]],
     made_on: dict[str, Any],
 ) -> str:
-    layers = sum(len(network.linears) for network in networks)
-    kept = sum(len(network.result.kept) for network in networks)
+    layers = sum(len(network.layers) for network in networks)
+    excluded = sum(len(network.result.excluded) for network in networks)
     cards = (
         f'<div class="card">Precision<b>{config.precision}</b></div>'
         f'<div class="card">Weights<b>{sizes["after"] / MIB:.1f} MiB</b>from {sizes["before"] / MIB:.1f} MiB</div>'
-        f'<div class="card">Layers quantised<b>{layers - kept} of {layers}</b></div>'
+        f'<div class="card">Layers quantised<b>{layers - excluded} of {layers}</b></div>'
     )
     return (
         f"<h1>Calibration of <code>{escaped(config.bundle)}</code></h1>"
@@ -119,8 +120,8 @@ def _table(networks: Sequence[CalibratedNetwork]) -> str:
     heads = (
         "Network",
         "Layers",
-        "Kept in half",
-        "Weights only",
+        "Excluded (fp16)",
+        "Weight-only",
         "Samples",
         "Error",
         "Before, ms",
@@ -142,10 +143,10 @@ def _table(networks: Sequence[CalibratedNetwork]) -> str:
         rows.append(
             table_row(
                 network.name,
-                (len(network.linears), str(len(network.linears))),
-                (len(network.result.kept), str(len(network.result.kept))),
-                (network.weights_only, str(network.weights_only)),
-                (len(network.calibrated_on), f"{len(network.calibrated_on)} + {len(network.compared_on)}"),
+                (len(network.layers), str(len(network.layers))),
+                (len(network.result.excluded), str(len(network.result.excluded))),
+                (network.weight_only, str(network.weight_only)),
+                (len(network.calibrated_on), f"{len(network.calibrated_on)} + {len(network.validated_on)}"),
                 (error, f"{error:.2e}"),
                 *timed,
             )
@@ -190,22 +191,22 @@ def _sections(network: CalibratedNetwork) -> str:
 
 def _curves(curve: Sequence[Choice]) -> str:
     """Error against the weights' size and against the measured speed, drawn and as a table."""
-    curve = [one for one in curve if math.isfinite(one.damage)]
+    curve = [one for one in curve if math.isfinite(one.error)]
     if len(curve) < 2:
         return ""
     sizes = [(one.weight_bytes / MIB, one) for one in curve]
     speeds = [(one.speed_up, one) for one in curve]
     rows = [
         table_row(
-            f"{one.kept} kept in half",
+            f"{one.excluded} groups excluded (fp16)",
             (one.weight_bytes, f"{one.weight_bytes / MIB:.2f}"),
-            (one.damage, f"{one.damage:.2e}"),
+            (one.error, f"{one.error:.2e}"),
             (one.call_ms, f"{one.call_ms:.1f}"),
             (one.speed_up, f"{one.speed_up:.2f}"),
         )
         for one in curve
     ]
-    heads = ("Most sensitive parts", "Weights, MiB", "Error", "Call here, ms", "Speed-up here")
+    heads = ("Most sensitive groups", "Weights, MiB", "Error", "Call here, ms", "Speed-up here")
     return (
         '<div class="frames">'
         + _plot(sizes, "MiB of these layers' weights", line=True)
@@ -218,13 +219,13 @@ def _curves(curve: Sequence[Choice]) -> str:
 def _plot(points: Sequence[tuple[float, Choice]], unit: str, *, line: bool) -> str:
     """Error over something; `line` joins the points, for what is exact and not measured."""
     across = [x for x, _ in points]
-    low, high, top = min(across), max(across), max(one.damage for _, one in points) or 1.0
+    low, high, top = min(across), max(across), max(one.error for _, one in points) or 1.0
     width, floor = WIDTH - 2 * MARGIN, HEIGHT - MARGIN
     placed = [
         (
             MARGIN + (x - low) / ((high - low) or 1.0) * width,
-            floor - one.damage / top * (HEIGHT - 2 * MARGIN),
-            f"{one.kept} parts kept in half: error {one.damage:.2e}, {x:.2f} {unit}",
+            floor - one.error / top * (HEIGHT - 2 * MARGIN),
+            f"{one.excluded} groups excluded (fp16): error {one.error:.2e}, {x:.2f} {unit}",
         )
         for x, one in points
     ]
@@ -242,30 +243,30 @@ def _plot(points: Sequence[tuple[float, Choice]], unit: str, *, line: bool) -> s
         f'<text x="{WIDTH // 2}" y="{HEIGHT - 16}" text-anchor="middle">{escaped(unit)}</text>'
         f'<text x="{WIDTH - MARGIN}" y="{HEIGHT - 16}" text-anchor="end">{high:.2f}</text>'
         + (f'<polyline class="spark" points="{joined}"/>' if line else "")
-        + f"{marks}</svg><figcaption>Each point keeps more of the most sensitive parts in half precision."
+        + f"{marks}</svg><figcaption>Each point excludes more of the most sensitive groups of layers."
         "</figcaption></figure>"
     )
 
 
 def _ranking(network: CalibratedNetwork) -> str:
-    worst = max((part.damage for part in network.ranking if math.isfinite(part.damage)), default=0.0) or 1.0
-    kept = set(network.kept_groups)
+    worst = max((part.error for part in network.ranking if math.isfinite(part.error)), default=0.0) or 1.0
+    excluded = set(network.excluded_groups)
     rows = [
         table_row(
             part.group,
-            (part.damage, f"{part.damage:.2e}"),
+            (part.error, f"{part.error:.2e}"),
             (part.weights, f"{part.weights:,}"),
-            (float(part.group in kept), "half" if part.group in kept else "quantised"),
-            (part.damage, _bar(min(part.damage / worst, 1.0), kept=part.group in kept)),
+            (float(part.group in excluded), "fp16" if part.group in excluded else "quantised"),
+            (part.error, _bar(min(part.error / worst, 1.0), excluded=part.group in excluded)),
         )
         for part in network.ranking
     ]
-    return sortable_table(("Part, quantised alone", "Error", "Weights", "Precision", ""), rows)
+    return sortable_table(("Group, quantised alone", "Error", "Weights", "Precision", ""), rows)
 
 
-def _bar(share: float, *, kept: bool) -> str:
+def _bar(share: float, *, excluded: bool) -> str:
     width = max(1.0, BAR_PX * share)
     return (
         f'<svg width="{BAR_PX}" height="10" aria-hidden="true"><rect class="track" width="{BAR_PX}" height="10"/>'
-        f'<rect class="{"bad" if kept else "fill"}" width="{width:.1f}" height="10"/></svg>'
+        f'<rect class="{"bad" if excluded else "fill"}" width="{width:.1f}" height="10"/></svg>'
     )

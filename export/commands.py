@@ -11,11 +11,12 @@ from rich.console import Console
 from ..errors import GmosError
 from ..runtime.bundle.manifest import open_bundle
 from ..runtime.contract import Variant
+from ..runtime.precision import EXPORTED
 from ..runtime.renamed_option import renamed_option
 from .command_options import PATH, option
 from .engines.commands import build_engines_command, check_engines_command
 
-PRECISIONS = click.Choice(["fp32", "fp16", "bf16"])
+PRECISIONS = click.Choice(EXPORTED)
 
 
 @click.group(
@@ -123,7 +124,7 @@ def onnx_command(**options: Any) -> None:
             resolution=options["resolution"],
             aspect=options["aspect"],
             max_batch=options["max_batch"],
-            gated=not options["no_validation"],
+            validated=not options["no_validation"],
             force=options["force"],
         )
     )

@@ -14,16 +14,14 @@ from torch import Tensor
 from ..errors import GmosError
 from ..runtime.backend import Runner
 from ..runtime.contract import ModelSpec, NetworkName, network_specs
+from ..runtime.precision import PRECISIONS, PrecisionName
 from ..runtime.tracker import FrameFeatures
 from .arrays import TorchArrays
 from .networks import DinoNetwork, HeadNetwork
-from .reference_config import Precision
 from .reference_networks import ReferenceNetworks
 from .resizing import Sam2Resize, foreground_map, proposal_labels
 from .sam2.tracker import Sam2Tracker
 from .sam2.tracker_networks import tracker_runners
-
-AUTOCAST_DTYPE = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 RESOLUTIONS_KEPT = 4
 """Pi3 resolutions whose tables are kept; a run over many videos meets few."""
@@ -45,12 +43,13 @@ class TorchBackend:
     """
 
     def __init__(
-        self, model: ModelSpec, networks: ReferenceNetworks, *, device: torch.device, precision: Precision
+        self, model: ModelSpec, networks: ReferenceNetworks, *, device: torch.device, precision: PrecisionName
     ) -> None:
         self.model = model
         self.arrays = TorchArrays(device)
         self._device = device
         self._precision = precision
+        self._dtype: torch.dtype = getattr(torch, PRECISIONS[precision].dtype)
         self._sam2 = networks.sam2.to(device).eval()
         self._pi3 = networks.pi3.to(device).eval()
         no_mem_embed = self._sam2.no_mem_embed
@@ -113,8 +112,9 @@ class TorchBackend:
     def _run_sam2_encoder(self, inputs: Inputs) -> dict[str, Tensor]:
         # Autocast leaves f in float32, as the sum of two levels; it is kept for the whole video, so it
         # is rounded like s0 and s1 here, in the precision that the layers after it read it in.
-        dtype = AUTOCAST_DTYPE.get(self._precision, torch.float32)
-        return {name: maps.to(dtype) for name, maps in self._sam2.encode_image(inputs["images"]).items()}
+        return {
+            name: maps.to(self._dtype) for name, maps in self._sam2.encode_image(inputs["images"]).items()
+        }
 
     def _run_head(self, inputs: Inputs) -> dict[str, Tensor]:
         out = self._head(inputs["geometry"], inputs["s0"], inputs["s1"], inputs["f"])
@@ -125,8 +125,7 @@ class TorchBackend:
         return {"mask": mask, "probability": probability}
 
     def _autocast(self) -> AbstractContextManager[None]:
-        dtype = AUTOCAST_DTYPE.get(self._precision)
-        return torch.autocast(self._device.type, dtype=dtype, enabled=dtype is not None)
+        return torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype != torch.float32)
 
     @contextmanager
     def _network_context(self) -> Iterator[None]:

@@ -7,13 +7,14 @@ import logging
 import torch
 
 from ..errors import GmosError
+from ..runtime.precision import EXPORTED, PRECISIONS, PrecisionName
 from .backend import TorchBackend
 from .checkpoints import loading as checkpoints
 from .checkpoints.stand_in import stand_in_networks
 from .gmos.gmos_s import GmosS
 from .gmos.proposer import GmosProposer
 from .presets import Preset, model_spec, preset
-from .reference_config import Precision, ReferenceConfig
+from .reference_config import ReferenceConfig
 from .reference_networks import ReferenceNetworks
 from .sam2.model import build_sam2
 
@@ -87,20 +88,24 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda", number)
 
 
-def choose_precision(name: str, device: torch.device) -> Precision:
+def choose_precision(name: str, device: torch.device) -> PrecisionName:
     """The precision of that name, if the device can run it; `auto` is that of the published runs."""
     if name == "auto":
         if device.type == "cpu":
             return "fp32"
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    if name == "fp32":
-        return "fp32"
-    if name == "bf16":
-        if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-            raise GmosError(f"--precision bf16: {torch.cuda.get_device_name(device)} has none; use fp16")
-        return "bf16"
-    if name == "fp16":
-        if device.type == "cpu":
-            raise GmosError("--precision fp16: not on a CPU; use fp32 or bf16")
-        return "fp16"
-    raise GmosError(f"--precision {name}: expected auto, fp32, bf16 or fp16")
+    if name not in EXPORTED:
+        raise GmosError(f"--precision {name}: expected auto, {', '.join(EXPORTED[:-1])} or {EXPORTED[-1]}")
+    precision = PRECISIONS[name]
+    if device.type == "cpu" and not precision.torch_on_cpu:
+        able = " or ".join(other for other in EXPORTED if PRECISIONS[other].torch_on_cpu)
+        raise GmosError(f"--precision {name}: not on a CPU; use {able}")
+    if (
+        precision.dtype == "bfloat16"
+        and device.type == "cuda"
+        and not torch.cuda.is_bf16_supported(including_emulation=False)
+    ):
+        raise GmosError(
+            f"--precision {name}: {torch.cuda.get_device_name(device)} has none; use {precision.instead}"
+        )
+    return precision.name

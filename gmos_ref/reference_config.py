@@ -8,10 +8,9 @@ from typing import Literal
 
 from ..errors import GmosError
 from ..runtime.contract import Variant
+from ..runtime.precision import PrecisionName
 from .checkpoints.nano_weights import NANO, nano_checkpoints
 from .presets import preset
-
-Precision = Literal["fp32", "bf16", "fp16"]
 
 PUBLISHED_WHERE = {
     "pi3_ckpt": "Pi3's model.safetensors, https://huggingface.co/yyfz233/Pi3",
@@ -39,7 +38,7 @@ class ReferenceConfig:
     gmos_ckpt: Path | None = None
     gmos_s_ckpt: Path | None = None
     device: str = "auto"
-    precision: Literal["auto"] | Precision = "auto"
+    precision: Literal["auto"] | PrecisionName = "auto"
 
     def __post_init__(self) -> None:
         preset(self.preset)

@@ -31,6 +31,8 @@ NetworkName = Literal[
     "tracked_labels",
 ]
 
+HEADS: tuple[NetworkName, ...] = ("proposer", "gmos_s")
+"""Networks whose precision is chosen apart from the others': they are published in float32."""
 NETWORK_NAMES: tuple[NetworkName, ...] = get_args(NetworkName)
 
 WITHOUT_WEIGHTS: frozenset[NetworkName] = frozenset(

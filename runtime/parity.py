@@ -5,19 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import GmosError
 from .contract import NetworkName
+from .precision import PRECISIONS, Limits
 from .query_order import in_order_of
-
-Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
-
-QUANTISED: tuple[Precision, ...] = ("int8", "fp8")
-"""Precisions that only a calibrated bundle has."""
 
 Array = NDArray[Any]
 
@@ -25,32 +21,8 @@ TINY = 1e-12
 """Keeps a reference of zeros from dividing by zero."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What an output may differ by.
-
-    `relative` is the L2 norm of the difference over that of the reference, `largest` the largest
-    difference over the reference's root mean square, `cosine` the least cosine between both, and
-    `changed` the share of whole numbers (labels, masks) that may differ.
-    """
-
-    relative: float
-    largest: float
-    cosine: float
-    changed: float
-
-
-LIMITS: dict[Precision, Limits] = {
-    # Another order of float32 sums through up to 60 blocks.
-    "fp32": Limits(relative=1e-4, largest=2e-3, cosine=0.999999, changed=2e-4),
-    # Eleven bits of weights and activations through up to 36 blocks.
-    "fp16": Limits(relative=2e-2, largest=0.2, cosine=0.9995, changed=2e-3),
-    # Eight bits of weights; activations are float32 in the twin.
-    "bf16": Limits(relative=6e-2, largest=0.6, cosine=0.995, changed=1e-2),
-    # Eight bits of weights and of the activations between quantised layers.
-    "int8": Limits(relative=0.3, largest=3.0, cosine=0.95, changed=5e-2),
-    "fp8": Limits(relative=0.3, largest=3.0, cosine=0.95, changed=5e-2),
-}
+LIMITS: dict[str, Limits] = {name: precision.limits for name, precision in PRECISIONS.items()}
+"""By precision."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

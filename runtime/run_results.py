@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import GmosError
 from .atomic_file import replaced_at_end, writing
-from .parity import Limits
+from .precision import Limits
 
 Arrays = Mapping[str, NDArray[Any]]
 

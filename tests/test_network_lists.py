@@ -8,7 +8,7 @@ pytest.importorskip("torch")
 
 import torch
 
-from gmos_deploy.export.onnx.network_modules import build_network
+from gmos_deploy.export.onnx.network_modules import MODULES
 from gmos_deploy.export.onnx.small_graphs import small_graph
 from gmos_deploy.export.onnx.validation import validation_cases
 from gmos_deploy.gmos_ref.backend import TorchBackend
@@ -45,7 +45,7 @@ def test_every_network_can_be_run_exported_and_compared(variant: Variant) -> Non
         if name in WITHOUT_WEIGHTS:
             assert all(small_graph(name, model, target, opset=20).graph for target in TARGETS), name
         else:
-            module = build_network(name, networks, model, torch.float32)
+            module = MODULES[name](networks, model, torch.float32)
             assert sum(parameter.numel() for parameter in module.parameters()), name
         letters = letters_of((*spec.inputs, *spec.outputs))
         assert all(case.keys() == set(letters) for case in validation_cases(name, model)), name

@@ -21,7 +21,7 @@ def add_constant(
 
 
 def insert_behind(graph: ir.Graph, product: ir.Value, node: ir.Node, *, renamed: str) -> None:
-    """Let the output of a node that reads `product` take its place everywhere else.
+    """Let the output of a node whose first input is `product` take its place everywhere else.
 
     Where that is an output of the graph, the graph keeps its name and the product is `renamed`.
     """
@@ -29,10 +29,8 @@ def insert_behind(graph: ir.Graph, product: ir.Value, node: ir.Node, *, renamed:
     if maker is None:
         raise TypeError(f"no node makes {product.name}")
     output = node.outputs[0]
-    for reader, index in tuple(product.uses()):
-        if reader is not node:
-            reader.replace_input_with(index, output)
     if product.is_graph_output():
         product.name, output.name = renamed, product.name
-        graph.outputs[list(graph.outputs).index(product)] = output
+    ir.convenience.replace_all_uses_with(product, output, replace_graph_outputs=True)
+    node.replace_input_with(0, product)
     graph.insert_after(maker, node)

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from ..quantiser.linears import constant
+from ..quantiser.linear_layers import constant
 from .graph_edits import add_constant, insert_behind
 
 UINT8_MIDDLE = 128
@@ -19,7 +19,7 @@ def use_integer_kernels(model: ir.Model) -> None:
     ONNX Runtime's CPU provider fuses a product between Q/DQ pairs into an integer kernel in float32 only, and where
     several layers read a tensor only with uint8 (128 stands for zero: the same steps). Otherwise it restores the
     weights in each call, and before 1.30 its QuantizeLinear cuts float16 off where it should round (ONNX Runtime pull
-    request 32452). Layers with weights alone in eight bits stay as they are.
+    request 32452). Weight-only layers stay as they are.
     """
     graph = model.graph
     layers = [

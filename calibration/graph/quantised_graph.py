@@ -12,8 +12,8 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ...runtime.bundle.manifest import Target
 from ..quantiser.formats import Format
-from ..quantiser.layer_choice import SiteChoice, StoredLayer
-from ..quantiser.linears import constant, weight_of
+from ..quantiser.layer_choice import ActivationChoice, StoredLayer
+from ..quantiser.linear_layers import constant, weight_of
 from .graph_edits import add_constant, insert_behind
 from .integer_kernels import use_integer_kernels
 
@@ -22,44 +22,44 @@ Array = NDArray[Any]
 
 def quantise(
     model: ir.Model,
-    choices: Iterable[SiteChoice],
+    choices: Iterable[ActivationChoice],
     form: Format,
     *,
-    kept: Collection[str] = (),
+    excluded: Collection[str] = (),
     target: Target = "standard",
 ) -> None:
     """Quantise the layers of a graph in place.
 
-    Everything is explicit: a QuantizeLinear and DequantizeLinear pair on what a layer reads, after its means are taken
-    away where that was chosen, a DequantizeLinear on a weight that is stored in eight bits, and an addition to the
-    output that makes up for both. Scales are float16, so what comes back is in the graph's precision. Layers that stay
-    in half precision read what they did; their weights are stored in eight bits where the choices have such.
+    Everything is explicit: a QuantizeLinear and DequantizeLinear pair on an activation, after the mean shift where that
+    was chosen, a DequantizeLinear on a weight that is stored in eight bits, and a bias correction that makes up for
+    both. Scales are float16, so what comes back is in the graph's precision. Excluded layers read what they did;
+    their weights are stored in eight bits where the choices have such.
 
     Args:
         model: the graph; node names are those that the choices name.
-        choices: of its sites.
+        choices: of its activations.
         form: eight bits of which kind.
-        kept: nodes that stay in half precision.
+        excluded: nodes of layers that stay in half precision.
         target: which form of the network the graph is; layers in whole numbers take ONNX Runtime's kernels there.
     """
     graph = model.graph
     nodes = {node.name or "": node for node in graph}
     for choice in choices:
-        chosen = [linear.node for linear in choice.site.linears if linear.node not in kept]
-        restored = [node for node in choice.restored if node in kept]
-        if not chosen and not restored:
+        chosen = [layer.node for layer in choice.activation.layers if layer.node not in excluded]
+        weight_only = [node for node in choice.weight_only if node in excluded]
+        if not chosen and not weight_only:
             continue
         if choice.factors is not None:
-            _balance(graph, nodes, choice, kept)
-        for name in restored:
-            _store(graph, nodes[name], choice.restored[name])
+            _smooth(graph, nodes, choice, excluded)
+        for name in weight_only:
+            _store(graph, nodes[name], choice.weight_only[name])
         if not chosen:
             continue
         first = min((nodes[name] for name in chosen), key=_positions(graph).__getitem__)
         seen = _pair(graph, first, choice, form)
         for name in chosen:
             nodes[name].replace_input_with(0, seen)
-            _store(graph, nodes[name], choice.layers[name])
+            _store(graph, nodes[name], choice.quantised[name])
     RemoveUnusedNodesPass()(model)
     if target == "onnxruntime" and not form.floating:
         use_integer_kernels(model)
@@ -69,32 +69,32 @@ def _positions(graph: ir.Graph) -> Mapping[ir.Node, int]:
     return {node: number for number, node in enumerate(graph)}
 
 
-def _balance(
-    graph: ir.Graph, nodes: Mapping[str, ir.Node], choice: SiteChoice, kept: Collection[str]
+def _smooth(
+    graph: ir.Graph, nodes: Mapping[str, ir.Node], choice: ActivationChoice, excluded: Collection[str]
 ) -> None:
     """Divide the channels of a normalisation and multiply the rows of the weights that stay in half precision."""
     factors = choice.factors
-    if factors is None or choice.site.norm is None:
+    if factors is None or choice.activation.norm is None:
         return
-    for value in nodes[choice.site.norm].inputs[1:]:
+    for value in nodes[choice.activation.norm].inputs[1:]:
         if value is not None and value.const_value is not None:
             _set(value, np.asarray(value.const_value.numpy(), np.float32) / factors)
-    for linear in choice.site.linears:
-        if linear.node in kept and linear.node not in choice.restored:
-            node = nodes[linear.node]
+    for layer in choice.activation.layers:
+        if layer.node in excluded and layer.node not in choice.weight_only:
+            node = nodes[layer.node]
             weight = np.asarray(weight_of(node), np.float32) * factors[:, None]
-            value = add_constant(graph, f"{linear.node}.balanced", weight.astype(np.float16))
+            value = add_constant(graph, f"{layer.node}.balanced", weight.astype(np.float16))
             node.replace_input_with(1, value)
 
 
-def _pair(graph: ir.Graph, first: ir.Node, choice: SiteChoice, form: Format) -> ir.Value:
-    name = choice.site.name
+def _pair(graph: ir.Graph, first: ir.Node, choice: ActivationChoice, form: Format) -> ir.Value:
+    name = choice.activation.name
     source = _known(first.inputs[0])
-    if choice.centre is not None:
-        centre = add_constant(graph, f"{name}.centre", choice.centre)
-        centred = ir.node("Sub", [source, centre], name=f"{name}/Sub")
-        source = _typed(centred.outputs[0], f"{name}.centred", source)
-        graph.insert_before(first, centred)
+    if choice.mean_shift is not None:
+        mean_shift = add_constant(graph, f"{name}.centre", choice.mean_shift)
+        mean_shifted = ir.node("Sub", [source, mean_shift], name=f"{name}/Sub")
+        source = _typed(mean_shifted.outputs[0], f"{name}.centred", source)
+        graph.insert_before(first, mean_shifted)
     scale = add_constant(graph, f"{name}.scale", form.scale(choice.threshold))
     zero = _zero(graph, f"{name}.zero", form, ())
     down = ir.node("QuantizeLinear", [source, scale, zero], name=f"{name}/QuantizeLinear")
@@ -106,8 +106,8 @@ def _pair(graph: ir.Graph, first: ir.Node, choice: SiteChoice, form: Format) -> 
 
 def _store(graph: ir.Graph, node: ir.Node, layer: StoredLayer) -> None:
     node.replace_input_with(1, _weight(graph, node, layer))
-    if layer.correction is not None:
-        _correct(graph, node, layer.correction)
+    if layer.bias_correction is not None:
+        _correct(graph, node, layer.bias_correction)
 
 
 def _weight(graph: ir.Graph, node: ir.Node, layer: StoredLayer) -> ir.Value:
@@ -124,17 +124,17 @@ def _weight(graph: ir.Graph, node: ir.Node, layer: StoredLayer) -> ir.Value:
     return up.outputs[0]
 
 
-def _correct(graph: ir.Graph, node: ir.Node, correction: Array) -> None:
+def _correct(graph: ir.Graph, node: ir.Node, bias_correction: Array) -> None:
     """Add to the output of a layer: to its bias, if it has one."""
     product = node.outputs[0]
     name = f"{node.name}.correction"
     bias = _bias(product)
     if bias is not None:
         reader, index, values = bias
-        corrected = values.astype(np.float32) + correction
+        corrected = values.astype(np.float32) + bias_correction
         reader.replace_input_with(index, add_constant(graph, name, corrected.astype(np.float16)))
         return
-    constant = add_constant(graph, name, correction.astype(np.float16))
+    constant = add_constant(graph, name, bias_correction.astype(np.float16))
     added = ir.node("Add", [product, constant], name=f"{node.name}/Add")
     _typed(added.outputs[0], f"{node.name}.corrected", product)
     insert_behind(graph, product, added, renamed=f"{node.name}.product")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from ...runtime.precision import PrecisionName
+
 Array = NDArray[Any]
-QuantisedPrecision = Literal["int8", "fp8"]
 
 LEAST_SCALE = 2.0**-20
 """Least scale: a float16 below its normal range, still with four bits of its own. Weights that ask for less are
@@ -29,7 +29,7 @@ class Format:
     this leaves is clipped on other videos.
     """
 
-    name: QuantisedPrecision
+    name: PrecisionName
     largest: float
     dtype: ir.DataType
     per_channel: bool
@@ -46,29 +46,38 @@ class Format:
         """Values over their scale, in the format's own type."""
         over = np.asarray(values, np.float32) / np.asarray(scale, np.float32)
         clipped = np.clip(over, -self.largest, self.largest)
-        if self.name == "int8":
-            return np.rint(clipped).astype(np.int8)
-        return clipped.astype(ml_dtypes.float8_e4m3fn)
+        if not self.floating:
+            clipped = np.rint(clipped)
+        return clipped.astype(self.dtype.numpy())
 
     def emulated(self, values: Array, scale: Array) -> Array:
         """Values as they come back, in float32."""
         return self.rounded(values, scale).astype(np.float32) * np.asarray(scale, np.float32)
 
 
-FORMATS: dict[QuantisedPrecision, Format] = {
-    "int8": Format(
-        name="int8", largest=127.0, dtype=ir.DataType.INT8, per_channel=True, floating=False, headroom=1.0
-    ),
-    # TensorRT takes one scale per tensor here; an exponent of four bits makes up for it.
-    "fp8": Format(
-        name="fp8",
-        largest=448.0,
-        dtype=ir.DataType.FLOAT8E4M3FN,
-        per_channel=False,
-        floating=True,
-        headroom=4.0,
-    ),
+FORMATS: dict[str, Format] = {
+    form.name: form
+    for form in (
+        Format(
+            name="int8",
+            largest=127.0,
+            dtype=ir.DataType.INT8,
+            per_channel=True,
+            floating=False,
+            headroom=1.0,
+        ),
+        # TensorRT takes one scale per tensor here; an exponent of four bits makes up for it.
+        Format(
+            name="fp8",
+            largest=448.0,
+            dtype=ir.DataType.FLOAT8E4M3FN,
+            per_channel=False,
+            floating=True,
+            headroom=4.0,
+        ),
+    )
 }
+"""By precision: one for each that `runtime.precision` has as a quantised one."""
 
 
 def weight_forms(form: Format) -> tuple[Format, ...]:

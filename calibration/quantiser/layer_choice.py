@@ -1,4 +1,4 @@
-"""How a site is quantised: what its layers see, how far that reaches, and how their weights are rounded."""
+"""How an activation and the linear layers that read it are quantised: its range, and how weights are rounded."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GmosError
-from .compensation import Compensation, RoundedWeights
+from .activation_statistics import ActivationStatistics
 from .formats import Format, weight_forms
-from .linears import Site
+from .gptq import Gptq, RoundedWeights
+from .linear_layers import Activation
 from .ranges import MagnitudeHistogram, RangeMethod
-from .site_statistics import SiteStatistics
 
 Array = NDArray[Any]
 
-STRENGTHS = (0.35, 0.5, 0.65, 0.8)
+ALPHAS = (0.35, 0.5, 0.65, 0.8)
 """Share of a channel's spread that goes into the weights (alpha of SmoothQuant, Xiao et al., 2023)."""
 
 PERCENTILES = (99.999, 99.99)
 """Tried beside the maximum by `best`. 99.9 looks better on some rows and is worse on other calls."""
 
-BALANCE_LIMIT = 10
+FACTOR_LIMIT = 10
 """Greatest factor of a channel, as a power of two."""
 
-CENTRE_WORTH = 0.95
+MEAN_SHIFT_WORTH = 0.95
 """Means are taken away where they leave less than this share of the error: it is one more operation."""
 
 TINY = 1e-12
@@ -39,16 +39,16 @@ class QuantiserOptions:
     """What may be done to a layer.
 
     `best` tries the maximum and, in whole numbers, two percentiles on rows of the samples and takes what changes the
-    layers' outputs least; `percentile` is used by the method of that name. `balance` allows channels to be balanced (in
-    whole numbers), `centre` their means to be taken away (in a floating format); `compensate` rounds weights with
-    compensation and corrects the mean of the output.
+    layers' outputs least; `percentile` is used by the method of that name. `smoothquant` allows SmoothQuant (in whole
+    numbers), `mean_shift` the means of channels to be taken away (in a floating format); `gptq` rounds weights by GPTQ
+    and corrects the bias.
     """
 
     method: RangeMethod = "best"
     percentile: float = 99.99
-    balance: bool = True
-    centre: bool = True
-    compensate: bool = True
+    smoothquant: bool = True
+    mean_shift: bool = True
+    gptq: bool = True
 
     def __post_init__(self) -> None:
         if not 50 < self.percentile <= 100:
@@ -62,42 +62,42 @@ class StoredLayer:
     form: Format
     weight: Array
     scale: Array
-    correction: Array | None
+    bias_correction: Array | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SiteChoice:
-    """What was chosen for a site.
+class ActivationChoice:
+    """What was chosen for an activation.
 
-    `factors` (K,) is what the channels of the tensor are divided by and the rows of the weights multiplied with, and
-    `centre` (K,), in float16, what is then taken away from quantised layers' channels; None for nothing. `threshold`
-    is the greatest magnitude that remains and is not clipped. `layers` are those of the site by node, `restored` the
-    same for arithmetic in half precision, empty if that was not asked for. `error` is the relative
-    L2 error of the layers' outputs on the rows that the choice was tried on.
+    `factors` (K,) are SmoothQuant's for `alpha`, which its channels are divided by and the rows of the weights
+    multiplied with; `mean_shift` (K,), in float16, is what is then taken away from the channels that quantised layers
+    read; None for nothing. `threshold` is the greatest magnitude that remains and is not clipped. `quantised` are its
+    layers by node, `weight_only` the same for arithmetic in half precision, empty if that was not asked for. `error`
+    is the relative L2 error of the layers' outputs on the rows that the choice was tried on.
     """
 
-    site: Site
+    activation: Activation
     threshold: float
     method: str
     factors: Array | None
-    strength: float
-    centre: Array | None
-    layers: Mapping[str, StoredLayer]
-    restored: Mapping[str, StoredLayer]
+    alpha: float
+    mean_shift: Array | None
+    quantised: Mapping[str, StoredLayer]
+    weight_only: Mapping[str, StoredLayer]
     error: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _View:
-    """The tensor of a site as its quantised layers see it, before rounding."""
+    """An activation as its quantised layers read it, before rounding."""
 
     factors: Array | None = None
-    strength: float = 0.0
-    centre: Array | None = None
+    alpha: float = 0.0
+    mean_shift: Array | None = None
 
     def of(self, rows: Array) -> Array:
-        balanced = rows if self.factors is None else rows / self.factors
-        return balanced if self.centre is None else balanced - self.centre.astype(np.float32)
+        smoothed = rows if self.factors is None else rows / self.factors
+        return smoothed if self.mean_shift is None else smoothed - self.mean_shift.astype(np.float32)
 
     def weight(self, weight: Array) -> Array:
         return weight if self.factors is None else weight * self.factors[:, None]
@@ -105,9 +105,9 @@ class _View:
     def moment(self, moment: Array) -> Array:
         return moment if self.factors is None else moment / np.outer(self.factors, self.factors)
 
-    def centred(self, mean: Array) -> _View:
-        centre = (mean if self.factors is None else mean / self.factors).astype(np.float16)
-        return replace(self, centre=centre)
+    def mean_shifted(self, mean: Array) -> _View:
+        mean_shift = (mean if self.factors is None else mean / self.factors).astype(np.float16)
+        return replace(self, mean_shift=mean_shift)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,96 +128,100 @@ class LayerChooser:
 
     def choose(
         self,
-        site: Site,
-        statistics: SiteStatistics,
+        activation: Activation,
+        statistics: ActivationStatistics,
         weights: Mapping[str, Array],
         *,
-        restored: bool = False,
-    ) -> SiteChoice:
-        """Choose for a site what changes the outputs of its layers least.
+        weight_only: bool = False,
+    ) -> ActivationChoice:
+        """Choose for an activation what changes the outputs of its layers least.
 
         Args:
-            site: with K channels.
-            statistics: of its tensor.
+            activation: with K channels.
+            statistics: of it.
             weights: (K, N) of its layers by node.
-            restored: make the forms of its layers that compute in half precision, too.
+            weight_only: make the forms of its layers that compute in half precision, too.
         """
         rows = statistics.rows
-        parts = {linear.node: np.asarray(weights[linear.node], np.float32) for linear in site.linears}
+        parts = {layer.node: np.asarray(weights[layer.node], np.float32) for layer in activation.layers}
         expected = {node: rows @ part for node, part in parts.items()}
-        best = self._best(site, statistics, list(parts.values()), list(expected.values()))
+        best = self._best(activation, statistics, list(parts.values()), list(expected.values()))
         view = best.view
         moment = view.moment(statistics.moment())
-        compensation = Compensation(moment) if self.options.compensate else None
+        gptq = Gptq(moment) if self.options.gptq else None
         stored = {node: view.weight(part) for node, part in parts.items()}
         seen = self.form.emulated(view.of(rows), self.form.scale(best.threshold))
-        corrected = self.options.compensate or view.centre is not None
-        layers, errors = {}, []
+        corrected = self.options.gptq or view.mean_shift is not None
+        quantised, errors = {}, []
         for node, weight in stored.items():
-            layer = self._stored(weight, compensation, self.form)
-            layers[node], error = _corrected(layer, seen, expected[node], corrected=corrected)
+            layer = self._stored(weight, gptq, self.form)
+            quantised[node], error = _corrected(layer, seen, expected[node], corrected=corrected)
             errors.append(error)
         halves = {}
-        if restored:
-            seen = replace(view, centre=None).of(rows)
+        if weight_only:
+            seen = replace(view, mean_shift=None).of(rows)
             for node, weight in stored.items():
                 tried = [
                     _corrected(
-                        self._stored(weight, compensation, form),
+                        self._stored(weight, gptq, form),
                         seen,
                         expected[node],
-                        corrected=self.options.compensate,
+                        corrected=self.options.gptq,
                     )
                     for form in weight_forms(self.form)
                 ]
                 halves[node], _ = min(tried, key=lambda found: _length([found[1]]))
-        return SiteChoice(
-            site=site,
+        return ActivationChoice(
+            activation=activation,
             threshold=best.threshold,
             method=best.method,
             factors=view.factors,
-            strength=view.strength,
-            centre=view.centre,
-            layers=layers,
-            restored=halves,
+            alpha=view.alpha,
+            mean_shift=view.mean_shift,
+            quantised=quantised,
+            weight_only=halves,
             error=_length(errors) / max(_length(list(expected.values())), TINY),
         )
 
-    def take_over(self, choice: SiteChoice, weights: Mapping[str, Array]) -> SiteChoice:
+    def take_over(self, choice: ActivationChoice, weights: Mapping[str, Array]) -> ActivationChoice:
         """A choice of an earlier run, made by a chooser with the same options: weights are shared as if made here."""
-        if not self.options.compensate:
+        if not self.options.gptq:
             return choice
         view = _View(factors=choice.factors)
 
-        def shared(layers: Mapping[str, StoredLayer]) -> dict[str, StoredLayer]:
+        def shared(quantised: Mapping[str, StoredLayer]) -> dict[str, StoredLayer]:
             found = {}
-            for node, layer in layers.items():
+            for node, layer in quantised.items():
                 weight = view.weight(np.asarray(weights[node], np.float32))
                 found[node] = replace(layer, weight=self._rounded.known(weight, layer.form, layer.weight))
             return found
 
-        return replace(choice, layers=shared(choice.layers), restored=shared(choice.restored))
+        return replace(choice, quantised=shared(choice.quantised), weight_only=shared(choice.weight_only))
 
     def _best(
-        self, site: Site, statistics: SiteStatistics, parts: Sequence[Array], expected: Sequence[Array]
+        self,
+        activation: Activation,
+        statistics: ActivationStatistics,
+        parts: Sequence[Array],
+        expected: Sequence[Array],
     ) -> _Candidate:
-        balanced = self.options.balance and not self.form.floating
-        views = _balances(site, statistics, parts) if balanced else [_View()]
+        smoothed = self.options.smoothquant and not self.form.floating
+        views = _smoothed_views(activation, statistics, parts) if smoothed else [_View()]
         best = self._tried(views, statistics, parts, expected)
-        if not (self.options.centre and self.form.floating):
+        if not (self.options.mean_shift and self.form.floating):
             return best
-        centred = [view.centred(statistics.mean) for view in views]
-        other = self._tried(centred, statistics, parts, expected)
-        return other if other.error < CENTRE_WORTH * best.error else best
+        mean_shifted = [view.mean_shifted(statistics.mean) for view in views]
+        other = self._tried(mean_shifted, statistics, parts, expected)
+        return other if other.error < MEAN_SHIFT_WORTH * best.error else best
 
     def _tried(
         self,
         views: Iterable[_View],
-        statistics: SiteStatistics,
+        statistics: ActivationStatistics,
         parts: Sequence[Array],
         expected: Sequence[Array],
     ) -> _Candidate:
-        """The best way of seeing a tensor and the best threshold, with weights rounded to the nearest."""
+        """The best view of an activation and the best threshold, with weights rounded to the nearest."""
         found = []
         for view in views:
             prepared = view.of(statistics.rows)
@@ -225,7 +229,7 @@ class LayerChooser:
             for method, threshold in self._thresholds(_histogram(statistics, prepared, view)):
                 seen = self.form.emulated(prepared, self.form.scale(threshold))
                 errors = [seen @ part - wanted for part, wanted in zip(stored, expected, strict=True)]
-                if self.options.compensate or view.centre is not None:
+                if self.options.gptq or view.mean_shift is not None:
                     errors = [error - error.mean(axis=0) for error in errors]
                 found.append(_Candidate(view=view, method=method, threshold=threshold, error=_length(errors)))
         return min(found, key=lambda candidate: candidate.error)
@@ -241,13 +245,12 @@ class LayerChooser:
             found += [(f"{share:g} %", histogram.percentile(share)) for share in PERCENTILES]
         return found
 
-    def _stored(self, weight: Array, compensation: Compensation | None, form: Format) -> StoredLayer:
+    def _stored(self, weight: Array, gptq: Gptq | None, form: Format) -> StoredLayer:
         scale = weight_scale(weight, form)
-        if compensation is None:
-            stored = form.rounded(weight, scale)
-        else:
-            stored = self._rounded.rounded(weight, scale, form, compensation)
-        return StoredLayer(form=form, weight=stored, scale=scale, correction=None)
+        stored = (
+            form.rounded(weight, scale) if gptq is None else self._rounded.rounded(weight, scale, form, gptq)
+        )
+        return StoredLayer(form=form, weight=stored, scale=scale, bias_correction=None)
 
 
 def _corrected(
@@ -258,7 +261,7 @@ def _corrected(
     if not corrected:
         return layer, error
     mean = error.mean(axis=0)
-    return replace(layer, correction=-mean), error - mean
+    return replace(layer, bias_correction=-mean), error - mean
 
 
 def _length(parts: Sequence[Array]) -> float:
@@ -276,29 +279,31 @@ def _emulated_weight(weight: Array, form: Format) -> Array:
     return form.emulated(weight, weight_scale(weight, form))
 
 
-def _balances(site: Site, statistics: SiteStatistics, weights: Sequence[Array]) -> list[_View]:
-    """Channels as they are, and balanced with several strengths; by powers of two, so that halves stay exact."""
+def _smoothed_views(
+    activation: Activation, statistics: ActivationStatistics, weights: Sequence[Array]
+) -> list[_View]:
+    """Channels as they are, and by SmoothQuant with several alphas; factors are powers of two: halves stay exact."""
     found = [_View()]
-    if site.norm is None:
+    if activation.norm is None:
         return found
     reach = statistics.channels.astype(np.float64)
     rows = np.max([np.abs(weight).max(axis=1) for weight in weights], axis=0).astype(np.float64)
     alive = (reach > 0) & (rows > 0)
     if not alive.any():
         return found
-    for strength in STRENGTHS:
+    for alpha in ALPHAS:
         exponents = np.zeros(len(reach))
-        exponents[alive] = strength * np.log2(reach[alive]) - (1 - strength) * np.log2(rows[alive])
+        exponents[alive] = alpha * np.log2(reach[alive]) - (1 - alpha) * np.log2(rows[alive])
         # Only the differences between channels matter; the middle one stays as it is.
         exponents[alive] -= np.median(exponents[alive])
-        factors = np.exp2(np.clip(np.rint(exponents), -BALANCE_LIMIT, BALANCE_LIMIT)).astype(np.float32)
+        factors = np.exp2(np.clip(np.rint(exponents), -FACTOR_LIMIT, FACTOR_LIMIT)).astype(np.float32)
         if (factors != 1).any():
-            found.append(_View(strength=strength, factors=factors))
+            found.append(_View(alpha=alpha, factors=factors))
     return found
 
 
-def _histogram(statistics: SiteStatistics, rows: Array, view: _View) -> MagnitudeHistogram:
-    if view.factors is None and view.centre is None:
+def _histogram(statistics: ActivationStatistics, rows: Array, view: _View) -> MagnitudeHistogram:
+    if view.factors is None and view.mean_shift is None:
         return statistics.histogram
     changed = MagnitudeHistogram()
     changed.add(rows)

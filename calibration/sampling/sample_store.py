@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ...errors import GmosError
-from ...runtime.atomic_file import replaced_at_end, writing
+from ...runtime.atomic_file import writing
 from ...runtime.contract import NetworkName
-from .own_files import UNREADABLE, foreign_entry, read_arrays, write_arrays
+from .own_files import UNREADABLE, as_json, check_own, read_arrays, read_json, write_arrays, write_json
 
 SCHEMA = "gmos-calibration-samples/1"
 RECORD = "video.json"
@@ -60,26 +59,18 @@ class SampleStore:
         Raises:
             GmosError: it is a file, or a directory with other files.
         """
-        entry = foreign_entry(
-            self.root, lambda entry: entry.is_dir() and FOLDER.fullmatch(entry.name) is not None
+        check_own(
+            self.root,
+            lambda entry: entry.is_dir() and FOLDER.fullmatch(entry.name) is not None,
+            given=f"--samples {self.root}",
+            file="; expected a directory",
+            foreign=", which is no sample; expected a directory that is new, empty or of an earlier calibration",
         )
-        if entry == self.root:
-            raise GmosError(f"--samples {self.root} is a file; expected a directory")
-        if entry is not None:
-            raise GmosError(
-                f"--samples {self.root} holds {entry.name}, which is no sample; expected a directory that is new, "
-                "empty or of an earlier calibration"
-            )
 
     def finished(self, video: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
         """The record of a video that was sampled with the same settings; None if there is none."""
-        try:
-            record = json.loads((self._folder(video) / RECORD).read_bytes())
-        except (OSError, ValueError):
-            return None
-        if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-            return None
-        if record.get("settings") != json.loads(json.dumps(settings)):
+        record = read_json(self._folder(video) / RECORD)
+        if record is None or (record.get("schema"), record.get("settings")) != (SCHEMA, as_json(settings)):
             return None
         files = [entry["file"] for network in record["networks"].values() for entry in network["samples"]]
         return record if all((self._folder(video) / file).is_file() for file in files) else None
@@ -108,8 +99,7 @@ class SampleStore:
         Raises:
             GmosError: it cannot be written.
         """
-        with replaced_at_end(self._folder(video) / RECORD) as temporary:
-            temporary.write_text(json.dumps({"schema": SCHEMA, **record}, indent=1) + "\n", encoding="utf-8")
+        write_json(self._folder(video) / RECORD, {"schema": SCHEMA, **record}, indent=1)
 
     def path(self, video: str, network: NetworkName, index: int) -> Path:
         """Where a call is."""
@@ -117,17 +107,16 @@ class SampleStore:
 
     def samples(self, records: Mapping[str, Mapping[str, Any]], network: NetworkName) -> list[Sample]:
         """The samples of a network, from the records by video."""
-        return list(self._samples(records, network))
-
-    def _samples(self, records: Mapping[str, Mapping[str, Any]], network: NetworkName) -> Iterator[Sample]:
-        for video, record in records.items():
-            for entry in record["networks"].get(network, {"samples": []})["samples"]:
-                yield Sample(
-                    path=self._folder(video) / entry["file"],
-                    video=video,
-                    index=int(entry["index"]),
-                    kind=tuple(entry["kind"]),
-                )
+        return [
+            Sample(
+                path=self._folder(video) / entry["file"],
+                video=video,
+                index=int(entry["index"]),
+                kind=tuple(entry["kind"]),
+            )
+            for video, record in records.items()
+            for entry in record["networks"].get(network, {"samples": []})["samples"]
+        ]
 
     def _folder(self, video: str) -> Path:
         return self.root / f"video-{zlib.crc32(video.encode()):08x}"

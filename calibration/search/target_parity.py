@@ -1,4 +1,4 @@
-"""Which limits networks must hold by keeping layers in half precision: `--target_parity` as a value."""
+"""Which limits networks must hold by excluding layers, which stay fp16: `--target_parity` as a value."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass, field, replace
 
 from ...errors import GmosError
 from ...runtime.contract import NetworkName
-from ...runtime.parity import LIMITS, Limits
-from ..quantiser.formats import QuantisedPrecision
+from ...runtime.parity import LIMITS
+from ...runtime.precision import Limits, PrecisionName
 
 PROFILES = tuple(name for name in LIMITS if name != "fp32")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetParity:
-    """A target for every network, others for some; None where nothing is to be kept.
+    """A target for every network, others for some; None where nothing is to be excluded.
 
     A target is the name of a profile or a relative error, as on the command line.
     """
@@ -32,7 +32,7 @@ class TargetParity:
         """The target of a network."""
         return self.networks.get(network, self.target)
 
-    def limits(self, network: NetworkName, precision: QuantisedPrecision) -> Limits:
+    def limits(self, network: NetworkName, precision: PrecisionName) -> Limits:
         """What a network must hold: without a target the limits of its precision."""
         target = self.of(network) or precision
         for name, limits in LIMITS.items():

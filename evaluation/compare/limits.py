@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
+from ...runtime.precision import PRECISIONS, PrecisionName
 from .mask_agreement import FrameAgreement, SequenceAgreement
 
-ProfileName = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
+ProfileName = PrecisionName
+"""Limits are named after the precision that they are for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,13 +21,10 @@ class MaskLimits:
 
 
 PROFILES: dict[ProfileName, MaskLimits] = {
-    # Another order of float32 sums moves a few pixels of an edge.
-    "fp32": MaskLimits(frame_iou=0.999, mean_iou=0.9999),
-    "fp16": MaskLimits(frame_iou=0.98, mean_iou=0.99),
-    "bf16": MaskLimits(frame_iou=0.98, mean_iou=0.99),
-    "int8": MaskLimits(frame_iou=0.90, mean_iou=0.97),
-    "fp8": MaskLimits(frame_iou=0.90, mean_iou=0.97),
+    precision.name: MaskLimits(frame_iou=precision.frame_iou, mean_iou=precision.mean_iou)
+    for precision in PRECISIONS.values()
 }
+"""By precision."""
 
 
 def failures(found: SequenceAgreement, limits: MaskLimits) -> list[str]:

@@ -16,7 +16,7 @@ from ...runtime.bundle.manifest import Bundle, open_bundle
 from ...runtime.bundle.uploading import Dtypes, upload_inputs
 from ...runtime.contract import ModelSpec, NetworkName, network_specs
 from ...runtime.layer_times import TimesLayers
-from ...runtime.parity import QUANTISED
+from ...runtime.precision import PRECISIONS, QUANTISED
 from ...runtime.shapes import call_lengths, letters_of
 from ...runtime.video.sequence import SequenceInput
 from ..compare.recording import Call, record
@@ -24,7 +24,7 @@ from ..compare.sides import chosen_networks, input_dtypes
 from .device_clock import DeviceTimer, device_timer
 from .latency import Latency, measure
 from .layer_kinds import NetworkLayers, network_layers
-from .roofline import PRECISION_BYTES, Rates, Work, gpu_rates, network_work, on_gpu
+from .roofline import Rates, Work, gpu_rates, network_work, on_gpu
 
 RECORD_FRAMES = 16
 
@@ -138,10 +138,9 @@ def _loaded(side: Side, backend: Backend) -> _Loaded:
 def _rates(entry: _Loaded, host: Rates) -> Rates:
     if not on_gpu(entry.backend):
         return host
-    if entry.precision in QUANTISED:
-        # What is not quantised is in half precision, and nothing else is held against these rates.
-        return gpu_rates(entry.backend, "fp16")
-    return gpu_rates(entry.backend, entry.precision if entry.precision in PRECISION_BYTES else "fp32")
+    precision = PRECISIONS.get(entry.precision, PRECISIONS["fp32"])
+    # Of a quantised bundle: what is not quantised is in its base, and nothing else is held against these rates.
+    return gpu_rates(entry.backend, precision.base or precision.name)
 
 
 def _chosen(text: str | None, models: Sequence[ModelSpec]) -> dict[ModelSpec, tuple[NetworkName, ...]]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ...runtime.backend import Backend
 from ...runtime.bundle.manifest import BundleNetwork
-from ...runtime.parity import QUANTISED
+from ...runtime.precision import ELEMENT_TYPES, PRECISIONS
 from ...runtime.shapes import PI3_AXES, size_of
 from ..benchmarks.parallel import available_cores
 
@@ -31,12 +31,6 @@ GPU_COPIES = 10
 
 ROUNDS = 5
 """Measurements of a rate, of which the best counts: others only say that the machine was busy."""
-
-ELEMENT_BYTES = {"uint8": 1, "int64": 8, "float16": 2, "bfloat16": 2, "float32": 4}
-PRECISION_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "fp8": 1}
-"""Of a weight. In a quantised network some have two: it moves at least this."""
-
-TORCH_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 CPU, GPU = "cpu", "gpu"
 
@@ -100,7 +94,7 @@ def network_work(network: BundleNetwork, lengths: Mapping[str, int]) -> Work:
     return Work(
         flops=flops,
         moved_bytes=_moved_bytes(network, _with_grid(network, lengths)),
-        quantised=network.precision in QUANTISED,
+        quantised=PRECISIONS[network.precision].quantised,
     )
 
 
@@ -134,13 +128,13 @@ def scaled_flops(network: BundleNetwork, lengths: Mapping[str, int]) -> float | 
 
 def _moved_bytes(network: BundleNetwork, lengths: Mapping[str, int]) -> float | None:
     """Weights, inputs and outputs once each; None where an output's length follows from no input."""
-    total = float(network.parameters * PRECISION_BYTES[network.precision])
+    total = float(network.parameters * PRECISIONS[network.precision].weight_bytes)
     for tensor in (*network.inputs, *network.outputs):
         if tensor.host:
             continue
         if any(isinstance(axis, str) and axis not in lengths for axis in tensor.axes):
             return None
-        total += math.prod(size_of(tensor, lengths)) * ELEMENT_BYTES[tensor.dtype]
+        total += math.prod(size_of(tensor, lengths)) * ELEMENT_TYPES[tensor.dtype].bytes
     return total
 
 
@@ -195,7 +189,7 @@ def gpu_rates(backend: Backend, precision: str) -> Rates:
 
     Args:
         backend: on a GPU.
-        precision: fp32, bf16 or fp16, of the products.
+        precision: of the products.
     """
     arrays = backend.arrays
     parts = [arrays.upload(np.zeros(COPY_BYTES, np.uint8)) for _ in range(2)]
@@ -220,7 +214,7 @@ def _torch_flops(precision: str) -> float | None:
         return None
     if not torch.cuda.is_available():
         return None
-    dtype: Any = getattr(torch, TORCH_DTYPES[precision])
+    dtype: Any = getattr(torch, PRECISIONS[precision].dtype)
     a = torch.randn(GPU_PRODUCT_SIDE, GPU_PRODUCT_SIDE, device="cuda", dtype=dtype)
 
     def product() -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
-
-from rich.console import Console
 
 from ...errors import GmosError
 from ...runtime.atomic_file import replaced_at_end
@@ -33,7 +30,7 @@ from ...runtime.tensorrt.trust import graph_sources, misfit, plan_difference, pl
 from .comparison import compare_engines, refuse_wrong
 from .options import BuildOptions, check_precision, settled
 from .plan import BuiltPlan, build_plan
-from .progress import BuildListener, BuildPhases, LineBuilds, TerminalBuilds
+from .progress import BuildPhases, build_progress
 from .shapes import ShapeOverride, engine_profile, engine_ranges
 
 logger = logging.getLogger(__name__)
@@ -214,7 +211,13 @@ def build_engines(
             finished before stay.
     """
     if build is None:
-        build = default_build(open_bundle(bundle_root), load_tensorrt(flavour), find_device(device))
+        library, gpu = load_tensorrt(flavour), find_device(device)
+        build = EngineBuild(
+            bundle=open_bundle(bundle_root),
+            library=library,
+            device=gpu,
+            options=settled(BuildOptions(), library, gpu),
+        )
     planned = build.plan(networks, force=force)
     for engine in planned:
         if engine.reason is None:
@@ -226,9 +229,8 @@ def build_engines(
     if dry_run:
         return tuple(_outcome(engine, None, dry_run=True) for engine in planned)
     records: dict[NetworkName, EngineRecord] = {}
-    listener = _listener()
     for engine in due:
-        with listener.engine(engine.network.name) as report:
+        with build_progress(engine.network.name) as report:
             record = build.build(engine, BuildPhases(report))
         records[engine.network.name] = record
         logger.info(
@@ -243,25 +245,9 @@ def build_engines(
     return tuple(_outcome(engine, records.get(engine.network.name), dry_run=False) for engine in planned)
 
 
-def default_build(bundle: Bundle, library: TensorRT, device: DeviceIdentity | None) -> EngineBuild:
-    """With default options for the GPU of this machine.
-
-    Raises:
-        GmosError: there is none.
-    """
-    return EngineBuild(
-        bundle=bundle, library=library, device=device, options=settled(BuildOptions(), library, device)
-    )
-
-
 def _outcome(engine: Planned, record: EngineRecord | None, *, dry_run: bool) -> BuildOutcome:
     action: Action = "kept" if engine.reason is None else "would build" if dry_run else "built"
     return BuildOutcome(network=engine.network.name, action=action, record=record)
-
-
-def _listener() -> BuildListener:
-    console = Console(file=sys.stderr)
-    return TerminalBuilds(console) if console.is_terminal else LineBuilds()
 
 
 def _check(build: EngineBuild, networks: Sequence[NetworkName], index: int) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 
 SHAPE = "{} shape to build for, NETWORK=DIMS or NETWORK.INPUT=DIMS such as dino=1x3x378x672; several joined by commas "
-SHAPE += "or repeated. Axes shared with other inputs follow.  [default: the bundle's profiles]"
+SHAPE += "or repeated. Axes shared with other inputs follow.  [default: the bundle's shape profiles]"
 
 
 @click.command(name="build-engines")

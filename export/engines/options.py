@@ -8,17 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import GmosError
+from ...runtime.precision import PRECISIONS
 from ...runtime.tensorrt.library import HardwareLevel, TensorRT
 from ...runtime.tensorrt.record import DeviceIdentity
 
 OPT_LEVELS = (0, 5)
 """Least and greatest effort of the builder; 3 is its default."""
-
-NO_BFLOAT16 = ("sm75",)
-"""Targets whose GPUs have no bfloat16."""
-
-NO_FLOAT8 = ("sm75", "sm80", "sm86")
-"""Targets before Ada, whose GPUs have no float8."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,15 +111,11 @@ def check_precision(precision: str, options: BuildOptions) -> None:
     Raises:
         GmosError: bf16 or fp8 for a GPU without it.
     """
-    before = [target for target in options.targets if target in NO_FLOAT8]
-    if precision == "fp8" and before:
+    chosen = PRECISIONS[precision]
+    lacking = [target for target in options.targets if target in chosen.lacking_targets]
+    if lacking:
+        verb = "calibrate" if chosen.quantised else "export"
         raise GmosError(
-            f"--target {before[0]}: it has no float8, and the bundle is fp8; leave the target out, or calibrate with "
-            "--precision int8"
-        )
-    lacking = [target for target in options.targets if target in NO_BFLOAT16]
-    if precision == "bf16" and lacking:
-        raise GmosError(
-            f"--target {lacking[0]}: it has no bfloat16, and the bundle is bf16; leave the target out, or export with "
-            "--precision fp16"
+            f"--target {lacking[0]}: it has no {chosen.weight_dtype.split('_')[0]}, and the bundle is {precision}; "
+            f"leave the target out, or {verb} with --precision {chosen.instead}"
         )

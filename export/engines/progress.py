@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -21,13 +21,8 @@ logger = logging.getLogger(__name__)
 Report = Callable[[float, str], None]
 """Takes the share that is done, 0 to 1, and the phase."""
 
-
-class BuildListener(Protocol):
-    """Hears where the build of one engine after the other is."""
-
-    def engine(self, name: str) -> AbstractContextManager[Report]:
-        """An engine's build, which ends with the context."""
-        ...
+FIRST_PHASE = "Parsing"
+"""Before the builder itself reports."""
 
 
 @dataclass(slots=True)
@@ -115,63 +110,50 @@ def progress_monitor(module: Any, phases: BuildPhases) -> Any:  # noqa: ANN401 -
     return Monitor()
 
 
-class TerminalBuilds:
-    """A bar per engine with percent, time and phase; the time goes on in long steps."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-
-    @contextmanager
-    def engine(self, name: str) -> Iterator[Report]:
-        """See `BuildListener`."""
-        # One display per engine: log lines between them would break into a longer one.
-        with RichProgress(
-            TextColumn("{task.description:<17}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[phase]}"),
-            console=self._console,
-        ) as bars:
-            task = bars.add_task(name, total=1.0, phase="Parsing")
-
-            def report(share: float, phase: str) -> None:
-                bars.update(task, completed=share, phase=phase)
-
-            yield report
-            bars.update(task, completed=1.0, phase="done")
+def build_progress(name: str) -> AbstractContextManager[Report]:
+    """The build of an engine on stderr: a bar on a terminal, else a line in the log now and then."""
+    console = Console(stderr=True)
+    return terminal_build(name, console) if console.is_terminal else logged_build(name)
 
 
-class LineBuilds:
-    """A log line every ten seconds: network, phase, percent, seconds."""
+@contextmanager
+def terminal_build(name: str, console: Console) -> Iterator[Report]:
+    """A bar of an engine's build with percent, time and phase; the time goes on in long steps."""
+    # One display per engine: log lines between them would break into a longer one.
+    with RichProgress(
+        TextColumn("{task.description:<17}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[phase]}"),
+        console=console,
+    ) as bars:
+        task = bars.add_task(name, total=1.0, phase=FIRST_PHASE)
+        yield lambda share, phase: bars.update(task, completed=share, phase=phase)
+        bars.update(task, completed=1.0, phase="done")
 
-    def __init__(
-        self, clock: Callable[[], float] = time.monotonic, interval_s: float = LINE_INTERVAL_S
-    ) -> None:
-        self._clock = clock
-        self._interval_s = interval_s
 
-    @contextmanager
-    def engine(self, name: str) -> Iterator[Report]:
-        """See `BuildListener`."""
-        start = self._clock()
-        latest: tuple[float, str] = (0.0, "Parsing")
-        ended = threading.Event()
+@contextmanager
+def logged_build(name: str, interval_s: float = LINE_INTERVAL_S) -> Iterator[Report]:
+    """A log line of an engine's build every ten seconds: network, percent, phase, seconds."""
+    start = time.monotonic()
+    latest: tuple[float, str] = (0.0, FIRST_PHASE)
+    ended = threading.Event()
 
-        def report(share: float, phase: str) -> None:
-            nonlocal latest
-            latest = (share, phase)
+    def report(share: float, phase: str) -> None:
+        nonlocal latest
+        latest = (share, phase)
 
-        def speak() -> None:
-            # A builder can be minutes in one step: lines come by the clock, not by its reports.
-            while not ended.wait(self._interval_s):
-                share, phase = latest
-                logger.info("%s: %.0f%%, %s, %.0f s", name, 100 * share, phase, self._clock() - start)
+    def speak() -> None:
+        # A builder can be minutes in one step: lines come by the clock, not by its reports.
+        while not ended.wait(interval_s):
+            share, phase = latest
+            logger.info("%s: %.0f%%, %s, %.0f s", name, 100 * share, phase, time.monotonic() - start)
 
-        speaker = threading.Thread(target=speak, name="build-progress", daemon=True)
-        speaker.start()
-        try:
-            yield report
-        finally:
-            ended.set()
-            speaker.join()
+    speaker = threading.Thread(target=speak, name="build-progress", daemon=True)
+    speaker.start()
+    try:
+        yield report
+    finally:
+        ended.set()
+        speaker.join()

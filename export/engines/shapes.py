@@ -1,4 +1,4 @@
-"""The lengths that an engine is built for: the bundle's profiles, changed by --min-shapes and its like."""
+"""The shape profiles of an engine: the bundle's, changed by --min-shapes and its like."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PLACES: tuple[Place, ...] = ("min", "opt", "max")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShapeOverride:
-    """Lengths of some axes of a network at one place of its profiles; `option` is the text it came from."""
+    """Lengths of some axes of a network at one place of its shape profiles; `option` is the text it came from."""
 
     network: NetworkName
     place: Place
@@ -86,13 +86,13 @@ def _lengths(tensor: BundleTensor, dims: tuple[int, ...], option: str) -> dict[s
 
 
 def engine_ranges(network: BundleNetwork, overrides: Sequence[ShapeOverride]) -> tuple[Ranges, ...]:
-    """The ranges of each optimisation profile of a network's engine.
+    """The ranges of each shape profile of a network's engine.
 
-    A shape whose resolution is that of one profile changes that profile. Shapes of other resolutions
-    must come as min, opt and max together, and then replace all profiles by one.
+    A shape whose resolution is that of one shape profile changes that. Shapes of other resolutions
+    must come as min, opt and max together, and then replace all of them by one.
 
     Raises:
-        GmosError: the shapes contradict each other or the bundle's profiles.
+        GmosError: the shapes contradict each other or the bundle's shape profiles.
     """
     own = [found for found in overrides if found.network == network.name]
     profiles = [dict(ranges) for ranges in network.profiles]
@@ -149,7 +149,7 @@ def _check_kept(ranges: Ranges, override: ShapeOverride) -> None:
 
 
 def engine_profile(network: BundleNetwork, ranges: Ranges) -> Profile:
-    """The shapes of every input at the ranges of a profile; of a host input its values."""
+    """The shapes of every input at the ranges of a shape profile; of a host input its values."""
     places = [{axis: lengths[i] for axis, lengths in ranges.items()} for i in range(len(PLACES))]
     return {
         tensor.name: ProfileRange(

@@ -6,11 +6,18 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+
+import onnx
+import onnx_ir as ir
 
 from ...errors import GmosError
 from ...runtime.atomic_file import writing
-from ...runtime.bundle.manifest import MANIFEST, Target
+from ...runtime.bundle.files import FileRecord, file_sha256
+from ...runtime.bundle.manifest import MANIFEST, Manifest, Target, open_bundle
+from ...runtime.contract import NetworkName
+from ...runtime.typed_json import json_bytes
 
 GRAPH_SUFFIX: dict[Target, str] = {"standard": ".onnx", "onnxruntime": ".ort.onnx"}
 """How the file of a network's graph ends."""
@@ -64,3 +71,26 @@ def new_bundle(directory: Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
             shutil.rmtree(old, ignore_errors=True)
+
+
+def save_graph(root: Path, name: NetworkName, target: Target, model: ir.Model) -> str:
+    """Write a graph of a network, whose weights are in their files already; returns the file's name."""
+    path = root / f"{name}{GRAPH_SUFFIX[target]}"
+    ir.save(model, path)
+    if target == "standard":
+        onnx.checker.check_model(str(path))
+    return path.name
+
+
+def write_manifest(root: Path, manifest: Manifest) -> None:
+    """Write `bundle.json`, the last of a bundle's files, with the lengths and hashes of all others.
+
+    Raises:
+        GmosError: what is written is not what this version reads: nothing may be replaced by it.
+    """
+    files = {
+        path.name: FileRecord(bytes=path.stat().st_size, sha256=file_sha256(path))
+        for path in sorted(root.iterdir())
+    }
+    (root / MANIFEST).write_bytes(json_bytes(replace(manifest, files=files)))
+    open_bundle(root)

@@ -21,23 +21,14 @@ from ...gmos_ref.pi3.encoder import Pi3Encoder
 from ...gmos_ref.presets import model_spec, preset
 from ...gmos_ref.reference_config import ReferenceConfig
 from ...gmos_ref.reference_networks import ReferenceNetworks
-from ...runtime.bundle.files import FileRecord, file_sha256
-from ...runtime.bundle.manifest import (
-    MANIFEST,
-    TABLES_FILE,
-    Bundle,
-    BundleNetwork,
-    Manifest,
-    Rotation,
-    open_bundle,
-)
+from ...runtime.bundle.files import file_sha256
+from ...runtime.bundle.manifest import TABLES_FILE, Bundle, BundleNetwork, Manifest, Rotation, open_bundle
 from ...runtime.bundle.tables import Pi3TableSource
 from ...runtime.contract import ModelSpec, NetworkName, network_specs
-from ...runtime.typed_json import json_bytes
-from .bundle_directory import check_place, new_bundle
+from ...runtime.precision import PrecisionName
+from .bundle_directory import check_place, new_bundle, write_manifest
 from .exported_network import NetworkExporter, Plan
-from .profiles import Resolution, choose_resolutions, profiles
-from .signature import Precision
+from .shape_profiles import Resolution, choose_resolutions, shape_profiles
 
 logger = logging.getLogger(__name__)
 
@@ -60,13 +51,13 @@ class ExportConfig:
 
     out: Path
     reference: ReferenceConfig
-    precision: Precision = "fp32"
-    head_precision: Precision = "fp32"
+    precision: PrecisionName = "fp32"
+    head_precision: PrecisionName = "fp32"
     opset: int = 20
     resolution: tuple[str, ...] = ()
     aspect: tuple[str, ...] = ()
     max_batch: int = 8
-    gated: bool = True
+    validated: bool = True
     force: bool = False
 
     def __post_init__(self) -> None:
@@ -107,7 +98,7 @@ def export_bundle(config: ExportConfig) -> Bundle:
         precision=config.precision,
         head_precision=config.head_precision,
         opset=config.opset,
-        profiles=profiles(config.resolutions, model, max_batch=config.max_batch),
+        profiles=shape_profiles(config.resolutions, model, max_batch=config.max_batch),
     )
     return write_bundle(
         config.out,
@@ -115,7 +106,7 @@ def export_bundle(config: ExportConfig) -> Bundle:
         _load(config.reference),
         resolutions=config.resolutions,
         checkpoints=_checkpoints(config.reference),
-        gated=config.gated,
+        validated=config.validated,
     )
 
 
@@ -126,7 +117,7 @@ def write_bundle(
     *,
     resolutions: tuple[Resolution, ...],
     checkpoints: Mapping[str, Any],
-    gated: bool,
+    validated: bool,
     exported: Callable[[NetworkName, BundleNetwork], None] | None = None,
 ) -> Bundle:
     """Export loaded networks.
@@ -137,7 +128,7 @@ def write_bundle(
         networks: the reference, float32 on the CPU; left as it is.
         resolutions: Pi3 resolutions of the plan's profiles, for the record.
         checkpoints: what the networks were loaded from, for the record.
-        gated: whether to hold every network against the reference.
+        validated: whether to hold every network against the reference.
         exported: called after each network.
 
     Raises:
@@ -147,7 +138,7 @@ def write_bundle(
     with new_bundle(out) as root:
         np.save(root / TABLES_FILE, tables.position_embedding, allow_pickle=False)
         left = out.with_name(f"{out.name}{FAILED_SUFFIX}")
-        exporter = NetworkExporter(root, plan, networks, tables, gated=gated, left=left)
+        exporter = NetworkExporter(root, plan, networks, tables, validated=validated, left=left)
         done: dict[str, BundleNetwork] = {}
         for name in network_specs(plan.model):
             start = time.monotonic()
@@ -166,11 +157,9 @@ def write_bundle(
             networks=done,
             checkpoints=checkpoints,
             versions=_versions(),
-            files=_files(root),
+            files={},
         )
-        (root / MANIFEST).write_bytes(json_bytes(manifest))
-        # What this version writes it must be able to read, before it replaces anything.
-        open_bundle(root)
+        write_manifest(root, manifest)
     return open_bundle(out)
 
 
@@ -219,10 +208,3 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "unknown"
-
-
-def _files(root: Path) -> dict[str, FileRecord]:
-    return {
-        path.name: FileRecord(bytes=path.stat().st_size, sha256=file_sha256(path))
-        for path in sorted(root.iterdir())
-    }

@@ -12,8 +12,9 @@ import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import nn
 
+from ...runtime.shapes import with_pi3
 from .attend import opaque_attention
-from .signature import Signature, dynamic_shapes, example_inputs
+from .signature import EXAMPLE_LENGTHS, Signature, dynamic_shapes, example_inputs
 
 SCOPES_KEY = "pkg.torch.onnx.name_scopes"
 """Metadata in which the exporter keeps the modules around an operation."""
@@ -39,7 +40,7 @@ def capture(module: nn.Module, sign: Signature, *, patch_px: int, opset: int) ->
     with torch.no_grad(), opaque_attention(), _quiet():
         program = torch.onnx.export(
             module,
-            example_inputs(sign, patch_px),
+            example_inputs(sign, with_pi3(EXAMPLE_LENGTHS, patch_px)),
             dynamo=True,
             opset_version=opset,
             dynamic_shapes=dynamic_shapes(sign, patch_px),

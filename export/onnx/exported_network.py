@@ -6,43 +6,40 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
 import onnx_ir as ir
 
 from ...gmos_ref.presets import Preset
 from ...gmos_ref.reference_networks import ReferenceNetworks
 from ...runtime.bundle.manifest import TARGETS, BundleGraph, BundleNetwork, Ranges, Target
 from ...runtime.bundle.tables import Pi3TableSource, TableMaker
-from ...runtime.contract import WITHOUT_WEIGHTS, ModelSpec, NetworkName
+from ...runtime.contract import HEADS, WITHOUT_WEIGHTS, ModelSpec, NetworkName
+from ...runtime.precision import PRECISIONS, PrecisionName
 from ...runtime.shapes import letters_of
-from .bundle_directory import GRAPH_SUFFIX
+from .bundle_directory import save_graph
 from .capture import capture, declare_shapes
 from .flops import count_flops, count_parameters
 from .lowering import lower_attention
 from .lowering_norms import lower_channel_norms
 from .lowering_upsampling import lower_upsampling
-from .network_modules import build_network
-from .profiles import lengths_of
-from .signature import TORCH_DTYPES, Precision, Signature, signature
+from .network_modules import MODULES
+from .shape_profiles import lengths_of
+from .signature import Signature, signature, torch_dtype
 from .small_graphs import small_graph
 from .validation import NOT_COMPARED, Validation
 from .weight_files import WeightFiles
-
-HEADS: tuple[NetworkName, ...] = ("proposer", "gmos_s")
-"""Networks with a precision of their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What every network of a bundle is exported with.
 
-    `profiles` are as `profiles.profiles` makes them.
+    `profiles` are the shape profiles of `shape_profiles`.
     """
 
     sizes: Preset
     model: ModelSpec
-    precision: Precision
-    head_precision: Precision
+    precision: PrecisionName
+    head_precision: PrecisionName
     opset: int
     profiles: tuple[Ranges, ...]
 
@@ -50,7 +47,7 @@ class Plan:
         """The tensors of a network."""
         return signature(name, self.model, head_dim=self.sizes.pi3.head_dim, precision=self.precision)
 
-    def precision_of(self, name: NetworkName) -> Precision:
+    def precision_of(self, name: NetworkName) -> PrecisionName:
         """Precision of a network's weights."""
         return self.head_precision if name in HEADS else "fp32" if name in WITHOUT_WEIGHTS else self.precision
 
@@ -58,7 +55,7 @@ class Plan:
 class NetworkExporter:
     """Exports networks into a directory one after the other; equal weights are written once.
 
-    `gated` says whether each is held against the reference, and `left` where the files of one that fails are left.
+    `validated` says whether each is held against the reference, and `left` where the files of one that fails are left.
     """
 
     def __init__(
@@ -68,14 +65,16 @@ class NetworkExporter:
         networks: ReferenceNetworks,
         tables: Pi3TableSource,
         *,
-        gated: bool,
+        validated: bool,
         left: Path | None = None,
     ) -> None:
         self._root = root
         self._plan = plan
         self._networks = networks
         self._validation = (
-            Validation(root, plan.model, networks, TableMaker(tables, plan.model), left) if gated else None
+            Validation(root, plan.model, networks, TableMaker(tables, plan.model), left)
+            if validated
+            else None
         )
         self._weights = WeightFiles(root)
 
@@ -96,8 +95,11 @@ class NetworkExporter:
             flops, parameters = 0.0, 0
             graphs = self._without_copies({target: self._write_small(name, target) for target in TARGETS})
         else:
-            model = self._capture(name, sign)
-            flops, parameters = count_flops(model.graph, usual), count_parameters(model.graph)
+            dtype = torch_dtype(PRECISIONS[plan.precision_of(name)].dtype)
+            module = MODULES[name](self._networks, plan.model, dtype).eval()
+            flops = count_flops(module, sign, usual)
+            model = capture(module, sign, patch_px=plan.model.patch_px, opset=plan.opset)
+            parameters = count_parameters(model.graph)
             graphs = self._write(model, sign)
         return BundleNetwork(
             name=name,
@@ -114,21 +116,14 @@ class NetworkExporter:
             else self._validation.validate(sign, plan.precision_of(name), graphs),
         )
 
-    def _capture(self, name: NetworkName, sign: Signature) -> ir.Model:
-        plan = self._plan
-        dtype = TORCH_DTYPES[plan.precision_of(name)]
-        module = build_network(name, self._networks, plan.model, dtype)
-        return capture(module, sign, patch_px=plan.model.patch_px, opset=plan.opset)
-
     def _write(self, model: ir.Model, sign: Signature) -> dict[Target, BundleGraph]:
         weights = self._weights.move_out(model, f"{sign.name}.weights")
         graphs: dict[Target, BundleGraph] = {}
         for target in TARGETS:
             # Weights are outside by now: a copy is a matter of kilobytes.
             form = ir.from_proto(ir.to_proto(model))
-            lower_attention(form, target)
-            lower_upsampling(form, target)
-            lower_channel_norms(form, target)
+            for lower in (lower_attention, lower_upsampling, lower_channel_norms):
+                lower(form, target)
             declare_shapes(form, sign)
             graphs[target] = self._save(form, sign, target, weights)
         return self._without_copies(graphs)
@@ -140,10 +135,7 @@ class NetworkExporter:
     def _save(
         self, model: ir.Model, sign: Signature, target: Target, weights: tuple[str, ...]
     ) -> BundleGraph:
-        file = sign.name + GRAPH_SUFFIX[target]
-        ir.save(model, self._root / file)
-        if target == "standard":
-            onnx.checker.check_model(str(self._root / file))
+        file = save_graph(self._root, sign.name, target, model)
         given = {value.name for value in model.graph.inputs}
         return BundleGraph(
             file=file,

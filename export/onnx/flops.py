@@ -1,26 +1,35 @@
-"""Arithmetic of a graph, counted before attention takes the form of a target."""
+"""Arithmetic and weights of a network, counted before attention takes the form of a target."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import onnx_ir as ir
-import sympy
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
 
-from .attend import ATTEND
-
-Lengths = Mapping[str, int]
+from .signature import Signature, example_inputs
 
 
-def count_flops(graph: ir.Graph, lengths: Lengths) -> float:
+def count_flops(module: nn.Module, sign: Signature, lengths: Mapping[str, int]) -> float:
     """Floating-point operations of the products and convolutions, a multiply-add counted as two.
 
+    Counted by PyTorch on tensors without values: nothing is computed, at any size.
+
     Args:
-        graph: with shapes on its values, as `capture` gives it.
+        module: takes the signature's inputs in their order; left as it is.
+        sign: its tensors.
         lengths: of the axes that vary, by letter.
     """
-    return float(sum(_count(node, lengths) for node in graph))
+    state = {
+        name: tensor.to("meta") for name, tensor in (*module.named_parameters(), *module.named_buffers())
+    }
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        functional_call(module, state, example_inputs(sign, lengths, device="meta"))
+    return float(counter.get_total_flops())
 
 
 def count_parameters(graph: ir.Graph) -> int:
@@ -30,54 +39,3 @@ def count_parameters(graph: ir.Graph) -> int:
         for value in graph.initializers.values()
         if value.const_value is not None and value.const_value.dtype.is_floating_point()
     )
-
-
-def _count(node: ir.Node, lengths: Lengths) -> int:
-    counter = COUNTERS.get(node.op_type)
-    return 0 if counter is None else counter(node, lengths)
-
-
-def _shape(value: ir.Value | None, lengths: Lengths) -> list[int]:
-    if value is None or value.shape is None:
-        raise TypeError(f"{value} has no shape: operations can be counted on a captured graph only")
-    return [dim if isinstance(dim, int) else _evaluate(str(dim), lengths) for dim in value.shape]
-
-
-def _evaluate(expression: str, lengths: Lengths) -> int:
-    """The length of an axis that the exporter has written as an expression of letters."""
-    symbols = {name: sympy.Integer(length) for name, length in lengths.items()}
-    return int(sympy.sympify(expression, locals=symbols))
-
-
-def _matmul(node: ir.Node, lengths: Lengths) -> int:
-    return 2 * math.prod(_shape(node.outputs[0], lengths)) * _shape(node.inputs[0], lengths)[-1]
-
-
-def _gemm(node: ir.Node, lengths: Lengths) -> int:
-    transposed = node.attributes.get_int("transA", 0)
-    inner = _shape(node.inputs[0], lengths)[0 if transposed else -1]
-    return 2 * math.prod(_shape(node.outputs[0], lengths)) * inner
-
-
-def _conv(node: ir.Node, lengths: Lengths) -> int:
-    kernel = _shape(node.inputs[1], lengths)
-    return 2 * math.prod(_shape(node.outputs[0], lengths)) * math.prod(kernel[1:])
-
-
-def _conv_transpose(node: ir.Node, lengths: Lengths) -> int:
-    kernel = _shape(node.inputs[1], lengths)
-    return 2 * math.prod(_shape(node.inputs[0], lengths)) * math.prod(kernel[1:])
-
-
-def _attend(node: ir.Node, lengths: Lengths) -> int:
-    queries, values = _shape(node.inputs[0], lengths), _shape(node.inputs[2], lengths)
-    return 2 * math.prod(queries[:-1]) * values[-2] * (queries[-1] + values[-1])
-
-
-COUNTERS: dict[str, Callable[[ir.Node, Lengths], int]] = {
-    "MatMul": _matmul,
-    "Gemm": _gemm,
-    "Conv": _conv,
-    "ConvTranspose": _conv_transpose,
-    ATTEND: _attend,
-}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,6 @@ from ...gmos_ref.rope import RopeTable
 from ...gmos_ref.sam2.model import FeaturePredictor
 from ...gmos_ref.sam2.tracker_networks import tracker_networks
 from ...runtime.contract import ModelSpec, NetworkName
-
-TRACKER_NETWORKS = ("mask_prompt", "memory_attention", "mask_decoder", "memory_encoder")
 
 
 def fold_layer_scale(module: nn.Module) -> None:
@@ -185,37 +183,40 @@ class GmosSExport(nn.Module):
         return Foreground(*(x.float() for x in out))
 
 
-def build_network(
-    name: NetworkName, networks: ReferenceNetworks, model: ModelSpec, dtype: torch.dtype
-) -> nn.Module:
-    """A network of the contract on copies of the reference's weights, in eval mode.
+Builder = Callable[[ReferenceNetworks, ModelSpec, torch.dtype], nn.Module]
+"""Makes a module on copies of the reference's weights, for the sizes and the precision given."""
 
-    Args:
-        name: a network that has weights.
-        networks: the reference, float32; left as it is.
-        model: its sizes.
-        dtype: precision of weights and activations.
-    """
-    if name in TRACKER_NETWORKS:
+
+def _tracker(name: NetworkName) -> Builder:
+    def build(networks: ReferenceNetworks, _model: ModelSpec, dtype: torch.dtype) -> nn.Module:
         # They are views on the predictor's parameters, so it is the predictor that is copied; its trunk
         # is the image encoder's and nine tenths of its size. Tables are computed before the conversion.
         trunk = networks.sam2.image_encoder.trunk
         predictor = copy.deepcopy(networks.sam2, {id(trunk): nn.Identity()})
-        return tracker_networks(predictor)[name].to(dtype).eval()
-    builders: dict[str, Callable[[], nn.Module]] = {
-        "dino": lambda: DinoExport(copy.deepcopy(networks.pi3.encoder), dtype),
-        "pi3_decoder": lambda: Pi3DecoderExport(_decoder_only(networks.pi3), dtype),
-        "sam2_encoder": lambda: Sam2EncoderExport(copy.deepcopy(networks.sam2), dtype),
-        "proposer": lambda: ProposerExport(_head(networks, model), dtype),
-        "gmos_s": lambda: GmosSExport(_head(networks, model), dtype),
-    }
-    return builders[name]().eval()
+        return tracker_networks(predictor)[name].to(dtype)
+
+    return build
 
 
-def _decoder_only(pi3: Pi3Encoder) -> Pi3Encoder:
-    """A copy without DINOv2, which would double its size for nothing."""
-    return copy.deepcopy(pi3, {id(pi3.encoder): nn.Identity()})
+def _decoder(networks: ReferenceNetworks, _model: ModelSpec, dtype: torch.dtype) -> nn.Module:
+    # Without DINOv2, which would double the copy's size for nothing.
+    decoder = copy.deepcopy(networks.pi3, {id(networks.pi3.encoder): nn.Identity()})
+    return Pi3DecoderExport(decoder, dtype)
 
 
 def _head(networks: ReferenceNetworks, model: ModelSpec) -> HeadNetwork:
     return HeadNetwork(copy.deepcopy(networks.head), networks.sam2.no_mem_embed, model.kept_queries)
+
+
+MODULES: Mapping[NetworkName, Builder] = {
+    "dino": lambda networks, _, dtype: DinoExport(copy.deepcopy(networks.pi3.encoder), dtype),
+    "pi3_decoder": _decoder,
+    "sam2_encoder": lambda networks, _, dtype: Sam2EncoderExport(copy.deepcopy(networks.sam2), dtype),
+    "proposer": lambda networks, model, dtype: ProposerExport(_head(networks, model), dtype),
+    "gmos_s": lambda networks, model, dtype: GmosSExport(_head(networks, model), dtype),
+    "mask_prompt": _tracker("mask_prompt"),
+    "memory_attention": _tracker("memory_attention"),
+    "mask_decoder": _tracker("mask_decoder"),
+    "memory_encoder": _tracker("memory_encoder"),
+}
+"""The contract's networks that have weights; the others are `small_graphs.SMALL_GRAPHS`."""

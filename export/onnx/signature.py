@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,20 +13,8 @@ from torch.export import Dim
 from ...runtime.bundle.manifest import BundleTensor
 from ...runtime.bundle.tables import table_specs
 from ...runtime.contract import ModelSpec, NetworkName, TensorSpec, network_specs
-from ...runtime.shapes import PI3_AXES, letters_of, size_of, with_pi3
-
-Precision = Literal["fp32", "fp16", "bf16"]
-
-TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-
-DTYPES: dict[str, torch.dtype] = {
-    "uint8": torch.uint8,
-    "int64": torch.int64,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "float32": torch.float32,
-}
-COMPUTE_DTYPE = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+from ...runtime.precision import PRECISIONS, PrecisionName
+from ...runtime.shapes import PI3_AXES, letters_of, size_of
 
 EXAMPLE_LENGTHS = {"B": 2, "O": 2, "h": 4, "w": 6, "R": 3, "P": 3}
 """Lengths while a network is captured. 0 and 1 would be taken as fixed, and equal ones as the same."""
@@ -52,7 +40,7 @@ class Signature:
         return letters_of(self.all_inputs)
 
 
-def signature(name: NetworkName, model: ModelSpec, *, head_dim: int, precision: Precision) -> Signature:
+def signature(name: NetworkName, model: ModelSpec, *, head_dim: int, precision: PrecisionName) -> Signature:
     """The signature of a network.
 
     Args:
@@ -68,7 +56,7 @@ def signature(name: NetworkName, model: ModelSpec, *, head_dim: int, precision: 
             BundleTensor(
                 name=tensor.name,
                 axes=tensor.axes,
-                dtype=COMPUTE_DTYPE[precision] if tensor.dtype == "compute" else tensor.dtype,
+                dtype=PRECISIONS[precision].dtype if tensor.dtype == "compute" else tensor.dtype,
                 values=tensor.values,
                 host=tensor.host,
             )
@@ -83,11 +71,17 @@ def signature(name: NetworkName, model: ModelSpec, *, head_dim: int, precision: 
     )
 
 
-def example_inputs(sign: Signature, patch_px: int) -> tuple[Tensor, ...]:
-    """Zeros of the right shapes and dtypes to capture a network with."""
-    lengths = with_pi3(EXAMPLE_LENGTHS, patch_px)
+def torch_dtype(name: str) -> torch.dtype:
+    """PyTorch's element type of a tensor of a bundle."""
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def example_inputs(sign: Signature, lengths: Mapping[str, int], device: str = "cpu") -> tuple[Tensor, ...]:
+    """Zeros of the right shapes and dtypes; on the device `meta` they have no values."""
     return tuple(
-        torch.zeros(size_of(tensor, lengths), dtype=DTYPES[tensor.dtype]) for tensor in sign.all_inputs
+        torch.zeros(size_of(tensor, lengths), dtype=torch_dtype(tensor.dtype), device=device)
+        for tensor in sign.all_inputs
     )
 
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import onnx
 import onnx_ir as ir
@@ -31,12 +31,7 @@ def small_graph(name: NetworkName, model: ModelSpec, target: Target, *, opset: i
     It also takes uint8 only as an input that is cast to a floating-point type at once, and as an output
     cast from one; on a CPU counting in uint8 saves three quarters of the memory traffic.
     """
-    body = {
-        "sam2_resize": _sam2_resize,
-        "proposal_labels": _proposal_labels,
-        "foreground_map": _foreground_map,
-        "tracked_labels": _tracked_labels,
-    }[name](model, target)
+    body = SMALL_GRAPHS[name](model, target)
     text = f'<ir_version: {IR_VERSION}, opset_import: ["": {opset}]>\n{name} {body}'
     return ir.from_proto(_checked(parser.parse_model(text)))
 
@@ -155,3 +150,12 @@ def _winner(logits: str, *, axis: int, threshold: float, target: Target) -> str:
         nobody = Constant <value_float = 0.0> ()
         chosen = Where(covered, number, nobody)
         labels = Cast <to = 2> (chosen)"""
+
+
+SMALL_GRAPHS: Mapping[NetworkName, Callable[[ModelSpec, Target], str]] = {
+    "sam2_resize": _sam2_resize,
+    "proposal_labels": _proposal_labels,
+    "foreground_map": _foreground_map,
+    "tracked_labels": _tracked_labels,
+}
+"""The contract's networks that have no weights, as ONNX text."""

@@ -22,11 +22,12 @@ from ...runtime.bundle.seeded_inputs import seeded_inputs
 from ...runtime.bundle.tables import TableMaker
 from ...runtime.contract import ModelSpec, NetworkName, network_specs
 from ...runtime.onnx.host_graph import HostGraph
-from ...runtime.parity import LIMITS, Array, Limits, OutputDifference, compare_outputs
+from ...runtime.parity import LIMITS, Array, OutputDifference, compare_outputs
+from ...runtime.precision import PRECISIONS, Limits, PrecisionName
 from ...runtime.run_results import leave_call
 from ...runtime.shapes import GRID_AXES, VIDEO_AXES, Lengths, letters_of, with_pi3
 from .float32_twin import write_float32_twin
-from .signature import DTYPES, Precision, Signature
+from .signature import Signature, torch_dtype
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def validation_cases(name: NetworkName, model: ModelSpec) -> tuple[Lengths, ...]
     return tuple(cases)
 
 
-def allowed(found: OutputDifference, precision: Precision, own: Sequence[OutputDifference]) -> Limits:
+def allowed(found: OutputDifference, precision: PrecisionName, own: Sequence[OutputDifference]) -> Limits:
     """The limits of a precision, or twice the reference's own error at that precision if that is known and more.
 
     Where a network amplifies rounding, PyTorch is off as well: that is no fault of the export.
@@ -80,7 +81,7 @@ def allowed(found: OutputDifference, precision: Precision, own: Sequence[OutputD
 
 
 def first_failure(
-    differences: Sequence[OutputDifference], precision: Precision, own: Sequence[OutputDifference] = ()
+    differences: Sequence[OutputDifference], precision: PrecisionName, own: Sequence[OutputDifference] = ()
 ) -> tuple[OutputDifference, str] | None:
     """The first output that is beyond what is allowed, and a line that says so; None if none is.
 
@@ -98,7 +99,7 @@ def first_failure(
 
 def validation_report(
     differences: Sequence[OutputDifference],
-    precision: Precision,
+    precision: PrecisionName,
     *,
     twin: bool,
     own: Sequence[OutputDifference] = (),
@@ -146,10 +147,10 @@ class Validation:
         self._networks = networks
         self._tables = tables
         self._left = left
-        self._backends: dict[Precision, TorchBackend] = {}
+        self._backends: dict[PrecisionName, TorchBackend] = {}
 
     def validate(
-        self, sign: Signature, precision: Precision, graphs: Mapping[Target, BundleGraph]
+        self, sign: Signature, precision: PrecisionName, graphs: Mapping[Target, BundleGraph]
     ) -> dict[str, Any]:
         """Compare a network's graphs with the reference; what is kept of it in the bundle.
 
@@ -157,7 +158,8 @@ class Validation:
             GmosError: an output of one is beyond what is allowed.
         """
         name = sign.name
-        twin = precision == "bf16" or "bfloat16" in {t.dtype for t in (*sign.inputs, *sign.outputs)}
+        dtypes = {tensor.dtype for tensor in (*sign.inputs, *sign.outputs)}
+        twin = "bfloat16" in {PRECISIONS[precision].dtype, *dtypes}
         cases = [self._case(sign, lengths) for lengths in validation_cases(name, self._model)]
         different = TARGETS if graphs["standard"] != graphs["onnxruntime"] else TARGETS[:1]
         found: list[OutputDifference] = []
@@ -194,7 +196,7 @@ class Validation:
 
     def _case(self, sign: Signature, lengths: Lengths) -> Case:
         """Inputs are rounded to the dtypes of the graph: rounding them is no error of the network."""
-        dtypes = {tensor.name: DTYPES[tensor.dtype] for tensor in sign.inputs}
+        dtypes = {tensor.name: torch_dtype(tensor.dtype) for tensor in sign.inputs}
         inputs = {
             name: torch.from_numpy(array).to(dtypes[name]).float().numpy()
             if np.issubdtype(array.dtype, np.floating)
@@ -204,7 +206,7 @@ class Validation:
         return Case(lengths=lengths, inputs=inputs, expected=self._reference(sign.name, inputs, "fp32"))
 
     def _reference(
-        self, name: NetworkName, inputs: Mapping[str, Array], precision: Precision
+        self, name: NetworkName, inputs: Mapping[str, Array], precision: PrecisionName
     ) -> dict[str, Array]:
         """Outputs by name as float32 or whole numbers; another precision is autocast's, the heads in float32."""
         if precision not in self._backends:

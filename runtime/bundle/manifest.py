@@ -13,6 +13,7 @@ import numpy as np
 
 from ...errors import GmosError
 from ..contract import ModelSpec, NetworkName, NetworkSpec, TensorSpec, network_specs
+from ..precision import TENSOR_DTYPES
 from ..typed_json import Whole, parse_json, typed
 from .external_data import external_locations
 from .files import BundleFiles, FileRecord
@@ -31,7 +32,7 @@ Target = Literal["standard", "onnxruntime"]
 TARGETS: tuple[Target, ...] = ("standard", "onnxruntime")
 """`standard` holds ONNX operators only; `onnxruntime` also its own fused attention. They share weights."""
 
-TensorDtype = Annotated[str, msgspec.Meta(pattern="^(uint8|int64|float16|bfloat16|float32)$")]
+TensorDtype = Annotated[str, msgspec.Meta(pattern=f"^({'|'.join(TENSOR_DTYPES)})$")]
 
 ADVICE = "export the bundle again"
 

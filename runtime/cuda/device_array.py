@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-ITEM_BYTES = {"uint8": 1, "bool": 1, "int64": 8, "float16": 2, "bfloat16": 2, "float32": 4}
+from ..precision import ELEMENT_TYPES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -41,7 +41,7 @@ class DeviceArray:
 
 def byte_count(shape: tuple[int, ...], dtype: str) -> int:
     """Bytes of an array of that shape."""
-    return math.prod(shape) * ITEM_BYTES[dtype]
+    return math.prod(shape) * ELEMENT_TYPES[dtype].bytes
 
 
 def host_values(raw: NDArray[np.uint8], shape: tuple[int, ...], dtype: str) -> NDArray[Any]:

@@ -19,6 +19,7 @@ from ..bundle.tables import DeviceTables, TableMaker
 from ..contract import FRAME_BY_FRAME, NetworkName
 from ..cuda.driver import Cuda
 from ..layer_times import LayerTimes
+from ..precision import PRECISIONS
 from .cuda_arrays import OrtCudaArrays
 from .host_labels import HOST_LABELS
 from .sessions import (
@@ -65,10 +66,10 @@ class OnnxBackend:
         options: SessionOptions,
         onnxruntime: Any,  # noqa: ANN401
     ) -> None:
-        if device.kind == "cpu" and bundle.precision == "bf16":
+        if device.kind == "cpu" and not PRECISIONS[bundle.precision].onnxruntime_on_cpu:
             raise GmosError(
-                f"bundle {bundle.root} is bf16, and ONNX Runtime has no bf16 convolution on a CPU; use a fp32 "
-                "bundle, or --device cuda"
+                f"bundle {bundle.root} is {bundle.precision}, and ONNX Runtime has no {bundle.precision} convolution "
+                "on a CPU; use a fp32 bundle, or --device cuda"
             )
         self._bundle = bundle
         self._device = device

@@ -9,19 +9,10 @@ import numpy as np
 
 from ..cuda.arrays import CudaArrays
 from ..cuda.device_array import DeviceArray
+from ..precision import ELEMENT_TYPES
 from .sessions import LoadedGraph
 
-ONNX_BFLOAT16 = 16
-"""`TensorProto.BFLOAT16`; NumPy has no such type."""
-
-ORT_TYPES = {
-    "tensor(uint8)": "uint8",
-    "tensor(bool)": "bool",
-    "tensor(int64)": "int64",
-    "tensor(float16)": "float16",
-    "tensor(bfloat16)": "bfloat16",
-    "tensor(float)": "float32",
-}
+ORT_TYPES = {element.onnxruntime: name for name, element in ELEMENT_TYPES.items()}
 
 
 class OrtCudaArrays(CudaArrays):
@@ -59,4 +50,6 @@ class OrtCudaArrays(CudaArrays):
 
 
 def _element_type(dtype: str) -> Any:  # noqa: ANN401 - ONNX Runtime takes NumPy types and ONNX numbers
-    return ONNX_BFLOAT16 if dtype == "bfloat16" else np.dtype(dtype).type
+    # NumPy has no bfloat16.
+    element = ELEMENT_TYPES[dtype]
+    return np.dtype(dtype).type if element.numpy == dtype else element.onnx_number

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..bundle.manifest import Bundle, BundleNetwork
 from ..bundle.tables import TableMaker
 from ..contract import NetworkName
+from ..precision import ELEMENT_TYPES, PRECISIONS
 from .sessions import OnnxDevice, SessionOptions, load_onnxruntime, open_session
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -22,13 +23,8 @@ Tables = Callable[[Mapping[str, tuple[int, ...]]], Arrays]
 
 CPU = OnnxDevice(kind="cpu")
 
-DTYPES = {
-    "tensor(uint8)": np.uint8,
-    "tensor(int64)": np.int64,
-    "tensor(float16)": np.float16,
-    "tensor(float)": np.float32,
-}
-"""NumPy's dtypes by ONNX Runtime's names. It has none for bfloat16."""
+DTYPES = {element.onnxruntime: element.numpy for element in ELEMENT_TYPES.values()}
+"""What NumPy holds the tensors of a graph in, by ONNX Runtime's names."""
 
 
 def bundle_tables(bundle: Bundle, network: NetworkName) -> Tables:
@@ -42,8 +38,8 @@ def bundle_tables(bundle: Bundle, network: NetworkName) -> Tables:
 
 def has_bfloat16(network: BundleNetwork) -> bool:
     """Whether ONNX Runtime's CPU provider runs a network in a float32 twin only; NumPy has no such type either."""
-    tensors = (*network.inputs, *network.outputs)
-    return network.precision == "bf16" or "bfloat16" in {tensor.dtype for tensor in tensors}
+    dtypes = {tensor.dtype for tensor in (*network.inputs, *network.outputs)}
+    return "bfloat16" in {PRECISIONS[network.precision].dtype, *dtypes}
 
 
 class HostGraph:

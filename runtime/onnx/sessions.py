@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ...errors import GmosError
 from ..arrays import Array, Arrays, NumpyArrays
+from ..precision import PRECISIONS
 
 logger = logging.getLogger(__name__)
 
@@ -168,7 +169,7 @@ def open_session(
     settings.log_severity_level = ERRORS_ONLY
     settings.intra_op_num_threads = options.threads
     settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spin else "0")
-    configure_quantised(settings, fp8=precision == "fp8")
+    configure_quantised(settings, fp8=PRECISIONS[precision].quantised_to_float)
     if not options.prepack:
         settings.add_session_config_entry("session.disable_prepacking", "1")
     if options.trace is not None:
@@ -223,4 +224,5 @@ def _provider_options(device: OnnxDevice, precision: str) -> Mapping[str, str]:
     if device.kind == "cpu":
         return {}
     # TF32 would round the factors of an fp32 bundle to eleven bits. In an int8 bundle they have eight.
-    return {"device_id": str(device.index), "use_tf32": "1" if precision == "int8" else "0"}
+    whole = PRECISIONS[precision].quantised and not PRECISIONS[precision].quantised_to_float
+    return {"device_id": str(device.index), "use_tf32": "1" if whole else "0"}

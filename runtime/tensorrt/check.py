@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -21,7 +21,7 @@ from ..bundle.uploading import dtypes_of, upload_inputs
 from ..contract import NetworkName
 from ..onnx.host_graph import HostGraph, bundle_tables, has_bfloat16
 from ..onnx.sessions import load_onnxruntime
-from ..parity import LIMITS, OutputDifference, Precision, compare_outputs
+from ..parity import LIMITS, OutputDifference, compare_outputs
 from ..run_results import leave_call
 from ..shapes import bound_lengths
 from .backend import EngineBackend, open_engine
@@ -107,7 +107,7 @@ def check_network(
     """
     entry = bundle.networks[name]
     record = backend.record(name)
-    limits = LIMITS[cast(Precision, record.precision)]
+    limits = LIMITS[record.precision]
     right: list[OutputDifference] = []
     wrong: list[OutputDifference] = []
     with trusted_graph(bundle, entry, twin) as (path, graph):

@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any, Literal, cast
 
 from ...errors import GmosError
+from ..precision import ELEMENT_TYPES
 from .log import LibraryLog, library_logger
 
 logger = logging.getLogger(__name__)
@@ -40,15 +41,7 @@ HARDWARE_LEVELS: Mapping[HardwareLevel, str] = {
     "same-capability": "SAME_COMPUTE_CAPABILITY",
 }
 
-DTYPES = {
-    "FLOAT": "float32",
-    "HALF": "float16",
-    "BF16": "bfloat16",
-    "INT64": "int64",
-    "UINT8": "uint8",
-    "INT32": "int32",
-    "BOOL": "bool",
-}
+DTYPES = {element.tensorrt: name for name, element in ELEMENT_TYPES.items()}
 """The library's names of element types and the bundle's."""
 
 

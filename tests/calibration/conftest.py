@@ -13,9 +13,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from gmos_deploy.calibration.calibrate import CalibratedNetwork, CalibrationConfig, calibrate
+from gmos_deploy.calibration.calibrate import calibrate
+from gmos_deploy.calibration.config import CalibrationConfig
+from gmos_deploy.calibration.network_forms import CalibratedNetwork
+from gmos_deploy.calibration.quantiser.activation_statistics import ActivationStatistics
 from gmos_deploy.calibration.quantiser.layer_choice import LayerChooser, QuantiserOptions
-from gmos_deploy.calibration.quantiser.site_statistics import SiteStatistics
 from gmos_deploy.calibration.sampling.record_calls import SampleLimits
 from gmos_deploy.export.onnx.bundle_export import ExportConfig, export_bundle
 from gmos_deploy.gmos_ref.reference_config import ReferenceConfig
@@ -45,7 +47,7 @@ def half_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
             reference=reference,
             precision="fp16",
             head_precision="fp16",
-            gated=False,
+            validated=False,
         )
     )
 
@@ -162,19 +164,19 @@ def small_model() -> Callable[..., ir.Model]:
 
 @pytest.fixture
 def chosen() -> Callable[..., Any]:
-    """Chooses for a site from rows (n, K) that it sees: `(site, rows, weights, format, **QuantiserOptions)`."""
+    """Chooses from rows (n, K) of an activation: `(activation, rows, weights, format, **QuantiserOptions)`."""
 
     def make(
-        site: Any,
+        activation: Any,
         rows: Array,
         weights: Mapping[str, Array],
         form: Any,
-        restored: bool = False,
+        weight_only: bool = False,
         **options: Any,
     ) -> Any:
-        statistics = SiteStatistics(1)
+        statistics = ActivationStatistics(1)
         statistics.add(rows)
         chooser = LayerChooser(form=form, options=QuantiserOptions(**options))
-        return chooser.choose(site, statistics, weights, restored=restored)
+        return chooser.choose(activation, statistics, weights, weight_only=weight_only)
 
     return make

@@ -17,9 +17,10 @@ import pytest
 from click.testing import CliRunner
 
 from gmos_deploy.calibration import calibrate as calibrate_module
-from gmos_deploy.calibration.calibrate import CalibratedNetwork, CalibrationConfig, calibrate
+from gmos_deploy.calibration.calibrate import calibrate
 from gmos_deploy.calibration.commands import calibrate_command, parse_size
-from gmos_deploy.calibration.quantiser.linears import QUANTISABLE
+from gmos_deploy.calibration.config import CalibrationConfig
+from gmos_deploy.calibration.network_forms import CalibratedNetwork
 from gmos_deploy.calibration.report import weight_bytes, write_report
 from gmos_deploy.calibration.sampling.record_calls import SampleLimits, sample_videos
 from gmos_deploy.calibration.sampling.sample_store import SampleStore
@@ -34,9 +35,10 @@ from gmos_deploy.export.commands import export_command
 from gmos_deploy.networks import NetworkChoice
 from gmos_deploy.runtime.bundle.manifest import MANIFEST, Bundle, open_bundle
 from gmos_deploy.runtime.onnx.backend import open_bundle_backend
-from gmos_deploy.runtime.parity import LIMITS, Limits
+from gmos_deploy.runtime.parity import LIMITS
 from gmos_deploy.runtime.pipeline.clip import ClipRun, label_maps
 from gmos_deploy.runtime.pipeline.options import RunOptions
+from gmos_deploy.runtime.precision import Limits
 from gmos_deploy.runtime.video.inputs import resolve_inputs
 from gmos_deploy.runtime.video.sequence import SequenceInput
 
@@ -77,7 +79,11 @@ def test_the_bundle_is_one_like_any_other(int8_bundle: Calibrated, half_bundle: 
     """Precision, hashes, and a comparison that passed for every network that was called."""
     bundle, networks = int8_bundle
     assert open_bundle(bundle.root).precision == bundle.precision == bundle.head_precision == "int8"
-    assert set(ENCODERS) <= set(networks) <= set(QUANTISABLE)
+    assert (
+        set(ENCODERS)
+        <= set(networks)
+        <= {name for name, entry in bundle.networks.items() if entry.parameters}
+    )
     for name, entry in bundle.networks.items():
         if name in networks:
             assert entry.precision == "int8"
@@ -95,7 +101,7 @@ def test_the_bundle_is_one_like_any_other(int8_bundle: Calibrated, half_bundle: 
 def test_weights_shrink_to_a_half(int8_bundle: Calibrated, half_bundle: Bundle) -> None:
     """The layers' bytes; what stays in half, and pages between tensors, are much of a tiny network."""
     bundle, networks = int8_bundle
-    layers = sum(linear.weights for network in networks.values() for linear in network.linears)
+    layers = sum(layer.weights for network in networks.values() for layer in network.layers)
     saved = weight_bytes(half_bundle) - weight_bytes(bundle)
     # Layers that two networks share are stored once; a scale per channel and alignment take some back.
     assert saved > 0.5 * layers
@@ -141,7 +147,7 @@ def test_the_bundle_says_what_it_was_calibrated_on(int8_bundle: Calibrated, half
     assert video["frames"] == video["calls"]["pi3_decoder"] == 9
     assert 1 <= video["samples"]["pi3_decoder"] <= 4
     assert record["networks"]["pi3_decoder"]["layers"] == 17
-    assert record["networks"]["pi3_decoder"]["kept_half"] == []
+    assert record["networks"]["pi3_decoder"]["excluded"] == []
     assert sum(record["networks"]["dino"]["ranges"].values()) == 8
     assert record["seed"] == 0
     assert record["versions"]["onnxruntime"]
@@ -238,7 +244,7 @@ def test_finished_videos_are_not_run_again(
 ) -> None:
     """The record decides; without one of its files, or with other settings, the video is run."""
     store = SampleStore(Path(shutil.copytree(samples, tmp_path / "samples")))
-    names = tuple(name for name in QUANTISABLE if name in half_bundle.networks)
+    names = tuple(name for name, entry in half_bundle.networks.items() if entry.parameters)
     sequences = [boxes(half_bundle, frames_directory)]
     no_backend: Any = None
     records = sample_videos(
@@ -283,15 +289,15 @@ def test_target_parity_keeps_the_most_sensitive_layers_in_half(config: MakeConfi
     bundle, (network,) = calibrate(
         config(tmp_path / "out", target_parity=TargetParity(target="fp16"), **options)
     )
-    assert 0 < len(network.result.kept) < len(network.linears)
+    assert 0 < len(network.result.excluded) < len(network.layers)
     assert bundle.networks["pi3_decoder"].gate["passed"] is True
     assert bundle.networks["pi3_decoder"].gate["limits"]["relative"] == 0.02
     assert bundle.calibration is not None
     record = bundle.calibration["networks"]["pi3_decoder"]
     ranked = [part["group"] for part in record["sensitivity"]]
-    assert set(record["kept_half"]) == set(ranked[: len(record["kept_half"])])
-    sizes = {name: sum(linear.weights for linear in linears) for name, linears in network.groups.items()}
-    worth = [part["damage"] ** 2 / sizes[part["group"]] for part in record["sensitivity"]]
+    assert set(record["excluded"]) == set(ranked[: len(record["excluded"])])
+    sizes = {name: sum(layer.weights for layer in layers) for name, layers in network.groups.items()}
+    worth = [part["error"] ** 2 / sizes[part["group"]] for part in record["sensitivity"]]
     assert worth == sorted(worth, reverse=True)
 
 
@@ -300,9 +306,9 @@ def test_target_parity_may_differ_by_network(config: MakeConfig, tmp_path: Path)
     target = parse_target_parity(["pi3_decoder=fp16"])
     options = {"networks": ("dino", "pi3_decoder"), "precision": "fp8", "target_parity": target}
     bundle, (dino, decoder) = calibrate(config(tmp_path / "out", **options))
-    assert not dino.result.kept
+    assert not dino.result.excluded
     assert not dino.ranking
-    assert decoder.result.kept
+    assert decoder.result.excluded
     assert bundle.networks["dino"].gate["limits"]["relative"] == 0.3
     assert bundle.networks["pi3_decoder"].gate["limits"]["relative"] == 0.02
     assert bundle.calibration is not None
@@ -312,29 +318,29 @@ def test_target_parity_may_differ_by_network(config: MakeConfig, tmp_path: Path)
 def test_a_network_may_have_only_its_weights_in_eight_bits(
     config: MakeConfig, half_bundle: Bundle, tmp_path: Path
 ) -> None:
-    """No layer is quantised, as much is saved, and it is nearer to what it was; so are layers that others keep."""
+    """No layer is quantised, as much is saved, and it is nearer to what it was; so are excluded layers of others."""
     options = {"networks": ("pi3_decoder",), "precision": "fp8"}
     eight, (network,) = calibrate(config(tmp_path / "eight", **options))
-    bundle, (only,) = calibrate(config(tmp_path / "only", weights_only=("pi3_decoder",), **options))
-    assert only.weights_only == len(only.linears)
-    assert network.weights_only == 0
+    bundle, (only,) = calibrate(config(tmp_path / "only", weight_only=("pi3_decoder",), **options))
+    assert only.weight_only == len(only.layers)
+    assert network.weight_only == 0
     errors = [
         max(found.relative for found in made.result.differences if found.finite) for made in (network, only)
     ]
     assert errors[1] < 0.5 * errors[0]
     assert bundle.calibration is not None
-    assert bundle.calibration["weights_only"] == ["pi3_decoder"]
+    assert bundle.calibration["weight_only"] == ["pi3_decoder"]
     record = bundle.calibration["networks"]["pi3_decoder"]
-    assert (record["layers"], record["weights_only"]) == (0, len(only.linears))
+    assert (record["layers"], record["weight_only"]) == (0, len(only.layers))
     sizes = [bundle.files.size("pi3_decoder.weights") for bundle in (half_bundle, eight, bundle)]
     # A scale per channel instead of one per tensor.
     assert sizes[1] <= sizes[2] < 0.75 * sizes[0]
     target = parse_target_parity(["fp16"])
-    kept, (part,) = calibrate(
-        config(tmp_path / "kept", weights_only=("kept",), target_parity=target, **options)
+    excluded, (part,) = calibrate(
+        config(tmp_path / "excluded", weight_only=("excluded",), target_parity=target, **options)
     )
-    assert 0 < part.weights_only == len(part.result.kept) < len(part.linears)
-    assert kept.files.size("pi3_decoder.weights") <= sizes[2]
+    assert 0 < part.weight_only == len(part.result.excluded) < len(part.layers)
+    assert excluded.files.size("pi3_decoder.weights") <= sizes[2]
 
 
 def test_target_masks_are_looked_at_once_where_they_hold(
@@ -342,7 +348,7 @@ def test_target_masks_are_looked_at_once_where_they_hold(
 ) -> None:
     """Everything computes in eight bits, and the bundle says how its masks agree, as gmos-run writes them."""
     bundle, networks = calibrate(config(tmp_path / "out", samples=samples, target_masks=1e-6))
-    assert not any(network.weights_only for network in networks)
+    assert not any(network.weight_only for network in networks)
     assert bundle.calibration is not None
     assert bundle.calibration["target_masks"] == 1e-6
     (trial,) = bundle.calibration["mask_trials"]
@@ -384,8 +390,8 @@ def test_networks_that_masks_hang_on_keep_their_weights_only(
     options = config(tmp_path / "out", **given)
     bundle, networks = calibrate(options)
     found = {network.name: network for network in networks}
-    assert found["proposer"].weights_only == len(found["proposer"].linears)
-    assert not any(network.weights_only for name, network in found.items() if name != "proposer")
+    assert found["proposer"].weight_only == len(found["proposer"].layers)
+    assert not any(network.weight_only for name, network in found.items() if name != "proposer")
     assert bundle.calibration is not None
     trials = bundle.calibration["mask_trials"]
     assert len(trials) == len(found) + 1
@@ -401,8 +407,8 @@ def test_networks_that_masks_hang_on_keep_their_weights_only(
     ):
         calibrate(config(tmp_path / "none", **given))
     assert not (tmp_path / "none").exists()
-    _, networks = calibrate(config(tmp_path / "none", gated=False, **given))
-    assert all(network.weights_only == len(network.linears) for network in networks)
+    _, networks = calibrate(config(tmp_path / "none", validated=False, **given))
+    assert all(network.weight_only == len(network.layers) for network in networks)
 
 
 def test_a_network_beyond_its_limits_is_not_tried_on_masks(
@@ -412,11 +418,11 @@ def test_a_network_beyond_its_limits_is_not_tried_on_masks(
     monkeypatch.setattr(calibrate_module, "MaskReference", MasksThatHangOnTheProposer)
     options = {"networks": ("pi3_decoder",), "precision": "fp8", "target_masks": 0.97, "sensitivity": True}
     _, (network,) = calibrate(config(tmp_path / "within", **options))
-    assert network.weights_only == 0
+    assert network.weight_only == 0
     error = max(found.relative for found in network.result.differences)
     monkeypatch.setitem(cast(dict[str, Limits], LIMITS), "fp8", replace(LIMITS["fp8"], relative=0.9 * error))
     bundle, (beyond,) = calibrate(config(tmp_path / "beyond", **options))
-    assert beyond.weights_only == len(beyond.linears)
+    assert beyond.weight_only == len(beyond.layers)
     assert [part.group for part in beyond.ranking] == [part.group for part in network.ranking]
     assert bundle.calibration is not None
     assert [trial["quantised"] for trial in bundle.calibration["mask_trials"]] == [[]]
@@ -482,7 +488,10 @@ def test_target_parity_as_it_is_given() -> None:
             {"target_parity": TargetParity(networks={"gmos_s": "fp16"})},
             r"--target_parity gmos_s=…: expected one of dino, pi3_decoder",
         ),
-        ({"weights_only": ("kepd",)}, r"--weights_only kepd: expected kept or one of dino, pi3_decoder"),
+        (
+            {"weight_only": ("exclude",)},
+            r"--weight_only exclude: expected excluded or one of dino, pi3_decoder",
+        ),
         ({"networks": ("sam2_resize",)}, r"--networks sam2_resize: expected one of dino"),
         ({"stride": 3}, r"boxes: 9 frames, expected at least 13 \(5 of a window, 3 apart\)"),
         ({"limits": limits(frames=4)}, r"boxes: 4 frames, expected at least 5"),
@@ -586,19 +595,19 @@ def test_the_command_writes_a_report(half_bundle: Bundle, frames_directory: Path
     out, report = tmp_path / "out", tmp_path / "report"
     arguments = [str(frames_directory), "--bundle", str(half_bundle.root), "--out", str(out)]
     arguments += ["--precision", "int8", "--networks", "dino", "--stride", "1", "--max-samples", "4"]
-    arguments += ["--sensitivity", "--report", str(report), "--ranges", "percentile", "--no_balance"]
+    arguments += ["--sensitivity", "--report", str(report), "--ranges", "percentile", "--no_smoothquant"]
     shown = CliRunner().invoke(calibrate_command, arguments, catch_exceptions=False, standalone_mode=False)
     assert f"report: {report / 'report.html'}" in shown.output
     result = json.loads((report / "result.json").read_text())
-    assert result["schema"] == "gmos-calibration/1"
+    assert result["schema"] == "gmos-calibration/2"
     (network,) = result["networks"]
     assert network["name"] == "dino"
     assert network["times"]["before_ms"] > 0
-    assert [point["kept"] for point in network["curve"]] == [0, 1, 2, 3]
+    assert [point["excluded"] for point in network["curve"]] == [0, 1, 2, 3]
     sizes = [point["weight_bytes"] for point in network["curve"]]
     assert sizes == sorted(sizes)
     assert network["ranges"] == {"99.99 %": 8}
-    assert network["balanced"] == 0
+    assert network["smoothquant"] == 0
     page = (report / "report.html").read_text()
     assert "on a GPU speed is unmeasured here" in page
     assert "dino.blocks.1.mlp" in page
@@ -632,6 +641,31 @@ def test_bad_options_are_one_line_and_status_2(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_old_option_names_work_and_say_what_they_are_called_now(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """For one release; `kept` among the names of networks, too."""
+    given: list[CalibrationConfig] = []
+
+    def stop(config: CalibrationConfig) -> None:
+        given.append(config)
+        raise GmosError("enough")
+
+    monkeypatch.setattr(calibrate_module, "calibrate", stop)
+    old = ["--no_balance", "--no-centre", "--no_compensation", "--weights_only", "kept,dino", "--no_gate"]
+    arguments = ["v.mp4", "--bundle", "x", "--out", str(tmp_path / "y"), "--precision", "int8", *old]
+    with pytest.raises(GmosError, match="enough"):
+        CliRunner().invoke(calibrate_command, arguments, catch_exceptions=False, standalone_mode=False)
+    (config,) = given
+    quantiser = config.quantiser
+    assert (quantiser.smoothquant, quantiser.mean_shift, quantiser.gptq) == (False, False, False)
+    assert config.weight_only == ("excluded", "dino")
+    assert not config.validated
+    for name in ("no_smoothquant", "no_mean_shift", "no_gptq", "weight_only", "no_validation"):
+        assert f"is called --{name} now" in caplog.text
+    assert "kept is called excluded now" in caplog.text
 
 
 @pytest.mark.parametrize(

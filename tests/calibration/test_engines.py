@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from gmos_deploy.calibration.calibrate import CalibratedNetwork, CalibrationConfig, calibrate
-from gmos_deploy.calibration.quantiser.formats import QuantisedPrecision
+from gmos_deploy.calibration.calibrate import calibrate
+from gmos_deploy.calibration.config import CalibrationConfig
+from gmos_deploy.calibration.network_forms import CalibratedNetwork
 from gmos_deploy.calibration.search.target_parity import parse_target_parity
 from gmos_deploy.errors import GmosError
 from gmos_deploy.export.engines.build import EngineBuild, build_engines
@@ -21,7 +22,7 @@ from gmos_deploy.runtime.tensorrt.record import EngineRecord
 
 pytest.importorskip("tensorrt_rtx")
 
-SOME = {"weights_only": ("kept",), "target_parity": parse_target_parity(["fp16"])}
+SOME = {"weight_only": ("excluded",), "target_parity": parse_target_parity(["fp16"])}
 
 
 def built(root: Path, name: NetworkName, *targets: str) -> EngineRecord:
@@ -69,14 +70,14 @@ def test_fp8_engines_keep_weights_in_eight_bits_and_attention_fused(fp8_copy: Pa
 
 @pytest.mark.parametrize(("precision", "target"), [("int8", "sm86"), ("fp8", "sm89")])
 def test_engines_with_weights_only_keep_them_in_eight_bits(
-    precision: QuantisedPrecision,
+    precision: str,
     target: str,
     config: Callable[..., CalibrationConfig],
     half_bundle: Bundle,
     tmp_path: Path,
 ) -> None:
     """The plan holds them as they are stored, also beside layers that are quantised."""
-    for name, chosen in (("all", {"weights_only": ("pi3_decoder",)}), ("some", SOME)):
+    for name, chosen in (("all", {"weight_only": ("pi3_decoder",)}), ("some", SOME)):
         calibrate(config(tmp_path / name, networks=("pi3_decoder",), precision=precision, **chosen))
     half = built(Path(shutil.copytree(half_bundle.root, tmp_path / "half")), "pi3_decoder", target)
     for name in ("all", "some"):

@@ -12,10 +12,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from gmos_deploy.calibration.calibrate import CalibrationConfig, calibrate
+from gmos_deploy.calibration.calibrate import calibrate
+from gmos_deploy.calibration.config import CalibrationConfig
 from gmos_deploy.calibration.quantiser.formats import FORMATS
-from gmos_deploy.calibration.quantiser.layer_choice import LayerChooser, SiteChoice, StoredLayer
-from gmos_deploy.calibration.quantiser.linears import Linear, Site
+from gmos_deploy.calibration.quantiser.layer_choice import ActivationChoice, LayerChooser, StoredLayer
+from gmos_deploy.calibration.quantiser.linear_layers import Activation, LinearLayer
 from gmos_deploy.calibration.search import target_masks
 from gmos_deploy.calibration.search.finished_work import FinishedWork
 from gmos_deploy.calibration.search.network_trial import NetworkTrial
@@ -25,26 +26,28 @@ from gmos_deploy.runtime.pipeline.label_store import LabelStore
 
 MakeConfig = Callable[..., CalibrationConfig]
 
-LINEAR = Linear(node="fc/MatMul", module="fc", site="x", shape=(3, 2))
-SITE = Site(name="x", linears=(LINEAR,), norm=None)
+LAYER = LinearLayer(node="fc/MatMul", module="fc", activation="x", shape=(3, 2))
+ACTIVATION = Activation(name="x", layers=(LAYER,), norm=None)
 WEIGHT = np.array([[1, -2], [3, 4], [-5, 6]], np.int8)
 
 
-def choice(**fields: Any) -> SiteChoice:
-    """Of a site with one layer, (3, 2) in int8; keywords replace its fields."""
-    layer = StoredLayer(form=FORMATS["int8"], weight=WEIGHT, scale=np.ones(2, np.float16), correction=None)
+def choice(**fields: Any) -> ActivationChoice:
+    """Of an activation with one layer, (3, 2) in int8; keywords replace its fields."""
+    layer = StoredLayer(
+        form=FORMATS["int8"], weight=WEIGHT, scale=np.ones(2, np.float16), bias_correction=None
+    )
     given: dict[str, Any] = {
-        "site": SITE,
+        "activation": ACTIVATION,
         "threshold": 1 / 3,
         "method": "99.99 %",
         "factors": np.array([1, 2, 0.5], np.float32),
-        "strength": 0.35,
-        "centre": None,
-        "layers": {LINEAR.node: layer},
-        "restored": {},
+        "alpha": 0.35,
+        "mean_shift": None,
+        "quantised": {LAYER.node: layer},
+        "weight_only": {},
         "error": 0.01,
     }
-    return SiteChoice(**(given | fields))
+    return ActivationChoice(**(given | fields))
 
 
 def begun(root: Path, **settings: Any) -> FinishedWork:
@@ -59,32 +62,34 @@ def assert_same_layer(found: StoredLayer, wanted: StoredLayer) -> None:
     assert found.weight.dtype == wanted.weight.dtype
     assert found.weight.tobytes() == wanted.weight.tobytes()
     np.testing.assert_array_equal(found.scale, wanted.scale)
-    assert (found.correction is None) == (wanted.correction is None)
-    if wanted.correction is not None and found.correction is not None:
-        np.testing.assert_array_equal(found.correction, wanted.correction)
+    assert (found.bias_correction is None) == (wanted.bias_correction is None)
+    if wanted.bias_correction is not None and found.bias_correction is not None:
+        np.testing.assert_array_equal(found.bias_correction, wanted.bias_correction)
 
 
 def test_choices_come_back_as_they_were(tmp_path: Path) -> None:
-    """Both formats, with and without what a choice may lack; of another site or network there is none."""
+    """Both formats, with and without what a choice may lack; of another activation or network there is none."""
     eight = WEIGHT.astype(ml_dtypes.float8_e4m3fn)
     floating = StoredLayer(
         form=FORMATS["fp8"],
         weight=eight,
         scale=np.float16(0.5).reshape(()),
-        correction=np.ones(2, np.float32),
+        bias_correction=np.ones(2, np.float32),
     )
-    wanted = choice(centre=np.array([1, 2, 3], np.float16), factors=None, restored={LINEAR.node: floating})
+    wanted = choice(
+        mean_shift=np.array([1, 2, 3], np.float16), factors=None, weight_only={LAYER.node: floating}
+    )
     begun(tmp_path / "work").keep_choice("dino", wanted)
     work = begun(tmp_path / "work")
-    found = work.choice("dino", SITE)
+    found = work.choice("dino", ACTIVATION)
     assert found is not None
-    assert (found.site, found.threshold, found.method) == (SITE, 1 / 3, "99.99 %")
-    assert (found.strength, found.error, found.factors) == (0.35, 0.01, None)
-    np.testing.assert_array_equal(found.centre, wanted.centre)
-    assert_same_layer(found.layers[LINEAR.node], wanted.layers[LINEAR.node])
-    assert_same_layer(found.restored[LINEAR.node], floating)
-    assert work.choice("sam2_encoder", SITE) is None
-    assert work.choice("dino", replace(SITE, name="y")) is None
+    assert (found.activation, found.threshold, found.method) == (ACTIVATION, 1 / 3, "99.99 %")
+    assert (found.alpha, found.error, found.factors) == (0.35, 0.01, None)
+    np.testing.assert_array_equal(found.mean_shift, wanted.mean_shift)
+    assert_same_layer(found.quantised[LAYER.node], wanted.quantised[LAYER.node])
+    assert_same_layer(found.weight_only[LAYER.node], floating)
+    assert work.choice("sam2_encoder", ACTIVATION) is None
+    assert work.choice("dino", replace(ACTIVATION, name="y")) is None
 
 
 def test_label_maps_come_back_as_they_were(tmp_path: Path) -> None:
@@ -117,19 +122,19 @@ def test_work_is_of_its_settings(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     assert not (tmp_path / "work").exists()
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda _: b"", lambda _: b"[]"])
-def test_damaged_work_is_done_again(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+@pytest.mark.parametrize("spoil", [lambda data: data[: len(data) // 2], lambda _: b"", lambda _: b"[]"])
+def test_damaged_work_is_done_again(tmp_path: Path, spoil: Callable[[bytes], bytes]) -> None:
     """It is as good as none."""
     work = begun(tmp_path / "work")
     work.keep_choice("dino", choice())
     work.keep_labels("clip", {"mos": LabelStore(2, (4, 5))})
     work.keep_result({"x": 1}, "key")
     for path in (tmp_path / "work").iterdir():
-        path.write_bytes(damage(path.read_bytes()))
-    assert work.choice("dino", SITE) is None
+        path.write_bytes(spoil(path.read_bytes()))
+    assert work.choice("dino", ACTIVATION) is None
     assert work.labels("clip") is None
     assert work.result("key") is None
-    assert begun(tmp_path / "work").choice("dino", SITE) is None
+    assert begun(tmp_path / "work").choice("dino", ACTIVATION) is None
 
 
 def test_a_place_that_holds_something_else_is_not_touched(tmp_path: Path) -> None:

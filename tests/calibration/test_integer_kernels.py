@@ -15,8 +15,8 @@ import onnxruntime
 from gmos_deploy.calibration.graph.integer_kernels import use_integer_kernels
 from gmos_deploy.calibration.graph.quantised_graph import quantise
 from gmos_deploy.calibration.quantiser.formats import FORMATS
-from gmos_deploy.calibration.quantiser.layer_choice import SiteChoice, StoredLayer
-from gmos_deploy.calibration.quantiser.linears import find_sites
+from gmos_deploy.calibration.quantiser.layer_choice import ActivationChoice, StoredLayer
+from gmos_deploy.calibration.quantiser.linear_layers import find_activations
 from gmos_deploy.runtime.bundle.manifest import Bundle
 from gmos_deploy.runtime.onnx.sessions import configure_quantised
 
@@ -43,25 +43,27 @@ def normed(x: np.ndarray) -> np.ndarray:
     return ((wide - wide.mean(axis=1, keepdims=True)) / spread).astype(np.float16)
 
 
-def layer(weight: np.ndarray) -> StoredLayer:
+def stored_layer(weight: np.ndarray) -> StoredLayer:
     """A weight (K, N) rounded to the nearest in int8."""
     form = FORMATS["int8"]
     scale = form.scale(np.abs(weight.astype(np.float32)).max(axis=0))
-    return StoredLayer(form=form, weight=form.rounded(weight, scale), scale=scale, correction=None)
+    return StoredLayer(form=form, weight=form.rounded(weight, scale), scale=scale, bias_correction=None)
 
 
 def quantised(model: ir.Model, weights: list[np.ndarray], threshold: float, **how: Any) -> ir.Model:
-    (site,) = find_sites(model.graph)
-    layers = {linear.node: layer(weight) for linear, weight in zip(site.linears, weights, strict=True)}
-    choice = SiteChoice(
-        site=site,
+    (activation,) = find_activations(model.graph)
+    quantised = {
+        layer.node: stored_layer(weight) for layer, weight in zip(activation.layers, weights, strict=True)
+    }
+    choice = ActivationChoice(
+        activation=activation,
         threshold=threshold,
         method="max",
         factors=None,
-        strength=0.0,
-        centre=None,
-        layers=layers,
-        restored=how.pop("restored", {}),
+        alpha=0.0,
+        mean_shift=None,
+        quantised=quantised,
+        weight_only=how.pop("weight_only", {}),
         error=0.0,
     )
     quantise(model, [choice], FORMATS["int8"], target="onnxruntime", **how)
@@ -90,7 +92,7 @@ def test_layers_become_integer_kernels_and_give_half(
     assert counts["MatMul"] == counts["DequantizeLinear"] == 0
     for values, weight in zip(given, WEIGHTS, strict=True):
         assert values.dtype == np.float16
-        wanted = expected(X, layer(weight), 4.0)
+        wanted = expected(X, stored_layer(weight), 4.0)
         # Where the norm's float32 and float16 fall on two sides of a step the product differs by a step's share.
         error = np.linalg.norm(values.astype(float) - wanted) / np.linalg.norm(wanted.astype(float))
         assert error < 2e-3
@@ -120,18 +122,18 @@ def test_rounding_is_to_the_nearest(small_model: Callable[..., ir.Model], tmp_pa
 
 def test_layers_in_half_precision_stay_as_they_are(small_model: Callable[..., ir.Model]) -> None:
     """With their weights in half, or in eight bits."""
-    for restored in (False, True):
+    for weight_only in (False, True):
         weights: Mapping[str, StoredLayer] = {}
         name = "blocks.1.mlp.fc1/MatMul_1"
-        if restored:
-            weights = {name: layer(WEIGHTS[1])}
+        if weight_only:
+            weights = {name: stored_layer(WEIGHTS[1])}
         model = quantised(
-            small_model(WEIGHTS, np.ones(CHANNELS)), WEIGHTS, 4.0, kept=[name], restored=weights
+            small_model(WEIGHTS, np.ones(CHANNELS)), WEIGHTS, 4.0, excluded=[name], weight_only=weights
         )
         nodes = {node.name: node for node in model.graph}
         assert nodes[name].inputs[0].name == "normed"
         assert nodes[name].outputs[0].dtype == ir.DataType.FLOAT16
-        if restored:
+        if weight_only:
             scale = nodes[f"{name}/DequantizeLinear"].inputs[1]
             assert scale.const_value.dtype == ir.DataType.FLOAT16
         assert nodes["blocks.0.mlp.fc1/MatMul_0/DequantizeLinear"].inputs[1].dtype == ir.DataType.FLOAT

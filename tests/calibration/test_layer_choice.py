@@ -8,25 +8,28 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gmos_deploy.calibration.quantiser.formats import FORMATS, QuantisedPrecision
+from gmos_deploy.calibration.quantiser.formats import FORMATS
 from gmos_deploy.calibration.quantiser.layer_choice import QuantiserOptions
-from gmos_deploy.calibration.quantiser.linears import Linear, Site
+from gmos_deploy.calibration.quantiser.linear_layers import Activation, LinearLayer
 from gmos_deploy.errors import GmosError
 
 CHANNELS, OUT, ROWS = 64, 96, 256
 OUTLIER, FACTOR = 7, 400.0
-NEAREST = {"balance": False, "centre": False, "compensate": False}
+NEAREST = {"smoothquant": False, "mean_shift": False, "gptq": False}
 
 RNG = np.random.default_rng(3)
 NORMED = RNG.standard_normal((ROWS, CHANNELS)).astype(np.float32)
 WEIGHT = (RNG.standard_normal((CHANNELS, OUT)) / 8).astype(np.float32)
 
 
-def site(*, norm: str | None) -> Site:
-    linear = Linear(
-        node="blocks.0.mlp.fc1/MatMul_0", module="blocks.0.mlp.fc1", site="normed", shape=(CHANNELS, OUT)
+def activation(*, norm: str | None) -> Activation:
+    layer = LinearLayer(
+        node="blocks.0.mlp.fc1/MatMul_0",
+        module="blocks.0.mlp.fc1",
+        activation="normed",
+        shape=(CHANNELS, OUT),
     )
-    return Site(name="normed", linears=(linear,), norm=norm)
+    return Activation(name="normed", layers=(layer,), norm=norm)
 
 
 def planted() -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -40,8 +43,8 @@ def planted() -> tuple[np.ndarray, dict[str, np.ndarray]]:
 def test_an_outlier_channel_breaks_the_maximum_and_not_the_default(chosen: Callable[..., Any]) -> None:
     """One scale for all channels leaves the others less than one of 127 steps; balancing takes it away."""
     rows, weights = planted()
-    plain = chosen(site(norm="norm"), rows, weights, FORMATS["int8"], method="max", **NEAREST)
-    default = chosen(site(norm="norm"), rows, weights, FORMATS["int8"])
+    plain = chosen(activation(norm="norm"), rows, weights, FORMATS["int8"], method="max", **NEAREST)
+    default = chosen(activation(norm="norm"), rows, weights, FORMATS["int8"])
     assert plain.error > 0.5
     assert default.error < 0.03
     assert default.factors is not None
@@ -52,16 +55,16 @@ def test_the_default_is_as_good_as_without_the_outlier(chosen: Callable[..., Any
     """Within a fifth of the error of the layer that has none."""
     rows, weights = planted()
     node = next(iter(weights))
-    clean = chosen(site(norm="norm"), NORMED, {node: WEIGHT}, FORMATS["int8"])
-    assert chosen(site(norm="norm"), rows, weights, FORMATS["int8"]).error < 1.2 * clean.error
+    clean = chosen(activation(norm="norm"), NORMED, {node: WEIGHT}, FORMATS["int8"])
+    assert chosen(activation(norm="norm"), rows, weights, FORMATS["int8"]).error < 1.2 * clean.error
 
 
 def test_factors_are_powers_of_two_and_there_are_none_without_a_norm(chosen: Callable[..., Any]) -> None:
     """Halves are divided exactly; a tensor that others read too cannot be changed."""
     rows, weights = planted()
-    factors = chosen(site(norm="norm"), rows, weights, FORMATS["int8"]).factors
+    factors = chosen(activation(norm="norm"), rows, weights, FORMATS["int8"]).factors
     assert (np.log2(factors) % 1 == 0).all()
-    assert chosen(site(norm=None), rows, weights, FORMATS["int8"]).factors is None
+    assert chosen(activation(norm=None), rows, weights, FORMATS["int8"]).factors is None
 
 
 def test_rare_spikes_are_clipped_where_that_helps(chosen: Callable[..., Any]) -> None:
@@ -71,18 +74,18 @@ def test_rare_spikes_are_clipped_where_that_helps(chosen: Callable[..., Any]) ->
     weight = WEIGHT.copy()
     weight[0] /= 1000
     weights = {"blocks.0.mlp.fc1/MatMul_0": weight}
-    plain = chosen(site(norm=None), rows, weights, FORMATS["int8"], method="max")
-    best = chosen(site(norm=None), rows, weights, FORMATS["int8"])
+    plain = chosen(activation(norm=None), rows, weights, FORMATS["int8"], method="max")
+    best = chosen(activation(norm=None), rows, weights, FORMATS["int8"])
     assert best.method != "max"
     assert best.error < plain.error / 5
     # A scale hardly matters to a format with an exponent.
-    assert chosen(site(norm=None), rows, weights, FORMATS["fp8"], method="max").error < 0.05
+    assert chosen(activation(norm=None), rows, weights, FORMATS["fp8"], method="max").error < 0.05
 
 
 def test_a_floating_format_has_room_for_what_was_not_seen(chosen: Callable[..., Any]) -> None:
     """Values beyond those of the samples are not clipped, and rounded no worse."""
     node = "blocks.0.mlp.fc1/MatMul_0"
-    found = chosen(site(norm=None), NORMED, {node: WEIGHT}, FORMATS["fp8"])
+    found = chosen(activation(norm=None), NORMED, {node: WEIGHT}, FORMATS["fp8"])
     scale = FORMATS["fp8"].scale(found.threshold)
     larger = 3.9 * NORMED
     error = np.linalg.norm(FORMATS["fp8"].emulated(larger, scale) - larger) / np.linalg.norm(larger)
@@ -93,7 +96,9 @@ def test_a_floating_format_has_room_for_what_was_not_seen(chosen: Callable[..., 
 def test_a_method_that_was_asked_for_is_the_one_that_is_used(method: str, chosen: Callable[..., Any]) -> None:
     """With the percentile given."""
     node = "blocks.0.mlp.fc1/MatMul_0"
-    found = chosen(site(norm=None), NORMED, {node: WEIGHT}, FORMATS["int8"], method=method, percentile=99.0)
+    found = chosen(
+        activation(norm=None), NORMED, {node: WEIGHT}, FORMATS["int8"], method=method, percentile=99.0
+    )
     largest = float(np.abs(NORMED).max())
     expected = {"max": largest, "percentile": np.percentile(np.abs(NORMED), 99.0), "entropy": found.threshold}
     assert found.threshold == pytest.approx(expected[method], rel=0.01)
@@ -103,41 +108,39 @@ def test_a_method_that_was_asked_for_is_the_one_that_is_used(method: str, chosen
 def test_dead_layers_and_dead_tensors_have_no_error(chosen: Callable[..., Any]) -> None:
     """Zeros in, zeros out, and no division by zero."""
     node = "blocks.0.mlp.fc1/MatMul_0"
-    assert chosen(site(norm="norm"), NORMED * 0, {node: WEIGHT}, FORMATS["int8"]).error == 0
-    assert chosen(site(norm="norm"), NORMED, {node: WEIGHT * 0}, FORMATS["fp8"]).error == 0
+    assert chosen(activation(norm="norm"), NORMED * 0, {node: WEIGHT}, FORMATS["int8"]).error == 0
+    assert chosen(activation(norm="norm"), NORMED, {node: WEIGHT * 0}, FORMATS["fp8"]).error == 0
 
 
 def test_means_that_hide_what_varies_are_taken_away(chosen: Callable[..., Any]) -> None:
     """In a floating format, and only where they are: it is one more operation on a device."""
     node = "blocks.0.mlp.fc1/MatMul_0"
     means = 5 * RNG.standard_normal(CHANNELS).astype(np.float32)
-    found = chosen(site(norm=None), NORMED + means, {node: WEIGHT}, FORMATS["fp8"])
-    assert found.centre.dtype == np.float16
-    np.testing.assert_allclose(found.centre, means, atol=0.3)
-    plain = chosen(site(norm=None), NORMED + means, {node: WEIGHT}, FORMATS["fp8"], centre=False)
-    assert plain.centre is None
+    found = chosen(activation(norm=None), NORMED + means, {node: WEIGHT}, FORMATS["fp8"])
+    assert found.mean_shift.dtype == np.float16
+    np.testing.assert_allclose(found.mean_shift, means, atol=0.3)
+    plain = chosen(activation(norm=None), NORMED + means, {node: WEIGHT}, FORMATS["fp8"], mean_shift=False)
+    assert plain.mean_shift is None
     assert found.error < 0.5 * plain.error
-    assert chosen(site(norm=None), NORMED, {node: WEIGHT}, FORMATS["fp8"]).centre is None
-    assert chosen(site(norm=None), NORMED + means, {node: WEIGHT}, FORMATS["int8"]).centre is None
+    assert chosen(activation(norm=None), NORMED, {node: WEIGHT}, FORMATS["fp8"]).mean_shift is None
+    assert chosen(activation(norm=None), NORMED + means, {node: WEIGHT}, FORMATS["int8"]).mean_shift is None
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp8"])
-def test_the_mean_of_an_output_is_made_up_for(
-    precision: QuantisedPrecision, chosen: Callable[..., Any]
-) -> None:
-    """Rounding alone leaves a mean error; without compensation and means nothing is added."""
+def test_the_mean_of_an_output_is_made_up_for(precision: str, chosen: Callable[..., Any]) -> None:
+    """Rounding alone leaves a mean error; without GPTQ and mean shift nothing is added."""
     form, node = FORMATS[precision], "blocks.0.mlp.fc1/MatMul_0"
     rows = NORMED + 2
-    found = chosen(site(norm=None), rows, {node: WEIGHT}, form, centre=False)
-    layer = found.layers[node]
+    found = chosen(activation(norm=None), rows, {node: WEIGHT}, form, mean_shift=False)
+    layer = found.quantised[node]
     seen = form.emulated(rows, form.scale(found.threshold))
     given = seen @ (layer.weight.astype(np.float32) * layer.scale.astype(np.float32))
     error = given - rows @ WEIGHT
-    np.testing.assert_allclose(layer.correction, -error.mean(0), atol=1e-6)
+    np.testing.assert_allclose(layer.bias_correction, -error.mean(0), atol=1e-6)
     assert np.abs(error.mean(0)).max() > 1e-3
-    plain = chosen(site(norm=None), rows, {node: WEIGHT}, form, **NEAREST)
-    assert plain.layers[node].correction is None
-    assert (plain.layers[node].weight == form.rounded(WEIGHT, plain.layers[node].scale)).all()
+    plain = chosen(activation(norm=None), rows, {node: WEIGHT}, form, **NEAREST)
+    assert plain.quantised[node].bias_correction is None
+    assert (plain.quantised[node].weight == form.rounded(WEIGHT, plain.quantised[node].scale)).all()
 
 
 @pytest.mark.parametrize("percentile", [50.0, 100.5, -1.0])

@@ -16,8 +16,8 @@ from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, Te
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from gmos_deploy.calibration.graph.quantised_graph import quantise
-from gmos_deploy.calibration.quantiser.formats import FORMATS, QuantisedPrecision
-from gmos_deploy.calibration.quantiser.linears import all_linears, find_sites, groups, weight_of
+from gmos_deploy.calibration.quantiser.formats import FORMATS
+from gmos_deploy.calibration.quantiser.linear_layers import all_layers, find_activations, groups, weight_of
 from gmos_deploy.runtime.bundle.manifest import TARGETS, Bundle
 
 RNG = np.random.default_rng(11)
@@ -33,20 +33,18 @@ def run(model: ir.Model) -> list[np.ndarray]:
     return session.run(None, {"x": X})
 
 
-def site_choice(
-    model: ir.Model, chosen: Callable[..., Any], precision: QuantisedPrecision, **how: Any
-) -> Any:
-    (site,) = find_sites(model.graph)
+def activation_choice(model: ir.Model, chosen: Callable[..., Any], precision: str, **how: Any) -> Any:
+    (activation,) = find_activations(model.graph)
     nodes = {node.name: node for node in model.graph}
     rows = (X - X.mean(1, keepdims=True)) / X.std(1, keepdims=True) * np.asarray(how.pop("gamma", GAMMA))
     rows = rows + np.asarray(how.pop("shift", 0.0))
-    weights = {linear.node: weight_of(nodes[linear.node]) for linear in site.linears}
-    return chosen(site, rows.astype(np.float32), weights, FORMATS[precision], **how)
+    weights = {layer.node: weight_of(nodes[layer.node]) for layer in activation.layers}
+    return chosen(activation, rows.astype(np.float32), weights, FORMATS[precision], **how)
 
 
 @pytest.mark.parametrize(("precision", "limit"), [("int8", 0.02), ("fp8", 0.05)])
 def test_layers_compute_the_same_in_eight_bits(
-    precision: QuantisedPrecision,
+    precision: str,
     limit: float,
     small_model: Callable[..., ir.Model],
     chosen: Callable[..., Any],
@@ -54,7 +52,7 @@ def test_layers_compute_the_same_in_eight_bits(
     """Weights in eight bits, one pair for what both layers read; errors of the format's size, but for their means."""
     model = small_model(WEIGHTS, GAMMA)
     expected = run(model)
-    choice = site_choice(model, chosen, precision)
+    choice = activation_choice(model, chosen, precision)
     quantise(model, [choice], FORMATS[precision])
     assert Counter(node.op_type for node in model.graph) == {
         "LayerNormalization": 1,
@@ -82,7 +80,9 @@ def test_weights_and_scales_are_those_of_onnx_runtimes_quantiser(
 ) -> None:
     """On the same ranges: the same integers but for ties, scales to a unit in the last place."""
     model = small_model(WEIGHTS, GAMMA)
-    choice = site_choice(model, chosen, "int8", method="max", balance=False, centre=False, compensate=False)
+    choice = activation_choice(
+        model, chosen, "int8", method="max", smoothquant=False, mean_shift=False, gptq=False
+    )
     proto = ir.to_proto(model)
     ends = np.array(-choice.threshold, np.float16), np.array(choice.threshold, np.float16)
     reference = QDQQuantizer(
@@ -92,7 +92,7 @@ def test_weights_and_scales_are_those_of_onnx_runtimes_quantiser(
         QuantType.QInt8,
         QuantType.QInt8,
         TensorsData(CalibrationMethod.MinMax, {"normed": TensorData(lowest=ends[0], highest=ends[1])}),
-        [linear.node for linear in choice.site.linears],
+        [layer.node for layer in choice.activation.layers],
         [],
         ["MatMul"],
         {
@@ -107,10 +107,10 @@ def test_weights_and_scales_are_those_of_onnx_runtimes_quantiser(
     quantise(model, [choice], FORMATS["int8"])
     ours = {name: value.const_value.numpy() for name, value in model.graph.initializers.items()}
     np.testing.assert_allclose(float(ours["normed.scale"]), float(theirs["normed_scale"]), rtol=2**-9)
-    for number, linear in enumerate(choice.site.linears):
+    for number, layer in enumerate(choice.activation.layers):
         scales = theirs[f"weight_{number}_scale"].astype(np.float32)
-        np.testing.assert_allclose(ours[f"{linear.node}.scale"].astype(np.float32), scales, rtol=2**-9)
-        difference = ours[f"{linear.node}.quantised"].astype(int) - theirs[f"weight_{number}_quantized"]
+        np.testing.assert_allclose(ours[f"{layer.node}.scale"].astype(np.float32), scales, rtol=2**-9)
+        difference = ours[f"{layer.node}.quantised"].astype(int) - theirs[f"weight_{number}_quantized"]
         assert np.abs(difference).max() <= 1
         # They divide by the exact scale, we by the stored one.
         assert np.count_nonzero(difference) < 0.02 * difference.size
@@ -127,9 +127,9 @@ def test_balancing_changes_nothing_but_the_rounding(
         weight[5] /= 300.0
     model = small_model(weights, gamma)
     expected = run(model)
-    choice = site_choice(model, chosen, "int8", gamma=gamma)
+    choice = activation_choice(model, chosen, "int8", gamma=gamma)
     assert choice.factors is not None
-    quantise(model, [choice], FORMATS["int8"], kept=["blocks.1.mlp.fc1/MatMul_1"])
+    quantise(model, [choice], FORMATS["int8"], excluded=["blocks.1.mlp.fc1/MatMul_1"])
     given = run(model)
     half = np.linalg.norm(given[1].astype(float) - expected[1]) / np.linalg.norm(expected[1].astype(float))
     eight = np.linalg.norm(given[0].astype(float) - expected[0]) / np.linalg.norm(expected[0].astype(float))
@@ -137,70 +137,75 @@ def test_balancing_changes_nothing_but_the_rounding(
     assert 2e-3 < eight < 0.03
 
 
-def test_layers_that_are_kept_leave_the_graph_as_it_was(
+def test_excluded_layers_leave_the_graph_as_it_was(
     small_model: Callable[..., ir.Model], chosen: Callable[..., Any]
 ) -> None:
     """Not a node more."""
     model = small_model(WEIGHTS, GAMMA)
     before = [node.op_type for node in model.graph]
-    choice = site_choice(model, chosen, "int8")
-    quantise(model, [choice], FORMATS["int8"], kept=[linear.node for linear in choice.site.linears])
+    choice = activation_choice(model, chosen, "int8")
+    quantise(model, [choice], FORMATS["int8"], excluded=[layer.node for layer in choice.activation.layers])
     assert [node.op_type for node in model.graph] == before
 
 
 @pytest.mark.parametrize("name", ["dino", "pi3_decoder", "sam2_encoder", "memory_attention", "proposer"])
 def test_both_forms_of_a_network_have_the_same_layers(name: Any, half_bundle: Bundle) -> None:
     """So that what was measured on one holds for the other."""
-    standard, own = (find_sites(ir.load(half_bundle.graph_file(name, target)).graph) for target in TARGETS)
+    standard, own = (
+        find_activations(ir.load(half_bundle.graph_file(name, target)).graph) for target in TARGETS
+    )
     assert standard == own
     assert standard
 
 
-def test_the_layers_are_all_transformer_linears_and_no_heads(half_bundle: Bundle) -> None:
+def test_the_layers_are_all_linear_layers_of_transformers_and_no_heads(half_bundle: Bundle) -> None:
     """Four a block; the last decoder block's query and key-value products are slices of one weight."""
-    sites = find_sites(ir.load(half_bundle.graph_file("pi3_decoder", "standard")).graph)
-    linears = all_linears(sites)
-    assert len(linears) == 4 * 4 + 1
-    assert [linear.shape for linear in linears if linear.module == "pi3.decoder.3.attn.qkv"] == [
+    activations = find_activations(ir.load(half_bundle.graph_file("pi3_decoder", "standard")).graph)
+    layers = all_layers(activations)
+    assert len(layers) == 4 * 4 + 1
+    assert [layer.shape for layer in layers if layer.module == "pi3.decoder.3.attn.qkv"] == [
         (64, 64),
         (64, 128),
     ]
-    assert list(groups(sites))[:3] == ["pi3.decoder.0.attn", "pi3.decoder.0.mlp", "pi3.decoder.1.attn"]
-    head = find_sites(ir.load(half_bundle.graph_file("proposer", "standard")).graph)
-    modules = {linear.module for linear in all_linears(head)}
+    assert list(groups(activations))[:3] == ["pi3.decoder.0.attn", "pi3.decoder.0.mlp", "pi3.decoder.1.attn"]
+    head = find_activations(ir.load(half_bundle.graph_file("proposer", "standard")).graph)
+    modules = {layer.module for layer in all_layers(head)}
     assert any("trans_decoder" in module for module in modules)
     assert not any(word in module for module in modules for word in ("_head", "upsampling", "hypernetwork"))
 
 
-def test_only_a_normalisation_that_nothing_else_reads_is_balanced(half_bundle: Bundle) -> None:
+def test_only_a_normalisation_that_nothing_else_reads_takes_smoothquant(half_bundle: Bundle) -> None:
     """Pre-norm blocks have such; the proposer's post-norm blocks pass theirs on beside the layers."""
-    decoder = find_sites(ir.load(half_bundle.graph_file("pi3_decoder", "standard")).graph)
-    assert sum(site.norm is not None for site in decoder) == 2 * 4 - 1
-    proposer = find_sites(ir.load(half_bundle.graph_file("proposer", "standard")).graph)
-    assert all(site.norm is None for site in proposer)
+    decoder = find_activations(ir.load(half_bundle.graph_file("pi3_decoder", "standard")).graph)
+    assert sum(activation.norm is not None for activation in decoder) == 2 * 4 - 1
+    proposer = find_activations(ir.load(half_bundle.graph_file("proposer", "standard")).graph)
+    assert all(activation.norm is None for activation in proposer)
 
 
 @pytest.mark.parametrize("biased", [False, True])
-@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("excluded", [False, True])
 def test_means_are_taken_away_and_added_again(
-    biased: bool, kept: bool, small_model: Callable[..., ir.Model], chosen: Callable[..., Any]
+    biased: bool, excluded: bool, small_model: Callable[..., ir.Model], chosen: Callable[..., Any]
 ) -> None:
     """Before and behind the layers; a bias that is there takes the correction, a layer in half precision none."""
     beta, bias = 20 + 3 * RNG.standard_normal(64), [RNG.standard_normal(n) for n in (32, 48)]
     model = small_model(WEIGHTS, GAMMA, beta=beta, biases=bias if biased else None)
     expected = run(model)
-    choice = site_choice(model, chosen, "fp8", shift=beta)
-    plain = site_choice(model, chosen, "fp8", shift=beta, centre=False)
-    assert choice.centre is not None
+    choice = activation_choice(model, chosen, "fp8", shift=beta)
+    plain = activation_choice(model, chosen, "fp8", shift=beta, mean_shift=False)
+    assert choice.mean_shift is not None
     assert choice.error < 0.2 * plain.error
     quantise(
-        model, [choice], FORMATS["fp8"], kept=[linear.node for linear in choice.site.linears[1:] if kept]
+        model,
+        [choice],
+        FORMATS["fp8"],
+        excluded=[layer.node for layer in choice.activation.layers[1:] if excluded],
     )
     counts = Counter(node.op_type for node in model.graph)
     assert counts["Sub"] == 1
-    assert counts["Add"] == (2 if biased else 2 - kept)
+    assert counts["Add"] == (2 if biased else 2 - excluded)
     given = run(model)
-    for part, wanted, rounded in zip(given, expected, (True, not kept), strict=True):
+    for part, wanted, rounded in zip(given, expected, (True, not excluded), strict=True):
         spread = np.linalg.norm(wanted - wanted.astype(float).mean(0))
         error = np.linalg.norm(part.astype(float) - wanted) / spread
         assert error < (0.05 if rounded else 1e-6)
@@ -209,12 +214,12 @@ def test_means_are_taken_away_and_added_again(
 @pytest.mark.parametrize("precision", ["int8", "fp8"])
 @pytest.mark.parametrize("outlier", [False, True])
 def test_a_layer_in_half_precision_may_have_its_weights_in_eight_bits(
-    precision: QuantisedPrecision,
+    precision: str,
     outlier: bool,
     small_model: Callable[..., ir.Model],
     chosen: Callable[..., Any],
 ) -> None:
-    """It reads what it did, balanced with the others where they are; it is nearer than one in eight bits."""
+    """It reads what it did, smoothed with the others where they are; it is nearer than one in eight bits."""
     gamma, weights = GAMMA.copy(), [weight.copy() for weight in WEIGHTS]
     if outlier:
         gamma[5] = 300.0
@@ -222,15 +227,15 @@ def test_a_layer_in_half_precision_may_have_its_weights_in_eight_bits(
             weight[5] /= 300.0
     model = small_model(weights, gamma)
     expected = run(model)
-    choice = site_choice(model, chosen, precision, gamma=gamma, restored=True)
+    choice = activation_choice(model, chosen, precision, gamma=gamma, weight_only=True)
     assert (choice.factors is not None) == (outlier and precision == "int8")
-    quantise(model, [choice], FORMATS[precision], kept=["blocks.1.mlp.fc1/MatMul_1"])
+    quantise(model, [choice], FORMATS[precision], excluded=["blocks.1.mlp.fc1/MatMul_1"])
     nodes = {node.name: node for node in model.graph}
-    restored = nodes["blocks.1.mlp.fc1/MatMul_1/DequantizeLinear"]
+    weight_only = nodes["blocks.1.mlp.fc1/MatMul_1/DequantizeLinear"]
     # int8 has equal steps: a row of small weights for an input that is large needs an exponent, or balancing.
     exponent = outlier and precision == "fp8"
-    assert restored.inputs[0].const_value.dtype == FORMATS["fp8" if exponent else "int8"].dtype
-    assert restored.attributes.get_int("axis", 0) == (0 if exponent else 1)
+    assert weight_only.inputs[0].const_value.dtype == FORMATS["fp8" if exponent else "int8"].dtype
+    assert weight_only.attributes.get_int("axis", 0) == (0 if exponent else 1)
     assert nodes["blocks.1.mlp.fc1/MatMul_1"].inputs[0].name == "normed"
     assert nodes["blocks.0.mlp.fc1/MatMul_0"].inputs[0].name == "normed.dequantised"
     eight, half = (
@@ -246,8 +251,8 @@ def test_all_layers_may_have_only_their_weights_in_eight_bits(
 ) -> None:
     """Then nothing is quantised on the way."""
     model = small_model(WEIGHTS, GAMMA)
-    choice = site_choice(model, chosen, "fp8", restored=True, compensate=False)
-    quantise(model, [choice], FORMATS["fp8"], kept=[linear.node for linear in choice.site.linears])
+    choice = activation_choice(model, chosen, "fp8", weight_only=True, gptq=False)
+    quantise(model, [choice], FORMATS["fp8"], excluded=[layer.node for layer in choice.activation.layers])
     assert Counter(node.op_type for node in model.graph) == {
         "LayerNormalization": 1,
         "DequantizeLinear": 2,
@@ -256,7 +261,7 @@ def test_all_layers_may_have_only_their_weights_in_eight_bits(
 
 
 def test_layers_are_found_with_what_they_read(small_model: Callable[..., ir.Model]) -> None:
-    """Two that read one tensor are one site."""
-    (site,) = find_sites(small_model(WEIGHTS, GAMMA).graph)
-    assert [linear.shape for linear in site.linears] == [(64, 32), (64, 48)]
-    assert site.norm == "norm/LayerNormalization_0"
+    """Two that read one tensor share an activation."""
+    (activation,) = find_activations(small_model(WEIGHTS, GAMMA).graph)
+    assert [layer.shape for layer in activation.layers] == [(64, 32), (64, 48)]
+    assert activation.norm == "norm/LayerNormalization_0"

@@ -13,7 +13,7 @@ import torch
 
 from gmos_deploy.export.onnx.bundle_export import ExportConfig, export_bundle, table_source
 from gmos_deploy.export.onnx.exported_network import NetworkExporter, Plan
-from gmos_deploy.export.onnx.profiles import profiles
+from gmos_deploy.export.onnx.shape_profiles import shape_profiles
 from gmos_deploy.gmos_ref.backend import TorchBackend
 from gmos_deploy.gmos_ref.checkpoints.stand_in import stand_in_networks
 from gmos_deploy.gmos_ref.loading import load_reference
@@ -118,7 +118,7 @@ def exporter(
 ) -> Callable[..., NetworkExporter]:
     """An exporter of single tiny networks into the test's directory; keywords replace fields of the plan."""
 
-    def make(*, gated: bool = True, left: Path | None = None, **fields: Any) -> NetworkExporter:
+    def make(*, validated: bool = True, left: Path | None = None, **fields: Any) -> NetworkExporter:
         variant = fields.pop("variant", "gmos")
         networks = fields.pop("networks", tiny_networks if variant == "gmos" else tiny_small_networks)
         model = model_spec(TINY, variant)
@@ -128,11 +128,11 @@ def exporter(
             "precision": "fp32",
             "head_precision": "fp32",
             "opset": 20,
-            "profiles": profiles(((168, 112),), model, max_batch=2),
+            "profiles": shape_profiles(((168, 112),), model, max_batch=2),
             **fields,
         }
         tables = table_source(networks.pi3)
-        return NetworkExporter(tmp_path, Plan(**plan), networks, tables, gated=gated, left=left)
+        return NetworkExporter(tmp_path, Plan(**plan), networks, tables, validated=validated, left=left)
 
     return make
 
@@ -160,11 +160,13 @@ def half_network(
                 "model": model,
                 "head_precision": "fp32",
                 "opset": 20,
-                "profiles": profiles(((168, 112),), model, max_batch=2),
+                "profiles": shape_profiles(((168, 112),), model, max_batch=2),
                 **fields,
             }
             networks = tiny_networks if variant == "gmos" else tiny_small_networks
-            exporter = NetworkExporter(root, Plan(**plan), networks, table_source(networks.pi3), gated=True)
+            exporter = NetworkExporter(
+                root, Plan(**plan), networks, table_source(networks.pi3), validated=True
+            )
             made[key] = exporter.export(name), root
         return made[key]
 

@@ -13,15 +13,16 @@ from gmos_deploy.gmos_ref.backend import TorchBackend
 from gmos_deploy.gmos_ref.checkpoints.stand_in import stand_in_networks
 from gmos_deploy.gmos_ref.loading import choose_device, choose_precision, load_reference
 from gmos_deploy.gmos_ref.presets import TINY, model_spec
-from gmos_deploy.gmos_ref.reference_config import Precision, ReferenceConfig
+from gmos_deploy.gmos_ref.reference_config import ReferenceConfig
 from gmos_deploy.runtime.contract import ModelSpec, TensorSpec, Variant, network_specs
+from gmos_deploy.runtime.precision import PrecisionName
 from gmos_deploy.runtime.shapes import GRID_AXES, VIDEO_AXES, size_of, with_pi3
 
 BATCH, VIDEO_HW, GRID_HW, OBJECTS, MEMORIES, POINTERS = 2, (40, 60), (3, 4), 3, 2, 4
 CPU = torch.device("cpu")
 
 
-def make_backend(variant: Variant = "gmos", precision: Precision = "fp32") -> TorchBackend:
+def make_backend(variant: Variant = "gmos", precision: PrecisionName = "fp32") -> TorchBackend:
     networks = stand_in_networks(TINY, variant)
     return TorchBackend(model_spec(TINY, variant), networks, device=CPU, precision=precision)
 
@@ -53,7 +54,7 @@ def example(spec: TensorSpec, lengths: dict[str, int], model: ModelSpec) -> np.n
 
 @pytest.mark.parametrize("variant", ["gmos", "gmos-s"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_every_network_keeps_its_contract(variant: Variant, precision: Precision) -> None:
+def test_every_network_keeps_its_contract(variant: Variant, precision: PrecisionName) -> None:
     """Each runner takes the contract's inputs and gives its outputs: names, shapes, dtypes, finite."""
     backend = make_backend(variant, precision)
     for name, spec in network_specs(backend.model).items():

@@ -226,7 +226,7 @@ class HalfEngines:
 
 def test_bfloat16_is_compared_with_its_float32_twin(exporter: Callable[..., Any], tmp_path: Path) -> None:
     """Inputs reach both as bfloat16; without the twin's writer the message says what it takes."""
-    entry = exporter(gated=False, precision="bf16", head_precision="bf16").export("memory_encoder")
+    entry = exporter(validated=False, precision="bf16", head_precision="bf16").export("memory_encoder")
     bundle: Any = SimpleNamespace(
         networks={"memory_encoder": entry},
         model=model_spec(TINY, "gmos"),

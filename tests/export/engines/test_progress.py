@@ -9,7 +9,7 @@ import time
 import pytest
 from rich.console import Console
 
-from gmos_deploy.export.engines.progress import BuildPhases, LineBuilds, TerminalBuilds
+from gmos_deploy.export.engines.progress import BuildPhases, logged_build, terminal_build
 
 
 def test_shares_nest_and_never_fall() -> None:
@@ -62,7 +62,7 @@ def test_a_cancelled_build_is_told_to_stop() -> None:
 def test_lines_come_by_the_clock(caplog: pytest.LogCaptureFixture) -> None:
     """Also while the builder is silent in a long step: network, phase, percent, seconds."""
     caplog.set_level("INFO")
-    with LineBuilds(interval_s=0.01).engine("dino") as report:
+    with logged_build("dino", interval_s=0.01) as report:
         report(0.25, "Timing tactics")
         deadline = time.monotonic() + 5
         while len(caplog.records) < 2 and time.monotonic() < deadline:
@@ -76,7 +76,7 @@ def test_a_terminal_shows_bar_percent_phase() -> None:
     """And that an engine is done."""
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=120)
-    with TerminalBuilds(console).engine("pi3_decoder") as report:
+    with terminal_build("pi3_decoder", console) as report:
         report(0.5, "Optimizing graph")
     text = screen.getvalue()
     assert "pi3_decoder" in text

@@ -21,7 +21,7 @@ def test_every_network_builds_and_fuses(tmp_path: Path) -> None:
     reference = ReferenceConfig(variant="gmos", preset="small", device="cpu", precision="fp32")
     # The gate has tests of its own, and half of an export's time.
     bundle = export_bundle(
-        ExportConfig(out=tmp_path / "small", reference=reference, precision="fp16", gated=False)
+        ExportConfig(out=tmp_path / "small", reference=reference, precision="fp16", validated=False)
     )
     build = EngineBuild(
         bundle=bundle,

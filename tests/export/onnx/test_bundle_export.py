@@ -259,7 +259,7 @@ def test_without_the_gate_a_network_is_kept_and_said_to_be_unchecked(
     exporter: Callable[..., NetworkExporter],
 ) -> None:
     """The record says that nothing was compared."""
-    found = exporter(gated=False).export("proposal_labels")
+    found = exporter(validated=False).export("proposal_labels")
     assert (found.gate["passed"], found.gate["compared"]) == (False, "nothing")
 
 

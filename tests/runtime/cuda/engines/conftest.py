@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gmos_deploy.export.onnx.profiles import lengths_of, profiles
+from gmos_deploy.export.onnx.shape_profiles import lengths_of, shape_profiles
 from gmos_deploy.export.onnx.signature import signature
 from gmos_deploy.gmos_ref.presets import model_spec, preset
 from gmos_deploy.runtime.bundle.manifest import FORMAT, Bundle, BundleTensor, open_bundle
@@ -391,7 +391,7 @@ def write_fake_bundle(root: Path, world: World) -> Bundle:
     np.save(
         root / "position_embedding.npy", rng.standard_normal((grid, grid, TINY.pi3.dim), dtype=np.float32)
     )
-    ranges = profiles(world.pi3_sizes, model, max_batch=world.max_batch)
+    ranges = shape_profiles(world.pi3_sizes, model, max_batch=world.max_batch)
     networks = {}
     for name in network_specs(model):
         sign = signature(name, model, head_dim=TINY.pi3.head_dim, precision="fp32")

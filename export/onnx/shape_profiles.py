@@ -1,4 +1,4 @@
-"""The lengths that engines are built for, by axis, one profile per Pi3 resolution."""
+"""The lengths that engines are built for, by axis: a shape profile for each Pi3 resolution."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def choose_resolutions(
     return tuple(dict.fromkeys(found))
 
 
-def profiles(sizes: tuple[Resolution, ...], model: ModelSpec, *, max_batch: int) -> tuple[Ranges, ...]:
+def shape_profiles(sizes: tuple[Resolution, ...], model: ModelSpec, *, max_batch: int) -> tuple[Ranges, ...]:
     """Least, usual and greatest length by axis letter for each resolution."""
 
     def fixed(length: int) -> tuple[int, int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gmos_deploy.calibration.quantiser.site_statistics import MOMENT_ROWS, ROWS, SiteStatistics
+from gmos_deploy.calibration.quantiser.activation_statistics import MOMENT_ROWS, ROWS, ActivationStatistics
 
 RNG = np.random.default_rng(9)
 CALLS = [RNG.standard_normal((2, 50, 6)) * np.arange(1, 7) + 300 for _ in range(3)]
@@ -12,7 +12,7 @@ CALLS = [RNG.standard_normal((2, 50, 6)) * np.arange(1, 7) + 300 for _ in range(
 
 def test_means_moments_and_ends_are_those_of_all_rows() -> None:
     """Also where the means are far larger than what varies; calls may differ in length."""
-    statistics = SiteStatistics(len(CALLS))
+    statistics = ActivationStatistics(len(CALLS))
     for values in (*CALLS[:2], CALLS[2][:, :20]):
         statistics.add(values)
     rows = np.concatenate([values.reshape(-1, 6) for values in (*CALLS[:2], CALLS[2][:, :20])])
@@ -25,7 +25,7 @@ def test_means_moments_and_ends_are_those_of_all_rows() -> None:
 
 def test_the_rows_kept_do_not_grow_with_the_calls() -> None:
     """Evenly over a call: the first row and the last are among them."""
-    statistics = SiteStatistics(4)
+    statistics = ActivationStatistics(4)
     for _ in range(4):
         statistics.add(np.arange(2 * MOMENT_ROWS, dtype=np.float32)[:, None])
     assert len(statistics.rows) == ROWS
@@ -36,7 +36,7 @@ def test_the_rows_kept_do_not_grow_with_the_calls() -> None:
 
 def test_values_that_are_not_finite_are_counted_and_spoil_nothing() -> None:
     """They are refused later, by name."""
-    statistics = SiteStatistics(2)
+    statistics = ActivationStatistics(2)
     statistics.add(CALLS[0])
     broken = CALLS[1].copy()
     broken[0, 0, 0] = np.nan

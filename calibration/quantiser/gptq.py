@@ -19,8 +19,8 @@ BLOCK = 128
 """Channels whose errors are passed on to those behind the block together, in one product."""
 
 
-class Compensation:
-    """Rounding with compensation for what layers see: GPTQ (Frantar et al., 2023).
+class Gptq:
+    """GPTQ (Frantar et al., 2023): rounding that makes up for its own errors in what a layer gives.
 
     Input channels are rounded one after another, those with the most variance first; the error that each leaves in
     the output is made up for, as far as the channels go together, by the ones that are not rounded yet.
@@ -58,7 +58,7 @@ class Compensation:
 
 
 class RoundedWeights:
-    """Weights that were rounded with compensation: networks that share a weight share what it became.
+    """Weights that were rounded by GPTQ: networks that share a weight share what it became.
 
     It is rounded for what the first of them sees; a copy for each would take its place on the disk and in memory.
     """
@@ -66,11 +66,11 @@ class RoundedWeights:
     def __init__(self) -> None:
         self._found: dict[bytes, Array] = {}
 
-    def rounded(self, weight: Array, scale: Array, form: Format, compensation: Compensation) -> Array:
+    def rounded(self, weight: Array, scale: Array, form: Format, gptq: Gptq) -> Array:
         """A weight (K, N) in the format, over its scale."""
         key = _key(weight, form)
         if key not in self._found:
-            self._found[key] = compensation.rounded(weight, scale, form)
+            self._found[key] = gptq.rounded(weight, scale, form)
         return self._found[key]
 
     def known(self, weight: Array, form: Format, rounded: Array) -> Array:

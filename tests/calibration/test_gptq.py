@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gmos_deploy.calibration.quantiser import compensation
-from gmos_deploy.calibration.quantiser.compensation import Compensation, RoundedWeights
-from gmos_deploy.calibration.quantiser.formats import FORMATS, QuantisedPrecision
+from gmos_deploy.calibration.quantiser import gptq
+from gmos_deploy.calibration.quantiser.formats import FORMATS
+from gmos_deploy.calibration.quantiser.gptq import Gptq, RoundedWeights
 from gmos_deploy.calibration.quantiser.layer_choice import weight_scale
 
 CHANNELS, OUT, SOURCES = 96, 40, 12
@@ -35,11 +35,11 @@ def output_error(stored: np.ndarray, scale: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp8"])
-def test_outputs_are_nearer_than_with_the_nearest_weights(precision: QuantisedPrecision) -> None:
+def test_outputs_are_nearer_than_with_the_nearest_weights(precision: str) -> None:
     """On other rows of the same kind; the weights themselves are further off."""
     form = FORMATS[precision]
     scale = weight_scale(WEIGHT, form)
-    nearest, made = form.rounded(WEIGHT, scale), Compensation(moment(SEEN)).rounded(WEIGHT, scale, form)
+    nearest, made = form.rounded(WEIGHT, scale), Gptq(moment(SEEN)).rounded(WEIGHT, scale, form)
     assert made.dtype == nearest.dtype
     assert made.shape == WEIGHT.shape
     assert output_error(made, scale) < 0.4 * output_error(nearest, scale)
@@ -52,14 +52,12 @@ def test_outputs_are_nearer_than_with_the_nearest_weights(precision: QuantisedPr
 
 @pytest.mark.parametrize("precision", ["int8", "fp8"])
 @pytest.mark.parametrize("variances", ["equal", "different", "none"])
-def test_channels_that_do_not_go_together_are_rounded_to_the_nearest(
-    precision: QuantisedPrecision, variances: str
-) -> None:
+def test_channels_that_do_not_go_together_are_rounded_to_the_nearest(precision: str, variances: str) -> None:
     """Whatever their variances: no channel can make up for another; a dead tensor is no reason to fail."""
     form = FORMATS[precision]
     scale = weight_scale(WEIGHT, form)
     diagonal = {"equal": np.ones(CHANNELS), "different": np.arange(CHANNELS) / 7, "none": np.zeros(CHANNELS)}
-    found = Compensation(np.diag(diagonal[variances])).rounded(WEIGHT, scale, form)
+    found = Gptq(np.diag(diagonal[variances])).rounded(WEIGHT, scale, form)
     assert (found == form.rounded(WEIGHT, scale)).all()
 
 
@@ -69,8 +67,8 @@ def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     scale = weight_scale(WEIGHT, form)
     made = []
     for block in (1, 7, 128):
-        monkeypatch.setattr(compensation, "BLOCK", block)
-        made.append(Compensation(moment(SEEN)).rounded(WEIGHT, scale, form).astype(int))
+        monkeypatch.setattr(gptq, "BLOCK", block)
+        made.append(Gptq(moment(SEEN)).rounded(WEIGHT, scale, form).astype(int))
     assert np.count_nonzero(made[0] - made[1]) < 0.005 * WEIGHT.size
     assert np.count_nonzero(made[0] - made[2]) < 0.005 * WEIGHT.size
 
@@ -80,17 +78,17 @@ def test_fewer_rows_than_channels_and_sums_that_are_off_are_survived() -> None:
     form = FORMATS["int8"]
     scale = weight_scale(WEIGHT, form)
     low = moment(SEEN[:5])
-    assert output_error(Compensation(low).rounded(WEIGHT, scale, form), scale) < 0.1
+    assert output_error(Gptq(low).rounded(WEIGHT, scale, form), scale) < 0.1
     negative = low - 0.5 * np.trace(low) / CHANNELS * np.eye(CHANNELS)
-    assert Compensation(negative).rounded(WEIGHT, scale, form).shape == WEIGHT.shape
+    assert Gptq(negative).rounded(WEIGHT, scale, form).shape == WEIGHT.shape
 
 
 def test_networks_that_share_a_weight_share_what_it_became() -> None:
     """Rounded for the first that asks; another weight is another."""
     form, weights = FORMATS["fp8"], RoundedWeights()
     scale = weight_scale(WEIGHT, form)
-    first = weights.rounded(WEIGHT, scale, form, Compensation(moment(SEEN)))
-    again = weights.rounded(WEIGHT.copy(), scale, form, Compensation(np.eye(CHANNELS)))
+    first = weights.rounded(WEIGHT, scale, form, Gptq(moment(SEEN)))
+    again = weights.rounded(WEIGHT.copy(), scale, form, Gptq(np.eye(CHANNELS)))
     assert (first == again).all()
-    other = weights.rounded(WEIGHT * 2, scale, form, Compensation(np.eye(CHANNELS)))
+    other = weights.rounded(WEIGHT * 2, scale, form, Gptq(np.eye(CHANNELS)))
     assert (other == form.rounded(WEIGHT * 2, scale)).all()

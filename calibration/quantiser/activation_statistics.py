@@ -1,4 +1,4 @@
-"""What the sites of a network see over its samples: magnitudes, channels, how they go together, and a few rows."""
+"""Statistics of a network's activations over its samples: magnitudes, channels, covariances, and a few rows."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from numpy.typing import NDArray
 from ...errors import GmosError
 from ..sampling.sample_store import Sample
 from ..search.network_trial import Done, NetworkTrial, nothing
-from .linears import Site
+from .linear_layers import Activation
 from .ranges import MagnitudeHistogram
 
 ROWS = 512
-"""Rows of a site that are kept, over all samples, to try a choice on."""
+"""Rows of an activation that are kept, over all samples, to try a choice on."""
 
 MOMENT_ROWS = 16384
-"""Rows of a site from which second moments are taken, over all samples: four times the most channels."""
+"""Rows of an activation from which second moments are taken, over all samples: four times the most channels."""
 
-SITES_PER_PASS = 48
-"""Tensors that a run gives out at once: of the published decoder they are a gigabyte, and their moments as much."""
+ACTIVATIONS_PER_PASS = 48
+"""Activations that a run gives out at once: of the published decoder they are a gigabyte, and their moments as much."""
 
 
-class SiteStatistics:
-    """Statistics of one tensor (..., K) over a stream of `calls` calls."""
+class ActivationStatistics:
+    """Statistics of one activation (..., K) over a stream of `calls` calls."""
 
     def __init__(self, calls: int) -> None:
         self.histogram = MagnitudeHistogram()
@@ -62,7 +62,7 @@ class SiteStatistics:
         return np.asarray(self._products / max(self._count, 1) - np.outer(mean, mean))
 
     def add(self, values: NDArray[Any]) -> None:
-        """Take the tensor of a call into account."""
+        """Take the activation of a call into account."""
         rows = np.asarray(values, np.float32).reshape(-1, values.shape[-1])
         self.histogram.add(rows)
         if not len(rows) or self.histogram.not_finite:
@@ -88,24 +88,25 @@ def _spread(rows: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     return chosen
 
 
-def calls(sites: Sequence[Site], samples: Sequence[Sample]) -> int:
+def calls(activations: Sequence[Activation], samples: Sequence[Sample]) -> int:
     """How often `collect` runs a network."""
-    return -(-len(sites) // SITES_PER_PASS) * len(samples)
+    return -(-len(activations) // ACTIVATIONS_PER_PASS) * len(samples)
 
 
 def collect(
-    trial: NetworkTrial, sites: Sequence[Site], samples: Sequence[Sample], done: Done = nothing
-) -> Iterator[tuple[Site, SiteStatistics]]:
-    """Run a network on its samples and see what its sites see, some of them at a time.
+    trial: NetworkTrial, activations: Sequence[Activation], samples: Sequence[Sample], done: Done = nothing
+) -> Iterator[tuple[Activation, ActivationStatistics]]:
+    """Run a network on its samples for the statistics of its activations, some of them at a time.
 
-    `done` is called after each of `calls(sites, samples)` calls.
+    `done` is called after each of `calls(activations, samples)` calls.
 
     Raises:
-        GmosError: a sample cannot be read, or a site has values that are not finite.
+        GmosError: a sample cannot be read, or an activation has values that are not finite.
     """
-    for start in range(0, len(sites), SITES_PER_PASS):
+    for start in range(0, len(activations), ACTIVATIONS_PER_PASS):
         found = {
-            site.name: (site, SiteStatistics(len(samples))) for site in sites[start : start + SITES_PER_PASS]
+            activation.name: (activation, ActivationStatistics(len(samples)))
+            for activation in activations[start : start + ACTIVATIONS_PER_PASS]
         }
         model = trial.model()
         _give_out(model.graph, found)
