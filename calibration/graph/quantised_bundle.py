@@ -25,13 +25,11 @@ from ...runtime.bundle.manifest import (
     Target,
     open_bundle,
 )
-from ...runtime.contract import NetworkName
+from ...runtime.contract import HEADS, NetworkName
 from ...runtime.parity import Limits, OutputDifference
 from ..quantiser.formats import FORMATS, QuantisedPrecision
 from ..quantiser.layer_choice import SiteChoice
 from .quantised_graph import quantise
-
-HEADS = ("proposer", "gmos_s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

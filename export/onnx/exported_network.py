@@ -13,7 +13,7 @@ from ...gmos_ref.presets import Preset
 from ...gmos_ref.reference_networks import ReferenceNetworks
 from ...runtime.bundle.manifest import TARGETS, BundleGraph, BundleNetwork, Ranges, Target
 from ...runtime.bundle.tables import Pi3TableSource, TableMaker
-from ...runtime.contract import WITHOUT_WEIGHTS, ModelSpec, NetworkName
+from ...runtime.contract import HEADS, WITHOUT_WEIGHTS, ModelSpec, NetworkName
 from ...runtime.shapes import letters_of
 from .bundle_directory import GRAPH_SUFFIX
 from .capture import capture, declare_shapes
@@ -27,9 +27,6 @@ from .signature import TORCH_DTYPES, Precision, Signature, signature
 from .small_graphs import small_graph
 from .validation import NOT_COMPARED, Validation
 from .weight_files import WeightFiles
-
-HEADS: tuple[NetworkName, ...] = ("proposer", "gmos_s")
-"""Networks with a precision of their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
