@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import GmosError
 from ...runtime.pipeline.proposals import Proposals
@@ -16,6 +17,7 @@ from .mask_agreement import (
     Agreement,
     ComparedFrame,
     Labels,
+    ObjectAgreement,
     joint_counts,
     match_objects,
     overlaps,
@@ -155,29 +157,27 @@ def _frame(name: str, a: _Side, b: _Side) -> ProposalFrame:
         pixels=int(joint.sum()),
         different=different,
         motion_different=int(np.count_nonzero(a.motion_map != b.motion_map)),
-        proposals=tuple(_pair(a, one.a, b, one.b, iou=one.iou) for one in found),
+        proposals=tuple(_pair(a, b, one) for one in found),
     )
 
 
-def _pair(a: _Side, number_a: int | None, b: _Side, number_b: int | None, *, iou: float) -> ProposalPair:
-    motion_error = score_error = 0.0
-    if number_a is not None and number_b is not None:
-        motion_error = _error(a.motions[number_a - 1], b.motions[number_b - 1])
-        score_error = _error(a.scores[number_a - 1], b.scores[number_b - 1])
-    sides = ((a, number_a), (b, number_b))
-    kept_a, kept_b = (number is not None and bool(side.kept[number - 1]) for side, number in sides)
-    moving_a, moving_b = (number is not None and bool(side.moving[number - 1]) for side, number in sides)
+def _pair(a: _Side, b: _Side, found: ObjectAgreement) -> ProposalPair:
+    places = ((a, found.a), (b, found.b))
+    kept = [number is not None and bool(side.kept[number - 1]) for side, number in places]
+    moving = [number is not None and bool(side.moving[number - 1]) for side, number in places]
     return ProposalPair(
-        a=number_a,
-        b=number_b,
-        iou=iou,
-        kept=(kept_a, kept_b),
-        moving=(moving_a, moving_b),
-        motion_error=motion_error,
-        score_error=score_error,
+        a=found.a,
+        b=found.b,
+        iou=found.iou,
+        kept=(kept[0], kept[1]),
+        moving=(moving[0], moving[1]),
+        motion_error=_error(a.motions, b.motions, found),
+        score_error=_error(a.scores, b.scores, found),
     )
 
 
-def _error(a: np.float32, b: np.float32) -> float:
-    error = abs(float(a) - float(b))
+def _error(a: NDArray[np.float32], b: NDArray[np.float32], found: ObjectAgreement) -> float:
+    if found.a is None or found.b is None:
+        return 0.0
+    error = abs(float(a[found.a - 1]) - float(b[found.b - 1]))
     return error if math.isfinite(error) else 1.0

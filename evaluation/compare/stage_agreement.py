@@ -53,17 +53,8 @@ class StageAgreement:
 
     def as_json(self) -> dict[str, Any]:
         """As JSON values, without the observations."""
-        return {
-            "stage": self.stage,
-            "sequence": self.sequence,
-            "mode": self.mode,
-            "measure": self.measure,
-            "mean": self.mean,
-            "worst": self.worst,
-            "frame": self.frame,
-            **self.numbers,
-            "beyond": self.beyond,
-        }
+        names = ("stage", "sequence", "mode", "measure", "mean", "worst", "frame")
+        return {**{name: getattr(self, name) for name in names}, **self.numbers, "beyond": self.beyond}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -183,7 +183,9 @@ def check_engines_command(bundle: Path, flavour: Flavour, networks: Sequence[str
 
 
 def _verdict(check: EngineCheck) -> str:
-    worst = max((max(found.relative, found.changed) for found in check.outputs), default=0.0)
+    from ...runtime.parity import worst_severity  # noqa: PLC0415 - as above
+
+    worst = worst_severity(check.outputs)
     return f"{'right' if check.passed else 'WRONG'} against {check.against}, off by up to {worst:.1e}"
 
 

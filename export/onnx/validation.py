@@ -225,7 +225,10 @@ class Validation:
         """A graph, or its twin, to be run, and the file that is."""
         path = self._root / graph.file
         tables = partial(self._tables.tables, name)
-        with tempfile.TemporaryDirectory(dir=self._root, prefix=".twin-") as folder:
+        # A session keeps its files open, which Windows does not remove.
+        with tempfile.TemporaryDirectory(
+            dir=self._root, prefix=".twin-", ignore_cleanup_errors=True
+        ) as folder:
             if twin:
                 path = write_float32_twin(path, Path(folder))
             yield path, HostGraph(path, tables=tables)

@@ -196,7 +196,8 @@ def trusted_graph(
     # also computes a little differently.
     same = entry.graphs["onnxruntime"].tables == entry.graphs["standard"].tables
     path = bundle.graph_file(entry.name, "onnxruntime" if same else "standard")
-    with tempfile.TemporaryDirectory(prefix="gmos-twin-") as folder:
+    # A session keeps its files open, which Windows does not remove.
+    with tempfile.TemporaryDirectory(prefix="gmos-twin-", ignore_cleanup_errors=True) as folder:
         if has_bfloat16(entry):
             if twin is None:
                 raise GmosError(

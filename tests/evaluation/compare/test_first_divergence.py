@@ -90,10 +90,10 @@ def find(tmp_path: Path) -> Callable[..., FirstDivergence]:
             bundles.append(
                 SimpleNamespace(
                     root=tmp_path / name,
-                    model=None,
+                    model=SimpleNamespace(sam2_image_px=1, pi3_channels=1),
                     networks={"pi3_decoder_like": SimpleNamespace(flops=flops, precision="fp32")},
                     graph_file=lambda *_, path=path: path,
-                    table_source=lambda: None,
+                    table_source=lambda: SimpleNamespace(head_dim=1),
                 )
             )
         return first_divergence("pi3_decoder_like", CALL, *bundles, (CPU, CPU), limit=LIMIT, **options)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
+import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -152,15 +156,27 @@ def spoiled(outputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
 
 
 def test_a_wrong_engine_is_marked(
-    tiny_bundle: Bundle, engines: Engines, caplog: pytest.LogCaptureFixture
+    tiny_bundle: Bundle, engines: Engines, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    """With the wrong output first, for the message that refuses it; a row in the batch is enough."""
-    engines.spoil = spoiled
+    """With the wrong output first, for the message that refuses it; a row in the batch is enough.
+
+    What it got and answered is left, and the line that is printed goes on from there.
+    """
+    engines.spoil, left = spoiled, tmp_path / "dino.failed"
     with caplog.at_level(logging.WARNING):
-        check = check_network(tiny_bundle, engines, "dino")  # type: ignore[arg-type]
+        check = check_network(tiny_bundle, engines, "dino", left=left)  # type: ignore[arg-type]
     assert not check.passed
     assert check.outputs[0].relative > 1e-4
     assert "dino: wrong tokens at B=" in caplog.text
+    assert sorted(path.name for path in left.iterdir()) == ["engine.json", "inputs.json", "onnxruntime.json"]
+    if importlib.util.find_spec("polygraphy"):
+        line = next(line for line in caplog.text.splitlines() if line.startswith("polygraphy run "))
+        _, *words = shlex.split(line)
+        program = Path(sys.executable).with_name("polygraphy")
+        # The graph is right: it differs from what the engine gave, and not from what ONNX Runtime did.
+        right = [word.replace("engine.json", "onnxruntime.json") for word in words]
+        statuses = [subprocess.run([program, *each], check=False).returncode for each in (words, right)]
+        assert statuses == [1, 0]
 
 
 def test_values_that_are_not_finite_are_wrong(tiny_bundle: Bundle, engines: Engines) -> None:
@@ -231,7 +247,7 @@ def test_bfloat16_is_compared_with_its_float32_twin(exporter: Callable[..., Any]
         networks={"memory_encoder": entry},
         model=model_spec(TINY, "gmos"),
         graph_file=lambda name, target: tmp_path / entry.graphs[target].file,
-        table_source=lambda: None,
+        table_source=lambda: SimpleNamespace(head_dim=1),
     )
     engines: Any = HalfEngines(bundle, "memory_encoder")
     check = check_network(bundle, engines, "memory_encoder", twin=write_float32_twin)
