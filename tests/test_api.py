@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 import gmos_deploy as gmos
 from gmos_deploy.api import Model
 from gmos_deploy.cli import guarded, run_command
-from gmos_deploy.networks import BACKENDS, BackendEntry, register_backend
 from gmos_deploy.runtime.video.frame_directory import read_frame
 from gmos_deploy.runtime.video.reader import VideoReader
 
@@ -42,19 +41,10 @@ def clip(colour_video: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture
-def colours(colour_backend: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def colours(colour_backend: Callable[..., Any], register: Callable[..., None]) -> str:
     """A backend without any network, registered from outside the package."""
-    known = dict(BACKENDS)
-    register_backend(
-        BackendEntry(
-            name="colours",
-            open=lambda choice, _: colour_backend(choice.variant or "gmos"),
-            runs="checkpoints",
-        )
-    )
-    yield "colours"
-    BACKENDS.clear()
-    BACKENDS.update(known)
+    register("colours", lambda choice: colour_backend(choice.variant or "gmos"))
+    return "colours"
 
 
 def frames_of(clip: Path) -> list[NDArray[np.uint8]]:
