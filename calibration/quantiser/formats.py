@@ -81,7 +81,7 @@ FORMATS: dict[str, Format] = {
 
 
 def weight_forms(form: Format) -> tuple[Format, ...]:
-    """Formats of weights that are restored for arithmetic in half precision, beside layers in `form`.
+    """Formats of the weights of weight-only layers, beside layers in `form`.
 
     A scale per channel and equal steps lose least, unless inputs of a layer differ too much in size. int8 is known to
     every GPU that knows fp8, not the other way about.

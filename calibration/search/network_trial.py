@@ -26,11 +26,11 @@ Arrays = Mapping[str, NDArray[Any]]
 Run = Callable[[Arrays], dict[str, NDArray[Any]]]
 
 Done = Callable[[], None]
-"""Called after each call of a network that somebody waits for."""
+"""Called after each call of a network, for a progress bar."""
 
 
 def nothing() -> None:
-    """Nobody waits."""
+    """Without a progress bar."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

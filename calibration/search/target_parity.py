@@ -35,10 +35,8 @@ class TargetParity:
     def limits(self, network: NetworkName, precision: PrecisionName) -> Limits:
         """What a network must hold: without a target the limits of its precision."""
         target = self.of(network) or precision
-        for name, limits in LIMITS.items():
-            if name == target:
-                return limits
-        return replace(LIMITS[precision], relative=float(target))
+        found = LIMITS.get(target)
+        return replace(LIMITS[precision], relative=float(target)) if found is None else found
 
     def check(self, networks: Collection[str]) -> None:
         """Refuse names that are not among networks.

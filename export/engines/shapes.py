@@ -129,7 +129,7 @@ def _matching(
 def _change(ranges: dict[str, tuple[int, int, int]], override: ShapeOverride) -> None:
     for axis, length in override.lengths.items():
         least, usual, greatest = ranges[axis]
-        # A shape that nobody asked for follows the one that was: a lower maximum lowers the usual length.
+        # A shape that was not given follows the one that was: a lower max shape lowers the opt shape.
         ranges[axis] = {
             "min": (length, max(usual, length), max(greatest, length)),
             "opt": (min(least, length), length, max(greatest, length)),
