@@ -7,6 +7,7 @@ import logging
 import torch
 
 from ..errors import GmosError
+from ..runtime.device_name import parse_device
 from ..runtime.precision import EXPORTED, PRECISIONS, PrecisionName
 from .backend import TorchBackend
 from .checkpoints import loading as checkpoints
@@ -69,20 +70,14 @@ def checkpoint_networks(sizes: Preset, config: ReferenceConfig) -> ReferenceNetw
 
 def choose_device(name: str) -> torch.device:
     """The device of that name (cpu, cuda, cuda:n, auto), if this machine has it."""
-    cuda = torch.cuda.is_available()
-    if name == "auto":
-        return torch.device("cuda", 0) if cuda else torch.device("cpu")
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
-        raise GmosError(f"--device {name}: expected cpu, cuda, cuda:N or auto")
-    if kind == "cpu":
+    cuda, (kind, number) = torch.cuda.is_available(), parse_device(name)
+    if kind == "cpu" or (kind == "auto" and not cuda):
         return torch.device("cpu")
     if not cuda:
         raise GmosError(
             f"--device {name}: this PyTorch ({torch.__version__}) sees no CUDA device; "
             "use --device cpu, or check the driver and that PyTorch is a CUDA build"
         )
-    number = int(index or 0)
     if number >= torch.cuda.device_count():
         raise GmosError(f"--device {name}: PyTorch sees {torch.cuda.device_count()}, counted from 0")
     return torch.device("cuda", number)

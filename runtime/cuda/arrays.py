@@ -27,6 +27,7 @@ class CudaArrays:
         self.stream = cuda.new_stream()
         self.pool = DevicePool(cuda, self.stream, budget=budget)
         self.transfers = Transfers(cuda, self.pool, self.stream)
+        self._closed = False
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> DeviceArray:
         """A new array; what is in it is undefined."""
@@ -93,7 +94,10 @@ class CudaArrays:
         self.transfers.synchronize()
 
     def close(self) -> None:
-        """Give all memory back; a device that was lost has nothing to give."""
+        """Give all memory back, once; a device that was lost has nothing to give."""
+        if self._closed:
+            return
+        self._closed = True
         with ignoring_lost_device(self.cuda):
             self.synchronize()
             self.transfers.close()

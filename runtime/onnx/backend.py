@@ -116,9 +116,10 @@ class OnnxBackend:
 
     def close(self) -> None:
         """Drop the sessions and the tables. Arrays on a GPU are void afterwards."""
+        # First: a copy may still read what a session gave.
+        self.arrays.close()
         self._graphs.clear()
         self._tables.clear()
-        self.arrays.close()
 
     def _graph(self, network: NetworkName) -> LoadedGraph:
         if network not in self._graphs:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from ...errors import GmosError
 from ..arrays import Array, Arrays, NumpyArrays
+from ..device_name import parse_device
 from ..precision import PRECISIONS
 
 logger = logging.getLogger(__name__)
@@ -108,23 +108,20 @@ def choose_device(name: str, onnxruntime: Any) -> OnnxDevice:  # noqa: ANN401 - 
     Raises:
         GmosError: there is no such device, or this ONNX Runtime is not built for it.
     """
-    offered = onnxruntime.get_available_providers()
-    if name == "auto":
+    offered, (kind, index) = onnxruntime.get_available_providers(), parse_device(name)
+    if kind == "auto":
         chosen = OnnxDevice(kind="cuda" if CUDA_PROVIDER in offered else "cpu")
         reason = "has a" if CUDA_PROVIDER in offered else "has no"
         logger.info("device auto: %s, this ONNX Runtime %s CUDA provider", chosen, reason)
         return chosen
-    found = re.fullmatch(r"(cpu)|cuda(?::(\d+))?", name)
-    if found is None:
-        raise GmosError(f"--device {name}: expected cpu, cuda, cuda:N or auto")
-    if found[1]:
+    if kind == "cpu":
         return OnnxDevice(kind="cpu")
     if CUDA_PROVIDER not in offered:
         raise GmosError(
             f"--device {name}: this ONNX Runtime ({onnxruntime.__version__}) has no CUDA provider, only "
             f"{', '.join(offered)}; install {INSTALL_GPU} in its place, or use --device cpu"
         )
-    return OnnxDevice(kind="cuda", index=int(found[2] or 0))
+    return OnnxDevice(kind="cuda", index=index)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from ..bundle.manifest import Bundle, open_bundle
 from ..bundle.tables import DeviceTables, TableMaker
 from ..contract import NetworkName
 from ..cuda.driver import Cuda, ignoring_lost_device
+from ..device_name import parse_device
 from ..layer_times import LayerTimes
 from .choice import check_command, unchecked
 from .device import EngineDevice
@@ -72,12 +72,12 @@ def device_index(name: str, flavour: Flavour) -> int:
     Raises:
         GmosError: engines do not run there.
     """
-    found = re.fullmatch(r"cuda(?::(\d+))?", name)
-    if name != "auto" and found is None:
+    kind, index = parse_device(name)
+    if kind == "cpu":
         raise GmosError(
             f"--device {name}: --backend {flavour} runs on cuda, cuda:N or auto; use --backend onnxruntime for cpu"
         )
-    return int(found[1] or 0) if found else 0
+    return index
 
 
 class EngineBackend:

@@ -226,11 +226,11 @@ def _array_bytes(
     """Bytes of the arrays of the first pass, with its waiting tokens, or of tracking if that is more."""
     phases = {"encoding": tokens, "tracking": 0}
     for name, runner in runners.items():
-        # An output is the next network's input in the first pass; the tracker stacks what it feeds.
+        # An output is the next network's input in the first pass, but for the frames; the tracker stacks what it feeds.
         entry = runner.entry
         phase = "tracking" if "O" in letters_of((*entry.inputs, *entry.outputs)) else "encoding"
         counted = list(runner.entry.outputs)
-        if phase == "tracking" or name in ("dino", "sam2_resize"):
+        if phase == "tracking" or "frames" in {tensor.name for tensor in entry.inputs}:
             counted += [tensor for tensor in runner.entry.inputs if not tensor.host]
         counted += runner.entry.graphs["standard"].tables
         phases[phase] += sum(byte_count(size_of(tensor, lengths[name]), tensor.dtype) for tensor in counted)

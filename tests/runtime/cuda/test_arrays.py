@@ -111,12 +111,15 @@ def test_an_empty_array_can_be_restored(arrays: Any) -> None:
     assert arrays.download(arrays.from_host(parked)).shape == (2, 0, 8)
 
 
-def test_there_is_memory_until_it_is_given_back(arrays: Any) -> None:
+def test_there_is_memory_until_it_is_given_back(arrays: Any, fake_cuda: Any) -> None:
     """And nothing is left on the device."""
     assert arrays.free_bytes() > 0
     arrays.upload(np.ones(3))
     arrays.synchronize()
-    arrays.close()
+    for _ in range(2):
+        arrays.close()
+    assert not fake_cuda.device
+    assert not fake_cuda.pinned
 
 
 def test_a_parked_host_array_does_not_change_with_its_source() -> None:
