@@ -8,6 +8,8 @@ pytest.importorskip("torch")
 
 import torch
 
+from gmos_deploy.evaluation.compare.stage_recording import HEADS as RECORDED_HEADS
+from gmos_deploy.evaluation.compare.teacher_forcing import ENCODING, MAPS
 from gmos_deploy.export.onnx.network_modules import MODULES
 from gmos_deploy.export.onnx.small_graphs import small_graph
 from gmos_deploy.export.onnx.validation import validation_cases
@@ -17,6 +19,7 @@ from gmos_deploy.gmos_ref.presets import model_spec, preset
 from gmos_deploy.runtime.bundle.manifest import TARGETS
 from gmos_deploy.runtime.contract import (
     FRAME_BY_FRAME,
+    HEADS,
     NETWORK_NAMES,
     WITHOUT_WEIGHTS,
     Variant,
@@ -33,6 +36,14 @@ def test_the_names_are_those_of_the_contract() -> None:
     specified = {name for variant in VARIANTS for name in network_specs(model_spec(TINY, variant))}
     assert set(NETWORK_NAMES) == specified
     assert specified >= WITHOUT_WEIGHTS | FRAME_BY_FRAME
+
+
+def test_lists_of_the_first_pass_leave_out_none_of_its_networks() -> None:
+    """Those that do not see tracked objects: teacher forcing stops at each, and the heads are recorded."""
+    specs = [spec for variant in VARIANTS for spec in network_specs(model_spec(TINY, variant)).values()]
+    first = {spec.name for spec in specs if "O" not in letters_of((*spec.inputs, *spec.outputs))}
+    assert {*ENCODING, *HEADS, *MAPS} == first
+    assert set(HEADS) == set(RECORDED_HEADS)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -14,7 +14,7 @@ from ...errors import GmosError
 from ...runtime.arrays import Array, Arrays, HostArray
 from ...runtime.backend import Backend, BringsTracker, Runner
 from ...runtime.bundle.uploading import upload_as
-from ...runtime.contract import NetworkName
+from ...runtime.contract import HEADS, NetworkName
 from ...runtime.parity import OutputDifference, difference
 from ...runtime.pipeline.clip import ClipRun, Tracks
 from ...runtime.pipeline.memory_tracker import make_tracker
@@ -42,7 +42,6 @@ ENCODING: Mapping[NetworkName, str | None] = {
 }
 """Networks that both sides run on what they made themselves, with the stage that ends with each."""
 
-HEADS: tuple[NetworkName, ...] = ("proposer", "gmos_s")
 MAPS: tuple[NetworkName, ...] = ("proposal_labels", "foreground_map")
 """Networks that draw what the heads answered."""
 
