@@ -25,6 +25,7 @@ from ..parity import LIMITS, OutputDifference, compare_outputs
 from ..run_results import leave_call
 from ..shapes import bound_lengths
 from .backend import EngineBackend, open_engine
+from .call_plans import cut_inputs
 from .library import Flavour
 from .record import (
     EngineCheck,
@@ -34,7 +35,6 @@ from .record import (
     record_path,
     write_engine_record,
 )
-from .shapes import cut_inputs
 
 logger = logging.getLogger(__name__)
 

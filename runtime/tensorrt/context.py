@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from ...errors import GmosError
 from ..contract import NetworkName
 from ..cuda.driver import Cuda, Handle, OutOfDeviceMemoryError
+from .call_plans import Sizes, size_key
 from .library import TensorRT
 from .record import EngineTensor
-from .shapes import Sizes, size_key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,10 +16,10 @@ from ...errors import GmosError
 from ..contract import NetworkName
 from ..cuda.device_array import DeviceArray
 from ..cuda.driver import Handle, ignoring_lost_device
+from .call_plans import Sizes, size_key
 from .context import ShapedContext
 from .device import EngineDevice
 from .record import EngineTensor
-from .shapes import Sizes, size_key
 
 logger = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from ..contract import FRAME_BY_FRAME, ModelSpec, NetworkName
 from ..cuda.device_array import byte_count
 from ..pipeline.options import FREE_MEMORY_SHARE, RunOptions
 from ..shapes import Lengths, bound_lengths, letters_of, size_of, video_lengths
+from .call_plans import NoProfileError, Sizes, cut_inputs
 from .record import EngineRecord
 from .runner import EngineRunner
-from .shapes import NoProfileError, Sizes, cut_inputs
 from .trust import build_command
 
 logger = logging.getLogger(__name__)

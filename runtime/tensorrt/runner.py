@@ -18,13 +18,13 @@ from ..bundle.manifest import Bundle, BundleNetwork
 from ..contract import NetworkName
 from ..cuda.device_array import DeviceArray, byte_count
 from ..cuda.driver import OutOfDeviceMemoryError, ignoring_lost_device
+from .call_plans import CallPlanner, Sizes, size_key
 from .context import Shaped, ShapedContext
 from .device import ACTIVATION_STEP_BYTES, EngineDevice
 from .graphs import CallGraphs
 from .layers import LayerSums
 from .library import TensorRT
 from .record import EngineRecord, engine_directory
-from .shapes import CallPlanner, Sizes, size_key
 from .trust import build_command, verified_plan
 
 logger = logging.getLogger(__name__)
