@@ -7,11 +7,10 @@ pixels of a Pi3 frame, h w its patch grid, C channels, K kept queries, S the SAM
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 from ..errors import GmosError
-from .typed_json import Whole
 
 Variant = Literal["gmos", "gmos-s"]
 Dtype = Literal["uint8", "int64", "compute", "float32"]
@@ -61,20 +60,24 @@ class ModelSpec:
 
     variant: Variant
     preset: str
-    patch_px: Whole
-    window: Whole
-    pi3_channels: Whole
-    pi3_area_px: Whole
-    sam2_image_px: Whole
-    sam2_channels: Whole
-    queries: Whole
-    memory_channels: Whole
-    memory_frames: Whole = 7
-    object_pointers: Whole = 16
+    patch_px: int
+    window: int
+    pi3_channels: int
+    pi3_area_px: int
+    sam2_image_px: int
+    sam2_channels: int
+    queries: int
+    memory_channels: int
+    memory_frames: int = 7
+    object_pointers: int = 16
 
     def __post_init__(self) -> None:
         if self.variant not in ("gmos", "gmos-s"):
             raise GmosError(f"variant {self.variant!r}: expected gmos or gmos-s")
+        for field in fields(self):
+            size = getattr(self, field.name)
+            if isinstance(size, int) and size < 0:
+                raise GmosError(f"{field.name} {size}: expected 0 or more")
         if self.window % 2 != 1:
             raise GmosError(f"window of {self.window} frames: expected an odd number, it has a middle frame")
 
