@@ -16,6 +16,7 @@ from ..options import (
     NETWORKS,
     PATH,
     RESULTS,
+    Decorator,
     GroupedCommand,
     flag,
     names_option,
@@ -33,7 +34,7 @@ SIDE = (
 )
 
 
-def limits_option(text: str) -> Any:  # noqa: ANN401 - click's decorators take any function
+def limits_option(text: str) -> Decorator[Any]:
     """What both sides are held to."""
     return option(
         "limits",

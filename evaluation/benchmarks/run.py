@@ -11,10 +11,11 @@ import click
 from rich.console import Console, RenderableType
 
 from ...errors import GmosError
+from ..report.environment import available_cores
 from ..report.files import evaluation_json, write_csv, write_json
 from ..report.progress_bar import counted
 from .benchmarks import BENCHMARKS, BenchmarkRequest, load_benchmark
-from .parallel import available_cores, evaluate_sequences
+from .parallel import evaluate_sequences
 from .preparation import Job
 from .report_html import write_html
 from .report_table import evaluation_tables

@@ -85,7 +85,11 @@ def _notes(found: NetworksProfile, runs: Sequence[VideoRun], *, any_gpu: bool) -
     used = any(rates.device != CPU for rates in found.rates.values())
     used |= any(run.device_mib is not None for run in runs)
     watched = any_gpu or any(run.gpus for run in runs)
-    return ("no nvidia-smi: clocks and throttling of the GPU are not known",) if used and not watched else ()
+    return (
+        ("NVML does not tell: clocks and throttling of the GPU are not known",)
+        if used and not watched
+        else ()
+    )
 
 
 def _conclude(report: ProfileReport, baseline: dict[str, Any] | None, options: Mapping[str, Any]) -> int:
