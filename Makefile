@@ -2,16 +2,15 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := $(wildcard *.py) benchmarks calibration evaluation export gmos_ref runtime tests tools
+PACKAGES := calibration commands evaluation export gmos_ref runtime
+MODULES := $(filter-out setup.py __init__.py,$(wildcard *.py))
+SOURCES := $(wildcard *.py) $(PACKAGES) benchmarks tests tools
 
-.PHONY: help install test lint types check demo published gpu clean
+.PHONY: help install test published gpu lint types house check demo clean
 
-help:
-	@echo "make test       install and run the tests (no GPU needed)"
-	@echo "make demo       install and segment a real video"
-	@echo "make check      lint, types and tests"
-	@echo "make published  tests at published size: minutes and 5 GB"
-	@echo "make gpu        tests on this machine's GPU"
+# What follows ## at a target.
+help:  ## what there is to make
+	@sed -n 's/^\([a-z][a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 16
 
 # The stamp is newer than pyproject.toml when the environment is up to date.
 $(VENV)/installed: pyproject.toml
@@ -19,33 +18,35 @@ $(VENV)/installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[ref,cpu,export,rtx,test,dev]'
 	@touch $@
 
-install: $(VENV)/installed
+install: $(VENV)/installed  ## the package and all that its tests and checks need, in .venv
 
 # Files stay together: they share what their fixtures have exported.
-test: install
+test: install  ## run the tests; no GPU is needed
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-published: install
+published: install  ## tests at published size: minutes and 5 GB
 	$(BIN)/python -m pytest -m published
 
-gpu: install
+gpu: install  ## tests on this machine's GPU
 	$(BIN)/python -m pytest -m gpu
 
-lint: install
+lint: install  ## rules and format of the code
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 
 # The repository root is the package, so the type checker needs a folder that holds it by its name.
-types: install
+types: install  ## the type checker, for Linux and for Windows
 	@mkdir -p build/types && ln -sfn ../.. build/types/gmos_deploy
-	cd build/types && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml \
-		-m gmos_deploy.cli -m gmos_deploy.run_command -m gmos_deploy.nano_bundle -m gmos_deploy.networks \
-		$(foreach package,calibration evaluation export gmos_ref runtime,-p gmos_deploy.$(package))
+	cd build/types && for platform in linux win32; do MYPYPATH=. ../../$(BIN)/mypy --platform $$platform \
+		--config-file ../../pyproject.toml $(MODULES:%.py=-m gmos_deploy.%) $(PACKAGES:%=-p gmos_deploy.%) || exit 1; done
 
-check: lint types test
+house: install  ## lines of code, files in folders, lines in files
+	$(BIN)/python -m pytest -q -s tests/test_house.py
 
-demo: install
+check: lint types test  ## lint, types and tests: what CI runs
+
+demo: install  ## segment a real video
 	$(BIN)/python tools/demo.py
 
-clean:
+clean:  ## remove the environment and all that was made
 	rm -rf $(VENV) build demo-output *.egg-info

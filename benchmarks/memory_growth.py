@@ -79,7 +79,8 @@ def run_propagation(video_hw: tuple[int, int], frames: int) -> None:
 
 def run_gmos_s(video_hw: tuple[int, int], frames: int) -> None:
     """The whole command with GMOS-S at the tiny preset, all modes written."""
-    from gmos_deploy.cli import guarded, run_command  # noqa: PLC0415 - the other case needs no PyTorch
+    from gmos_deploy.cli import guarded  # noqa: PLC0415 - the other case needs no PyTorch
+    from gmos_deploy.commands.run import run_command  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.mp4"

@@ -10,9 +10,12 @@ from pathlib import Path
 
 from ..errors import GmosError
 
+EDQUOT = getattr(errno, "EDQUOT", errno.ENOSPC)
+"""Windows has none."""
+
 ADVICE = {
+    EDQUOT: "the disk quota is used up; free some space or choose another place",
     errno.ENOSPC: "the disk is full; free some space or choose another place",
-    errno.EDQUOT: "the disk quota is used up; free some space or choose another place",
     errno.EACCES: "permission denied; expected a place this user may write to",
     errno.EPERM: "permission denied; expected a place this user may write to",
     errno.EROFS: "the file system is read-only; choose another place",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import weakref
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ class SpillFile:
         self._directory = directory or Path(tempfile.gettempdir())
         self._content = content
         self._advice = advice
-        self._file: BinaryIO | None = None
+        self._file: IO[bytes] | None = None
         self.nbytes = 0
 
     def append(self, data: bytes | memoryview) -> int:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 import gmos_deploy as gmos
 from gmos_deploy.api import Model
-from gmos_deploy.cli import guarded, run_command
+from gmos_deploy.cli import guarded
+from gmos_deploy.commands.run import run_command
 from gmos_deploy.runtime.video.frame_directory import read_frame
 from gmos_deploy.runtime.video.reader import VideoReader
 

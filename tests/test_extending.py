@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gmos_deploy.cli import guarded, run_command
+from gmos_deploy.cli import guarded
+from gmos_deploy.commands.run import run_command
 from gmos_deploy.errors import GmosError
 from gmos_deploy.networks import BACKENDS, BackendEntry, register_backend
 from gmos_deploy.runtime.frame_result import FrameResult

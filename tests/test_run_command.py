@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gmos_deploy.cli import guarded, run_command
+from gmos_deploy.cli import guarded
+from gmos_deploy.commands.run import run_command
 
 FRAMES = 6
 
@@ -320,7 +321,7 @@ def test_a_benchmark_split_is_run_and_its_output_evaluated(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """`gmos-run --dataset` fills a tree that `gmos-eval` reads as it is; a second run has nothing to do."""
-    from gmos_deploy.evaluation.benchmarks.commands import evaluate
+    from gmos_deploy.commands.evaluate import evaluate_command
 
     base = (
         "--dataset",
@@ -342,7 +343,7 @@ def test_a_benchmark_split_is_run_and_its_output_evaluated(
         "--anno_dir", str(davis17_im / "Annotations_unsupervised/480p"),
         "--time_anno_csv", str(davis17_im / "time_annotation.csv"), "--json", str(tmp_path / "mos_i.json"),
     ]  # fmt: skip
-    assert guarded(evaluate, "gmos-eval", evaluation) == 0, capsys.readouterr().err
+    assert guarded(evaluate_command, "gmos-eval", evaluation) == 0, capsys.readouterr().err
     assert "J_mov" in capsys.readouterr().out
     assert (tmp_path / "mos_i.json").stat().st_size > 0
 

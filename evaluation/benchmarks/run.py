@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 from rich.console import Console, RenderableType
 
 from ...errors import GmosError
+from ..report.environment import available_cores
 from ..report.files import evaluation_json, write_csv, write_json
-from ..report.options import ReportOptions
 from ..report.progress_bar import counted
-from .parallel import available_cores, evaluate_sequences
-from .preparation import Job, Prepared
+from .benchmarks import BENCHMARKS, BenchmarkRequest, load_benchmark
+from .parallel import evaluate_sequences
+from .preparation import Job
 from .report_html import write_html
 from .report_table import evaluation_tables
 from .results import Evaluation, SequenceScores, merge_notes
@@ -23,20 +25,27 @@ _PLAIN_WIDTH = 200
 """Columns of a table where the output is no terminal, so that nothing wraps in a file."""
 
 
-def run_evaluation(
-    prepared: Prepared[Job],
-    evaluate_sequence: Callable[[Job], SequenceScores],
-    overall: Callable[[list[SequenceScores]], dict[str, float]],
-    *,
-    evaluator: str,
-    dataset: str,
-    frame_score: str,
-    sources: dict[str, Path],
-    options: ReportOptions,
-    merged: bool = False,
-    fbms: bool = False,
-) -> None:
-    """Evaluate every sequence and write every report that was asked for."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportOptions:
+    """What to write where. `jobs` 0 stands for every core."""
+
+    json: Path | None
+    csv: Path | None
+    html: Path | None
+    worst_frames: int
+    jobs: int
+    verbose: bool
+    skip_missing: bool
+
+
+def run_benchmark(name: str, request: BenchmarkRequest, options: ReportOptions) -> None:
+    """Score every sequence of a benchmark, show the result and write every report that was asked for.
+
+    Raises:
+        GmosError: files are missing or unreadable, or there is nothing to score.
+    """
+    loaded, benchmark = load_benchmark(name, request), BENCHMARKS[name]
+    prepared = loaded.prepared
     started = time.monotonic()
     skipped = prepared.missing.sequences
     if skipped:
@@ -45,23 +54,23 @@ def run_evaluation(
         if not options.skip_missing or not prepared.jobs:
             raise prepared.missing.error(prepared.total)
     workers = options.jobs or available_cores()
-    sequences: list[SequenceScores] = _evaluate_with_progress(prepared.jobs, evaluate_sequence, workers)
+    sequences: list[SequenceScores] = _evaluate_with_progress(prepared.jobs, benchmark.evaluate, workers)
     scored = [sequence for sequence in sequences if sequence.metrics]
     if not scored:
         raise GmosError(f"none of {len(sequences)} sequences has an object to score: check the annotations")
     notes = [prepared.notes, {"skipped_sequences": len(skipped)}, *(item.notes for item in sequences)]
     evaluation = Evaluation(
-        evaluator=evaluator,
-        dataset=dataset,
-        sources={name: str(path) for name, path in sources.items()},
-        overall=overall(scored),
+        evaluator=name,
+        dataset=request.dataset,
+        sources={what: str(path) for what, path in loaded.sources.items()},
+        overall=loaded.overall(scored),
         sequences=tuple(scored),
         notes=merge_notes(notes),
         seconds=time.monotonic() - started,
-        frame_score=frame_score,
+        frame_score=benchmark.frame_score,
     )
     show(evaluation_tables(evaluation, verbose=options.verbose))
-    _write_reports(evaluation, options, merged=merged, fbms=fbms)
+    _write_reports(evaluation, options, merged=loaded.merged, fbms=loaded.fbms)
 
 
 def _write_reports(evaluation: Evaluation, options: ReportOptions, *, merged: bool, fbms: bool) -> None:

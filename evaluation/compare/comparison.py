@@ -45,7 +45,7 @@ class Comparison:
 
     @classmethod
     def of(cls, kind: str, a: str, b: str, videos: Sequence[Path], options: Mapping[str, Any]) -> Comparison:
-        """From the options of `limit_options`.
+        """From the options of gmos-parity.
 
         Raises:
             GmosError: no report can be written where one is wanted.
@@ -53,7 +53,7 @@ class Comparison:
         report: Path | None = options["report"]
         if report is not None:
             report_directory(report)
-        profile = cast(ProfileName, options["profile"])
+        profile = cast(ProfileName, options["limits"])
         limits = PROFILES[profile]
         frame_iou, mean_iou = options["min_frame_iou"], options["min_mean_iou"]
         return cls(

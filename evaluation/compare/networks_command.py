@@ -6,7 +6,7 @@ import time
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import click
 from rich.console import Group, RenderableType
@@ -17,7 +17,6 @@ from ...errors import GmosError
 from ...networks import Side, parse_side
 from ...runtime.bundle.manifest import open_bundle
 from ...runtime.parity import LIMITS
-from ...runtime.renamed_option import renamed_option
 from ...runtime.video.inputs import resolve_inputs
 from ..benchmarks.run import show
 from ..report.environment import environment
@@ -30,19 +29,16 @@ from ..report.files import (
     write_json_lines,
 )
 from ..report.html_page import environment_section, escaped, sortable_table, table_row, write_page
-from ..report.options import report_option
 from .first_divergence import FirstDivergence
 from .first_divergence_option import layer_section, layer_table, sought_layer
-from .limits import PROFILES, ProfileName
+from .limits import ProfileName
 from .network_parity import OutputParity, SaveCalls, compare_networks
 from .recording import Recording, record
 from .report import SCHEMA
 from .saved_tensors import SavedTensors
 from .sides import chosen_networks, input_dtypes, require_same_model
 
-FRAMES, CALLS, BATCH_SIZE = 16, 4, 2
-
-PATH = click.Path(path_type=Path)
+BATCH_SIZE = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,85 +66,32 @@ class NetworksReport:
         return f"{'FAIL' if self.failures else 'PASS'} ({self.profile})"
 
 
-@click.command("networks")
-@click.argument("video", type=PATH)
-@click.option("--bundle", type=PATH, metavar="DIR", help="The bundle of side B, if --b is not given.")
-@click.option(
-    "--backend",
-    type=click.Choice(["onnxruntime", "tensorrt", "tensorrt-rtx"]),
-    default="onnxruntime",
-    show_default=True,
-    help="What runs --bundle.",
-)
-@click.option(
-    "--a", metavar="SPEC", help="The trusted side.  [default: the reference at the preset of --bundle]"
-)
-@click.option(
-    "--b", metavar="SPEC", help="The side in question, as in gmos-parity video, instead of --bundle."
-)
-@click.option("--networks", metavar="NAMES", help="Networks, joined by commas.  [default: all]")
-@click.option(
-    "--frames", type=click.IntRange(1), default=FRAMES, show_default=True, help="Frames of the video."
-)
-@click.option(
-    "--calls",
-    type=click.IntRange(1),
-    default=CALLS,
-    show_default=True,
-    help="Calls of each network that are compared, spread over the video.",
-)
-@click.option("--profile", type=click.Choice(list(PROFILES)), default="fp32", show_default=True)
-@click.option(
-    "--first_divergence",
-    "--first-divergence",
-    "first_divergence",
-    metavar="NETWORK[.OUTPUT]",
-    help="Also find the first layer in which this network (or what an output of it is computed from) passes the "
-    "profile's relative error; both sides must be bundles on onnxruntime.  [default: not looked for]",
-)
-@renamed_option("first_layer", "first_divergence")
-@click.option(
-    "--save_tensors",
-    "--save-tensors",
-    "save_tensors",
-    type=PATH,
-    metavar="DIR",
-    help="Save inputs and both sides' outputs of each network's worst call there for Polygraphy, and print the "
-    "commands that go on from there.  [default: not saved]",
-)
-@report_option
-def networks_command(
+def compare_sides(
     *,
     video: Path,
-    bundle: Path | None,
-    backend: str,
     a: str | None,
-    b: str | None,
+    side_b: Side,
     networks: str | None,
     frames: int,
     calls: int,
-    profile: str,
+    limits: ProfileName,
     first_divergence: str | None,
     save_tensors: Path | None,
     report: Path | None,
 ) -> int:
-    """Compare every network of two sides on real activations.
+    """Compare every network of two sides, show and report it; the exit status. Options as gmos-parity's.
 
-    Side A runs the first frames of VIDEO; side B gets what A's networks got, so that a difference is
-    shown where it is born.
+    Raises:
+        GmosError: a side has no networks or cannot be loaded, or there is no such network.
     """
     started = time.monotonic()
     if report is not None:
         report_directory(report)
-    if (bundle is None) == (b is None):
-        raise GmosError("expected either --bundle DIR or --b SPEC")
-    side_b = parse_side("--b", b) if b is not None else parse_side("--bundle", f"{backend}:bundle={bundle}")
     side_a = parse_side("--a", a if a is not None else default_reference(side_b))
     for option, side in (("--a", side_a), ("--b", side_b)):
         if side.masks is not None:
             raise GmosError(f"{option} {side.text}: masks have no networks; name a backend")
     sought = None if first_divergence is None else sought_layer(first_divergence, side_a, side_b)
-    limits = cast(ProfileName, profile)
     saved = None if save_tensors is None else SavedTensors(save_tensors, side_a.bundle, side_b.bundle, limits)
     save = (lambda _: None) if saved is None else saved.save
     found, recorded = _compare(video, side_a, side_b, networks, frames=frames, calls=calls, save=save)

@@ -10,8 +10,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import click
-
 from ...errors import GmosError
 from ...networks import Side, parse_side
 from ...runtime.contract import ModelSpec
@@ -21,7 +19,6 @@ from ...runtime.results.completion import ResultSet, should_skip
 from ...runtime.results.outputs import check_save_dir, file_results
 from ...runtime.tensorrt.memory import settle_run
 from ..report.progress_bar import run_progress
-from .commands import limit_options
 from .comparison import Comparison, FindStages, compare_trees
 from .foreground_agreement import ForegroundAgreement, compare_foreground
 from .label_trees import LabelPair
@@ -35,42 +32,8 @@ from .teacher_forcing import Forcing, forced_stages
 
 logger = logging.getLogger(__name__)
 
-PATH = click.Path(path_type=Path)
 
-SIDE = (
-    "torch:PRESET, onnxruntime:BUNDLE, tensorrt:BUNDLE, tensorrt-rtx:BUNDLE or masks:DIR; or named options of "
-    "gmos-run, as torch:preset=published,precision=bf16,pi3_ckpt=FILE,…  Required."
-)
-
-
-@click.command("video")
-@click.argument("inputs", nargs=-1, type=PATH, required=True, metavar="INPUT...")
-@click.option("--a", "a", required=True, metavar="SPEC", help=SIDE)
-@click.option("--b", "b", required=True, metavar="SPEC", help="The same for the other side. Required.")
-@click.option(
-    "--teacher_forced",
-    "--teacher-forced",
-    "teacher_forced",
-    is_flag=True,
-    help="Also run every stage of B on A's inputs, to tell in which one a difference is born; both sides are "
-    "loaded at once and run a second time. Default: off.",
-)
-@click.option(
-    "--fps",
-    type=float,
-    help="Frames per second of the input; needed for directories unless --stride is given.  "
-    "[default: the file's own]",
-)
-@click.option(
-    "--stride",
-    type=int,
-    help="Frames between the neighbours of a window, 1 or more.  [default: fps / 8, rounded down]",
-)
-@click.option(
-    "--keep", type=PATH, metavar="DIR", help="Keep the masks of both sides there. Default: not kept."
-)
-@limit_options
-def video_command(
+def compare_videos(
     *,
     inputs: tuple[Path, ...],
     a: str,
@@ -81,10 +44,10 @@ def video_command(
     keep: Path | None,
     **options: Any,
 ) -> int:
-    """Run two sides on the same videos and compare their masks, stage by stage.
+    """Run two sides on videos, compare their masks, show and report it; the exit status. Options as gmos-parity's.
 
-    INPUT is one or more .mp4 files, or one or more directories of frames. A side runs networks as gmos-run
-    does, or is a directory of masks.
+    Raises:
+        GmosError: a side cannot be run, or the sides are not of one model.
     """
     sides = (parse_side("--a", a), parse_side("--b", b))
     masks = next((side for side in sides if side.masks is not None), None)

@@ -1,21 +1,20 @@
-"""The gmos-profile command: a video and sides in, times and a report out."""
+"""A video and sides in, times and a report out."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ...errors import GmosError
-from ...networks import Side, parse_side
+from ...networks import Side
 from ...runtime.video.inputs import resolve_inputs
 from ..benchmarks.run import show
 from ..report.environment import environment
 from ..report.files import PAGE_FILE, report_directory
-from ..report.options import report_option
 from .gpu_monitor import GpuMonitor
 from .machine_state import machine_state, machine_use
 from .page import write_profile_page
@@ -33,83 +32,15 @@ from .roofline import CPU, host_rates
 from .runs import VideoRun, profile_video
 from .tables import tables
 
-PATH = click.Path(path_type=Path)
 REGRESSION_STATUS = 1
 
 
-@click.command(
-    "gmos-profile",
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
-@click.argument("video", type=PATH)
-@click.option(
-    "--side",
-    "sides",
-    multiple=True,
-    required=True,
-    metavar="SPEC",
-    help="torch:PRESET, onnxruntime:BUNDLE, tensorrt:BUNDLE or tensorrt-rtx:BUNDLE; repeated, sides are measured "
-    "in turns and compared with the first. Required.",
-)
-@click.option(
-    "--only", type=click.Choice(["networks", "video"]), help="Measure one of them.  [default: both]"
-)
-@click.option("--networks", metavar="NAMES", help="Networks, joined by commas.  [default: all]")
-@click.option(
-    "--iterations",
-    type=click.IntRange(1),
-    default=20,
-    show_default=True,
-    help="Timed calls of a network.",
-)
-@click.option(
-    "--warm_up",
-    "--warm-up",
-    "warm_up",
-    type=click.IntRange(0),
-    default=3,
-    show_default=True,
-    help="Calls before them.",
-)
-@click.option(
-    "--batches", default="1", show_default=True, help="Batch sizes of the networks, joined by commas."
-)
-@click.option(
-    "--objects",
-    default="1,4",
-    show_default=True,
-    help="Numbers of tracked objects of the tracker's networks, joined by commas.",
-)
-@click.option(
-    "--baseline",
-    type=PATH,
-    metavar="FILE",
-    help="result.json of an earlier profile; exit status 1 if a time has grown beyond --threshold.",
-)
-@click.option(
-    "--threshold",
-    type=click.FloatRange(0),
-    default=0.1,
-    show_default=True,
-    help="Share by which a time may grow.",
-)
-@click.option(
-    "--layers",
-    is_flag=True,
-    help="Also time the layers of each network, where the library tells them: ONNX Runtime, TensorRT and "
-    "TensorRT-RTX do. Each network is loaded once more for that. Default: off.",
-)
-@report_option
-def profile_command(video: Path, sides: tuple[str, ...], **options: Any) -> int:
-    """How fast is it: latency of every network, seconds of every stage, frames per second, memory.
+def profile_sides(video: Path, sides: Sequence[Side], options: Mapping[str, Any]) -> int:
+    """Profile networks and video by every side, show and report it; the exit status. Options as gmos-profile's.
 
-    VIDEO is an .mp4 file or a directory of frames. Exit status: 0 done, 1 slower than the baseline, 2 could not
-    be measured.
+    Raises:
+        GmosError: a side cannot be profiled or loaded, or the baseline or report cannot be used.
     """
-    return _profile(video, [parse_side("--side", text) for text in sides], options)
-
-
-def _profile(video: Path, sides: list[Side], options: dict[str, Any]) -> int:
     start_up_s, started = process_age_s(), time.monotonic()
     if len({side.text for side in sides}) < len(sides):
         raise GmosError("--side: the same side twice; give each once")
@@ -154,10 +85,14 @@ def _notes(found: NetworksProfile, runs: Sequence[VideoRun], *, any_gpu: bool) -
     used = any(rates.device != CPU for rates in found.rates.values())
     used |= any(run.device_mib is not None for run in runs)
     watched = any_gpu or any(run.gpus for run in runs)
-    return ("no nvidia-smi: clocks and throttling of the GPU are not known",) if used and not watched else ()
+    return (
+        ("NVML does not tell: clocks and throttling of the GPU are not known",)
+        if used and not watched
+        else ()
+    )
 
 
-def _conclude(report: ProfileReport, baseline: dict[str, Any] | None, options: dict[str, Any]) -> int:
+def _conclude(report: ProfileReport, baseline: dict[str, Any] | None, options: Mapping[str, Any]) -> int:
     """Print and write the report, and say whether something has become slower."""
     show(tables(report))
     compared = [] if baseline is None else changes(baseline, result_json(report))
@@ -178,7 +113,7 @@ def _conclude(report: ProfileReport, baseline: dict[str, Any] | None, options: d
     return REGRESSION_STATUS if slower else 0
 
 
-def _options(options: dict[str, Any]) -> ProfileOptions:
+def _options(options: Mapping[str, Any]) -> ProfileOptions:
     return ProfileOptions(
         warm_up=options["warm_up"],
         iterations=options["iterations"],

@@ -1,42 +1,29 @@
-"""Memory, clocks and throttling of the GPUs while something runs, as nvidia-smi tells it several times a second."""
+"""Memory, clocks and throttling of the GPUs while something runs, asked for several times a second."""
 
 from __future__ import annotations
 
-import re
-import shutil
-import subprocess
 import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
+from typing import TypeVar
 
-INTERVAL_MS = 100
+from ..report.nvml import THROTTLING, Gpu, nvidia_gpus
 
-FIELDS = (
-    "index",
-    "memory.used",
-    "clocks.sm",
-    "clocks.max.sm",
-    "temperature.gpu",
-    "power.draw",
-    "clocks_throttle_reasons.active",
-)
+INTERVAL_S = 0.1
 
-THROTTLING = {
-    0x4: "software power limit",
-    0x8: "hardware slowdown",
-    0x20: "software thermal limit",
-    0x40: "hardware thermal limit",
-    0x80: "hardware power brake",
-}
-"""Bits of NVML's clock event reasons that mean slower than asked for; idling and set clocks do not."""
+MIB = 1 << 20
 
 END_S = 5.0
-"""How long nvidia-smi may take to end."""
+"""How long the last sample may take."""
+
+Value = TypeVar("Value", int, float)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuUse:
-    """One GPU over some time; None where nvidia-smi does not say.
+    """One GPU over some time; None where the driver does not tell.
 
     Memory in MiB is the whole device's, by all programs: `memory_before_mib` at the first sample. Clocks in
     MHz, degrees Celsius, watts.
@@ -60,85 +47,84 @@ class GpuUse:
         return [f"GPU {self.index} was throttled ({', '.join(self.throttled)}): times are upper bounds"]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sample:
+    memory: int | None
+    clock_mhz: float | None
+    temperature_c: float | None
+    power_w: float | None
+    reasons: int | None
+
+
 class GpuMonitor:
-    """Asks nvidia-smi while the block runs; `use` is empty where there is none, as on a Jetson."""
+    """Asks the driver while the block runs; `use` is empty where it tells nothing, as on a Jetson."""
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[str] | None = None
-        self._reader: threading.Thread | None = None
-        self._rows: list[list[str]] = []
+        self._open = ExitStack()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._gpus: tuple[Gpu, ...] = ()
+        self._limits: tuple[float | None, ...] = ()
+        self._samples: list[list[_Sample]] = []
 
     def __enter__(self) -> GpuMonitor:
-        program = shutil.which("nvidia-smi")
-        if program is None:
-            return self
-        command = [
-            program,
-            f"--query-gpu={','.join(FIELDS)}",
-            "--format=csv,noheader,nounits",
-            f"--loop-ms={INTERVAL_MS}",
-        ]
-        try:
-            self._process = subprocess.Popen(  # noqa: S603 - a fixed command
-                command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-            )
-        except OSError:
-            return self
-        self._reader = threading.Thread(target=self._read, name="nvidia-smi", daemon=True)
-        self._reader.start()
+        _, self._gpus = self._open.enter_context(nvidia_gpus())
+        self._limits = tuple(gpu.clock_limit_mhz() for gpu in self._gpus)
+        self._samples = [[] for _ in self._gpus]
+        if self._gpus:
+            self._thread = threading.Thread(target=self._watch, name="GPU monitor", daemon=True)
+            self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End nvidia-smi."""
-        if self._process is None:
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        if self._reader is not None:
-            self._reader.join(END_S)
+        """End the watch."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(END_S)
+        self._open.close()
 
     @property
     def use(self) -> tuple[GpuUse, ...]:
         """What was seen so far of every GPU."""
-        indices = sorted({row[0] for row in self._rows})
-        return tuple(_use([row for row in self._rows if row[0] == index]) for index in indices)
+        return tuple(
+            _use(gpu.index, limit, list(samples))
+            for gpu, limit, samples in zip(self._gpus, self._limits, self._samples, strict=True)
+            if samples
+        )
 
-    def _read(self) -> None:
-        if self._process is None or self._process.stdout is None:
-            return
-        with self._process.stdout as lines:
-            for line in lines:
-                cells = [cell.strip() for cell in line.split(",")]
-                if len(cells) == len(FIELDS) and cells[0].isdecimal():
-                    self._rows.append(cells)
+    def _watch(self) -> None:
+        while True:
+            for gpu, samples in zip(self._gpus, self._samples, strict=True):
+                samples.append(
+                    _Sample(
+                        memory=gpu.memory()[0],
+                        clock_mhz=gpu.clock_mhz(),
+                        temperature_c=gpu.temperature_c(),
+                        power_w=gpu.power_w(),
+                        reasons=gpu.clock_reasons(),
+                    )
+                )
+            if self._stop.wait(INTERVAL_S):
+                return
 
 
-def _use(rows: list[list[str]]) -> GpuUse:
-    columns = {name: [row[place] for row in rows] for place, name in enumerate(FIELDS)}
-    memory, clocks = _numbers(columns["memory.used"]), _numbers(columns["clocks.sm"])
-    bits = 0
-    for word in columns["clocks_throttle_reasons.active"]:
-        bits |= int(word, 16) if word.startswith("0x") else 0
+def _use(index: int, limit: float | None, samples: Sequence[_Sample]) -> GpuUse:
+    def told(value: Callable[[_Sample], Value | None]) -> list[Value]:
+        return [found for sample in samples if (found := value(sample)) is not None]
+
+    memory, clocks = told(lambda sample: sample.memory), told(lambda sample: sample.clock_mhz)
+    reasons = told(lambda sample: sample.reasons)
     return GpuUse(
-        index=int(rows[0][0]),
-        samples=len(rows),
-        memory_before_mib=memory[0] if memory else None,
-        memory_peak_mib=max(memory, default=None),
+        index=index,
+        samples=len(samples),
+        memory_before_mib=memory[0] / MIB if memory else None,
+        memory_peak_mib=max(memory) / MIB if memory else None,
         clock_least_mhz=min(clocks, default=None),
         clock_greatest_mhz=max(clocks, default=None),
-        clock_limit_mhz=max(_numbers(columns["clocks.max.sm"]), default=None),
-        temperature_c=max(_numbers(columns["temperature.gpu"]), default=None),
-        power_w=max(_numbers(columns["power.draw"]), default=None),
-        throttled=tuple(name for bit, name in THROTTLING.items() if bits & bit),
+        clock_limit_mhz=limit,
+        temperature_c=max(told(lambda sample: sample.temperature_c), default=None),
+        power_w=max(told(lambda sample: sample.power_w), default=None),
+        throttled=tuple(name for bit, name in THROTTLING.items() if any(bits & bit for bits in reasons)),
     )
-
-
-def _numbers(cells: list[str]) -> list[float]:
-    """What is a number among them: nvidia-smi writes [N/A] where it does not know."""
-    return [float(cell) for cell in cells if re.fullmatch(r"[\d.]+", cell)]

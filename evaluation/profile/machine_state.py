@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
-import statistics
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
-from ..benchmarks.parallel import available_cores
+import psutil
 
-PROC, CLOCKS = Path("/proc"), Path("/sys/devices/system/cpu/cpu0/cpufreq")
+from ..report.environment import available_cores
+
+BUSY = ("user", "nice", "system", "irq", "softirq", "interrupt", "dpc")
+"""Times of psutil that a core works in, of Linux, macOS and Windows; idling, waiting and what was stolen are none."""
 
 BUSY_CORES = 0.1
 """Cores that others may use before a report warns: interrupts and services of a quiet machine take less."""
@@ -28,10 +28,10 @@ class MachineState:
     and of the children it has waited for, `at_s` a monotonic clock.
     """
 
-    load_average: float | None
+    load_average: float
     clock_mhz: float | None
     greatest_clock_mhz: float | None
-    busy_s: float | None
+    busy_s: float
     stolen_s: float | None
     own_s: float
     at_s: float
@@ -69,17 +69,16 @@ class MachineUse:
         return found
 
 
-def machine_state(proc: Path = PROC, clocks: Path = CLOCKS) -> MachineState:
+def machine_state() -> MachineState:
     """The counters now."""
-    times = os.times()
-    busy_s, stolen_s = _busy(proc)
+    own, cores, clock = os.times(), psutil.cpu_times(), psutil.cpu_freq()
     return MachineState(
-        load_average=_number(proc / "loadavg", r"^([\d.]+)"),
-        clock_mhz=_clock_mhz(proc, clocks),
-        greatest_clock_mhz=_scaled(_number(clocks / "cpuinfo_max_freq", r"^(\d+)")),
-        busy_s=busy_s,
-        stolen_s=stolen_s,
-        own_s=times.user + times.system + times.children_user + times.children_system,
+        load_average=psutil.getloadavg()[0],
+        clock_mhz=(clock.current or None) if clock else None,
+        greatest_clock_mhz=(clock.max or None) if clock else None,
+        busy_s=sum(getattr(cores, name, 0.0) for name in BUSY),
+        stolen_s=getattr(cores, "steal", None),
+        own_s=own.user + own.system + own.children_user + own.children_system,
         at_s=time.monotonic(),
     )
 
@@ -88,9 +87,8 @@ def machine_use(before: MachineState, after: MachineState, cores: int | None = N
     """What happened between two moments."""
     cores = available_cores() if cores is None else cores
     seconds = max(after.at_s - before.at_s, 1e-3)
-    others = stolen = None
-    if before.busy_s is not None and after.busy_s is not None:
-        others = max(0.0, (after.busy_s - before.busy_s - (after.own_s - before.own_s)) / seconds)
+    stolen = None
+    others = max(0.0, (after.busy_s - before.busy_s - (after.own_s - before.own_s)) / seconds)
     if before.stolen_s is not None and after.stolen_s is not None:
         stolen = (after.stolen_s - before.stolen_s) / seconds / cores
     return MachineUse(
@@ -103,41 +101,3 @@ def machine_use(before: MachineState, after: MachineState, cores: int | None = N
         greatest_clock_mhz=after.greatest_clock_mhz,
         cores=cores,
     )
-
-
-def _busy(proc: Path) -> tuple[float | None, float | None]:
-    """Seconds of all cores that were used, and that a hypervisor took."""
-    text = _text(proc / "stat")
-    if text is None or not text.startswith("cpu "):
-        return None, None
-    # user nice system idle iowait irq softirq steal, in ticks since the start
-    ticks = [int(word) for word in text.splitlines()[0].split()[1:9]]
-    per_second = os.sysconf("SC_CLK_TCK")
-    stolen = ticks[7] / per_second if len(ticks) > 7 else None
-    return sum(ticks[place] for place in (0, 1, 2, 5, 6)) / per_second, stolen
-
-
-def _clock_mhz(proc: Path, clocks: Path) -> float | None:
-    """The mean clock of the cores."""
-    found = [
-        float(mhz) for mhz in re.findall(r"^cpu MHz\s*:\s*([\d.]+)", _text(proc / "cpuinfo") or "", re.M)
-    ]
-    if found:
-        return statistics.fmean(found)
-    return _scaled(_number(clocks / "scaling_cur_freq", r"^(\d+)"))
-
-
-def _scaled(kilohertz: float | None) -> float | None:
-    return None if kilohertz is None else kilohertz / 1000
-
-
-def _number(path: Path, pattern: str) -> float | None:
-    found = re.match(pattern, _text(path) or "")
-    return float(found[1]) if found else None
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None

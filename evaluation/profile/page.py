@@ -273,5 +273,5 @@ def _machine(report: ProfileReport) -> str:
             f"MHz, {gpu.temperature_c} C, {gpu.power_w} W, throttled: {', '.join(gpu.throttled) or 'no'}"
         )
     if not report.gpus:
-        lines.append("GPU clocks and throttling: no nvidia-smi")
+        lines.append("GPU clocks and throttling: not told")
     return "<h2>The machine meanwhile</h2>" + "".join(f"<p>{escaped(line)}</p>" for line in lines)

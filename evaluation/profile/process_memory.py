@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 import sys
 import time
 from pathlib import Path
+
+import psutil
 
 PROCESS = Path("/proc/self")
 
@@ -26,32 +27,36 @@ def forget_peak(process: Path = PROCESS) -> bool:
 
 def peak_mib(process: Path = PROCESS) -> float:
     """The greatest resident memory since `forget_peak`, or of the whole process where that cannot be."""
-    found = _status_mib("VmHWM", process)
-    if found is not None:
-        return found
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-
-
-def resident_mib(process: Path = PROCESS) -> float | None:
-    """What the process holds now; None where the system does not say."""
-    return _status_mib("VmRSS", process)
-
-
-def _status_mib(field: str, process: Path) -> float | None:
     try:
-        text = (process / "status").read_text(encoding="ascii", errors="replace")
+        status = (process / "status").read_text(encoding="ascii", errors="replace")
     except OSError:
-        return None
-    found = re.search(rf"^{field}:\s*(\d+) kB", text, re.MULTILINE)
-    return int(found[1]) / 1024 if found else None
+        status = ""
+    found = re.search(r"^VmHWM:\s*(\d+) kB", status, re.MULTILINE)
+    if found is not None:
+        return int(found[1]) / 1024
+    if sys.platform == "win32":
+        return float(psutil.Process().memory_info().peak_wset) / 2**20
+    else:  # noqa: RET505 - the type checker reads what a platform has by its branches
+        import resource  # noqa: PLC0415 - not there on Windows, where this module is imported too
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def resident_mib() -> float:
+    """What the process holds now."""
+    return float(psutil.Process().memory_info().rss) / 2**20
 
 
 def process_age_s(process: Path = PROCESS) -> float | None:
     """Seconds since this process started; None where the system does not say."""
-    try:
-        fields = (process / "stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
-        started_s = int(fields[19]) / os.sysconf("SC_CLK_TCK")
-        return time.clock_gettime(time.CLOCK_BOOTTIME) - started_s
-    except (OSError, ValueError, IndexError, AttributeError):
-        return None
+    if sys.platform != "linux":
+        return max(0.0, time.time() - float(psutil.Process().create_time()))
+    else:  # noqa: RET505 - as above
+        try:
+            # Not psutil's: its clock starts at a whole second.
+            text = (process / "stat").read_text(encoding="ascii", errors="replace")
+            started_s = int(text.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+            return time.clock_gettime(time.CLOCK_BOOTTIME) - started_s
+        except (OSError, ValueError, IndexError):
+            return None

@@ -15,7 +15,7 @@ from ...runtime.backend import Backend
 from ...runtime.bundle.manifest import BundleNetwork
 from ...runtime.precision import ELEMENT_TYPES, PRECISIONS
 from ...runtime.shapes import PI3_AXES, size_of
-from ..benchmarks.parallel import available_cores
+from ..report.environment import available_cores
 
 PRODUCT_SIDE = 1536
 """Side of the float32 matrices that the processor's rate is measured with."""

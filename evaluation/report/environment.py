@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shlex
-import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -14,8 +12,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from ... import __version__
-from ..benchmarks.parallel import available_cores
+from .nvml import nvidia_gpus
 
 PACKAGES = (
     "numpy",
@@ -36,8 +36,8 @@ PACKAGES = (
 CPU_INFO = Path("/proc/cpuinfo")
 CLOCK_FILES = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 
-SMI_FIELDS = "name,driver_version,memory.total,compute_cap,clocks.sm,clocks_throttle_reasons.active"
-SMI_TIMEOUT_S = 10
+NOT_TOLD = "not told"
+"""Where a driver does not say, as that of a Jetson."""
 
 
 def environment(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -57,12 +57,19 @@ def environment(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "machine": platform.machine(),
         "cpu": _cpu_name(),
         "cores": available_cores(),
-        "memory_mib": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20,
+        "memory_mib": int(psutil.virtual_memory().total) >> 20,
         "cpu_governor": _read(CLOCK_FILES / "scaling_governor"),
         "gpus": _gpus(),
         "python": platform.python_version(),
         "packages": _versions(),
     }
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    process = psutil.Process()
+    # macOS has no affinity.
+    return len(process.cpu_affinity() or ()) if hasattr(process, "cpu_affinity") else os.cpu_count() or 1
 
 
 def _cpu_name() -> str | None:
@@ -94,23 +101,23 @@ def _version(name: str) -> str | None:
 
 
 def _gpus() -> list[dict[str, str]]:
-    """What nvidia-smi says of the GPUs; empty without it, on a Jetson too."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return []
-    try:
-        answer = subprocess.run(  # noqa: S603 - a fixed command
-            [program, f"--query-gpu={SMI_FIELDS}", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            timeout=SMI_TIMEOUT_S,
-            check=True,
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
-    names = SMI_FIELDS.split(",")
-    return [
-        dict(zip(names, (cell.strip() for cell in line.split(",")), strict=False))
-        for line in answer.splitlines()
-        if line.strip()
-    ]
+    """What the driver tells of the GPUs; empty without one, on a Jetson too."""
+    with nvidia_gpus() as (driver, gpus):
+        told = [
+            {
+                "name": gpu.name(),
+                "driver_version": driver,
+                "memory.total": _with_unit((gpu.memory()[1] or 0) >> 20 or None, "MiB"),
+                "compute_cap": gpu.compute_capability(),
+                "clocks.sm": _with_unit(gpu.clock_mhz(), "MHz"),
+                "clocks_throttle_reasons.active": None
+                if (bits := gpu.clock_reasons()) is None
+                else f"{bits:#018x}",
+            }
+            for gpu in gpus
+        ]
+    return [{name: NOT_TOLD if value is None else value for name, value in gpu.items()} for gpu in told]
+
+
+def _with_unit(value: float | None, unit: str) -> str | None:
+    return None if value is None else f"{value:g} {unit}"

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from ..atomic_file import writing
 
 PREFIX = "work-"
 LOCK_NAME = "lock"
+CONTENT_NAME = "content"
+
+NO_LOCK = (OSError, NotImplementedError)
+"""What locking raises where the file system has no locks."""
 
 
 @contextmanager
@@ -32,17 +36,16 @@ def work_directory(save_dir: Path, private_folder: str) -> Iterator[Path]:
         private.mkdir(parents=True, exist_ok=True)
         remove_stale(private)
         work, lock = _locked_directory(private)
+        content = work / CONTENT_NAME
         try:
-            content = work / "content"
             content.mkdir()
         except OSError:
-            os.close(lock)
+            lock.release()
             raise
     try:
         yield content
     finally:
-        shutil.rmtree(work, ignore_errors=True)
-        os.close(lock)
+        _remove(work, lock)
         for path in made:
             with suppress(OSError):
                 path.rmdir()
@@ -51,32 +54,37 @@ def work_directory(save_dir: Path, private_folder: str) -> Iterator[Path]:
 def remove_stale(private: Path) -> None:
     """Remove the work directories of runs that are dead: the system drops a lock with its process."""
     for work in private.glob(f"{PREFIX}*"):
-        # What cannot be opened or locked belongs to a run that is alive.
         if not work.is_dir():
             continue
-        with suppress(OSError):
-            lock = os.open(work / LOCK_NAME, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(work, ignore_errors=True)
-            finally:
-                os.close(lock)
+        lock = _lock(work)
+        # What cannot be opened or locked belongs to a run that is alive.
+        with suppress(Timeout, *NO_LOCK):
+            lock.acquire(timeout=0)
+            _remove(work, lock)
 
 
-def _locked_directory(private: Path) -> tuple[Path, int]:
-    """A new work directory and the open file that locks it."""
+def _locked_directory(private: Path) -> tuple[Path, FileLock]:
+    """A new work directory and what locks it."""
     while True:
         work = private / f"{PREFIX}{uuid.uuid4().hex}"
         work.mkdir()
-        lock_path = work / LOCK_NAME
-        try:
-            lock = os.open(lock_path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            # Another run took the directory for a dead one before it was locked.
-            continue
+        lock = _lock(work)
         # Without locks on this file system nobody can tell a dead run from a live one, nor remove either.
-        with suppress(OSError):
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        if lock_path.exists():
+        with suppress(*NO_LOCK):
+            lock.acquire()
+        if work.is_dir():
             return work, lock
-        os.close(lock)
+        # Another run took the directory for a dead one before it was locked.
+        lock.release()
+
+
+def _lock(work: Path) -> FileLock:
+    # Whoever holds it may end in another thread than it began.
+    return FileLock(work / LOCK_NAME, thread_local=False)
+
+
+def _remove(work: Path, lock: FileLock) -> None:
+    """Remove a directory whose lock is held; the lock's own file last, as Windows keeps what is open."""
+    shutil.rmtree(work / CONTENT_NAME, ignore_errors=True)
+    lock.release()
+    shutil.rmtree(work, ignore_errors=True)

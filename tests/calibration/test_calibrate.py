@@ -18,7 +18,6 @@ from click.testing import CliRunner
 
 from gmos_deploy.calibration import calibrate as calibrate_module
 from gmos_deploy.calibration.calibrate import calibrate
-from gmos_deploy.calibration.commands import calibrate_command, parse_size
 from gmos_deploy.calibration.config import CalibrationConfig
 from gmos_deploy.calibration.network_forms import CalibratedNetwork
 from gmos_deploy.calibration.report import weight_bytes, write_report
@@ -27,11 +26,12 @@ from gmos_deploy.calibration.sampling.sample_store import SampleStore
 from gmos_deploy.calibration.search.target_masks import MaskScore, hold_masks
 from gmos_deploy.calibration.search.target_parity import TargetParity, parse_target_parity
 from gmos_deploy.cli import guarded
+from gmos_deploy.commands.calibrate import calibrate_command, parse_size
+from gmos_deploy.commands.export import export_command
+from gmos_deploy.commands.parity import networks_command
+from gmos_deploy.commands.profile import profile_command
 from gmos_deploy.errors import GmosError
 from gmos_deploy.evaluation.compare.mask_agreement import sequence_agreement
-from gmos_deploy.evaluation.compare.networks_command import networks_command
-from gmos_deploy.evaluation.profile.commands import profile_command
-from gmos_deploy.export.commands import export_command
 from gmos_deploy.networks import NetworkChoice
 from gmos_deploy.runtime.bundle.manifest import MANIFEST, Bundle, open_bundle
 from gmos_deploy.runtime.onnx.backend import open_bundle_backend

@@ -13,8 +13,8 @@ from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 from PIL import Image
 
+from gmos_deploy.commands.evaluate import evaluate_command
 from gmos_deploy.errors import GmosError
-from gmos_deploy.evaluation.benchmarks.commands import evaluate
 from gmos_deploy.runtime.pipeline.memory_tracker import make_tracker
 from gmos_deploy.runtime.results.palette import davis_palette
 from gmos_deploy.runtime.tracker import Prompt, TrackerStep
@@ -85,7 +85,7 @@ def run_eval() -> RunEval:
     """Runs gmos-eval in this process; an error that is not the user's fails the test."""
 
     def run(*arguments: object) -> Result:
-        result = CliRunner().invoke(evaluate, [str(argument) for argument in arguments])
+        result = CliRunner().invoke(evaluate_command, [str(argument) for argument in arguments])
         if result.exception and not isinstance(result.exception, (GmosError, SystemExit)):
             raise result.exception
         return result

@@ -7,8 +7,9 @@ import os
 import pytest
 
 from gmos_deploy.errors import GmosError
-from gmos_deploy.evaluation.benchmarks.parallel import available_cores, evaluate_sequences
+from gmos_deploy.evaluation.benchmarks.parallel import evaluate_sequences
 from gmos_deploy.evaluation.benchmarks.results import SequenceScores
+from gmos_deploy.evaluation.report.environment import available_cores
 
 
 def test_problems_are_gathered() -> None:

@@ -14,10 +14,9 @@ import pytest
 from PIL import Image
 
 from gmos_deploy.cli import guarded
+from gmos_deploy.commands.parity import parity_command, video_command
 from gmos_deploy.errors import GmosError
-from gmos_deploy.evaluation.compare.commands import parity
 from gmos_deploy.evaluation.compare.report import SCHEMA, read_result
-from gmos_deploy.evaluation.compare.video_command import video_command
 from gmos_deploy.networks import NetworkChoice, parse_side
 from gmos_deploy.runtime.results.palette import davis_palette
 
@@ -28,7 +27,7 @@ FRAMES = 5
 def run_parity(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Runs the command in this process: exit status, stdout, stderr."""
 
-    def call(*arguments: Any, command: Any = parity) -> tuple[int, str, str]:
+    def call(*arguments: Any, command: Any = parity_command) -> tuple[int, str, str]:
         status = guarded(command, "gmos-parity", [str(argument) for argument in arguments])
         captured = capsys.readouterr()
         return status, captured.out, captured.err

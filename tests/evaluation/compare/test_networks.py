@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from gmos_deploy.cli import guarded
+from gmos_deploy.commands.parity import networks_command
 from gmos_deploy.evaluation.compare.network_parity import compare_calls, output_parities
-from gmos_deploy.evaluation.compare.networks_command import networks_command
 from gmos_deploy.evaluation.compare.recording import Call, Recording, record
 from gmos_deploy.runtime.arrays import NumpyArrays
 from gmos_deploy.runtime.video.inputs import resolve_inputs

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gmos_deploy.cli import guarded
-from gmos_deploy.evaluation.compare.video_command import video_command
+from gmos_deploy.commands.parity import video_command
 from gmos_deploy.networks import NetworkChoice
 from gmos_deploy.runtime.tracker import TrackerStep
 

@@ -89,7 +89,7 @@ def report(
 ) -> tuple[Path, str]:
     """The report of a side that tells its layers, and what was printed."""
     from gmos_deploy.cli import guarded
-    from gmos_deploy.evaluation.profile.commands import profile_command
+    from gmos_deploy.commands.profile import profile_command
 
     class Telling:
         def __init__(self) -> None:

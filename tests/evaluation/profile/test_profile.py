@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from gmos_deploy.cli import guarded
+from gmos_deploy.commands.profile import profile_command
 from gmos_deploy.evaluation.profile import commands as profile_commands
-from gmos_deploy.evaluation.profile.commands import profile_command
 from gmos_deploy.evaluation.profile.report import SCHEMA, read_result, result_json
 from gmos_deploy.runtime.contract import network_specs
 

@@ -15,10 +15,9 @@ import pytest
 from click.testing import CliRunner
 
 from gmos_deploy.cli import guarded
-from gmos_deploy.evaluation.benchmarks.commands import evaluate
-from gmos_deploy.evaluation.compare.commands import parity
-from gmos_deploy.evaluation.compare.networks_command import networks_command
-from gmos_deploy.evaluation.profile.commands import profile_command
+from gmos_deploy.commands.evaluate import evaluate_command
+from gmos_deploy.commands.parity import networks_command, parity_command
+from gmos_deploy.commands.profile import profile_command
 from gmos_deploy.runtime.layer_times import LayerTime, LayerTimes
 
 Draw = Callable[..., Any]
@@ -104,7 +103,7 @@ def evaluation_page(folder: Path, square: Draw, write_tree: Write) -> Path:
     page = folder / "report.html"
     trees = ["--anno_dir", folder / "annotations", "--res_dir", folder / "predictions"]
     words = [str(word) for word in ("davis", *trees, "--html", page, "--jobs", 1)]
-    result = CliRunner().invoke(evaluate, words)
+    result = CliRunner().invoke(evaluate_command, words)
     assert result.exit_code == 0, result.output
     return page
 
@@ -142,7 +141,7 @@ def pages(
     for side, shift in (("a", 0), ("b", 3)):
         boxes = [square((1, 2, 1 + index + shift, 7)) for index in range(3)]
         write_tree(tmp_path / side / "mos_frame" / "clip", boxes)
-    call(parity, "masks", tmp_path / "a", tmp_path / "b", "--report", tmp_path / "masks", status=(1,))
+    call(parity_command, "masks", tmp_path / "a", tmp_path / "b", "--report", tmp_path / "masks", status=(1,))
     sides = ("--a", "torch:a", "--b", "torch:b", "--report", tmp_path / "networks")
     load_sides(lambda _: colour_backend("gmos-s"))
     call(networks_command, clip, *sides, status=(0,))

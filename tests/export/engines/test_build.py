@@ -16,8 +16,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gmos_deploy.cli import guarded
+from gmos_deploy.commands.export import export_command
 from gmos_deploy.errors import GmosError
-from gmos_deploy.export.commands import export_command
 from gmos_deploy.export.engines import build as engine_build
 from gmos_deploy.export.engines import comparison as engine_comparison
 from gmos_deploy.export.engines.build import EngineBuild, build_engines

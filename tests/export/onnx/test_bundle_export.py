@@ -11,8 +11,8 @@ import onnx
 import pytest
 from click.testing import CliRunner
 
+from gmos_deploy.commands.export import export_command
 from gmos_deploy.errors import GmosError
-from gmos_deploy.export.commands import export_command
 from gmos_deploy.export.onnx import bundle_export
 from gmos_deploy.export.onnx.bundle_directory import new_bundle
 from gmos_deploy.export.onnx.bundle_export import ExportConfig

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gmos_deploy.cli import guarded
-from gmos_deploy.evaluation.profile.commands import profile_command
+from gmos_deploy.commands.profile import profile_command
 from gmos_deploy.evaluation.profile.layer_kinds import OTHER, kind_of
 from gmos_deploy.runtime.bundle.manifest import Bundle
 from gmos_deploy.runtime.bundle.seeded_inputs import seeded_inputs

@@ -15,8 +15,7 @@ import pytest
 import torch
 
 from gmos_deploy.cli import guarded
-from gmos_deploy.evaluation.compare.networks_command import networks_command
-from gmos_deploy.evaluation.compare.video_command import video_command
+from gmos_deploy.commands.parity import networks_command, video_command
 from gmos_deploy.gmos_ref.backend import TorchBackend
 from gmos_deploy.gmos_ref.presets import model_spec, preset
 from gmos_deploy.gmos_ref.reference_networks import ReferenceNetworks

@@ -16,8 +16,8 @@ import onnx
 import pytest
 
 from gmos_deploy.cli import guarded
+from gmos_deploy.commands.parity import networks_command
 from gmos_deploy.errors import GmosError
-from gmos_deploy.evaluation.compare.networks_command import networks_command
 from gmos_deploy.export.onnx.exported_network import NetworkExporter
 from gmos_deploy.export.onnx.validation import validation_cases
 from gmos_deploy.runtime.bundle.manifest import Bundle

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from gmos_deploy.cli import guarded, run_command
+from gmos_deploy.cli import guarded
+from gmos_deploy.commands.run import run_command
 from gmos_deploy.errors import GmosError
 from gmos_deploy.networks import NetworkChoice
 from gmos_deploy.runtime.tensorrt.choice import usable_flavour

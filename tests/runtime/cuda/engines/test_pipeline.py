@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from gmos_deploy.cli import guarded, run_command
+from gmos_deploy.cli import guarded
+from gmos_deploy.commands.run import run_command
 from gmos_deploy.gmos_ref.backend import TorchBackend
 from gmos_deploy.gmos_ref.checkpoints.stand_in import stand_in_networks
 from gmos_deploy.gmos_ref.presets import model_spec, preset

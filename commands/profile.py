@@ -1,0 +1,109 @@
+"""The gmos-profile command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..networks import parse_side
+from ..options import (
+    CONTEXT,
+    MEASUREMENT,
+    NETWORKS,
+    PATH,
+    RESULTS,
+    GroupedCommand,
+    flag,
+    names_option,
+    option,
+    report_option,
+)
+
+
+@click.command("gmos-profile", cls=GroupedCommand, context_settings=CONTEXT)
+@click.argument("video", type=PATH)
+@option(
+    "side",
+    group=NETWORKS,
+    to="sides",
+    multiple=True,
+    required=True,
+    metavar="SPEC",
+    help="torch:PRESET, onnxruntime:BUNDLE, tensorrt:BUNDLE or tensorrt-rtx:BUNDLE; repeated, sides are measured "
+    "in turns and compared with the first.",
+)
+@names_option(NETWORKS)
+@option(
+    "only",
+    group=MEASUREMENT,
+    type=click.Choice(["networks", "video"]),
+    help="Measure one of them.  [default: both]",
+)
+@flag(
+    "layers",
+    group=MEASUREMENT,
+    help="Also time the layers of each network, where the library tells them: ONNX Runtime, TensorRT and "
+    "TensorRT-RTX do. Each network is loaded once more for that.",
+)
+@option(
+    "iterations",
+    group=MEASUREMENT,
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="Timed calls of a network.",
+)
+@option(
+    "warm_up",
+    group=MEASUREMENT,
+    type=click.IntRange(0),
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="Calls before them.",
+)
+@option(
+    "batches",
+    group=MEASUREMENT,
+    default="1",
+    show_default=True,
+    metavar="SIZES",
+    help="Batch sizes of the networks, joined by commas.",
+)
+@option(
+    "objects",
+    group=MEASUREMENT,
+    default="1,4",
+    show_default=True,
+    metavar="NUMBERS",
+    help="Numbers of tracked objects of the tracker's networks, joined by commas.",
+)
+@report_option()
+@option(
+    "baseline",
+    group=RESULTS,
+    type=PATH,
+    metavar="FILE",
+    help="result.json of an earlier profile; exit status 1 if a time has grown beyond --threshold.  [default: none]",
+)
+@option(
+    "threshold",
+    group=RESULTS,
+    type=click.FloatRange(0),
+    default=0.1,
+    show_default=True,
+    metavar="SHARE",
+    help="Share by which a time may grow.",
+)
+def profile_command(video: Path, sides: tuple[str, ...], **options: Any) -> int:
+    """How fast is it: latency of every network, seconds of every stage, frames per second, memory.
+
+    VIDEO is an .mp4 file or a directory of frames. Exit status: 0 done, 1 slower than the baseline, 2 could not
+    be measured.
+    """
+    from ..evaluation.profile.commands import profile_sides  # noqa: PLC0415 - the work
+
+    return profile_sides(video, [parse_side("--side", text) for text in sides], options)

@@ -1,0 +1,218 @@
+"""The gmos-run command: its options, and what becomes of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from .. import __version__
+from ..cli import set_up_logging
+from ..errors import GmosError
+from ..networks import AUTO, CHECKPOINTS, NetworkChoice
+from ..options import (
+    CONTEXT,
+    INPUT,
+    MIB,
+    NETWORKS,
+    PATH,
+    RESULTS,
+    SPEED,
+    GroupedCommand,
+    checkpoint_options,
+    flag,
+    json_flag,
+    option,
+    rate_options,
+)
+from ..runtime.precision import PRECISIONS
+
+
+@click.command(name="gmos-run", cls=GroupedCommand, context_settings=CONTEXT)
+@click.argument("inputs", nargs=-1, type=PATH, metavar="INPUT...")
+@option(
+    "input_rgb",
+    group=INPUT,
+    multiple=True,
+    type=PATH,
+    metavar="INPUT",
+    help="An input, as the published scripts spell it; further inputs may follow it.",
+)
+@rate_options
+@option(
+    "dataset",
+    group=INPUT,
+    metavar="NAME",
+    help="Run every sequence of a benchmark split instead of INPUT: davis16, davis17, davis17-im, ytvos19-im, "
+    "segtrackv2, fbms59 or moca; needs --root.",
+)
+@option("root", group=INPUT, type=PATH, metavar="DIR", help="The dataset's own folder, as it is unpacked.")
+@option(
+    "time_anno_csv",
+    group=INPUT,
+    type=PATH,
+    metavar="CSV",
+    help="Motion annotation that names the sequences of davis17-im and ytvos19-im.  [default: looked for in "
+    "--root]",
+)
+@option(
+    "save_dir",
+    group=RESULTS,
+    type=PATH,
+    default=Path("gmos-output"),
+    show_default=True,
+    metavar="DIR",
+    help="Where results go, one folder per kind of result.",
+)
+@option(
+    "save_mode",
+    group=RESULTS,
+    metavar="MODES",
+    help="What to write: mask (palette PNGs), mp4 (overlay), prob (GMOS-S, 8-bit grey PNGs), or several "
+    "joined by +.  [default: mask for gmos, prob for gmos-s]",
+)
+@flag("resume", group=RESULTS, help="Skip sequences that are finished with the same settings.")
+@flag("overwrite", group=RESULTS, help="Replace existing results.")
+@json_flag("the summary")
+@flag("quiet", group=RESULTS, help="Only warnings, errors and the summary.")
+@option(
+    "bundle",
+    group=NETWORKS,
+    type=PATH,
+    metavar="DIR",
+    help="Run an exported bundle instead of checkpoints (gmos-export onnx).",
+)
+@checkpoint_options
+@option(
+    "preset",
+    group=NETWORKS,
+    metavar="NAME",
+    help="Network sizes: published, nano, small or tiny. Without checkpoints nano runs on the trained weights that "
+    "come with gmos-deploy, small and tiny on untrained ones.  [default: published with checkpoints, else nano]",
+)
+@option(
+    "backend",
+    group=SPEED,
+    default=AUTO,
+    show_default=True,
+    metavar="NAME",
+    help="What runs the networks: torch is the PyTorch reference, onnxruntime runs a bundle, tensorrt and "
+    "tensorrt-rtx run its engines (gmos-export build-engines); auto is torch without --bundle, else engines that "
+    "fit the GPU, else onnxruntime.",
+)
+@option(
+    "device",
+    group=SPEED,
+    default=AUTO,
+    show_default=True,
+    metavar="NAME",
+    help="cpu, cuda, cuda:N, or auto: CUDA where there is one.",
+)
+@option(
+    "precision",
+    group=SPEED,
+    type=click.Choice([AUTO, *PRECISIONS]),
+    default=AUTO,
+    show_default=True,
+    metavar="NAME",
+    help="fp32, bf16, fp16, int8 or fp8; auto is that of the bundle, or of the published runs: bf16 on CUDA (fp16 "
+    "where there is no bf16), fp32 on a CPU. int8 and fp8 run a bundle of gmos-export calibrate.",
+)
+@option(
+    "batch_size",
+    group=SPEED,
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    metavar="N",
+    help="Windows per network call; lower it to save memory.",
+)
+@flag("build", group=SPEED, help="Build the engines that are missing or out of date first; minutes.")
+@flag(
+    "no_cuda_graphs",
+    group=SPEED,
+    help="Launch the kernels of engines one by one; for devices or drivers on which CUDA graphs fail.",
+)
+@option(
+    "memory_budget",
+    group=SPEED,
+    type=click.IntRange(min=1),
+    metavar="MIB",
+    help="MiB of device memory for all of a run on engines: weights, activations, arrays and stored features.  "
+    "[default: what is free]",
+)
+@option(
+    "device_budget",
+    group=SPEED,
+    type=click.IntRange(min=0),
+    metavar="MIB",
+    help="MiB of features kept on the device.  [default: a quarter of what is free]",
+)
+@option(
+    "host_budget",
+    group=SPEED,
+    type=click.IntRange(min=0),
+    metavar="MIB",
+    help="MiB of features kept in host memory; more go to a file.  [default: a quarter of what is free]",
+)
+@flag("offload_cpu", group=SPEED, help="Keep features in host memory, not on the device (--device_budget 0).")
+@option(
+    "spill_dir",
+    group=SPEED,
+    type=PATH,
+    metavar="DIR",
+    help="Directory for features beyond both budgets.  [default: the system's temporary one]",
+)
+@click.version_option(__version__, prog_name="gmos-run")
+def run_command(**options: Any) -> None:
+    """Segment what moves in videos.
+
+    INPUT is one or more .mp4 files, or one or more directories of JPEG or PNG frames.
+
+    Runs the published checkpoints with --pi3_ckpt, --sam2_ckpt and --gmos_ckpt (or --gmos_s_ckpt), or an
+    exported bundle with --bundle. Without either it runs nano, a small model that comes with gmos-deploy.
+
+    Exit status: 0 done, 2 something given cannot be used (one line says what), 130 interrupted.
+    """
+    from ..run_command import RunRequest, run_all  # noqa: PLC0415 - NumPy, PyAV and rich
+
+    set_up_logging("gmos-run", quiet=options["quiet"])
+    networks = NetworkChoice(
+        **{name: options[name] for name in ("variant", "preset", "bundle", *CHECKPOINTS)},
+        **{name: options[name] for name in ("backend", "device", "precision", "build")},
+        memory_budget=in_bytes(options["memory_budget"]),
+        cuda_graphs=not options["no_cuda_graphs"],
+    )
+    same = ("save_dir", "save_mode", "fps", "stride", "batch_size", "spill_dir", "dataset", "root")
+    request = RunRequest(
+        networks=networks,
+        # The published spelling takes several values; those after the first arrive as arguments.
+        inputs=(*options["input_rgb"], *options["inputs"]),
+        **{name: options[name] for name in (*same, "time_anno_csv", "quiet")},
+        device_budget=device_budget(options["offload_cpu"], options["device_budget"]),
+        host_budget=in_bytes(options["host_budget"]),
+        existing=choose_existing(resume=options["resume"], overwrite=options["overwrite"]),
+    )
+    click.echo(run_all(request).render(as_json=options["as_json"]))
+
+
+def in_bytes(budget_mib: int | None) -> int | None:
+    """A budget that was given in MiB; None stays."""
+    return None if budget_mib is None else budget_mib * MIB
+
+
+def choose_existing(*, resume: bool, overwrite: bool) -> Literal["error", "resume", "overwrite"]:
+    """The policy for results that are there already."""
+    if resume and overwrite:
+        raise GmosError("--resume and --overwrite were both given; expected one of them")
+    return "resume" if resume else "overwrite" if overwrite else "error"
+
+
+def device_budget(offload_cpu: bool, budget_mib: int | None) -> int | None:
+    """Bytes of features on the device; None leaves the choice to the run."""
+    if offload_cpu:
+        if budget_mib:
+            raise GmosError(f"--offload_cpu and --device_budget {budget_mib} contradict each other; give one")
+        return 0
+    return in_bytes(budget_mib)

@@ -1,0 +1,257 @@
+"""Options as the commands spell them: in two spellings, in groups of --help, and once where several commands share one.
+
+Imports click alone, as what defines a command does: --help must not pay for the work.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Decorator = Callable[[Command], Command]
+
+logger = logging.getLogger(__name__)
+
+MIB = 1 << 20
+
+PATH = click.Path(path_type=Path)
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+INPUT = "Input"
+NETWORKS = "Networks"
+SPEED = "Speed and memory"
+RESULTS = "Results"
+COMPARISON = "Comparison"
+MEASUREMENT = "Measurement"
+SAMPLES = "Samples"
+QUANTISATION = "Quantisation"
+TARGETS = "What is kept in half precision"
+SHAPES = "Shapes"
+ENGINES = "Engines"
+OTHER = "Other"
+
+
+class GroupedOption(click.Option):
+    """An option that belongs to a group of --help.
+
+    Args:
+        group: title of the group; groups and their options come as they are declared.
+        old: spellings of earlier releases, which work with a warning and are not shown.
+    """
+
+    def __init__(self, *args: Any, group: str = OTHER, old: Sequence[str] = (), **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.group = group
+        self.old = tuple(old)
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """As click's, in the first spelling only; `GroupedCommand` says that there is another."""
+        record = super().get_help_record(ctx)
+        if record is None:
+            return None
+        names, _, metavar = record[0].rpartition(", ")[2].partition(" ")
+        return f"{self.opts[0]} {metavar}".rstrip() if names else record[0], record[1]
+
+
+class GroupedCommand(click.Command):
+    """A command that shows its options in groups and takes the spellings of earlier releases with a warning."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a section a group, in the order in which they are declared."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if record is not None:
+                groups.setdefault(getattr(parameter, "group", OTHER), []).append(record)
+        # Click's own, which are no option of the work.
+        groups[OTHER] = groups.pop(OTHER, [])
+        for title, records in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Say how options may be spelled."""
+        super().format_epilog(ctx, formatter)
+        if any(len(parameter.opts) > 1 and "_" in parameter.opts[0] for parameter in self.params):
+            formatter.write_paragraph()
+            formatter.write_text("The words of an option may also be joined by '-', as in --save-dir.")
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, with the spellings of earlier releases replaced."""
+        now = {
+            old: option.opts[0]
+            for option in self.params
+            if isinstance(option, GroupedOption)
+            for old in option.old
+        }
+        replaced = []
+        for argument in args:
+            name, equals, value = argument.partition("=")
+            if name in now:
+                logger.warning("%s is now %s; the old name goes with the next release", name, now[name])
+                argument = now[name] + equals + value  # noqa: PLW2901 - the argument as it is spelled now
+            replaced.append(argument)
+        return super().parse_args(ctx, replaced)
+
+
+def spellings(name: str) -> tuple[str, ...]:
+    """The published snake_case spelling of an option and the kebab-case one."""
+    return tuple(dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}")))
+
+
+def option(name: str, *, group: str, old: Sequence[str] = (), **attributes: Any) -> Decorator[Any]:
+    """An option in both spellings, passed on as `name` unless `to` says otherwise.
+
+    Args:
+        name: in snake_case, without the dashes.
+        group: its group of --help.
+        old: names of earlier releases, in snake_case.
+        attributes: click's; `to` is the name of the argument that gets the value.
+    """
+    olds = [spelling for one in old for spelling in spellings(one)]
+    to = attributes.pop("to", name)
+    return click.option(*spellings(name), to, cls=GroupedOption, group=group, old=olds, **attributes)
+
+
+def flag(name: str, *, group: str, **attributes: Any) -> Decorator[Any]:
+    """An option without a value."""
+    return option(name, group=group, is_flag=True, **attributes)
+
+
+def together(*decorators: Decorator[Any]) -> Decorator[Any]:
+    """Several options as one decorator, shown in this order."""
+
+    def decorate(command: Any) -> Any:  # noqa: ANN401 - click's decorators take any function
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+rate_options = together(
+    option(
+        "fps",
+        group=INPUT,
+        type=float,
+        help="Frames per second of the input; needed for directories unless --stride is given.  "
+        "[default: the file's own]",
+    ),
+    option(
+        "stride",
+        group=INPUT,
+        type=int,
+        metavar="FRAMES",
+        help="Frames between the neighbours of a window, 1 or more.  [default: fps / 8, rounded down]",
+    ),
+)
+"""The rate of a video, and the windows that follow from it."""
+
+checkpoint_options = together(
+    option(
+        "variant",
+        group=NETWORKS,
+        type=click.Choice(["gmos", "gmos-s"]),
+        help="gmos: tracked objects; gmos-s: one foreground mask per frame.  [default: gmos, or gmos-s if only "
+        "--gmos_s_ckpt is given]",
+    ),
+    option(
+        "pi3_ckpt", group=NETWORKS, type=PATH, metavar="FILE", help="Pi3 checkpoint (.safetensors or .pth)."
+    ),
+    option(
+        "sam2_ckpt",
+        group=NETWORKS,
+        type=PATH,
+        metavar="FILE",
+        help="SAM2.1 Hiera-L checkpoint (.pt or .safetensors).",
+    ),
+    option(
+        "gmos_ckpt", group=NETWORKS, type=PATH, metavar="FILE", help="GMOS checkpoint (.pth or .safetensors)."
+    ),
+    option(
+        "gmos_s_ckpt",
+        group=NETWORKS,
+        type=PATH,
+        metavar="FILE",
+        help="GMOS-S checkpoint (.pth or .safetensors).",
+    ),
+)
+"""The published checkpoints."""
+
+
+def engine_backend_option(text: str) -> Decorator[Any]:
+    """The library whose engines are built or checked."""
+    return option(
+        "backend",
+        group=ENGINES,
+        to="flavour",
+        type=click.Choice(["tensorrt", "tensorrt-rtx"]),
+        required=True,
+        help=text,
+    )
+
+
+def device_number_option(text: str) -> Decorator[Any]:
+    """A GPU by its number."""
+    return option(
+        "device",
+        group=ENGINES,
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        metavar="N",
+        help=text,
+    )
+
+
+def names_option(
+    group: str, what: str = "Networks", default: str = "all", **attributes: Any
+) -> Decorator[Any]:
+    """Networks by name, joined by commas, and repeated where that is `multiple`."""
+    repeated = " or repeated" if attributes.get("multiple") else ""
+    return option(
+        "networks",
+        group=group,
+        metavar="NAMES",
+        help=f"{what}, joined by commas{repeated}.  [default: {default}]",
+        **attributes,
+    )
+
+
+def report_option(
+    text: str = "Write result.json, observations.jsonl and report.html there.",
+) -> Decorator[Any]:
+    """Where a report goes, as `report`; None is not written."""
+    return option("report", group=RESULTS, type=PATH, metavar="DIR", help=f"{text}  [default: not written]")
+
+
+def worst_frames_option(default: int, most: int, where: str) -> Decorator[Any]:
+    """How many of the worst frames a report shows."""
+    return option(
+        "worst_frames",
+        group=RESULTS,
+        type=click.IntRange(0, most),
+        default=default,
+        show_default=True,
+        metavar="N",
+        help=f"How many of the worst frames {where}.",
+    )
+
+
+force_option = flag("force", group=RESULTS, help="Replace a bundle that is there.")
+
+
+def json_flag(what: str) -> Decorator[Any]:
+    """JSON on stdout, as `as_json`."""
+    return flag("json", group=RESULTS, to="as_json", help=f"Print {what} as JSON.")
+
+
+def listed(texts: Sequence[str]) -> tuple[str, ...]:
+    """The names of a repeated option whose values are joined by commas, each once."""
+    names = [name.strip() for text in texts for name in text.split(",")]
+    return tuple(dict.fromkeys(name for name in names if name))
