@@ -22,8 +22,9 @@ from PIL import Image
 
 from gmos_deploy.evaluation.benchmarks.label_maps import LABEL_LIMIT, read_label_map
 from gmos_deploy.evaluation.benchmarks.mos_i import count_overlaps, evaluate_mos_i_sequence, overall_mos_i
+from gmos_deploy.evaluation.benchmarks.parallel import evaluate_sequences
 from gmos_deploy.evaluation.benchmarks.preparation import prepare_mos_i
-from gmos_deploy.evaluation.report.environment import available_cores, evaluate_sequences
+from gmos_deploy.evaluation.report.environment import available_cores
 from gmos_deploy.runtime.pipeline.mask_overlap import iou_matrix
 from gmos_deploy.runtime.results.palette import davis_palette
 

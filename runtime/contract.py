@@ -42,9 +42,6 @@ WITHOUT_WEIGHTS: frozenset[NetworkName] = frozenset(
 FRAME_BY_FRAME: frozenset[NetworkName] = frozenset({"proposal_labels"})
 """Called with one frame at a time: the logits of one frame at the video's size are 160 MB at 1080p."""
 
-HEADS: tuple[NetworkName, ...] = ("proposer", "gmos_s")
-"""Networks whose precision is chosen apart from the others': they are published in float32."""
-
 PROPOSAL_LIMIT = 20
 """Queries kept per frame, K = min(20, N)."""
 
