@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
@@ -131,7 +131,7 @@ class Model:
     def __init__(self, choice: NetworkChoice, options: RunOptions | None = None) -> None:
         source = choice.resolve()
         self._options = options or RunOptions()
-        self._settings = result_settings(source.settings(), self._options)
+        self._settings = {**source.settings(), **self._options.settings()}
         self._delay_frames = 0
         self._backend: Any = source.load()
         self.variant: Variant = source.model.variant
@@ -357,13 +357,6 @@ class VideoResult(Sequence[FrameResult]):
             else (answer for answer in self._frames)
         )
         return file_results(answers, results, sequence.media, existing=existing)
-
-
-def result_settings(networks: dict[str, Any], options: RunOptions) -> dict[str, Any]:
-    """What decides whether two results of one video are the same, as JSON values, but for the video's own."""
-    if options.thresholds == PUBLISHED:
-        return networks
-    return {**networks, "thresholds": asdict(options.thresholds)}
 
 
 class _Callback:

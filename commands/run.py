@@ -19,6 +19,7 @@ from ..options import (
     PATH,
     RESULTS,
     SPEED,
+    TRACKING,
     GroupedCommand,
     checkpoint_options,
     flag,
@@ -27,6 +28,8 @@ from ..options import (
     rate_options,
 )
 from ..runtime.precision import PRECISIONS
+
+BUDGETS = ("offload_cpu", "device_budget", "host_budget")
 
 
 @click.command(name="gmos-run", cls=GroupedCommand, context_settings=CONTEXT)
@@ -164,6 +167,14 @@ from ..runtime.precision import PRECISIONS
     metavar="DIR",
     help="Directory for features beyond both budgets.  [default: the system's temporary one]",
 )
+@option(
+    "thresholds",
+    group=TRACKING,
+    metavar="NAME=VALUE,…",
+    help="Thresholds of the propagator in place of the published ones: motion, iou, match_iou, new_object_precision, "
+    "motion_transfer_precision, moving_frames, stage2_share and stage2_iou from 0 to 1, max_objects and "
+    "prompt_gap_frames from 1.  [default: as published]",
+)
 @click.version_option(__version__, prog_name="gmos-run")
 def run_command(**options: Any) -> None:
     """Segment what moves in videos.
@@ -175,31 +186,30 @@ def run_command(**options: Any) -> None:
 
     Exit status: 0 done, 2 something given cannot be used (one line says what), 130 interrupted.
     """
-    from ..run_command import RunRequest, run_all  # noqa: PLC0415 - NumPy, PyAV and rich
+    from ..run import RunRequest, run_all  # noqa: PLC0415 - NumPy, PyAV and rich
+    from ..runtime.pipeline.options import RunOptions  # noqa: PLC0415 - the same
+    from ..runtime.thresholds import parse_thresholds  # noqa: PLC0415 - the same
 
     set_up_logging("gmos-run", quiet=options["quiet"])
     networks = NetworkChoice(
         **{name: options[name] for name in ("variant", "preset", "bundle", *CHECKPOINTS)},
         **{name: options[name] for name in ("backend", "device", "precision", "build")},
-        memory_budget=in_bytes(options["memory_budget"]),
+        memory_budget=None if options["memory_budget"] is None else options["memory_budget"] * MIB,
         cuda_graphs=not options["no_cuda_graphs"],
     )
-    same = ("save_dir", "save_mode", "fps", "stride", "batch_size", "spill_dir", "dataset", "root")
+    same = ("save_dir", "save_mode", "fps", "stride", "dataset", "root")
     request = RunRequest(
         networks=networks,
         # The published spelling takes several values; those after the first arrive as arguments.
         inputs=(*options["input_rgb"], *options["inputs"]),
         **{name: options[name] for name in (*same, "time_anno_csv", "quiet")},
-        device_budget=device_budget(options["offload_cpu"], options["device_budget"]),
-        host_budget=in_bytes(options["host_budget"]),
+        options=RunOptions.in_mib(
+            **{name: options[name] for name in ("batch_size", "spill_dir", *BUDGETS)},
+            thresholds=parse_thresholds(options["thresholds"]),
+        ),
         existing=choose_existing(resume=options["resume"], overwrite=options["overwrite"]),
     )
     click.echo(run_all(request).render(as_json=options["as_json"]))
-
-
-def in_bytes(budget_mib: int | None) -> int | None:
-    """A budget that was given in MiB; None stays."""
-    return None if budget_mib is None else budget_mib * MIB
 
 
 def choose_existing(*, resume: bool, overwrite: bool) -> Literal["error", "resume", "overwrite"]:
@@ -207,12 +217,3 @@ def choose_existing(*, resume: bool, overwrite: bool) -> Literal["error", "resum
     if resume and overwrite:
         raise GmosError("--resume and --overwrite were both given; expected one of them")
     return "resume" if resume else "overwrite" if overwrite else "error"
-
-
-def device_budget(offload_cpu: bool, budget_mib: int | None) -> int | None:
-    """Bytes of features on the device; None leaves the choice to the run."""
-    if offload_cpu:
-        if budget_mib:
-            raise GmosError(f"--offload_cpu and --device_budget {budget_mib} contradict each other; give one")
-        return 0
-    return in_bytes(budget_mib)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 from ..errors import GmosError
 
@@ -42,6 +43,32 @@ class Thresholds:
                 raise GmosError(f"threshold {field.name} is {value}; expected a number from 0 to 1")
             if isinstance(field.default, int) and value < 1:
                 raise GmosError(f"threshold {field.name} is {value}; expected a whole number from 1 up")
+
+
+def parse_thresholds(text: str | None) -> Thresholds:
+    """Thresholds as options spell them, "motion=0.4,max_objects=3"; what is not named is as published.
+
+    Raises:
+        GmosError: an unknown name, a value that is no number or out of range, or a name given twice.
+    """
+    known = {field.name: int if isinstance(field.default, int) else float for field in fields(Thresholds)}
+    given: dict[str, Any] = {}
+    for part in (text or "").split(","):
+        if not part.strip():
+            continue
+        name, _, value = (word.strip() for word in part.partition("="))
+        if name not in known or name in given:
+            what = "is given twice" if name in given else "is no threshold"
+            raise GmosError(
+                f"--thresholds {text}: {name!r} {what}; expected NAME=VALUE of {', '.join(known)}"
+            )
+        try:
+            given[name] = known[name](value)
+        except ValueError as error:
+            raise GmosError(
+                f"--thresholds {text}: {name} is {value!r}; expected a number, as in {name}={getattr(PUBLISHED, name)}"
+            ) from error
+    return Thresholds(**given)
 
 
 PUBLISHED = Thresholds()

@@ -84,7 +84,7 @@ for package in (gmos_deploy.runtime, gmos_deploy.commands):
         importlib.import_module(module.name)
         imported += 1
 for name in (
-    "cli", "run_command", "networks", "nano_bundle", "evaluation.profile.commands", "evaluation.benchmarks.run",
+    "cli", "run", "networks", "nano_bundle", "evaluation.profile.commands", "evaluation.benchmarks.run",
     "evaluation.compare.video_command", "evaluation.report.environment",
 ):
     importlib.import_module("gmos_deploy." + name)
@@ -189,7 +189,7 @@ def test_imports_point_one_way(package: str) -> None:
         ("runtime", "from ..export.onnx.validation import Validation", "export.onnx.validation"),
         ("runtime", "from .. import cli", "cli"),
         ("runtime", "from ..networks import NetworkChoice", "networks"),
-        ("evaluation/profile", "from ...run_command import run_all", "run_command"),
+        ("evaluation/profile", "from ...run import run_all", "run"),
         ("evaluation/profile", "from ...networks import Side", None),
         ("gmos_ref/pi3", "def f():\n    from ...evaluation import compare", "evaluation.compare"),
         ("runtime/bundle", "from ..contract import ModelSpec", None),
@@ -223,7 +223,7 @@ def test_runtime_and_commands_import_without_posix() -> None:
         ("gmos_deploy", {"numpy", "click"}),
         ("gmos_deploy.cli", {"numpy", "torch", "av", "rich", "onnxruntime", "scipy"}),
         ("gmos_deploy.networks", {"numpy", "torch", "onnxruntime", "scipy"}),
-        ("gmos_deploy.run_command", {"torch", "sam2", "onnxruntime", "tensorrt"}),
+        ("gmos_deploy.run", {"torch", "sam2", "onnxruntime", "tensorrt"}),
     ],
 )
 def test_importing_loads_nothing_heavy(module: str, heavy: set[str]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from ...errors import GmosError
 from ..arrays import Arrays
@@ -82,6 +83,10 @@ class RunOptions:
             host_budget=None if host_budget is None else host_budget * MIB,
             spill_dir=spill_dir,
         )
+
+    def settings(self) -> dict[str, Any]:
+        """What of it changes results, as JSON values."""
+        return {} if self.thresholds == PUBLISHED else {"thresholds": asdict(self.thresholds)}
 
     def feature_budget(self, arrays: Arrays) -> FeatureBudget:
         """The budget of a run that starts now."""

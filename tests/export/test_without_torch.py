@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from gmos_deploy.networks import NetworkChoice
-from gmos_deploy.run_command import RunRequest, run_all
+from gmos_deploy.run import RunRequest, run_all
 from gmos_deploy.runtime.bundle.manifest import Bundle
+from gmos_deploy.runtime.pipeline.options import RunOptions
 from gmos_deploy.runtime.results.mp4_writer import Mp4Writer
 
 TOOL = Path(__file__).parents[2] / "tools" / "device_environment.py"
@@ -74,10 +75,7 @@ def test_bundle_runs(device: Path, tiny_bundle: Bundle, clip: Path, tmp_path: Pa
         save_mode="mask",
         fps=None,
         stride=1,
-        batch_size=8,
-        device_budget=None,
-        host_budget=None,
-        spill_dir=None,
+        options=RunOptions(),
         existing="error",
         quiet=True,
     )

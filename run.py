@@ -33,7 +33,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRequest:
-    """Everything `gmos-run` was asked for; fields as the options, budgets in bytes."""
+    """Everything `gmos-run` was asked for; fields as its options."""
 
     networks: NetworkChoice
     inputs: tuple[Path, ...]
@@ -41,10 +41,7 @@ class RunRequest:
     save_mode: str | None
     fps: float | None
     stride: int | None
-    batch_size: int
-    device_budget: int | None
-    host_budget: int | None
-    spill_dir: Path | None
+    options: RunOptions
     existing: Existing
     quiet: bool
     dataset: str | None = None
@@ -114,15 +111,9 @@ def run_all(request: RunRequest) -> RunSummary:
     source = request.networks.resolve()
     model = source.model
     modes = parse_save_mode(request.save_mode, model.variant)
-    options = RunOptions(
-        batch_size=request.batch_size,
-        device_budget=request.device_budget,
-        host_budget=request.host_budget,
-        spill_dir=request.spill_dir,
-    )
     sequences = _sequences(request, model)
     check_save_dir(request.save_dir)
-    networks = source.settings()
+    settings = {**source.settings(), **request.options.settings()}
     summary = RunSummary(variant=model.variant, preset=model.preset)
     todo = []
     for sequence in sequences:
@@ -131,7 +122,7 @@ def run_all(request: RunRequest) -> RunSummary:
             sequence=sequence.name,
             variant=model.variant,
             modes=modes,
-            settings={**networks, "stride": sequence.stride, "fps": sequence.output_fps},
+            settings={**settings, "stride": sequence.stride, "fps": sequence.output_fps},
         )
         if should_skip(results, request.existing):
             summary.sequences.append(SequenceSummary(name=sequence.name, skipped=True))
@@ -144,7 +135,7 @@ def run_all(request: RunRequest) -> RunSummary:
         summary.load_s = time.monotonic() - start
         summary.backend = backend.description
         logger.info("%s; loaded in %.1f s", backend.description, summary.load_s)
-        options = settle_run(backend, options, [(video.video_hw, video.stride) for video, _ in todo])
+        options = settle_run(backend, request.options, [(video.video_hw, video.stride) for video, _ in todo])
         with _progress(request) as progress:
             summary.sequences += _run_each(todo, backend, options, progress, request.existing)
     return summary

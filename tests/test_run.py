@@ -127,6 +127,16 @@ BAD_CALLS: list[tuple[list[str], str]] = [
     (["clip", "--stride", "1", "--device", "cuda"], "--device cuda: this PyTorch"),
     (["clip", "--stride", "1", "--device", "cpu", "--precision", "fp16"], "--precision fp16: not on a CPU"),
     (["clip", "--stride", "1", "--resume", "--overwrite"], "--resume and --overwrite were both given"),
+    (["clip", "--stride", "1", "--thresholds", "speed=1"], "--thresholds speed=1: 'speed' is no threshold"),
+    (
+        ["clip", "--stride", "1", "--thresholds", "iou=much"],
+        "iou is 'much'; expected a number, as in iou=0.7",
+    ),
+    (["clip", "--stride", "1", "--thresholds", "iou=0.1,iou=0.2"], "'iou' is given twice"),
+    (
+        ["clip", "--stride", "1", "--thresholds", "iou=7"],
+        "threshold iou is 7.0; expected a number from 0 to 1",
+    ),
     (["clip", "--stride", "1", "--offload_cpu", "--device_budget", "5"], "contradict each other"),
     (
         ["clip", "--stride", "1", "--spill_dir", "nowhere"],
