@@ -32,6 +32,7 @@ NetworkName = Literal[
 
 HEADS: tuple[NetworkName, ...] = ("proposer", "gmos_s")
 """Networks whose precision is chosen apart from the others': they are published in float32."""
+
 NETWORK_NAMES: tuple[NetworkName, ...] = get_args(NetworkName)
 
 WITHOUT_WEIGHTS: frozenset[NetworkName] = frozenset(
