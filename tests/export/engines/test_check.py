@@ -24,7 +24,7 @@ from gmos_deploy.gmos_ref.presets import model_spec, preset
 from gmos_deploy.runtime.arrays import HostArray, NumpyArrays
 from gmos_deploy.runtime.bundle.manifest import Bundle, BundleTensor
 from gmos_deploy.runtime.onnx.backend import OnnxBackend
-from gmos_deploy.runtime.shapes import size_axes
+from gmos_deploy.runtime.shapes import VIDEO_AXES, size_of
 from gmos_deploy.runtime.tensorrt import check as engine_check
 from gmos_deploy.runtime.tensorrt.check import check_engines, check_lengths, check_network, trusted_graph
 from gmos_deploy.runtime.tensorrt.record import (
@@ -47,9 +47,9 @@ def record_of(bundle: Bundle, name: str) -> EngineRecord:
     tensors = (*entry.inputs, *entry.graphs["standard"].tables)
 
     def sizes(tensor: BundleTensor, lengths: Any, i: int) -> tuple[int, ...]:
-        axes = size_axes(tensor)
         # Videos of the usual size would be large for the tiny networks.
-        return tuple(min(lengths[a][i], 150) if isinstance(a, str) else a for a in axes)
+        at = {axis: min(n[i], 150) if axis in VIDEO_AXES else n[i] for axis, n in lengths.items()}
+        return size_of(tensor, at)
 
     return EngineRecord(
         network=entry.name,

@@ -109,8 +109,8 @@ BAD = [
     ("dino=1x3xHxW", r"expected NETWORK=DIMS"),
     ("resnet=1x3", r"--max-shapes resnet=1x3: no network resnet; the bundle has sam2_resize, dino"),
     ("dino.tokens=1x3", r"dino has no such input; expected one of frames, position"),
-    ("dino=1x3x112", r"3 lengths, expected 4: frames is Bx3xHxW"),
-    ("dino=1x4x112x168", r"4 where frames always has 3; it is Bx3xHxW"),
+    ("dino=1x3x112", r"3 lengths, expected 4: frames is Bx3xHpxWp"),
+    ("dino=1x4x112x168", r"4 where frames always has 3; it is Bx3xHpxWp"),
     ("dino=0x3x112x168", r"length 0 of B, expected 1 or more"),
     ("dino=1x3x113x168", r"113 pixels, expected a multiple of 14"),
     (
