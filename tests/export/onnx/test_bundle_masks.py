@@ -17,6 +17,7 @@ from gmos_deploy.gmos_ref.backend import TorchBackend
 from gmos_deploy.runtime.console_progress import LineProgress
 from gmos_deploy.runtime.onnx.backend import OnnxBackend
 from gmos_deploy.runtime.pipeline.clip import ClipRun
+from gmos_deploy.runtime.pipeline.memory_tracker import make_tracker
 from gmos_deploy.runtime.results.completion import ResultSet
 from gmos_deploy.runtime.results.outputs import file_results
 from gmos_deploy.runtime.tracker import Prompt, TrackerStep
@@ -60,7 +61,8 @@ def features(
 
 def track(backend: Any, features: list[dict[str, NDArray[np.float32]]]) -> list[TrackerStep]:
     """The moving disc and its twin from frame 0, the ground between from frame 2, forwards and then backwards."""
-    tracker = backend.tracker(Features(backend, features), frames=FRAMES, video_hw=VIDEO_HW)
+    stored = Features(backend, features)
+    tracker = make_tracker(backend, stored, frames=FRAMES, video_hw=VIDEO_HW)
     rows, columns = np.mgrid[: VIDEO_HW[0], : VIDEO_HW[1]]
 
     def disc(row: int, column: int) -> NDArray[np.bool_]:
