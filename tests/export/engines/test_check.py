@@ -40,6 +40,9 @@ from gmos_deploy.runtime.tensorrt.record import (
 
 TINY = preset("tiny")
 
+SIDE_PX = 140
+"""Longest side of a video here, and of a Pi3 frame, which takes multiples of 14."""
+
 
 def record_of(bundle: Bundle, name: str) -> EngineRecord:
     """As a builder would write it."""
@@ -49,7 +52,7 @@ def record_of(bundle: Bundle, name: str) -> EngineRecord:
     def sizes(tensor: BundleTensor, lengths: Any, i: int) -> tuple[int, ...]:
         axes = size_axes(tensor)
         # Videos of the usual size would be large for the tiny networks.
-        return tuple(min(lengths[a][i], 150) if isinstance(a, str) else a for a in axes)
+        return tuple(min(lengths[a][i], SIDE_PX) if isinstance(a, str) else a for a in axes)
 
     return EngineRecord(
         network=entry.name,
