@@ -32,10 +32,9 @@ from ..report.html_page import environment_section, escaped, sortable_table, tab
 from .first_divergence import FirstDivergence
 from .first_divergence_option import layer_section, layer_table, sought_layer
 from .limits import ProfileName
-from .network_parity import OutputParity, SaveCalls, compare_networks
+from .network_parity import OutputParity, SaveCalls, SavedTensors, compare_networks
 from .recording import Recording, record
 from .report import SCHEMA
-from .saved_tensors import SavedTensors
 from .sides import chosen_networks, input_dtypes, require_same_model
 
 BATCH_SIZE = 2

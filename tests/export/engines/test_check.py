@@ -40,6 +40,9 @@ from gmos_deploy.runtime.tensorrt.record import (
 
 TINY = preset("tiny")
 
+SIDE_PX = 140
+"""Longest side of a video here, and of a Pi3 frame, which takes multiples of 14."""
+
 
 def record_of(bundle: Bundle, name: str) -> EngineRecord:
     """As a builder would write it."""
@@ -48,7 +51,7 @@ def record_of(bundle: Bundle, name: str) -> EngineRecord:
 
     def sizes(tensor: BundleTensor, lengths: Any, i: int) -> tuple[int, ...]:
         # Videos of the usual size would be large for the tiny networks.
-        at = {axis: min(n[i], 150) if axis in VIDEO_AXES else n[i] for axis, n in lengths.items()}
+        at = {axis: min(n[i], SIDE_PX) if axis in VIDEO_AXES else n[i] for axis, n in lengths.items()}
         return size_of(tensor, at)
 
     return EngineRecord(
