@@ -7,7 +7,8 @@ imports nothing else; what it names is loaded when it is first used.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .errors import GmosError
+# Absolute: pytest runs this file alone where the checkout has another name than the package.
+from gmos_deploy.errors import GmosError
 
 if TYPE_CHECKING:
     from .api import Checkpoints, Model, VideoResult, load
