@@ -231,6 +231,13 @@ def report_option(
     return option("report", group=RESULTS, type=PATH, metavar="DIR", help=f"{text}  [default: not written]")
 
 
+wide_option = flag(
+    "wide",
+    group=RESULTS,
+    help="Print every column and table, in lines as long as they need.  [default: what fits 80 columns]",
+)
+
+
 def worst_frames_option(default: int, most: int, where: str) -> Decorator[Any]:
     """How many of the worst frames a report shows."""
     return option(

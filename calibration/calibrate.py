@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import asdict, replace
 
 from ..errors import GmosError
-from ..evaluation.report.progress_bar import run_progress
+from ..evaluation.progress_bar import run_progress
 from ..export.onnx.bundle_directory import check_place
 from ..runtime.atomic_file import writing
 from ..runtime.bundle.manifest import Bundle, open_bundle

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from numpy.typing import NDArray
 
 from ..errors import GmosError
-from ..evaluation.report.progress_bar import counted
+from ..evaluation.progress_bar import counted
 from ..runtime.bundle.manifest import Bundle
 from ..runtime.contract import NetworkName
 from ..runtime.parity import OutputDifference

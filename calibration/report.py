@@ -1,63 +1,65 @@
-"""The report of a calibration: result.json, and report.html with what each choice costs and saves."""
+"""The report of a calibration: result.json, and a document with what each choice costs and saves."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..evaluation.benchmarks.results import finite
+from ..evaluation.report import document as doc
+from ..evaluation.report.document import Card, Cell, Column, Section, Table
 from ..evaluation.report.environment import environment
-from ..evaluation.report.files import PAGE_FILE, RESULT_FILE, write_json
-from ..evaluation.report.html_page import environment_section, escaped, sortable_table, table_row, write_page
+from ..evaluation.report.files import write_report
+from ..evaluation.report.terminal import show
 from ..runtime.bundle.manifest import Bundle, open_bundle
 from ..runtime.parity import worst_severity
 from .config import CalibrationConfig
 from .network_forms import CalibratedNetwork
 
 if TYPE_CHECKING:
-    from .search.sensitivity import Choice
+    from .search.sensitivity import Choice, GroupSensitivity
 
 SCHEMA = "gmos-calibration/2"
 """Name and version of the JSON layout; the number rises when a reader of the old one would break."""
 
 MIB = 1 << 20
 
-WIDTH, HEIGHT, MARGIN = 640, 240, 48
-"""Of a curve, in units of its own."""
-
-BAR_PX = 200
+Trial = Mapping[str, Any]
+"""As the bundle keeps it: `quantised` and `scores`."""
 
 
-def write_report(
-    directory: Path, config: CalibrationConfig, bundle: Bundle, networks: Sequence[CalibratedNetwork]
+def report_calibration(
+    config: CalibrationConfig,
+    bundle: Bundle,
+    networks: Sequence[CalibratedNetwork],
+    *,
+    directory: Path | None = None,
+    wide: bool = False,
 ) -> None:
-    """Write both files, each whole or not at all.
+    """Show what was chosen, and write the report if a directory is given.
 
     Raises:
-        GmosError: they cannot be written.
+        GmosError: it cannot be written.
     """
-    parent = open_bundle(config.bundle)
+    sizes = {"before": weight_bytes(open_bundle(config.bundle)), "after": weight_bytes(bundle)}
     made_on = environment()
-    sizes = {"before": weight_bytes(parent), "after": weight_bytes(bundle)}
-    directory.mkdir(parents=True, exist_ok=True)
-    write_json(
-        directory / RESULT_FILE,
-        {
-            "schema": SCHEMA,
-            "version": __version__,
-            "calibration": dict(bundle.calibration or {}),
-            "weight_bytes": sizes,
-            "networks": [_network(network) for network in networks],
-            "environment": made_on,
-        },
-    )
-    title = f"gmos-export calibrate: {config.precision}"
-    trials = (bundle.calibration or {}).get("mask_trials", [])
-    write_page(directory / PAGE_FILE, title, _body(config, sizes, networks, trials, made_on))
+    document = _document(config, bundle, sizes, networks, made_on)
+    show(document, wide=wide)
+    if directory is not None:
+        write_report(
+            directory,
+            document,
+            {
+                "schema": SCHEMA,
+                "version": __version__,
+                "calibration": bundle.calibration or {},
+                "weight_bytes": sizes,
+                "networks": [_network(network) for network in networks],
+                "environment": made_on,
+            },
+        )
 
 
 def weight_bytes(bundle: Bundle) -> int:
@@ -69,204 +71,166 @@ def _network(network: CalibratedNetwork) -> dict[str, Any]:
     return {
         "name": network.name,
         **network.record(),
-        "error": finite(worst_severity(network.result.differences)),
-        "differences": [asdict(found) for found in network.result.differences],
+        "error": worst_severity(network.result.differences),
+        "differences": network.result.differences,
         "curve": [
             {"excluded": one.excluded, "weight_bytes": one.weight_bytes, "error": one.error}
             for one in network.curve
         ],
-        "times": None if network.times is None else asdict(network.times),
+        "times": network.times,
     }
 
 
-def _body(
+def _document(
     config: CalibrationConfig,
-    sizes: dict[str, int],
+    bundle: Bundle,
+    sizes: Mapping[str, int],
     networks: Sequence[CalibratedNetwork],
-    trials: Sequence[dict[str, Any]],
-    made_on: dict[str, Any],
-) -> str:
+    made_on: Mapping[str, Any],
+) -> doc.Document:
     layers = sum(len(network.layers) for network in networks)
     excluded = sum(len(network.result.excluded) for network in networks)
-    cards = (
-        f'<div class="card">Precision<b>{config.precision}</b></div>'
-        f'<div class="card">Weights<b>{sizes["after"] / MIB:.1f} MiB</b>from {sizes["before"] / MIB:.1f} MiB</div>'
-        f'<div class="card">Layers quantised<b>{layers - excluded} of {layers}</b></div>'
-    )
-    return (
-        f"<h1>Calibration of <code>{escaped(config.bundle)}</code></h1>"
-        f'<div class="cards">{cards}</div>'
-        f"<h2>Networks</h2>{_notes(networks)}{_table(networks)}{_masks(config, trials)}"
-        + "".join(_sections(network) for network in networks)
-        + environment_section(made_on)
+    cards = [
+        Card("Precision", config.precision),
+        Card("Weights", f"{sizes['after'] / MIB:.1f} MiB", f"from {sizes['before'] / MIB:.1f} MiB"),
+        Card("Layers quantised", f"{layers - excluded} of {layers}"),
+    ]
+    return doc.Document(
+        title=f"Calibration of {config.bundle}",
+        lead=f"{made_on['date']}, gmos-deploy {__version__}",
+        cards=cards,
+        sections=[
+            Section(
+                "",
+                [doc.Facts([(card.title, f"{card.value} {card.words}".strip()) for card in cards])],
+                "terminal",
+            ),
+            _networks(networks),
+            _masks(config, (bundle.calibration or {}).get("mask_trials", [])),
+            *(Section(network.name, list(_sensitivity(network)), "page") for network in networks),
+        ],
+        environment=made_on,
     )
 
 
-def _notes(networks: Sequence[CalibratedNetwork]) -> str:
+def _networks(networks: Sequence[CalibratedNetwork]) -> Section:
     times = next((network.times for network in networks if network.times is not None), None)
     measured = (
         "No times were measured."
         if times is None
-        else f"Times are medians of one recorded call on {escaped(times.device)}, on the machine below. They say "
+        else f"Times are medians of one recorded call on {times.device}, on the machine below. They say "
         "nothing about another device: on a GPU speed is unmeasured here."
     )
-    return (
-        '<p class="dim">Errors are relative to the fp16 graph that a network was made from, on recorded calls that '
-        f"its ranges have not seen. {measured}</p>"
+    note = (
+        "Errors are relative to the fp16 graph that a network was made from, on recorded calls that "
+        f"its ranges have not seen. {measured}"
     )
 
+    def layers(network: CalibratedNetwork) -> Cell:
+        quantised = len(network.layers) - len(network.result.excluded)
+        return Cell(f"{quantised} of {len(network.layers)}", quantised)
 
-def _table(networks: Sequence[CalibratedNetwork]) -> str:
-    heads = (
-        "Network",
-        "Layers",
-        "Excluded (fp16)",
-        "Weight-only",
-        "Samples",
-        "Error",
-        "Before, ms",
-        "After, ms",
-        "Speed-up",
-    )
-    rows = []
-    for network in networks:
-        error, times = worst_severity(network.result.differences), network.times
-        timed = (
-            [(0.0, "unmeasured")] * 3
-            if times is None
-            else [
-                (times.before_ms, f"{times.before_ms:.1f}"),
-                (times.after_ms, f"{times.after_ms:.1f}"),
-                (times.speed_up, f"{times.speed_up:.2f}"),
-            ]
-        )
-        rows.append(
-            table_row(
-                network.name,
-                (len(network.layers), str(len(network.layers))),
-                (len(network.result.excluded), str(len(network.result.excluded))),
-                (network.weight_only, str(network.weight_only)),
-                (len(network.calibrated_on), f"{len(network.calibrated_on)} + {len(network.validated_on)}"),
-                (error, f"{error:.2e}"),
-                *timed,
-            )
-        )
-    return sortable_table(heads, rows)
+    def samples(network: CalibratedNetwork) -> Cell:
+        found, compared = len(network.calibrated_on), len(network.validated_on)
+        return Cell(f"{found} + {compared}", found)
+
+    def time(name: str) -> Callable[[CalibratedNetwork], float | None]:
+        return lambda network: None if network.times is None else getattr(network.times, name)
+
+    columns: list[Column[CalibratedNetwork]] = [
+        Column("network", lambda network: network.name),
+        Column("layers quantised", layers, "d"),
+        Column("weight-only", lambda network: network.weight_only, "d", "layers", "room"),
+        Column("samples", samples, "d", "ranges + error", "wide"),
+        Column(
+            "error", lambda network: worst_severity(network.result.differences), ".2e", "greatest relative"
+        ),
+        Column("before ms", time("before_ms"), ".1f", "median", "wide"),
+        Column("after ms", time("after_ms"), ".1f", "median", "room"),
+        Column("before / after", time("speed_up"), ".2f", "of medians"),
+    ]
+    return Section("Networks", [doc.Text(note), Table(columns=columns, entries=networks)])
 
 
-def _masks(config: CalibrationConfig, trials: Sequence[dict[str, Any]]) -> str:
+def _masks(config: CalibrationConfig, trials: Sequence[Trial]) -> Section:
     """Trials of `--target_masks`: what computed in eight bits, and the result that agreed least."""
     if not trials:
-        return ""
-    rows = []
-    for number, trial in enumerate(trials, start=1):
-        worst = min(trial["scores"], key=lambda score: score["mean_iou"])
+        return Section("", [])
+
+    def named(entry: tuple[int, Trial]) -> str:
+        number, trial = entry
         names = ", ".join(trial["quantised"]) or "none"
         if number == 1 and trial["quantised"]:
             names = f"all {len(trial['quantised'])} that could"
-        here = " (this bundle)" if number == len(trials) else ""
-        rows.append(
-            table_row(
-                f"{names}{here}",
-                (
-                    worst["mean_iou"],
-                    f"{worst['mean_iou']:.4f} in {worst['result']} of {escaped(worst['video'])}",
-                ),
-                (worst["worst_frame_iou"], f"{worst['worst_frame_iou']:.3f}"),
-            )
-        )
-    return (
-        f'<h2>Masks</h2><p class="dim">Mean IoU with the masks of the bundle that was quantised, on the calibration '
-        f"videos; {config.target_masks:g} was asked for. Networks that are not named computed in half precision from "
-        "weights in eight bits.</p>"
-        + sortable_table(("Arithmetic in eight bits", "Least mean IoU", "Worst frame"), rows)
+        return names + (" (this bundle)" if number == len(trials) else "")
+
+    def least(entry: tuple[int, Trial]) -> dict[str, Any]:
+        found: dict[str, Any] = min(entry[1]["scores"], key=lambda score: score["mean_iou"])
+        return found
+
+    columns: list[Column[tuple[int, Trial]]] = [
+        Column("arithmetic in eight bits", named),
+        Column("mean IoU", lambda entry: least(entry)["mean_iou"], ".4f", "of the least result"),
+        Column("worst frame", lambda entry: least(entry)["worst_frame_iou"], ".3f", "its IoU"),
+        Column("in", lambda entry: f"{least(entry)['result']} of {least(entry)['video']}", shown="room"),
+    ]
+    note = (
+        "Mean IoU with the masks of the bundle that was quantised, on the calibration videos; "
+        f"{config.target_masks:g} was asked for. Networks that are not named computed in half precision from weights "
+        "in eight bits."
+    )
+    return Section(
+        "Masks", [doc.Text(note), Table(columns=columns, entries=list(enumerate(trials, start=1)))]
     )
 
 
-def _sections(network: CalibratedNetwork) -> str:
+def _sensitivity(network: CalibratedNetwork) -> Iterator[doc.Block]:
+    """Error against the weights' size and against the measured speed, and the ranking of the groups."""
     if not network.ranking:
-        return ""
-    return f"<h2>{escaped(network.name)}</h2>{_curves(network.curve)}{_ranking(network)}"
+        return
+    curve = [one for one in network.curve if math.isfinite(one.error)]
+    if len(curve) > 1:
+        yield from _curves(curve)
+    yield _ranking(network)
 
 
-def _curves(curve: Sequence[Choice]) -> str:
-    """Error against the weights' size and against the measured speed, drawn and as a table."""
-    curve = [one for one in curve if math.isfinite(one.error)]
-    if len(curve) < 2:
-        return ""
-    sizes = [(one.weight_bytes / MIB, one) for one in curve]
-    speeds = [(one.speed_up, one) for one in curve]
-    rows = [
-        table_row(
-            f"{one.excluded} groups excluded (fp16)",
-            (one.weight_bytes, f"{one.weight_bytes / MIB:.2f}"),
-            (one.error, f"{one.error:.2e}"),
-            (one.call_ms, f"{one.call_ms:.1f}"),
-            (one.speed_up, f"{one.speed_up:.2f}"),
-        )
-        for one in curve
+def _curves(curve: Sequence[Choice]) -> Iterator[doc.Block]:
+    sizes = [one.weight_bytes / MIB for one in curve]
+    yield _curve(curve, sizes, "MiB of these layers' weights", joined=True)
+    speeds = [one.speed_up for one in curve]
+    yield _curve(curve, speeds, "times as fast as fp16, on this machine's CPU", joined=False)
+    columns: list[Column[Choice]] = [
+        Column("most sensitive groups", lambda one: f"{one.excluded} groups excluded (fp16)"),
+        Column("weights, MiB", lambda one: one.weight_bytes / MIB, ".2f"),
+        Column("error", lambda one: one.error, ".2e", "greatest relative"),
+        Column("call here, ms", lambda one: one.call_ms, ".1f", "median", "wide"),
+        Column("fp16 / this", lambda one: one.speed_up, ".2f", "of medians", "wide"),
     ]
-    heads = ("Most sensitive groups", "Weights, MiB", "Error", "Call here, ms", "Speed-up here")
-    return (
-        '<div class="frames">'
-        + _plot(sizes, "MiB of these layers' weights", line=True)
-        + _plot(speeds, "times as fast as fp16, on this machine's CPU", line=False)
-        + "</div>"
-        + sortable_table(heads, rows)
-    )
+    yield Table(columns=columns, entries=curve)
 
 
-def _plot(points: Sequence[tuple[float, Choice]], unit: str, *, line: bool) -> str:
-    """Error over something; `line` joins the points, for what is exact and not measured."""
-    across = [x for x, _ in points]
-    low, high, top = min(across), max(across), max(one.error for _, one in points) or 1.0
-    width, floor = WIDTH - 2 * MARGIN, HEIGHT - MARGIN
-    placed = [
-        (
-            MARGIN + (x - low) / ((high - low) or 1.0) * width,
-            floor - one.error / top * (HEIGHT - 2 * MARGIN),
-            f"{one.excluded} groups excluded (fp16): error {one.error:.2e}, {x:.2f} {unit}",
-        )
-        for x, one in points
+def _curve(curve: Sequence[Choice], places: Sequence[float], across: str, *, joined: bool) -> doc.Block:
+    points = [
+        (x, one.error, f"{one.excluded} groups excluded (fp16): error {one.error:.2e}, {x:.2f} {across}")
+        for x, one in zip(places, curve, strict=True)
     ]
-    joined = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in placed)
-    marks = "".join(
-        f'<circle class="fill" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{escaped(text)}</title></circle>'
-        for x, y, text in placed
-    )
-    return (
-        f'<figure><svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="error over {escaped(unit)}">'
-        f'<line class="axis" x1="{MARGIN}" y1="{floor}" x2="{WIDTH - MARGIN}" y2="{floor}"/>'
-        f'<line class="axis" x1="{MARGIN}" y1="{MARGIN}" x2="{MARGIN}" y2="{floor}"/>'
-        f'<text x="{MARGIN}" y="{MARGIN - 8}">relative error, up to {top:.1e}</text>'
-        f'<text x="{MARGIN}" y="{HEIGHT - 16}">{low:.2f}</text>'
-        f'<text x="{WIDTH // 2}" y="{HEIGHT - 16}" text-anchor="middle">{escaped(unit)}</text>'
-        f'<text x="{WIDTH - MARGIN}" y="{HEIGHT - 16}" text-anchor="end">{high:.2f}</text>'
-        + (f'<polyline class="spark" points="{joined}"/>' if line else "")
-        + f"{marks}</svg><figcaption>Each point excludes more of the most sensitive groups of layers."
-        "</figcaption></figure>"
-    )
+    caption = "Each point excludes more of the most sensitive groups."
+    return doc.Plot(points=points, across=across, up="relative error", joined=joined, caption=caption)
 
 
-def _ranking(network: CalibratedNetwork) -> str:
+def _ranking(network: CalibratedNetwork) -> doc.Block:
     worst = max((part.error for part in network.ranking if math.isfinite(part.error)), default=0.0) or 1.0
     excluded = set(network.excluded_groups)
-    rows = [
-        table_row(
-            part.group,
-            (part.error, f"{part.error:.2e}"),
-            (part.weights, f"{part.weights:,}"),
-            (float(part.group in excluded), "fp16" if part.group in excluded else "quantised"),
-            (part.error, _bar(min(part.error / worst, 1.0), excluded=part.group in excluded)),
-        )
-        for part in network.ranking
+
+    def bar(part: GroupSensitivity) -> Cell:
+        drawing = doc.Bar(part.error / worst, f"error {part.error:.2e}", good=part.group not in excluded)
+        return Cell("", part.error, drawing=drawing)
+
+    columns: list[Column[GroupSensitivity]] = [
+        Column("group, quantised alone", lambda part: part.group),
+        Column("error", lambda part: part.error, ".2e", "greatest relative"),
+        Column("weights", lambda part: part.weights, ","),
+        Column("precision", lambda part: "excluded (fp16)" if part.group in excluded else "quantised"),
+        Column("", bar, "g", shown="page"),
     ]
-    return sortable_table(("Group, quantised alone", "Error", "Weights", "Precision", ""), rows)
-
-
-def _bar(share: float, *, excluded: bool) -> str:
-    width = max(1.0, BAR_PX * share)
-    return (
-        f'<svg width="{BAR_PX}" height="10" aria-hidden="true"><rect class="track" width="{BAR_PX}" height="10"/>'
-        f'<rect class="{"bad" if excluded else "fill"}" width="{width:.1f}" height="10"/></svg>'
-    )
+    return Table(columns=columns, entries=network.ranking)

@@ -27,6 +27,7 @@ from ..options import (
     option,
     rate_options,
     report_option,
+    wide_option,
 )
 from ..runtime.precision import QUANTISED
 
@@ -53,6 +54,7 @@ SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 @names_option(NETWORKS, "Networks to quantise", "all that are fp16", multiple=True)
 @option("out", group=RESULTS, type=PATH, required=True, metavar="DIR", help="Directory of the new bundle.")
 @force_option
+@wide_option
 @report_option("Write result.json and report.html there, with times measured on this machine.")
 @flag("no_validation", group=RESULTS, old=("no_gate",), help="Keep the networks whatever they differ by.")
 @option(
@@ -173,16 +175,13 @@ def calibrate_command(**options: Any) -> None:
         raise GmosError("no INPUT was given; expected videos like those that the networks will run on")
     _require_quantiser()
     # Imported here so that --help does not pay for NumPy, ONNX and ONNX Runtime.
-    from rich.console import Console  # noqa: PLC0415
-
     from ..calibration.calibrate import calibrate  # noqa: PLC0415
     from ..calibration.config import CalibrationConfig  # noqa: PLC0415
     from ..calibration.quantiser.layer_choice import QuantiserOptions  # noqa: PLC0415
-    from ..calibration.report import write_report  # noqa: PLC0415
+    from ..calibration.report import report_calibration  # noqa: PLC0415
     from ..calibration.sampling.record_calls import SampleLimits  # noqa: PLC0415
     from ..calibration.search.target_parity import parse_target_parity  # noqa: PLC0415
     from ..evaluation.report.files import PAGE_FILE, report_directory  # noqa: PLC0415
-    from ..export.inspection import show  # noqa: PLC0415
 
     report = None if options["report"] is None else report_directory(options["report"])
     config = CalibrationConfig(
@@ -217,9 +216,8 @@ def calibrate_command(**options: Any) -> None:
         force=options["force"],
     )
     bundle, networks = calibrate(config)
-    show(bundle, Console())
+    report_calibration(config, bundle, networks, directory=report, wide=options["wide"])
     if report is not None:
-        write_report(report, config, bundle, networks)
         click.echo(f"report: {Path(report) / PAGE_FILE}")
 
 

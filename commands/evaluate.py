@@ -162,7 +162,7 @@ def moca_command(**options: Any) -> None:
 @written_option("json", "the counts as JSON")
 def gmos_2k_command(csv: Path, json: Path | None) -> None:
     """Check a motion-annotation CSV and count what it holds, per dataset and split."""
-    from ..evaluation.benchmarks.motion_summary import show_summary  # noqa: PLC0415 - here and below: the work
+    from ..evaluation.benchmarks.report import show_summary  # noqa: PLC0415 - here and below: the work
 
     show_summary(csv, json)
 

@@ -117,9 +117,8 @@ def onnx_command(**options: Any) -> None:
     interruption the directory is as it was before.
     """
     _require_exporter()
-    from rich.console import Console  # noqa: PLC0415 - here and below: --help does not pay for the work
-
-    from ..export.inspection import show  # noqa: PLC0415
+    from ..evaluation.report.terminal import show  # noqa: PLC0415 - here and below: --help does not pay for the work
+    from ..export.inspection import inspection  # noqa: PLC0415
     from ..export.onnx.bundle_export import ExportConfig, export_bundle  # noqa: PLC0415
     from ..gmos_ref.reference_config import ReferenceConfig  # noqa: PLC0415
     from ..networks import CHECKPOINTS  # noqa: PLC0415
@@ -136,7 +135,7 @@ def onnx_command(**options: Any) -> None:
         validated=not options["no_validation"],
         **{name: options[name] for name in same},
     )
-    show(export_bundle(config), Console())
+    show(inspection(export_bundle(config)))
 
 
 @export_command.command(name="inspect", cls=GroupedCommand)
@@ -144,8 +143,7 @@ def onnx_command(**options: Any) -> None:
 @json_flag("everything")
 def inspect_command(directory: Path, as_json: bool) -> None:
     """Show the networks of a bundle: tensors, precision, size, arithmetic and how it was validated."""
-    from rich.console import Console  # noqa: PLC0415
-
+    from ..evaluation.report.terminal import show  # noqa: PLC0415
     from ..export import inspection  # noqa: PLC0415
     from ..runtime.bundle.manifest import open_bundle  # noqa: PLC0415
 
@@ -153,7 +151,7 @@ def inspect_command(directory: Path, as_json: bool) -> None:
     if as_json:
         click.echo(inspection.as_json(bundle))
     else:
-        inspection.show(bundle, Console())
+        show(inspection.inspection(bundle))
 
 
 @export_command.command(name="build-engines", cls=GroupedCommand)

@@ -24,6 +24,7 @@ from ..options import (
     rate_options,
     report_option,
     together,
+    wide_option,
     worst_frames_option,
 )
 from ..runtime.precision import PRECISIONS
@@ -68,6 +69,7 @@ mask_limits = together(
         help="Least mean IoU.  [default: that of --limits]",
     ),
     flag("any_ids", group=COMPARISON, help="Let objects have other ids."),
+    wide_option,
     report_option(),
     worst_frames_option(8, 100, "report.html shows"),
 )
@@ -193,6 +195,7 @@ def video_command(**options: Any) -> int:
     help="Also find the first layer in which this network (or what an output of it is computed from) passes the "
     "relative error of --limits; both sides must be bundles on onnxruntime.  [default: not looked for]",
 )
+@wide_option
 @report_option()
 @option(
     "save_tensors",

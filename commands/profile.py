@@ -19,6 +19,7 @@ from ..options import (
     names_option,
     option,
     report_option,
+    wide_option,
 )
 
 
@@ -81,6 +82,7 @@ from ..options import (
     metavar="NUMBERS",
     help="Numbers of tracked objects of the tracker's networks, joined by commas.",
 )
+@wide_option
 @report_option()
 @option(
     "baseline",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...evaluation.compare.mask_agreement import Labels, sequence_agreement
-from ...evaluation.report.progress_bar import run_progress
+from ...evaluation.progress_bar import run_progress
 from ...runtime.contract import NetworkName
 from ...runtime.onnx.backend import open_bundle_backend
 from ...runtime.pipeline.clip import ClipRun, label_maps

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from ...runtime.results.palette import davis_palette
+from ..report.pictures import PICTURE_WIDTH_PX, reduced, strip_png
 from .fbms_annotation import read_fbms_mask
 from .label_maps import Mask, read_binary_mask, read_label_map
 from .moca import FOREGROUND_ABOVE
 from .results import FrameBoxes, FrameScore, SequenceScores
 
-PICTURE_WIDTH_PX = 300
-"""Width of one of the two pictures."""
+_COLOURS = 32
+"""Of a picture; what it shows has fewer."""
 
-_GAP_PX = 6
 _UNJUDGED = (70, 70, 70)
 _UNMATCHED = (255, 0, 255)
 _MERGED = (64, 160, 255)
@@ -52,7 +50,7 @@ def frame_picture(sequence: SequenceScores, frame: FrameScore, *, merged: bool, 
             _annotation_picture(frame),
             _prediction_picture(frame, sequence.matching),
         ]
-    return _png(_side_by_side(pictures))
+    return strip_png(pictures, colours=_COLOURS)
 
 
 def _annotation_picture(frame: FrameScore) -> Image.Image:
@@ -108,22 +106,4 @@ def _box_picture(frame: FrameScore, boxes: FrameBoxes) -> Image.Image:
 
 def _coloured(labels: npt.NDArray[np.uint8], colours: _Rgb) -> Image.Image:
     """A label map as RGB at picture width, nearest neighbour so that thin objects keep their colour."""
-    image = Image.fromarray(colours[labels])
-    height = max(1, round(image.height * PICTURE_WIDTH_PX / image.width))
-    return image.resize((PICTURE_WIDTH_PX, height), Image.Resampling.NEAREST)
-
-
-def _side_by_side(pictures: list[Image.Image]) -> Image.Image:
-    width = sum(picture.width for picture in pictures) + _GAP_PX * (len(pictures) - 1)
-    canvas = Image.new("RGB", (width, max(picture.height for picture in pictures)), (128, 128, 128))
-    left = 0
-    for picture in pictures:
-        canvas.paste(picture, (left, 0))
-        left += picture.width + _GAP_PX
-    return canvas
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.quantize(32).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
+    return reduced(Image.fromarray(colours[labels]), Image.Resampling.NEAREST)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 
 from .label_maps import LABEL_LIMIT
-from .time_annotation import MotionRow, read_time_annotation
+from .time_annotation import MotionRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,21 +99,3 @@ def time_annotation_notes(rows: list[MotionRow]) -> dict[str, int]:
 def _total(counts: Iterable[int | None]) -> int | None:
     known = list(counts)
     return sum(count for count in known if count is not None) if None not in known else None
-
-
-def show_summary(csv: Path, json: Path | None) -> None:
-    """Print what a motion-annotation CSV holds, and write it as JSON if a file is named.
-
-    Raises:
-        GmosError: the CSV cannot be used, or the file cannot be written.
-    """
-    # Here: both read these counts.
-    from ..report.files import summary_json, write_json  # noqa: PLC0415
-    from .report_table import summary_tables  # noqa: PLC0415
-    from .run import show  # noqa: PLC0415
-
-    rows = read_time_annotation(csv)
-    splits, notes = summarise_time_annotation(rows), time_annotation_notes(rows)
-    show(summary_tables(splits, notes))
-    if json is not None:
-        write_json(json, summary_json(csv, splits, notes))

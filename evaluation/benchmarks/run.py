@@ -8,21 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from rich.console import Console, RenderableType
 
 from ...errors import GmosError
+from ..progress_bar import counted
 from ..report.environment import available_cores
-from ..report.files import evaluation_json, write_csv, write_json
-from ..report.progress_bar import counted
+from ..report.files import write_json
+from ..report.html_page import write_page
+from ..report.terminal import show
 from .benchmarks import BENCHMARKS, BenchmarkRequest, load_benchmark
 from .parallel import evaluate_sequences
 from .preparation import Job
-from .report_html import write_html
-from .report_table import evaluation_tables
+from .report import evaluation_document, evaluation_json, worst_pictures, write_csv
 from .results import Evaluation, SequenceScores, merge_notes
-
-_PLAIN_WIDTH = 200
-"""Columns of a table where the output is no terminal, so that nothing wraps in a file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +66,7 @@ def run_benchmark(name: str, request: BenchmarkRequest, options: ReportOptions) 
         seconds=time.monotonic() - started,
         frame_score=benchmark.frame_score,
     )
-    show(evaluation_tables(evaluation, verbose=options.verbose))
+    show(evaluation_document(evaluation, by_sequence=options.verbose), wide=options.verbose)
     _write_reports(evaluation, options, merged=loaded.merged, fbms=loaded.fbms)
 
 
@@ -79,7 +76,8 @@ def _write_reports(evaluation: Evaluation, options: ReportOptions, *, merged: bo
     if options.csv is not None:
         write_csv(options.csv, evaluation)
     if options.html is not None:
-        write_html(options.html, evaluation, worst=options.worst_frames, merged=merged, fbms=fbms)
+        pictures, legend = worst_pictures(evaluation, options.worst_frames, merged=merged, fbms=fbms)
+        write_page(options.html, evaluation_document(evaluation, pictures=pictures, legend=legend))
 
 
 def _evaluate_with_progress(
@@ -87,9 +85,3 @@ def _evaluate_with_progress(
 ) -> list[SequenceScores]:
     with counted("sequences", len(jobs)) as advance:
         return evaluate_sequences(evaluate_sequence, jobs, workers=workers, advance=advance)
-
-
-def show(output: RenderableType) -> None:
-    """Print tables and text; at full width where the output is no terminal."""
-    console = Console()
-    (console if console.is_terminal else Console(width=_PLAIN_WIDTH)).print(output)

@@ -11,16 +11,15 @@ from typing import Any, cast
 import click
 
 from ...runtime.video.inputs import resolve_inputs
-from ..benchmarks.run import show
+from ..progress_bar import counted
 from ..report.environment import environment
-from ..report.files import PAGE_FILE, report_directory
-from ..report.progress_bar import counted
+from ..report.files import PAGE_FILE, report_directory, write_report
+from ..report.terminal import show
+from .document import PictureSources, ReadFrames, Rgb, parity_document
 from .label_trees import LabelPair, label_pairs
 from .limits import PROFILES, MaskLimits, ProfileName
 from .mask_agreement import Labels, SequenceAgreement, sequence_agreement
-from .page import PageSources, ReadFrames, write_parity_page
-from .pictures import Rgb
-from .report import ParityReport, report_tables, write_report_files
+from .report import ParityReport, observations, result_json
 from .stage_agreement import StageAgreement
 
 FAILED_STATUS = 1
@@ -40,6 +39,7 @@ class Comparison:
     limits: MaskLimits
     report: Path | None
     worst_frames: int
+    wide: bool = False
     videos: tuple[Path, ...] = ()
     started: float = field(default_factory=time.monotonic)
 
@@ -69,6 +69,7 @@ class Comparison:
             ),
             report=report,
             worst_frames=options["worst_frames"],
+            wide=options["wide"],
             videos=tuple(videos),
         )
 
@@ -97,7 +98,7 @@ def compare_trees(a: Path, b: Path, comparison: Comparison, stages: FindStages =
         environment=environment(),
         seconds=time.monotonic() - comparison.started,
     )
-    show(report_tables(report))
+    show(parity_document(report), wide=comparison.wide)
     if comparison.report is not None:
         _write(comparison.report, report, pairs, comparison)
         click.echo(f"report: {comparison.report / PAGE_FILE}")
@@ -105,15 +106,13 @@ def compare_trees(a: Path, b: Path, comparison: Comparison, stages: FindStages =
 
 
 def _write(directory: Path, report: ParityReport, pairs: Sequence[LabelPair], comparison: Comparison) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    write_report_files(directory, report)
     by_name = {(pair.result, pair.sequence): pair for pair in pairs}
-    sources = PageSources(
+    sources = PictureSources(
         maps=lambda agreement, index: by_name[agreement.result, agreement.sequence].read(index),
         frames=frame_reader(comparison.videos),
         worst=comparison.worst_frames,
     )
-    write_parity_page(directory / PAGE_FILE, report, sources)
+    write_report(directory, parity_document(report, sources), result_json(report), observations(report))
 
 
 def _compare(pair: LabelPair, advance: Callable[[], None]) -> SequenceAgreement:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -66,14 +66,6 @@ class LayerError:
     relative: float
     added: float
 
-    def as_json(self) -> dict[str, Any]:
-        """As JSON values; infinite errors are null."""
-        plain = asdict(self)
-        return {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in plain.items()
-        }
-
     def __str__(self) -> str:
         where = self.module or "the network itself"
         return f"{where}, {self.operator} ({self.node}): relative error {self.relative:.2e}"
@@ -95,14 +87,6 @@ class FirstDivergence:
     tensors: int
     first: LayerError | None
     jumps: tuple[LayerError, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        """As JSON values."""
-        return {
-            **asdict(self),
-            "first": None if self.first is None else self.first.as_json(),
-            "jumps": [jump.as_json() for jump in self.jumps],
-        }
 
     def __str__(self) -> str:
         what = self.network + ("" if self.output is None else f".{self.output}")

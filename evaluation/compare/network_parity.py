@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -44,16 +42,6 @@ class OutputParity:
         """What is beyond the limits, in words that say where; None if nothing is."""
         beyond = self.worst.excess(LIMITS[profile])
         return None if beyond is None else f"{self.network}, output {self.output}, call {self.call}: {beyond}"
-
-    def as_json(self) -> dict[str, Any]:
-        """As JSON values; what is not finite is null."""
-        plain = asdict(self)
-        plain = {**plain.pop("worst"), **plain}
-        return {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in plain.items()
-            if name not in ("target", "lengths")
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,66 +3,34 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import click
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from ...errors import GmosError
 from ...networks import Side, parse_side
-from ...runtime.bundle.manifest import open_bundle
+from ...runtime.bundle.manifest import Bundle, open_bundle
+from ...runtime.contract import NetworkName
+from ...runtime.onnx.sessions import OnnxDevice, choose_device, load_onnxruntime
 from ...runtime.parity import LIMITS
 from ...runtime.video.inputs import resolve_inputs
-from ..benchmarks.run import show
 from ..report.environment import environment
-from ..report.files import (
-    OBSERVATIONS_FILE,
-    PAGE_FILE,
-    RESULT_FILE,
-    report_directory,
-    write_json,
-    write_json_lines,
-)
-from ..report.html_page import environment_section, escaped, sortable_table, table_row, write_page
-from .first_divergence import FirstDivergence
-from .first_divergence_option import layer_section, layer_table, sought_layer
+from ..report.files import PAGE_FILE, report_directory, write_report
+from ..report.terminal import show
+from .document import networks_document
+from .first_divergence import FirstDivergence, load_onnx
+from .first_divergence import first_divergence as find_divergence
 from .limits import ProfileName
 from .network_parity import OutputParity, SaveCalls, SavedTensors, compare_networks
 from .recording import Recording, record
-from .report import SCHEMA
+from .report import NetworksReport, networks_json
 from .sides import chosen_networks, input_dtypes, require_same_model
 
 BATCH_SIZE = 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NetworksReport:
-    """The comparison of two sides' networks."""
-
-    a: str
-    b: str
-    video: Path
-    frames: int
-    profile: ProfileName
-    found: tuple[OutputParity, ...]
-    environment: dict[str, Any]
-    seconds: float
-    first_layer: FirstDivergence | None = None
-
-    @property
-    def failures(self) -> list[str]:
-        """What is beyond the limits, in words."""
-        return [line for parity in self.found if (line := parity.excess(self.profile)) is not None]
-
-    @property
-    def verdict(self) -> str:
-        """PASS or FAIL with the profile."""
-        return f"{'FAIL' if self.failures else 'PASS'} ({self.profile})"
 
 
 def compare_sides(
@@ -76,6 +44,7 @@ def compare_sides(
     limits: ProfileName,
     first_divergence: str | None,
     save_tensors: Path | None,
+    wide: bool,
     report: Path | None,
 ) -> int:
     """Compare every network of two sides, show and report it; the exit status. Options as gmos-parity's.
@@ -106,9 +75,11 @@ def compare_sides(
         environment=environment(),
         seconds=time.monotonic() - started,
     )
-    show(networks_table(result))
+    document = networks_document(result)
+    show(document, wide=wide)
     if report is not None:
-        write_networks_report(report, result)
+        written = networks_json(result)
+        write_report(report, document, written, written["outputs"])
         click.echo(f"report: {report / PAGE_FILE}")
     for line in () if saved is None else saved.lines:
         click.echo(line)
@@ -145,76 +116,66 @@ def _compare(
         return compare_networks(recorded, chosen, backend, input_dtypes(side_b, model), save), recorded
 
 
-def networks_table(report: NetworksReport) -> RenderableType:
-    """The report for the terminal."""
-    table = Table(title=f"A: {report.a}\nB: {report.b}", title_justify="left")
-    for head in ("network", "output"):
-        table.add_column(head)
-    for head in ("calls", "max", "99 %", "mean", "relative L2", "cosine", "changed", "not finite"):
-        table.add_column(head, justify="right")
-    for parity in report.found:
-        table.add_row(parity.network, parity.output, *_numbers(parity))
-    verdict = Text(report.verdict, style="bold red" if report.failures else "bold green")
-    layers = [] if report.first_layer is None else [layer_table(report.first_layer)]
-    return Group(table, *layers, *(Text(line, style="red") for line in report.failures), verdict)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SoughtLayer:
+    """The network whose first differing layer is looked for, in both bundles."""
+
+    network: NetworkName
+    output: str | None
+    bundles: tuple[Bundle, Bundle]
+    devices: tuple[OnnxDevice, OnnxDevice]
+
+    def find(self, found: Sequence[OutputParity], recorded: Recording, limit: float) -> FirstDivergence:
+        """Look for it on the call in which the network's outputs are worst.
+
+        Raises:
+            GmosError: the video did not call the network.
+        """
+        calls = recorded.calls(self.network)
+        if not calls:
+            raise GmosError(
+                f"--first_divergence {self.network}: this video does not call it; give one in which objects move"
+            )
+        outputs = [parity for parity in found if parity.network == self.network]
+        worst = max(outputs, key=lambda parity: parity.worst.severity).call if outputs else calls[0].index
+        call = next(call for call in calls if call.index == worst)
+        return find_divergence(
+            self.network, call, *self.bundles, self.devices, limit=limit, output=self.output
+        )
 
 
-def _numbers(parity: OutputParity) -> tuple[str, ...]:
-    worst = parity.worst
-    return (
-        str(parity.calls),
-        f"{worst.max_abs:.2e}",
-        f"{parity.p99_abs:.2e}",
-        f"{worst.mean_abs:.2e}",
-        f"{worst.relative:.2e}",
-        f"{worst.cosine:.7f}",
-        f"{worst.changed:.1e}",
-        str(parity.not_finite_a + parity.not_finite_b),
-    )
-
-
-def write_networks_report(directory: Path, report: NetworksReport) -> None:
-    """Write result.json, observations.jsonl and report.html, each whole or not at all.
+def sought_layer(text: str, side_a: Side, side_b: Side) -> SoughtLayer:
+    """What `--first_divergence` asks for, checked before anything runs.
 
     Raises:
-        GmosError: they cannot be written.
+        GmosError: a side is no bundle on ONNX Runtime, or has no such network or output, or a package is missing.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    result = {
-        "schema": SCHEMA,
-        "kind": "networks",
-        "passed": not report.failures,
-        "profile": report.profile,
-        "failures": report.failures,
-        "a": report.a,
-        "b": report.b,
-        "video": str(report.video),
-        "frames": report.frames,
-        "seconds": round(report.seconds, 3),
-        "outputs": [parity.as_json() for parity in report.found],
-        "first_layer": None if report.first_layer is None else report.first_layer.as_json(),
-        "environment": report.environment,
-    }
-    write_json(directory / RESULT_FILE, result)
-    write_json_lines(directory / OBSERVATIONS_FILE, (parity.as_json() for parity in report.found))
-    write_page(directory / PAGE_FILE, f"gmos-parity networks: {report.verdict}", _body(report))
-
-
-def _body(report: NetworksReport) -> str:
-    heads = ("Output", "Calls", "Max", "99 %", "Mean", "Relative L2", "Cosine", "Changed", "Not finite")
-    rows = [
-        table_row(f"{parity.network}.{parity.output}", *((float(cell), cell) for cell in _numbers(parity)))
-        for parity in report.found
-    ]
-    state = "fail" if report.failures else "pass"
-    items = "".join(f"<li>{escaped(line)}</li>" for line in report.failures)
-    failures = f'<h2>Beyond the limits</h2><ul class="notes">{items}</ul>' if items else ""
-    return (
-        f"<h1>gmos-parity networks</h1><p>A: <code>{escaped(report.a)}</code><br>B: "
-        f"<code>{escaped(report.b)}</code><br>on {report.frames} frames of <code>{escaped(report.video)}</code></p>"
-        f'<div class="cards"><div class="card {state}">Verdict<b>{report.verdict}</b></div></div>{failures}'
-        '<h2>Outputs</h2><p class="dim">Each row is the worst of its calls; both sides got A\'s inputs.</p>'
-        + sortable_table(heads, rows)
-        + ("" if report.first_layer is None else layer_section(report.first_layer))
-        + environment_section(report.environment)
+    for option, side in (("--a", side_a), ("--b", side_b)):
+        if side.bundle is None or side.networks.backend != "onnxruntime":
+            raise GmosError(
+                f"--first_divergence compares two bundles on onnxruntime, and {option} is {side.text}; give "
+                f"{option} onnxruntime:DIR (for the reference: made of it by gmos-export onnx --precision fp32)"
+            )
+    a, b = (open_bundle(cast(Path, side.bundle)) for side in (side_a, side_b))
+    name, _, output = text.partition(".")
+    if name not in a.networks:
+        raise GmosError(
+            f"--first_divergence {text}: expected NETWORK[.OUTPUT] with one of {', '.join(a.networks)}"
+        )
+    network = cast(NetworkName, name)
+    outputs = [tensor.name for tensor in a.networks[network].outputs]
+    if output and output not in outputs:
+        raise GmosError(
+            f"--first_divergence {text}: {name} has the outputs {', '.join(outputs)}, not {output!r}"
+        )
+    load_onnx()
+    onnxruntime = load_onnxruntime()
+    return SoughtLayer(
+        network=network,
+        output=output or None,
+        bundles=(a, b),
+        devices=(
+            choose_device(side_a.networks.device, onnxruntime),
+            choose_device(side_b.networks.device, onnxruntime),
+        ),
     )

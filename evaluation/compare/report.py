@@ -1,21 +1,18 @@
-"""A parity report: its result as JSON, every observation as JSON lines, and the tables of the terminal."""
+"""What gmos-parity reports, as values: result.json, and every observation as a JSON line."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
-from ..report.files import OBSERVATIONS_FILE, RESULT_FILE, read_json, write_json, write_json_lines
+from ..report.files import RESULT_FILE, plain, read_json
+from .first_divergence import FirstDivergence
 from .limits import MaskLimits, ProfileName, failures, weakest
 from .mask_agreement import SequenceAgreement
+from .network_parity import OutputParity
 from .stage_agreement import Birth, StageAgreement, births
-from .stage_tables import stage_tables
 
 SCHEMA = "gmos-parity/1"
 """Name and version of the layout of result.json; the number rises when a reader of the old one would break."""
@@ -56,6 +53,31 @@ class ParityReport:
         return f"{'PASS' if self.passed else 'FAIL'} ({self.profile})"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworksReport:
+    """The comparison of two sides' networks."""
+
+    a: str
+    b: str
+    video: Path
+    frames: int
+    profile: ProfileName
+    found: tuple[OutputParity, ...]
+    environment: Mapping[str, Any]
+    seconds: float
+    first_layer: FirstDivergence | None = None
+
+    @property
+    def failures(self) -> list[str]:
+        """What is beyond the limits, in words."""
+        return [line for parity in self.found if (line := parity.excess(self.profile)) is not None]
+
+    @property
+    def verdict(self) -> str:
+        """PASS or FAIL with the profile."""
+        return f"{'FAIL' if self.failures else 'PASS'} ({self.profile})"
+
+
 def result_json(report: ParityReport) -> dict[str, Any]:
     """The content of result.json, documented in docs/parity.md."""
     return {
@@ -63,15 +85,15 @@ def result_json(report: ParityReport) -> dict[str, Any]:
         "kind": report.kind,
         "passed": report.passed,
         "profile": report.profile,
-        "limits": asdict(report.limits),
+        "limits": report.limits,
         "failures": report.failures,
         "a": report.a,
         "b": report.b,
         "seconds": round(report.seconds, 3),
         "results": [_result(found) for found in report.found],
-        "stages": [stage.as_json() for stage in report.stages],
-        "born_in": [asdict(birth) for birth in report.births],
-        "environment": dict(report.environment),
+        "stages": [_stage(stage) for stage in report.stages],
+        "born_in": report.births,
+        "environment": report.environment,
     }
 
 
@@ -86,10 +108,14 @@ def _result(found: SequenceAgreement) -> dict[str, Any]:
         "worst_frame": {"name": worst.name, "iou": worst.iou, "weakest": weakest(worst)},
         "different_pixels": sum(frame.different for frame in found.frames),
         "different_share": found.different_share,
-        "matching": {str(a): b for a, b in found.matching.items()},
-        "only_a": list(found.only_a),
-        "only_b": list(found.only_b),
+        "matching": found.matching,
+        "only_a": found.only_a,
+        "only_b": found.only_b,
     }
+
+
+def _stage(stage: StageAgreement) -> dict[str, Any]:
+    return {**plain(stage, omit=("numbers", "words", "differs", "observations")), **stage.numbers}
 
 
 def observations(report: ParityReport) -> Iterator[dict[str, Any]]:
@@ -104,20 +130,32 @@ def observations(report: ParityReport) -> Iterator[dict[str, Any]]:
                 "boundary_f": frame.boundary_f,
                 "pixels": frame.pixels,
                 "different": frame.different,
-                "objects": [asdict(item) for item in frame.objects],
+                "objects": frame.objects,
             }
     for stage in report.stages:
         yield from map(dict, stage.observations)
 
 
-def write_report_files(directory: Path, report: ParityReport) -> None:
-    """Write result.json and observations.jsonl, each whole or not at all.
-
-    Raises:
-        GmosError: they cannot be written.
-    """
-    write_json(directory / RESULT_FILE, result_json(report))
-    write_json_lines(directory / OBSERVATIONS_FILE, observations(report))
+def networks_json(report: NetworksReport) -> dict[str, Any]:
+    """The same of a comparison of networks, whose observations are the outputs."""
+    return {
+        "schema": SCHEMA,
+        "kind": "networks",
+        "passed": not report.failures,
+        "profile": report.profile,
+        "failures": report.failures,
+        "a": report.a,
+        "b": report.b,
+        "video": str(report.video),
+        "frames": report.frames,
+        "seconds": round(report.seconds, 3),
+        "outputs": [
+            {**plain(parity.worst, omit=("target", "lengths", "output")), **plain(parity, omit=("worst",))}
+            for parity in report.found
+        ],
+        "first_layer": report.first_layer,
+        "environment": report.environment,
+    }
 
 
 def read_result(path: Path) -> dict[str, Any]:
@@ -127,29 +165,3 @@ def read_result(path: Path) -> dict[str, Any]:
         GmosError: it cannot be read, is no JSON, or has another schema.
     """
     return read_json(path, schema=SCHEMA, what=f"{RESULT_FILE} of gmos-parity")
-
-
-def report_tables(report: ParityReport) -> RenderableType:
-    """The report for the terminal."""
-    table = Table(title=f"A: {report.a}\nB: {report.b}", title_justify="left")
-    table.add_column("result of video")
-    for head in ("frames", "mean IoU", "least", "on frame", "mean F", "pixels that differ", "objects"):
-        table.add_column(head, justify="right")
-    for found in report.found:
-        worst = found.worst_frame
-        different = sum(frame.different for frame in found.frames)
-        unmatched = len(found.only_a) + len(found.only_b)
-        table.add_row(
-            f"{found.result} of {found.sequence}",
-            str(len(found.frames)),
-            f"{found.mean_iou:.5f}",
-            f"{worst.iou:.5f}",
-            worst.name,
-            f"{found.mean_boundary_f:.5f}",
-            f"{different} ({found.different_share:.1e})",
-            f"{len(found.matching)}" + (f" + {unmatched} unmatched" if unmatched else ""),
-        )
-    lines = [Text(line, style="red") for line in report.failures]
-    verdict = Text(report.verdict, style="bold green" if report.passed else "bold red")
-    stages = stage_tables(report.stages, report.births, passed=report.passed)
-    return Group(table, *stages, *lines, verdict)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ...runtime.parity import LIMITS, OutputDifference
@@ -50,11 +49,6 @@ class StageAgreement:
     differs: bool
     beyond: str | None
     observations: tuple[Mapping[str, Any], ...] = ()
-
-    def as_json(self) -> dict[str, Any]:
-        """As JSON values, without the observations."""
-        names = ("stage", "sequence", "mode", "measure", "mean", "worst", "frame")
-        return {**{name: getattr(self, name) for name in names}, **self.numbers, "beyond": self.beyond}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,20 +272,14 @@ def _first(lines: Sequence[str]) -> str | None:
 def _observations(
     stage: str, sequence: str, mode: Mode, rows: Sequence[tuple[str, object]], columns: Sequence[str]
 ) -> tuple[Mapping[str, Any], ...]:
-    """A line for each frame and what was found on it: these attributes, as JSON values."""
+    """A line for each frame and what was found on it: these attributes."""
     return tuple(
         {
             "stage": stage,
             "mode": mode,
             "sequence": sequence,
             "frame": frame,
-            **{column: _plain(getattr(found, column)) for column in columns},
+            **{column: getattr(found, column) for column in columns},
         }
         for frame, found in rows
     )
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 - JSON
-    if isinstance(value, tuple):
-        return [asdict(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

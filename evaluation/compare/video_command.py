@@ -18,7 +18,7 @@ from ...runtime.pipeline.options import RunOptions
 from ...runtime.results.completion import ResultSet, should_skip
 from ...runtime.results.outputs import check_save_dir, file_results
 from ...runtime.tensorrt.memory import settle_run
-from ..report.progress_bar import run_progress
+from ..progress_bar import run_progress
 from .comparison import Comparison, FindStages, compare_trees
 from .foreground_agreement import ForegroundAgreement, compare_foreground
 from .label_trees import LabelPair

@@ -12,25 +12,17 @@ import click
 from ...errors import GmosError
 from ...networks import Side
 from ...runtime.video.inputs import resolve_inputs
-from ..benchmarks.run import show
 from ..report.environment import environment
-from ..report.files import PAGE_FILE, report_directory
+from ..report.files import PAGE_FILE, report_directory, write_report
+from ..report.terminal import show
+from .document import profile_document
 from .gpu_monitor import GpuMonitor
 from .machine_state import machine_state, machine_use
-from .page import write_profile_page
 from .process_memory import process_age_s
 from .profiling import NetworksProfile, ProfileOptions, profile_networks, sides_without_layers
-from .report import (
-    NETWORKS,
-    ProfileReport,
-    changes,
-    read_result,
-    result_json,
-    write_files,
-)
+from .report import NETWORKS, ProfileReport, changes, observations, read_result, result_json
 from .roofline import CPU, host_rates
 from .runs import VideoRun, profile_video
-from .tables import tables
 
 REGRESSION_STATUS = 1
 
@@ -94,15 +86,15 @@ def _notes(found: NetworksProfile, runs: Sequence[VideoRun], *, any_gpu: bool) -
 
 def _conclude(report: ProfileReport, baseline: dict[str, Any] | None, options: Mapping[str, Any]) -> int:
     """Print and write the report, and say whether something has become slower."""
-    show(tables(report))
-    compared = [] if baseline is None else changes(baseline, result_json(report))
+    result = result_json(report)
+    compared = [] if baseline is None else changes(baseline, result)
     threshold: float = options["threshold"]
     slower = [change for change in compared if change.factor > 1 + threshold]
+    document = profile_document(report, compared=compared, threshold=threshold)
+    show(document, wide=options["wide"])
     report_dir: Path | None = options["report"]
     if report_dir is not None:
-        report_dir.mkdir(parents=True, exist_ok=True)
-        write_files(report_dir, report)
-        write_profile_page(report_dir / PAGE_FILE, report, compared=compared, threshold=threshold)
+        write_report(report_dir, document, result, observations(report))
         click.echo(f"report: {report_dir / PAGE_FILE}")
     for change in slower:
         click.echo(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...errors import GmosError
-from ..report.files import OBSERVATIONS_FILE, RESULT_FILE, read_json, write_json, write_json_lines
+from ..report.files import RESULT_FILE, plain, read_json
 from .gpu_monitor import GpuUse
-from .latency import Latency, Ratio, ratio
+from .latency import Ratio, ratio
 from .layer_kinds import NetworkLayers
 from .machine_state import MachineUse
 from .profiling import NetworkLatency
@@ -87,40 +87,43 @@ def lengths_text(lengths: Mapping[str, int]) -> str:
 
 def result_json(report: ProfileReport) -> dict[str, Any]:
     """The content of result.json, documented in docs/profile.md."""
-    return {
-        "schema": SCHEMA,
-        "video": report.video,
-        "sides": list(report.sides),
-        "seconds": round(report.seconds, 3),
-        "start_up_s": report.start_up_s,
-        "warnings": report.warnings,
-        "matrix_gflops": (report.host.flops or 0.0) / 1e9,
-        "copy_gbps": report.host.bandwidth / 1e9,
-        "rates": [
-            {
-                "side": side,
-                "device": rates.device,
-                "gflops": None if rates.flops is None else rates.flops / 1e9,
-                "gbps": rates.bandwidth / 1e9,
-                "how": rates.how,
-            }
-            for side, rates in report.rates.items()
-        ],
-        "networks": [_network(report, entry) for entry in report.networks],
-        "layers": [asdict(entry) for entry in report.layers],
-        "without_layers": list(report.without_layers),
-        "runs": [_run(run) for run in report.runs],
-        "machine": asdict(report.machine),
-        "gpus": [{"during": during, **asdict(gpu)} for during, gpu in report.gpus],
-        "environment": dict(report.environment),
-    }
+    result: dict[str, Any] = plain(
+        {
+            "schema": SCHEMA,
+            "video": report.video,
+            "sides": report.sides,
+            "seconds": round(report.seconds, 3),
+            "start_up_s": report.start_up_s,
+            "warnings": report.warnings,
+            "matrix_gflops": (report.host.flops or 0.0) / 1e9,
+            "copy_gbps": report.host.bandwidth / 1e9,
+            "rates": [
+                {
+                    "side": side,
+                    "device": rates.device,
+                    "gflops": None if rates.flops is None else rates.flops / 1e9,
+                    "gbps": rates.bandwidth / 1e9,
+                    "how": rates.how,
+                }
+                for side, rates in report.rates.items()
+            ],
+            "networks": [_network(report, entry) for entry in report.networks],
+            "layers": report.layers,
+            "without_layers": report.without_layers,
+            "runs": [_run(run) for run in report.runs],
+            "machine": report.machine,
+            "gpus": [{"during": during, **plain(gpu)} for during, gpu in report.gpus],
+            "environment": report.environment,
+        }
+    )
+    return result
 
 
 def _network(report: ProfileReport, entry: NetworkLatency) -> dict[str, Any]:
     found, least = report.ratio_to_first(entry), report.limit(entry)
     return {
         "network": entry.network,
-        "lengths": dict(entry.lengths),
+        "lengths": entry.lengths,
         "side": entry.side,
         "first": entry.first,
         "flops": entry.work.flops,
@@ -128,7 +131,7 @@ def _network(report: ProfileReport, entry: NetworkLatency) -> dict[str, Any]:
         "limit_ms": None if least is None else least.seconds * 1e3,
         "bound": None if least is None else least.bound,
         "roofline_share": report.roofline(entry),
-        "ratio_to_first": None if found is None else asdict(found),
+        "ratio_to_first": found,
         **entry.latency.as_json(),
         "device": None if entry.device_latency is None else entry.device_latency.as_json(),
     }
@@ -136,33 +139,19 @@ def _network(report: ProfileReport, entry: NetworkLatency) -> dict[str, Any]:
 
 def _run(run: VideoRun) -> dict[str, Any]:
     return {
-        "side": run.side,
-        "description": run.description,
-        "variant": run.variant,
-        "frames": run.frames,
+        **plain(run, omit=("spans", "gpus")),
         "frames_per_second": run.frames_per_second,
-        "load_s": run.load_s,
-        "first_frames_s": run.first_frames_s,
-        "stage_s": dict(run.stage_s),
-        "waited_s": run.waited_s,
         "tracker": [
-            {"objects": entry.objects, "frames": len(entry.frames.samples_s), **_statistics(entry.frames)}
+            {
+                "objects": entry.objects,
+                "frames": len(entry.frames.samples_s),
+                # observations.jsonl has the samples.
+                **{name: value for name, value in entry.frames.as_json().items() if name != "samples_ms"},
+            }
             for entry in run.tracker
         ],
-        "networks": [asdict(share) for share in run.networks],
-        "activities": [asdict(activity) for activity in run.activities],
-        "overlap": {**asdict(run.overlap), "hidden_share": run.overlap.hidden_share},
-        "peak_mib": run.peak_mib,
-        "base_mib": run.base_mib,
-        "device_mib": run.device_mib,
+        "overlap": {**plain(run.overlap), "hidden_share": run.overlap.hidden_share},
     }
-
-
-def _statistics(latency: Latency) -> dict[str, object]:
-    """Without the samples, which observations.jsonl has."""
-    found = latency.as_json()
-    del found["samples_ms"]
-    return found
 
 
 def observations(report: ProfileReport) -> Iterator[dict[str, Any]]:
@@ -188,16 +177,6 @@ def observations(report: ProfileReport) -> Iterator[dict[str, Any]]:
             line["network" if span.is_network else "what"] = span.what
             line |= {"thread": span.thread, "start_s": span.start_s, "end_s": span.end_s}
             yield line if span.objects is None else {**line, "objects": span.objects}
-
-
-def write_files(directory: Path, report: ProfileReport) -> None:
-    """Write result.json and observations.jsonl, each whole or not at all.
-
-    Raises:
-        GmosError: they cannot be written.
-    """
-    write_json(directory / RESULT_FILE, result_json(report))
-    write_json_lines(directory / OBSERVATIONS_FILE, observations(report))
 
 
 def read_result(path: Path) -> dict[str, Any]:

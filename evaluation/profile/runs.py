@@ -17,7 +17,7 @@ from ...runtime.progress import Advance, Progress
 from ...runtime.results.completion import ResultSet
 from ...runtime.results.outputs import file_results
 from ...runtime.video.sequence import SequenceInput
-from ..report.progress_bar import run_progress
+from ..progress_bar import run_progress
 from .gpu_monitor import GpuMonitor, GpuUse
 from .process_memory import forget_peak, peak_mib, resident_mib
 from .roofline import on_gpu

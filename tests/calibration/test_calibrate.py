@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -20,7 +21,7 @@ from gmos_deploy.calibration import calibrate as calibrate_module
 from gmos_deploy.calibration.calibrate import calibrate
 from gmos_deploy.calibration.config import CalibrationConfig
 from gmos_deploy.calibration.network_forms import CalibratedNetwork
-from gmos_deploy.calibration.report import weight_bytes, write_report
+from gmos_deploy.calibration.report import report_calibration, weight_bytes
 from gmos_deploy.calibration.sampling.record_calls import SampleLimits, sample_videos
 from gmos_deploy.calibration.sampling.sample_store import SampleStore
 from gmos_deploy.calibration.search.target_masks import MaskScore, hold_masks
@@ -207,7 +208,7 @@ def test_inspect_shows_it(int8_bundle: Calibrated) -> None:
     )
     assert "gmos, tiny size, int8 (heads int8), opset 20" in shown
     assert "calibrated on boxes, ranges best" in shown
-    assert "pi3_decoder       int8" in shown
+    assert re.search(r"pi3_decoder +int8", shown)
 
 
 def test_fp8_bundles_run_too(fp8_bundle: Bundle, frames_directory: Path) -> None:
@@ -397,7 +398,7 @@ def test_networks_that_masks_hang_on_keep_their_weights_only(
     assert len(trials) == len(found) + 1
     assert set(trials[0]["quantised"]) == set(found)
     assert set(trials[-1]["quantised"]) == set(found) - {"proposer"}
-    write_report(tmp_path / "report", options, bundle, networks)
+    report_calibration(options, bundle, networks, directory=tmp_path / "report")
     page = (tmp_path / "report" / "report.html").read_text()
     assert "(this bundle)" in page
     assert "0.4000 in mos of v" in page
@@ -608,7 +609,7 @@ def test_the_command_writes_a_report(half_bundle: Bundle, frames_directory: Path
     assert sizes == sorted(sizes)
     assert network["ranges"] == {"99.99 %": 8}
     assert network["smoothquant"] == 0
-    page = (report / "report.html").read_text()
+    page = (report / "report.html").read_text().replace("<wbr>", "")
     assert "on a GPU speed is unmeasured here" in page
     assert "dino.blocks.1.mlp" in page
     assert "<polyline" in page

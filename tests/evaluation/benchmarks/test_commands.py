@@ -211,7 +211,7 @@ def test_terminal_table(run_eval: RunEval) -> None:
     """The numbers, the folders they come from and the remarks; sequences and objects with --verbose."""
     short, long = run_eval(*MOS_I, "--jobs", 1).stdout, run_eval(*MOS_I, "--jobs", 1, "--verbose").stdout
     assert "mos-i on davis17-im (sequences: 1, frames: 3)" in short
-    assert re.search(r"J_mov +│ 0\.7222", short)
+    assert re.search(r"J_mov +0\.7222", short)
     assert f"predictions: {Path('out') / 'mos-i_frame'}" in short
     assert "note: predicted sequences outside the split, not scored: 4" in short
     assert "object 2" not in short

@@ -13,6 +13,7 @@ import pytest
 from gmos_deploy.errors import GmosError
 from gmos_deploy.evaluation.compare.first_divergence import ALL_FLOPS, FirstDivergence, first_divergence
 from gmos_deploy.evaluation.compare.recording import Call
+from gmos_deploy.evaluation.report.files import plain
 from gmos_deploy.runtime.onnx.sessions import OnnxDevice
 
 onnx = pytest.importorskip("onnx")
@@ -150,7 +151,7 @@ def test_infinite_on_one_side(find: Callable[..., FirstDivergence]) -> None:
     found = find({}, {"scaled": (2, np.inf)})
     assert found.first is not None
     assert found.first.module == "pi3.decoder.2.fc"
-    assert found.as_json()["first"]["relative"] is None
+    assert plain(found)["first"]["relative"] is None
     assert str(found.first).endswith("relative error inf")
 
 

@@ -104,7 +104,16 @@ def report(
             return LayerTimes(layers=layers, clock="host", iterations=iterations)
 
     clip = colour_video("clip", [[(1, 4 + 4 * index, 8, 16, 24)] for index in range(6)])
-    options = ["--side", "torch:fast", "--only", "networks", "--networks", "dino,gmos_s", "--layers"]
+    options = [
+        "--side",
+        "torch:fast",
+        "--only",
+        "networks",
+        "--networks",
+        "dino,gmos_s",
+        "--layers",
+        "--wide",
+    ]
     arguments = [clip, *options, "--iterations", 2, "--warm_up", 1, "--report", tmp_path / "report"]
     load_sides(lambda _: Telling())
     assert guarded(profile_command, "gmos-profile", [str(word) for word in arguments]) == 0
@@ -115,7 +124,7 @@ def test_layers_are_in_every_report(report: tuple[Path, str]) -> None:
     """Table, JSON and page; names are no markup."""
     directory, out = report
     assert "matrix product 75%, data movement 25%" in out
-    assert "gmos_s/<mm>[a...b]" in out
+    assert "gmos_s/<mm>[a...b]" in out, "--wide has the layers"
     result = json.loads((directory / "result.json").read_text())
     assert [entry["network"] for entry in result["layers"]] == ["dino", "gmos_s"]
     assert result["layers"][0]["slowest"][0]["name"] == "dino/<mm>[a...b]"
@@ -127,7 +136,7 @@ def test_layers_are_in_every_report(report: tuple[Path, str]) -> None:
         "layers": 1,
     }
     assert result["without_layers"] == []
-    page = (directory / "report.html").read_text()
-    assert page.count("<details>") == 2
+    page = (directory / "report.html").read_text().replace("<wbr>", "")
+    assert page.count("<details>") == 3, "the shares of kinds, and the slowest layers of two networks"
     assert "dino/&lt;mm&gt;" in page
     assert "<mm>" not in page

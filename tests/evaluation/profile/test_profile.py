@@ -14,7 +14,7 @@ import pytest
 from gmos_deploy.cli import guarded
 from gmos_deploy.commands.profile import profile_command
 from gmos_deploy.evaluation.profile import commands as profile_commands
-from gmos_deploy.evaluation.profile.report import SCHEMA, read_result, result_json
+from gmos_deploy.evaluation.profile.report import SCHEMA, read_result
 from gmos_deploy.runtime.contract import network_specs
 
 FRAMES = 8
@@ -205,13 +205,13 @@ def test_the_result_is_read_as_it_was_written(
 ) -> None:
     """Every value of the report comes back from its file, and has the documented fields."""
     made: list[Any] = []
-    real = profile_commands.write_files
+    real = profile_commands.result_json
 
-    def keep(directory: Path, report: Any) -> None:
-        made.append(result_json(report))
-        real(directory, report)
+    def keep(report: Any) -> Any:
+        made.append(real(report))
+        return made[-1]
 
-    monkeypatch.setattr(profile_commands, "write_files", keep)
+    monkeypatch.setattr(profile_commands, "result_json", keep)
     profile("--report", tmp_path, sides=("torch:gmos", "torch:fast"))
     result = read_result(tmp_path / "result.json")
     assert result == made[0]

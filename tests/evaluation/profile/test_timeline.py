@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gmos_deploy.evaluation.profile.plots import timeline
+from gmos_deploy.evaluation.profile.document import timeline
 from gmos_deploy.evaluation.profile.runs import network_shares, profile_video
 from gmos_deploy.evaluation.profile.timeline import (
     TRACKED,
@@ -22,6 +22,7 @@ from gmos_deploy.evaluation.profile.timeline import (
     tracker_times,
     union,
 )
+from gmos_deploy.evaluation.report import drawings
 from gmos_deploy.networks import Side
 from gmos_deploy.runtime.arrays import NumpyArrays
 from gmos_deploy.runtime.pipeline.clip import ClipRun
@@ -187,7 +188,7 @@ def test_a_run_tells_what_its_threads_do(
             )
     assert run.tracker[0].objects == 1
     assert len(run.tracker[0].frames.samples_s) == 12
-    drawn = timeline(run)
+    drawn = drawings.timeline(timeline(run))
     for name in ("decode, thread 1", "prepare, thread 1", "wait for frames", "proposer"):
         assert f">{name}<" in drawn
     assert "the tracker runs by itself" in drawn

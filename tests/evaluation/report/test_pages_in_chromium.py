@@ -32,12 +32,14 @@ FLAGS = (
 LIMIT_S = 600
 """A second or two on a quiet machine; a busy one may take minutes."""
 
-WIDTHS = {"phone": 390, "desktop": 1200}
+WIDTHS = {"phone": 390, "desktop": 1280}
 
 FETCHES = re.compile(
     r"""(?:src|href)\s*=\s*(?!["']?(?:data:|#))\S|url\((?!\s*["']?data:)|@import|\b(?:fetch|import)\("""
 )
 """What would make a page load something."""
+
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 LISTEN = """<script>
 window.problems=[];
@@ -50,6 +52,15 @@ EXAMINE = """<script>
 addEventListener('load',()=>setTimeout(()=>{
 const visible=node=>{const box=node.getBoundingClientRect();return box.width>0&&box.height>0};
 for(const part of document.querySelectorAll('details'))part.open=true;
+const frames=[...document.querySelectorAll('.table .scroll')];
+const cut=()=>frames.filter(node=>node.scrollWidth>node.clientWidth)
+.map(node=>node.querySelector('th').textContent+' '+(node.scrollWidth-node.clientWidth));
+const cutAtFirst=cut();
+const texts=[...document.querySelectorAll('td,th,figcaption,dd,.card')].filter(visible);
+const clipped=texts.filter(node=>node.scrollWidth>node.clientWidth+1).map(node=>node.textContent);
+for(const more of document.querySelectorAll('.more'))if(visible(more))more.click();
+const stay=frames.map(node=>{node.scrollLeft=99;const first=node.querySelector('td').getBoundingClientRect().left;
+node.scrollLeft=0;return first-node.getBoundingClientRect().left});
 const drawn=[...document.querySelectorAll('svg')],unsorted=[];let sorted=0;
 const number=text=>+text||0;
 for(const table of document.querySelectorAll('table'))for(const button of table.querySelectorAll('th button')){
@@ -57,13 +68,13 @@ const cell=button.parentElement,column=[...cell.parentElement.children].indexOf(
 for(const way of ['ascending','descending']){
 button.click();
 const values=[...table.tBodies[0].rows].map(row=>row.children[column].dataset.v);
-const order=column?values.map(number):values;
+const numbers=cell.classList.contains('n'),order=numbers?values.map(number):values;
 const wrong=order.some((value,i)=>i&&(way==='ascending'?1:-1)*
-(column?order[i-1]-value:order[i-1].localeCompare(value,undefined,{numeric:true}))>0);
+(numbers?order[i-1]-value:order[i-1].localeCompare(value,undefined,{numeric:true}))>0);
 if(wrong||cell.getAttribute('aria-sort')!==way)unsorted.push(button.textContent+' '+way);
 sorted+=1}}
 const style=getComputedStyle(document.body),root=document.documentElement;
-parent.postMessage({problems,sorted,unsorted,title:document.title,
+parent.postMessage({cutAtFirst,clipped,stay,problems,sorted,unsorted,title:document.title,
 svg:drawn.filter(visible).length,hidden:drawn.filter(node=>!visible(node)).length,
 shapes:document.querySelectorAll('svg rect,svg path').length,
 plots:[...document.querySelectorAll('svg.plot')].filter(visible).length,
@@ -129,14 +140,19 @@ def pages(
     colour_video: Callable[..., Path],
     load_sides: Callable[..., None],
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> dict[str, Path]:
-    """A page of every command that writes one."""
+    """A page of every command that writes one, and beside it what the command prints on a terminal of 80 columns."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
     clip = colour_video("clip", [[(1, 4 + 4 * index, 8, 16, 24)] for index in range(6)])
     evaluated = evaluation_page(tmp_path / "evaluated", square, write_tree)
 
     def call(command: Any, *words: Any, status: Sequence[int]) -> None:
         found = guarded(command, "gmos", [str(word) for word in words])
-        assert found in status, capsys.readouterr().err
+        printed = capsys.readouterr()
+        assert found in status, printed.err
+        Path(words[-1], "printed.txt").write_text(COLOUR.sub("", printed.out), encoding="utf-8")
 
     for side, shift in (("a", 0), ("b", 3)):
         boxes = [square((1, 2, 1 + index + shift, 7)) for index in range(3)]
@@ -195,6 +211,23 @@ def test_pages_load_nothing(pages: dict[str, Path]) -> None:
         assert text.count("<script>") == 1
 
 
+def test_terminals_of_80_columns(pages: dict[str, Path]) -> None:
+    """No line is longer, nothing is cut, and the words of every head and name are whole."""
+    for name, page in pages.items():
+        if name == "eval":
+            continue
+        text = (page.parent / "printed.txt").read_text(encoding="utf-8")
+        tables = text.partition("report: ")[0]
+        assert max(len(line.rstrip()) for line in tables.splitlines()) <= 80, text
+        assert "…" not in tables
+        heads = re.findall(r'<button type="button">([^<]*)</button>', page.read_text(encoding="utf-8"))
+        words = {word for head in heads for word in html.unescape(head).split()}
+        assert len(words & set(tables.split())) > 5, name
+    profile = (pages["profile"].parent / "printed.txt").read_text(encoding="utf-8")
+    assert re.search(r"\ngmos_s B=1 .* A +[\d.]+ +– *\n", profile), "a row a network and side: median, ratio"
+    assert re.search(r"\n +B +[\d.]+ +[\d.]+x\s", profile)
+
+
 def test_pages_in_a_browser(browser: str, pages: dict[str, Path], tmp_path: Path) -> None:
     """Every page opens without an error, shows its plots and pictures, sorts, and fits a phone."""
     answers = opened(browser, pages, tmp_path / "light")
@@ -203,6 +236,9 @@ def test_pages_in_a_browser(browser: str, pages: dict[str, Path], tmp_path: Path
         assert found["loaded"] == [], where
         assert found["width"] == WIDTHS[where.split()[1]], where
         assert found["overflow"] <= 0, f"{where}: {found['overflow']} pixels beyond the screen"
+        assert found["cutAtFirst"] == [], f"{where}: columns are cut"
+        assert found["clipped"] == [], where
+        assert all(abs(left) < 2 for left in found["stay"]), f"{where}: the first column does not stay"
         assert found["sorted"] > 0, where
         assert found["unsorted"] == [], where
         assert all(found["images"]), where

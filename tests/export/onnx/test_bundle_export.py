@@ -108,10 +108,10 @@ def test_the_table_names_networks_shapes_sizes_and_the_gate(tiny_bundle: Bundle)
     assert shown.exit_code == 0
     lines = shown.output.splitlines()
     assert lines[0].startswith("gmos, tiny size, fp32 (heads fp32), opset 20, ")
-    assert "engines for 168x112, 182x98; untrained stand-in weights" in lines[0]
+    assert "engines for 168x112, 182x98; untrained stand-in weights" in lines
     for name in tiny_bundle.networks:
-        assert any(line.startswith(name) and "gate passed" in line for line in lines)
-    assert "  in  tokens (B,5,h,w,64) float32" in lines
+        assert any(line.startswith(name) and "passed" in line for line in lines)
+    assert any(line.split()[-4:] == ["in", "tokens", "(B,5,h,w,64)", "float32"] for line in lines)
     assert any("parameters" in line and "GFLOP" in line for line in lines)
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ...runtime.console_progress import LineProgress, TerminalProgress
+from ..runtime.console_progress import LineProgress, TerminalProgress
 
 
 @contextmanager
