@@ -13,7 +13,7 @@ from gmos_deploy.errors import GmosError
 if TYPE_CHECKING:
     from .api import Checkpoints, Model, VideoResult, load
     from .runtime.frame_result import FrameResult, ObjectResult
-    from .runtime.thresholds import Thresholds
+    from .runtime.pipeline.thresholds import Thresholds
 
 __version__ = "0.1.0"
 
@@ -34,7 +34,7 @@ _HOMES = {
     "FrameResult": "runtime.frame_result",
     "Model": "api",
     "ObjectResult": "runtime.frame_result",
-    "Thresholds": "runtime.thresholds",
+    "Thresholds": "runtime.pipeline.thresholds",
     "VideoResult": "api",
     "load": "api",
 }

@@ -19,9 +19,9 @@ from .runtime.contract import Variant
 from .runtime.frame_result import FrameResult
 from .runtime.pipeline.clip import ClipRun, ClipSummary, with_frames
 from .runtime.pipeline.options import DEFAULT_BATCH_SIZE, RunOptions
+from .runtime.pipeline.thresholds import PUBLISHED, Thresholds
 from .runtime.progress import Advance
 from .runtime.tensorrt.memory import settle_run
-from .runtime.thresholds import PUBLISHED, Thresholds
 from .runtime.video.frame_iterable import resolve_frames
 from .runtime.video.inputs import check_rate, resolve_inputs, sequence_name
 from .runtime.video.sequence import SequenceInput

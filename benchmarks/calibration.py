@@ -60,11 +60,11 @@ from gmos_deploy.runtime.bundle.manifest import (
     Target,
     open_bundle,
 )
+from gmos_deploy.runtime.comparison.parity import compare_outputs
 from gmos_deploy.runtime.contract import WITHOUT_WEIGHTS, NetworkName
 from gmos_deploy.runtime.onnx.backend import OnnxBackend, open_bundle_backend
 from gmos_deploy.runtime.onnx.host_graph import HostGraph, bundle_tables
 from gmos_deploy.runtime.onnx.sessions import SessionOptions, choose_device
-from gmos_deploy.runtime.parity import compare_outputs
 from gmos_deploy.runtime.tensorrt.library import load_tensorrt
 from gmos_deploy.runtime.video.inputs import resolve_inputs
 

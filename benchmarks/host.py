@@ -24,8 +24,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gmos_deploy.runtime.mask_upsampling import argmax_labels
 from gmos_deploy.runtime.pi3_frame import pi3_frame, pi3_size_wh
+from gmos_deploy.runtime.pipeline.mask_upsampling import argmax_labels
 from gmos_deploy.runtime.results.mp4_writer import Mp4Writer
 from gmos_deploy.runtime.results.overlay import overlay
 from gmos_deploy.runtime.results.png_writer import PngWriter

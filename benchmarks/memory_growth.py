@@ -21,8 +21,8 @@ from host import moving_scene
 from gmos_deploy.runtime.pipeline.proposals import ProposalCollector
 from gmos_deploy.runtime.pipeline.stage_off import StageOff
 from gmos_deploy.runtime.pipeline.stage_on import StageOn
+from gmos_deploy.runtime.pipeline.thresholds import PUBLISHED
 from gmos_deploy.runtime.results.mp4_writer import Mp4Writer
-from gmos_deploy.runtime.thresholds import PUBLISHED
 from gmos_deploy.runtime.tracker import Prompt, TrackerStep, step_from_logits
 
 QUERIES = 20

@@ -21,7 +21,7 @@ from gmos_deploy.runtime.pipeline.clip import ClipRun, Tracks
 from gmos_deploy.runtime.pipeline.memory_tracker import make_tracker
 from gmos_deploy.runtime.pipeline.stage_off import StageOff
 from gmos_deploy.runtime.pipeline.stage_on import StageOn
-from gmos_deploy.runtime.thresholds import PUBLISHED
+from gmos_deploy.runtime.pipeline.thresholds import PUBLISHED
 from gmos_deploy.runtime.tracker import FrameFeatures
 from gmos_deploy.runtime.video.inputs import resolve_inputs
 

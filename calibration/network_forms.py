@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from ..errors import GmosError
 from ..evaluation.progress_bar import counted
 from ..runtime.bundle.manifest import Bundle
+from ..runtime.comparison.parity import OutputDifference
 from ..runtime.contract import NetworkName
-from ..runtime.parity import OutputDifference
 from ..runtime.precision import Limits
 from .config import EXCLUDED, CalibrationConfig
 from .graph.quantised_bundle import QuantisedNetwork

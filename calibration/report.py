@@ -14,7 +14,7 @@ from ..evaluation.report.environment import environment
 from ..evaluation.report.files import write_report
 from ..evaluation.report.terminal import show
 from ..runtime.bundle.manifest import Bundle, open_bundle
-from ..runtime.parity import worst_severity
+from ..runtime.comparison.parity import worst_severity
 from .config import CalibrationConfig
 from .network_forms import CalibratedNetwork
 

@@ -188,7 +188,7 @@ def run_command(**options: Any) -> None:
     """
     from ..run import RunRequest, run_all  # noqa: PLC0415 - NumPy, PyAV and rich
     from ..runtime.pipeline.options import RunOptions  # noqa: PLC0415 - the same
-    from ..runtime.thresholds import parse_thresholds  # noqa: PLC0415 - the same
+    from ..runtime.pipeline.thresholds import parse_thresholds  # noqa: PLC0415 - the same
 
     set_up_logging("gmos-run", quiet=options["quiet"])
     networks = NetworkChoice(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..runtime.mask_upsampling import argmax_labels
+from ..runtime.pipeline.mask_upsampling import argmax_labels
 from .pi3.encoder import IMAGENET_MEAN, IMAGENET_STD
 
 FOREGROUND_PROBABILITY = 0.5

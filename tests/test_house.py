@@ -17,10 +17,10 @@ PRODUCT_LINES = 33_900
 FILE_LINES = 500
 FOLDER_FILES = 20
 
-OVER_LONG: set[str] = {"calibration/calibrate.py"}
+OVER_LONG: set[str] = set()
 """Files over the limit that are still to be split; it only gets shorter."""
 
-OVER_FULL: set[str] = {"runtime"}
+OVER_FULL: set[str] = set()
 """The same for folders."""
 
 

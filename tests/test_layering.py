@@ -18,13 +18,21 @@ PRODUCT = ("runtime", "gmos_ref", "export", "calibration", "evaluation", "comman
 
 RUNTIME = {
     "runtime": set(),
+    "runtime.comparison": {"runtime"},
     "runtime.video": {"runtime"},
     "runtime.results": {"runtime"},
-    "runtime.bundle": {"runtime"},
+    "runtime.bundle": {"runtime", "runtime.comparison"},
     "runtime.cuda": {"runtime"},
-    "runtime.pipeline": {"runtime", "runtime.video", "runtime.results"},
+    "runtime.pipeline": {"runtime", "runtime.video"},
     "runtime.onnx": {"runtime", "runtime.bundle", "runtime.cuda", "runtime.pipeline"},
-    "runtime.tensorrt": {"runtime", "runtime.bundle", "runtime.cuda", "runtime.onnx", "runtime.pipeline"},
+    "runtime.tensorrt": {
+        "runtime",
+        "runtime.bundle",
+        "runtime.comparison",
+        "runtime.cuda",
+        "runtime.onnx",
+        "runtime.pipeline",
+    },
 }
 ALLOWED = {
     **RUNTIME,

@@ -24,8 +24,8 @@ from ...runtime.bundle.manifest import (
     Target,
     open_bundle,
 )
+from ...runtime.comparison.parity import OutputDifference
 from ...runtime.contract import HEADS, NetworkName
-from ...runtime.parity import OutputDifference
 from ...runtime.precision import Limits, PrecisionName
 from ..quantiser.formats import FORMATS
 from ..quantiser.layer_choice import ActivationChoice

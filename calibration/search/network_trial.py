@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from ...errors import GmosError
 from ...runtime.bundle.manifest import Bundle
+from ...runtime.comparison.parity import OutputDifference, compare_outputs, worst_of
 from ...runtime.contract import NetworkName
 from ...runtime.onnx.host_graph import HostGraph, bundle_tables
-from ...runtime.parity import OutputDifference, compare_outputs, worst_of
 from ...runtime.shapes import call_lengths
 from ..sampling.sample_store import Sample
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 import onnx_ir as ir
 
 from ...evaluation.progress_bar import counted
-from ...runtime.parity import OutputDifference, worst_severity
+from ...runtime.comparison.parity import OutputDifference, worst_severity
 from ...runtime.precision import Limits
 from ..graph.quantised_graph import quantise
 from ..quantiser.formats import Format

@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ...errors import GmosError
+from ...runtime.comparison.parity import LIMITS
 from ...runtime.contract import NetworkName
-from ...runtime.parity import LIMITS
 from ...runtime.precision import Limits, PrecisionName
 
 PROFILES = tuple(name for name in LIMITS if name != "fp32")

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ...runtime.parity import LIMITS
+from ...runtime.comparison.parity import LIMITS
 from ...runtime.results.palette import davis_palette
 from ..report import document as doc
 from ..report.document import Card, Cell, Column, Section, Table

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from ...errors import GmosError
 from ...runtime.bundle.manifest import Bundle
+from ...runtime.comparison.parity import difference
 from ...runtime.contract import NetworkName
 from ...runtime.onnx.host_graph import HostGraph, bundle_tables
 from ...runtime.onnx.sessions import OnnxDevice
-from ...runtime.parity import difference
 from .recording import Call
 
 AT_ONCE = 32

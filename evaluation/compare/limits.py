@@ -1,4 +1,4 @@
-"""When two runs count as the same: limits on masks, by named profile. Networks have `runtime.parity.LIMITS`."""
+"""When two runs count as the same: limits on masks, by precision. Networks have `runtime.comparison.parity.LIMITS`."""
 
 from __future__ import annotations
 

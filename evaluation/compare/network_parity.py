@@ -11,11 +11,11 @@ import numpy as np
 from ...runtime.backend import Backend
 from ...runtime.bundle.manifest import open_bundle
 from ...runtime.bundle.uploading import Dtypes, upload_inputs
+from ...runtime.comparison.parity import LIMITS, Array, OutputDifference, difference, worst_of, worst_severity
+from ...runtime.comparison.query_order import in_order_of
+from ...runtime.comparison.run_results import run_line, save_call
 from ...runtime.contract import NetworkName
 from ...runtime.onnx.host_graph import bundle_tables, has_bfloat16
-from ...runtime.parity import LIMITS, Array, OutputDifference, difference, worst_of, worst_severity
-from ...runtime.query_order import in_order_of
-from ...runtime.run_results import run_line, save_call
 from .limits import ProfileName
 from .recording import Call, Recording
 

@@ -14,9 +14,9 @@ import click
 from ...errors import GmosError
 from ...networks import Side, parse_side
 from ...runtime.bundle.manifest import Bundle, open_bundle
+from ...runtime.comparison.parity import LIMITS
 from ...runtime.contract import NetworkName
 from ...runtime.onnx.sessions import OnnxDevice, choose_device, load_onnxruntime
-from ...runtime.parity import LIMITS
 from ...runtime.video.inputs import resolve_inputs
 from ..report.environment import environment
 from ..report.files import PAGE_FILE, report_directory, write_report

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...errors import GmosError
 from ...runtime.pipeline.proposals import Proposals
-from ...runtime.thresholds import PUBLISHED, Thresholds
+from ...runtime.pipeline.thresholds import PUBLISHED, Thresholds
 from .mask_agreement import (
     Agreement,
     ComparedFrame,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ...runtime.parity import LIMITS, OutputDifference
+from ...runtime.comparison.parity import LIMITS, OutputDifference
 from .foreground_agreement import ForegroundAgreement
 from .limits import MaskLimits, ProfileName, failures
 from .mask_agreement import Agreement, SequenceAgreement

@@ -14,8 +14,8 @@ from ...errors import GmosError
 from ...runtime.arrays import Array, Arrays, HostArray
 from ...runtime.backend import Backend, BringsTracker, Runner
 from ...runtime.bundle.uploading import upload_as
+from ...runtime.comparison.parity import OutputDifference, difference
 from ...runtime.contract import HEADS, NetworkName
-from ...runtime.parity import OutputDifference, difference
 from ...runtime.pipeline.clip import ClipRun, Tracks
 from ...runtime.pipeline.memory_tracker import make_tracker
 from ...runtime.pipeline.options import RunOptions

@@ -20,7 +20,7 @@ MIB = 1 << 20
 def check_line(name: str, check: EngineCheck) -> str:
     """How a network's engine compares with ONNX Runtime, in words."""
     # Imported here: --help reads this module, and does not pay for NumPy.
-    from ...runtime.parity import worst_severity  # noqa: PLC0415
+    from ...runtime.comparison.parity import worst_severity  # noqa: PLC0415
 
     worst = worst_severity(check.outputs)
     return f"{name}: {'right' if check.passed else 'WRONG'} against {check.against}, off by up to {worst:.1e}"

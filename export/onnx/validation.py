@@ -20,11 +20,11 @@ from ...gmos_ref.reference_networks import ReferenceNetworks
 from ...runtime.bundle.manifest import TARGETS, BundleGraph, Target
 from ...runtime.bundle.seeded_inputs import seeded_inputs
 from ...runtime.bundle.tables import TableMaker
+from ...runtime.comparison.parity import LIMITS, Array, OutputDifference, compare_outputs
+from ...runtime.comparison.run_results import leave_call
 from ...runtime.contract import ModelSpec, NetworkName, network_specs
 from ...runtime.onnx.host_graph import HostGraph
-from ...runtime.parity import LIMITS, Array, OutputDifference, compare_outputs
 from ...runtime.precision import PRECISIONS, Limits, PrecisionName
-from ...runtime.run_results import leave_call
 from ...runtime.shapes import GRID_AXES, VIDEO_AXES, Lengths, letters_of, with_pi3
 from .float32_twin import write_float32_twin
 from .signature import Signature, torch_dtype

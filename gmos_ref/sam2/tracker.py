@@ -12,7 +12,7 @@ from sam2.modeling.sam2_base import NO_OBJ_SCORE
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...runtime.mask_upsampling import argmax_labels_and_masks
+from ...runtime.pipeline.mask_upsampling import argmax_labels_and_masks
 from ...runtime.tracker import LABEL_THRESHOLD_LOGIT, FrameFeatures, Prompt, TrackerStep
 from .model import FeaturePredictor, State
 

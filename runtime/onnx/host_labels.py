@@ -10,7 +10,7 @@ import numpy as np
 from ..arrays import Array
 from ..backend import Runner
 from ..contract import NetworkName
-from ..mask_upsampling import argmax_labels, argmax_labels_and_masks
+from ..pipeline.mask_upsampling import argmax_labels, argmax_labels_and_masks
 from ..tracker import LABEL_THRESHOLD_LOGIT
 
 Arrays = Mapping[str, Any]

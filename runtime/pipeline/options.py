@@ -10,8 +10,8 @@ from typing import Any
 from ...errors import GmosError
 from ..arrays import Arrays
 from ..host_memory import free_host_bytes
-from ..thresholds import PUBLISHED, Thresholds
 from .feature_store import FeatureBudget
+from .thresholds import PUBLISHED, Thresholds
 
 MIB = 1 << 20
 

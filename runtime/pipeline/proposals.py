@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..contract import PROPOSAL_LIMIT
-from ..thresholds import Thresholds
 from .label_store import LabelStore
+from .thresholds import Thresholds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,10 +8,10 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
-from ..thresholds import Thresholds
 from ..tracker import Prompt, Tracker, TrackerStep
 from .proposals import Proposals
 from .stage_on import OnFrame, TrackedVideo, motion_of_objects
+from .thresholds import Thresholds
 
 
 def stage2_prompts(stage1: TrackedVideo, thresholds: Thresholds) -> list[tuple[int, int]]:

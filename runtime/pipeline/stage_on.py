@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..frame_result import CompactMap
-from ..thresholds import Thresholds
 from ..tracker import Prompt, Tracker, TrackerStep
 from .label_store import LabelStore
 from .mask_overlap import iou_matrix, match_rows_to_columns, overlap_counts, pad_square, precision
 from .proposals import Proposals
+from .thresholds import Thresholds
 
 START_FRAMES = 3
 """Frames at the beginning of the video among which the best one starts the tracks."""

@@ -18,11 +18,11 @@ from ..backend import Backend
 from ..bundle.manifest import Bundle, BundleNetwork, open_bundle
 from ..bundle.seeded_inputs import seeded_inputs
 from ..bundle.uploading import dtypes_of, upload_inputs
+from ..comparison.parity import LIMITS, OutputDifference, compare_outputs
+from ..comparison.run_results import leave_call
 from ..contract import NetworkName
 from ..onnx.host_graph import HostGraph, bundle_tables, has_bfloat16
 from ..onnx.sessions import load_onnxruntime
-from ..parity import LIMITS, OutputDifference, compare_outputs
-from ..run_results import leave_call
 from ..shapes import bound_lengths
 from .backend import EngineBackend, open_engine
 from .call_plans import cut_inputs

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from ...errors import GmosError
 from ..atomic_file import replaced_at_end
+from ..comparison.parity import OutputDifference
 from ..contract import NetworkName
-from ..parity import OutputDifference
 from ..typed_json import Whole, json_bytes, parse_json, typed
 from .library import Flavour
 

@@ -35,8 +35,8 @@ from gmos_deploy.errors import GmosError
 from gmos_deploy.evaluation.compare.mask_agreement import sequence_agreement
 from gmos_deploy.networks import NetworkChoice
 from gmos_deploy.runtime.bundle.manifest import MANIFEST, Bundle, open_bundle
+from gmos_deploy.runtime.comparison.parity import LIMITS
 from gmos_deploy.runtime.onnx.backend import open_bundle_backend
-from gmos_deploy.runtime.parity import LIMITS
 from gmos_deploy.runtime.pipeline.clip import ClipRun, label_maps
 from gmos_deploy.runtime.pipeline.options import RunOptions
 from gmos_deploy.runtime.precision import Limits

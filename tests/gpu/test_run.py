@@ -19,9 +19,9 @@ from gmos_deploy.errors import GmosError
 from gmos_deploy.gmos_ref.backend import TorchBackend
 from gmos_deploy.runtime.bundle.manifest import Bundle
 from gmos_deploy.runtime.bundle.seeded_inputs import seeded_inputs
+from gmos_deploy.runtime.comparison.parity import LIMITS, difference
 from gmos_deploy.runtime.cuda.driver import Cuda
 from gmos_deploy.runtime.onnx.backend import open_bundle_backend
-from gmos_deploy.runtime.parity import LIMITS, difference
 from gmos_deploy.runtime.pipeline.clip import ClipRun
 from gmos_deploy.runtime.pipeline.options import RunOptions
 from gmos_deploy.runtime.results.completion import ResultSet

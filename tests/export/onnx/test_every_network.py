@@ -19,9 +19,9 @@ from gmos_deploy.gmos_ref.backend import TorchBackend
 from gmos_deploy.gmos_ref.reference_networks import ReferenceNetworks
 from gmos_deploy.runtime.bundle.manifest import TARGETS, Bundle, BundleNetwork
 from gmos_deploy.runtime.bundle.seeded_inputs import seeded_inputs
+from gmos_deploy.runtime.comparison.parity import LIMITS
 from gmos_deploy.runtime.contract import NetworkName, network_specs
 from gmos_deploy.runtime.onnx.backend import OnnxBackend
-from gmos_deploy.runtime.parity import LIMITS
 
 FLOAT32_RELATIVE = 1e-5
 """L2 error over the reference's norm: sums in another order give 1e-6."""

@@ -22,9 +22,9 @@ from gmos_deploy.export.onnx.exported_network import NetworkExporter
 from gmos_deploy.export.onnx.validation import validation_cases
 from gmos_deploy.runtime.bundle.manifest import Bundle
 from gmos_deploy.runtime.bundle.seeded_inputs import seeded_inputs
+from gmos_deploy.runtime.comparison.run_results import INPUTS_FILE, save_call
 from gmos_deploy.runtime.contract import NetworkName
 from gmos_deploy.runtime.onnx.host_graph import HostGraph, bundle_tables
-from gmos_deploy.runtime.run_results import INPUTS_FILE, save_call
 
 pytest.importorskip("polygraphy")
 

@@ -11,7 +11,7 @@ import pytest
 from gmos_deploy.errors import GmosError
 from gmos_deploy.export.onnx.validation import first_failure, validation_cases, validation_report
 from gmos_deploy.gmos_ref.presets import model_spec, preset
-from gmos_deploy.runtime.parity import LIMITS, Array, OutputDifference, difference
+from gmos_deploy.runtime.comparison.parity import LIMITS, Array, OutputDifference, difference
 
 RNG = np.random.default_rng(3)
 REFERENCE = RNG.standard_normal((2, 3, 4), dtype=np.float32)

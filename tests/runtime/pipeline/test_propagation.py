@@ -21,7 +21,7 @@ from gmos_deploy.runtime.pipeline.mask_overlap import (
 from gmos_deploy.runtime.pipeline.proposals import Proposals
 from gmos_deploy.runtime.pipeline.stage_off import StageOff, resolve_overlaps, stage2_prompts
 from gmos_deploy.runtime.pipeline.stage_on import StageOn, TrackedVideo, start_frame
-from gmos_deploy.runtime.thresholds import PUBLISHED, Thresholds
+from gmos_deploy.runtime.pipeline.thresholds import PUBLISHED, Thresholds
 from gmos_deploy.runtime.tracker import Prompt, TrackerStep, step_from_logits
 
 GOLDEN = Path(__file__).parents[2] / "golden"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gmos_deploy.errors import GmosError
-from gmos_deploy.runtime.parity import OutputDifference
+from gmos_deploy.runtime.comparison.parity import OutputDifference
 from gmos_deploy.runtime.tensorrt.record import (
     DeviceIdentity,
     EngineCheck,

@@ -14,7 +14,7 @@ import pytest
 
 from gmos_deploy.errors import GmosError
 from gmos_deploy.runtime.bundle.manifest import Bundle
-from gmos_deploy.runtime.parity import OutputDifference
+from gmos_deploy.runtime.comparison.parity import OutputDifference
 from gmos_deploy.runtime.tensorrt.library import TensorRT
 from gmos_deploy.runtime.tensorrt.log import LibraryLog
 from gmos_deploy.runtime.tensorrt.record import (

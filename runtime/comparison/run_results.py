@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import GmosError
-from .atomic_file import replaced_at_end, writing
-from .precision import Limits
+from ...errors import GmosError
+from ..atomic_file import replaced_at_end, writing
+from ..precision import Limits
 
 Arrays = Mapping[str, NDArray[Any]]
 

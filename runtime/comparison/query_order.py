@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from .contract import NetworkName
+from ..contract import NetworkName
 
 Arrays = Mapping[str, NDArray[Any]]
 Floats = NDArray[np.float64]

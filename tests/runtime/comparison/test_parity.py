@@ -9,8 +9,14 @@ import numpy as np
 import pytest
 
 import gmos_deploy
-from gmos_deploy.runtime.parity import LIMITS, compare_outputs, difference, worst_of, worst_severity
-from gmos_deploy.runtime.run_results import INPUTS_FILE, leave_call, run_line
+from gmos_deploy.runtime.comparison.parity import (
+    LIMITS,
+    compare_outputs,
+    difference,
+    worst_of,
+    worst_severity,
+)
+from gmos_deploy.runtime.comparison.run_results import INPUTS_FILE, leave_call, run_line
 
 RNG = np.random.default_rng(7)
 OUTPUTS = {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gmos_deploy.runtime.query_order import in_order_of
+from gmos_deploy.runtime.comparison.query_order import in_order_of
 
 BATCH, QUERIES, SIDE = 2, 5, 8
 

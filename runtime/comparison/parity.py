@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import GmosError
-from .contract import NetworkName
-from .precision import PRECISIONS, Limits
+from ...errors import GmosError
+from ..contract import NetworkName
+from ..precision import PRECISIONS, Limits
 from .query_order import in_order_of
 
 Array = NDArray[Any]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gmos_deploy.runtime.mask_upsampling import argmax_labels, argmax_labels_and_masks
+from gmos_deploy.runtime.pipeline.mask_upsampling import argmax_labels, argmax_labels_and_masks
 
 TIE_SHARE = 1e-4
 """Pixels that may differ: two logits equal to the last bit, or one on the threshold."""

@@ -1,0 +1,1 @@
+"""Outputs of networks held against one another."""
