@@ -72,7 +72,10 @@ def device_index(name: str, flavour: Flavour) -> int:
     Raises:
         GmosError: engines do not run there.
     """
-    kind, index = parse_device(name)
+    try:
+        kind, index = parse_device(name)
+    except GmosError as error:
+        raise GmosError(f"--device {name}: --backend {flavour} runs on cuda, cuda:N or auto") from error
     if kind == "cpu":
         raise GmosError(
             f"--device {name}: --backend {flavour} runs on cuda, cuda:N or auto; use --backend onnxruntime for cpu"

@@ -27,7 +27,7 @@ def edge_memory(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def test_edge_shapes_are_those_of_one_window(edge_memory: ModuleType, tiny_bundle: Bundle) -> None:
     """Every input that varies, in the command's spelling; least lengths where a run may have less."""
-    lengths = {"B": 1, "O": 4, "R": 7, "P": 16, "H": 1080, "W": 1920, "h": 8, "w": 12}
+    lengths = {"B": 1, "O": 4, "R": 7, "P": 16, "H": 1080, "W": 1920, "h": 8, "w": 12, "Hp": 112, "Wp": 168}
     texts = edge_memory.shape_texts(tiny_bundle, "dino", lengths, "max")
     assert texts == ["dino.frames=1x3x112x168"]
     texts = edge_memory.shape_texts(tiny_bundle, "memory_attention", lengths, "min")
