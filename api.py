@@ -352,7 +352,7 @@ class VideoResult(Sequence[FrameResult]):
         check_save_dir(results.save_dir)
         sequence = self._sequence
         answers = (
-            with_frames(self._frames, sequence)
+            with_frames(self._frames, len(self), sequence)
             if needs_rgb(results.modes)
             else (answer for answer in self._frames)
         )

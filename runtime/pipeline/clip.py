@@ -166,7 +166,7 @@ class ClipRun:
             for index in range(count)
         )
         if self._with_rgb:
-            answers = with_frames(answers, self._sequence, depth=self._options.prefetch_frames)
+            answers = with_frames(answers, count, self._sequence, depth=self._options.prefetch_frames)
         with self._stage("write", count) as advance, closing(answers):
             for answer in answers:
                 yield answer
@@ -265,9 +265,9 @@ def first_frames(reader: FrameReader, limit: int | None) -> Generator[Frame, Non
 
 
 def with_frames(
-    answers: Iterable[FrameResult], sequence: SequenceInput, *, depth: int = PREFETCH_FRAMES
+    answers: Iterable[FrameResult], count: int, sequence: SequenceInput, *, depth: int = PREFETCH_FRAMES
 ) -> Generator[FrameResult, None, None]:
-    """Answers on a whole video with their frames, which are read once more.
+    """The `count` answers on a whole video with their frames, which are read once more.
 
     Raises:
         GmosError: there are fewer frames than answers.
@@ -281,7 +281,7 @@ def with_frames(
             frame = next(frames, None)
             if frame is None:
                 raise GmosError(
-                    f"{sequence.path} has {given} frames now and had more: it changed during the run"
+                    f"{sequence.path} had {count} frames and has {given} now: it changed during the run"
                 )
             yield replace(answer, rgb=frame.rgb)
             given += 1
