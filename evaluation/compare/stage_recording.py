@@ -16,7 +16,6 @@ from ...runtime.contract import NetworkName
 from ...runtime.pipeline.label_store import LabelStore
 from ...runtime.pipeline.proposals import ProposalCollector, Proposals
 from ...runtime.pipeline.watched_backend import WatchedBackend
-from ...runtime.tensorrt.memory import PlansMemory
 
 HEADS: Mapping[str, tuple[str, ...]] = {
     "proposer": ("motion_logits", "ious"),
@@ -113,9 +112,7 @@ class RecordingBackend(WatchedBackend):
             lambda network, _, outputs: records.add(network, outputs, backend.arrays.download),
         )
         self._records = records
-        # Attributes of the object: whether a backend plans or brings a tracker is asked by whether it has one.
-        if isinstance(backend, PlansMemory):
-            self.plan = backend.plan
+        # An attribute of the object: whether a backend brings a tracker is asked by whether it has one.
         if isinstance(backend, BringsTracker):
             self.tracker = backend.tracker
 
