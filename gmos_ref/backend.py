@@ -1,24 +1,25 @@
-"""The runtime's backend on PyTorch: the reference networks on one device."""
+"""The runtime's backend on PyTorch: the reference networks and their tensors on one device."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import GmosError
+from ..runtime.arrays import HostArray
 from ..runtime.backend import Runner
 from ..runtime.contract import ModelSpec, NetworkName, network_specs
+from ..runtime.host_memory import free_host_bytes
 from ..runtime.precision import PRECISIONS, PrecisionName
 from ..runtime.tracker import FrameFeatures
-from .arrays import TorchArrays
-from .networks import DinoNetwork, HeadNetwork
-from .reference_networks import ReferenceNetworks
+from .networks import DinoNetwork, HeadNetwork, ReferenceNetworks
 from .resizing import Sam2Resize, foreground_map, proposal_labels
 from .sam2.tracker import Sam2Tracker
 from .sam2.tracker_networks import tracker_runners
@@ -34,6 +35,67 @@ def video_size(inputs: Inputs) -> tuple[int, int]:
     """The host input `video_hw` as a pair of ints."""
     height, width = np.asarray(inputs["video_hw"]).tolist()
     return height, width
+
+
+class TorchArrays:
+    """Tensors of one device. Copies to it are started and not waited for."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def upload(self, host: NDArray[np.generic]) -> Tensor:
+        """On a CPU the array's own memory."""
+        return torch.from_numpy(host).to(self._device, non_blocking=True)
+
+    def download(self, array: Tensor) -> NDArray[Any]:
+        """Waits for the device."""
+        whole = array.float() if array.is_floating_point() else array
+        return whole.cpu().numpy()
+
+    def stack(self, arrays: Sequence[Tensor]) -> Tensor:
+        """A copy with a new first axis."""
+        return torch.stack(list(arrays))
+
+    def unstack(self, array: Tensor) -> Sequence[Tensor]:
+        """Views."""
+        return array.unbind()
+
+    def nbytes(self, array: Tensor) -> int:
+        """Bytes of the elements."""
+        return array.nbytes
+
+    def to_host(self, array: Tensor) -> HostArray:
+        """Pinned memory, if the device is a GPU."""
+        host = torch.empty(
+            array.shape, dtype=array.dtype, device="cpu", pin_memory=self._device.type == "cuda"
+        )
+        host.copy_(array)
+        return HostArray(
+            data=host.flatten().view(torch.uint8).numpy(),
+            shape=tuple(array.shape),
+            dtype=str(array.dtype).removeprefix("torch."),
+        )
+
+    def from_host(self, parked: HostArray) -> Tensor:
+        """On a CPU the parked memory itself, if it can be written."""
+        dtype = getattr(torch, parked.dtype)
+        if not parked.data.size:  # torch cannot view no bytes as another dtype
+            return torch.empty(parked.shape, dtype=dtype, device=self._device)
+        # torch cannot share memory that is mapped read-only: that is a file, and read here.
+        data = parked.data if parked.data.flags.writeable else np.array(parked.data)
+        flat = torch.from_numpy(data).view(dtype)
+        return flat.view(parked.shape).to(self._device, non_blocking=True)
+
+    def free_bytes(self) -> int:
+        """Of the GPU, beside what PyTorch keeps for later."""
+        if self._device.type == "cuda":
+            return torch.cuda.mem_get_info(self._device)[0]
+        return free_host_bytes()
+
+    def synchronize(self) -> None:
+        """Wait for the GPU."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
 
 
 class TorchBackend:

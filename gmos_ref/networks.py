@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from .gmos.gmos_s import Foreground, GmosS
 from .gmos.proposer import GmosProposer, Proposals
 from .pi3.encoder import Pi3Encoder, Pi3Tables
+from .sam2.model import FeaturePredictor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceNetworks:
+    """The loaded modules of one reference: on the CPU, in float32 and in eval mode."""
+
+    pi3: Pi3Encoder
+    sam2: FeaturePredictor
+    head: GmosProposer | GmosS
 
 
 class DinoNetwork(nn.Module):

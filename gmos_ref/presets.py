@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from ..errors import GmosError
 from ..runtime.contract import ModelSpec, Variant
@@ -11,10 +11,12 @@ SAM2_STRIDE = 16
 """Pixels of the SAM2 image per token of its coarsest feature map."""
 
 
-def _require_positive(owner: str, **values: float) -> None:
-    for name, value in values.items():
-        if value <= 0:
-            raise GmosError(f"{owner}: {name} is {value}, expected a positive number")
+def _require_positive(owner: str, config: Pi3Config | ProposerConfig, *, but: str) -> None:
+    """All sizes but one, which is checked on its own."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.name != but and value <= 0:
+            raise GmosError(f"{owner}: {field.name} is {value}, expected a positive number")
 
 
 def _require_rope_width(owner: str, channels: int, heads: int) -> None:
@@ -48,20 +50,7 @@ class Pi3Config:
     area_px: int = 255_000
 
     def __post_init__(self) -> None:
-        _require_positive(
-            "Pi3",
-            dim=self.dim,
-            heads=self.heads,
-            dino_depth=self.dino_depth,
-            decoder_depth=self.decoder_depth,
-            patch_px=self.patch_px,
-            dino_grid=self.dino_grid,
-            dino_registers=self.dino_registers,
-            decoder_registers=self.decoder_registers,
-            window=self.window,
-            mlp_ratio=self.mlp_ratio,
-            rope_base=self.rope_base,
-        )
+        _require_positive("Pi3", self, but="area_px")
         _require_rope_width("Pi3", self.dim, self.heads)
         if self.decoder_depth % 2:
             raise GmosError(
@@ -137,19 +126,7 @@ class ProposerConfig:
     rope_base: float = 56.25
 
     def __post_init__(self) -> None:
-        _require_positive(
-            "proposer",
-            dim=self.dim,
-            heads=self.heads,
-            mlp_dim=self.mlp_dim,
-            encoder_layers=self.encoder_layers,
-            decoder_layers=self.decoder_layers,
-            cross_downsample=self.cross_downsample,
-            queries=self.queries,
-            pi3_dim=self.pi3_dim,
-            grid=self.grid,
-            rope_base=self.rope_base,
-        )
+        _require_positive("proposer", self, but="sam2_channels")
         if self.dim % self.cross_downsample:
             raise GmosError(
                 f"proposer: dim {self.dim}, expected a multiple of cross_downsample {self.cross_downsample}"

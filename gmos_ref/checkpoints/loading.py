@@ -10,10 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import GmosError
-from ..gmos.gmos_s import GmosS
-from ..gmos.proposer import GmosProposer
-from ..pi3.encoder import Pi3Encoder
-from ..presets import Pi3Config, ProposerConfig
 from .files import State, read_state
 
 Network = Literal["Pi3", "SAM2", "GMOS", "GMOS-S"]
@@ -56,53 +52,48 @@ NAMED_KEYS = 3
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
-def load_pi3(path: Path, config: Pi3Config) -> Pi3Encoder:
-    """The Pi3 encoder from `model.safetensors` or a pickled state dict.
+def load_network(path: Path, network: Network, build: Callable[[], ModuleT]) -> ModuleT:
+    """A network from its published file, safetensors or pickled. Half-precision files become float32.
 
-    The heads that GMOS does not use are ignored. Half-precision files become float32.
-
-    Raises:
-        GmosError: the file cannot be used; see `read_state` and `assign_strict`.
-    """
-    state = read_state(path, wanted=lambda key: not key.startswith(PI3_UNUSED_PREFIXES))
-    _require_network(state, "Pi3", path)
-    return _build(lambda: Pi3Encoder(config), state, path, "Pi3")
-
-
-def load_gmos(path: Path, config: ProposerConfig) -> GmosProposer:
-    """The GMOS proposer from a published `.pth`, or safetensors of its state dict.
-
-    Half-precision files become float32.
+    Args:
+        path: of the checkpoint.
+        network: whose it is.
+        build: makes the module; its weights need no memory.
 
     Raises:
-        GmosError: the file cannot be used; see `read_state` and `assign_strict`.
+        GmosError: the file cannot be used; see `network_state` and `assign_strict`.
     """
-    state = _strip_wrapper(read_state(path), path)
-    _require_network(state, "GMOS", path)
-    return _build(lambda: GmosProposer(config), state, path, "GMOS")
+    state = network_state(path, network)
+    with torch.device("meta"):
+        module = build()
+    assign_strict(module, state, path, network)
+    return module.eval()
 
 
-def load_gmos_s(path: Path, config: ProposerConfig) -> GmosS:
-    """GMOS-S from a published `.pth`, or safetensors of its state dict.
+def network_state(path: Path, network: Network) -> State:
+    """The state dict of a checkpoint, not yet held against a network: use `assign_strict`.
 
-    Half-precision files become float32.
-
-    Raises:
-        GmosError: the file cannot be used; see `read_state` and `assign_strict`.
-    """
-    state = _strip_wrapper(read_state(path), path)
-    _require_network(state, "GMOS-S", path)
-    return _build(lambda: GmosS(config), state, path, "GMOS-S")
-
-
-def load_sam2_state(path: Path) -> State:
-    """The state dict of a SAM2.1 checkpoint, not yet held against a network: use `assign_strict`.
+    Without the heads of Pi3 that GMOS does not use, and without the prefix of distributed training.
 
     Raises:
         GmosError: the file cannot be read (see `read_state`) or belongs to another network.
     """
-    state = read_state(path)
-    _require_network(state, "SAM2", path)
+    state = read_state(path, wanted=lambda key: network != "Pi3" or not key.startswith(PI3_UNUSED_PREFIXES))
+    wrapped = sum(key.startswith(WRAPPER_PREFIX) for key in state)
+    if wrapped not in (0, len(state)):
+        raise GmosError(
+            f"{path}: {wrapped} of {len(state)} keys start with {WRAPPER_PREFIX!r}, expected all or none; "
+            "the file mixes two state dicts"
+        )
+    state = {key.removeprefix(WRAPPER_PREFIX): tensor for key, tensor in state.items()}
+    if SIGNATURES[network] not in state:
+        # Caught before keys are compared one by one.
+        for other, key in SIGNATURES.items():
+            if key in state:
+                raise GmosError(
+                    f"{path} looks like a {other} checkpoint and was given as {network}: "
+                    f"give it with {FLAGS[other]}, and the {network} checkpoint with {FLAGS[network]}"
+                )
     return state
 
 
@@ -163,33 +154,3 @@ def assign_strict(module: nn.Module, state: Mapping[str, Tensor], path: Path, wh
 def _first(keys: Iterable[str]) -> str:
     keys = list(keys)
     return ", ".join(keys[:NAMED_KEYS]) + (", .." if len(keys) > NAMED_KEYS else "")
-
-
-def _build(factory: Callable[[], ModuleT], state: State, path: Path, network: Network) -> ModuleT:
-    with torch.device("meta"):
-        module = factory()
-    assign_strict(module, state, path, network)
-    return module.eval()
-
-
-def _strip_wrapper(state: State, path: Path) -> State:
-    """Keys without the prefix of distributed training, which is on every key or on none."""
-    wrapped = sum(key.startswith(WRAPPER_PREFIX) for key in state)
-    if wrapped not in (0, len(state)):
-        raise GmosError(
-            f"{path}: {wrapped} of {len(state)} keys start with {WRAPPER_PREFIX!r}, expected all or none; "
-            "the file mixes two state dicts"
-        )
-    return {key.removeprefix(WRAPPER_PREFIX): tensor for key, tensor in state.items()} if wrapped else state
-
-
-def _require_network(state: Mapping[str, Tensor], network: Network, path: Path) -> None:
-    """Catch a checkpoint given for another network before its keys are compared one by one."""
-    if SIGNATURES[network] in state:
-        return
-    for other, key in SIGNATURES.items():
-        if key in state or WRAPPER_PREFIX + key in state:
-            raise GmosError(
-                f"{path} looks like a {other} checkpoint and was given as {network}: "
-                f"give it with {FLAGS[other]}, and the {network} checkpoint with {FLAGS[network]}"
-            )

@@ -20,12 +20,10 @@ from gmos_deploy.gmos_ref.checkpoints.loading import (
     Network,
     assign_strict,
     check_keys,
-    load_gmos,
-    load_gmos_s,
-    load_pi3,
-    load_sam2_state,
+    load_network,
+    network_state,
 )
-from gmos_deploy.gmos_ref.checkpoints.weights import deterministic_state
+from gmos_deploy.gmos_ref.checkpoints.stand_in import deterministic_state
 from gmos_deploy.gmos_ref.gmos.gmos_s import GmosS
 from gmos_deploy.gmos_ref.gmos.proposer import GmosProposer
 from gmos_deploy.gmos_ref.pi3.encoder import Pi3Encoder
@@ -40,10 +38,10 @@ NETWORKS: dict[Network, Callable[[], nn.Module]] = {
 }
 
 LOADERS: dict[Network, Callable[[Path], Any]] = {
-    "Pi3": lambda path: load_pi3(path, TINY.pi3),
-    "SAM2": load_sam2_state,
-    "GMOS": lambda path: load_gmos(path, TINY.proposer),
-    "GMOS-S": lambda path: load_gmos_s(path, TINY.proposer),
+    "Pi3": lambda path: load_network(path, "Pi3", lambda: Pi3Encoder(TINY.pi3)),
+    "SAM2": lambda path: network_state(path, "SAM2"),
+    "GMOS": lambda path: load_network(path, "GMOS", lambda: GmosProposer(TINY.proposer)),
+    "GMOS-S": lambda path: load_network(path, "GMOS-S", lambda: GmosS(TINY.proposer)),
 }
 
 
@@ -86,13 +84,15 @@ def test_round_trip(tmp_path: Path, network: Network, suffix: str) -> None:
 def test_sam2_state(tmp_path: Path, suffix: str) -> None:
     """A SAM2 state dict is read from its model entry or from safetensors."""
     state = state_of("SAM2")
-    assert load_sam2_state(write(tmp_path / f"x{suffix}", "SAM2", state)).keys() == state.keys()
+    assert network_state(write(tmp_path / f"x{suffix}", "SAM2", state), "SAM2").keys() == state.keys()
 
 
 def test_prefix_may_be_absent(tmp_path: Path) -> None:
     """GMOS keys without the distributed prefix load as well."""
     torch.save({"model_state_dict": state_of("GMOS")}, tmp_path / "x.pth")
-    assert isinstance(load_gmos(tmp_path / "x.pth", TINY.proposer), GmosProposer)
+    assert isinstance(
+        load_network(tmp_path / "x.pth", "GMOS", lambda: GmosProposer(TINY.proposer)), GmosProposer
+    )
 
 
 def test_mixed_prefix(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_mixed_prefix(tmp_path: Path) -> None:
     with pytest.raises(
         GmosError, match=rf"x\.pth: 1 of {len(state)} keys start with 'module\.', expected all"
     ):
-        load_gmos(tmp_path / "x.pth", TINY.proposer)
+        load_network(tmp_path / "x.pth", "GMOS", lambda: GmosProposer(TINY.proposer))
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
@@ -111,11 +111,14 @@ def test_pi3_heads_are_ignored(tmp_path: Path, suffix: str) -> None:
     """The published heads that GMOS does not use are left out, and only those."""
     state = state_of("Pi3")
     state |= {f"{prefix}0.weight": torch.ones(2) for prefix in PI3_UNUSED_PREFIXES}
-    assert isinstance(load_pi3(write(tmp_path / f"x{suffix}", "Pi3", state), TINY.pi3), Pi3Encoder)
+    assert isinstance(
+        load_network(write(tmp_path / f"x{suffix}", "Pi3", state), "Pi3", lambda: Pi3Encoder(TINY.pi3)),
+        Pi3Encoder,
+    )
     state["global_head.0.weight"] = torch.ones(2)
     path = write(tmp_path / f"y{suffix}", "Pi3", state)
     with pytest.raises(GmosError, match=r"1 unexpected \(global_head\.0\.weight\)"):
-        load_pi3(path, TINY.pi3)
+        load_network(path, "Pi3", lambda: Pi3Encoder(TINY.pi3))
 
 
 @pytest.mark.parametrize(("given", "network"), list(itertools.permutations(FLAGS, 2)))
@@ -134,7 +137,7 @@ def test_other_checkpoint_entirely(tmp_path: Path) -> None:
     """A state dict of some other network fails on its keys."""
     save_file({"conv1.weight": torch.ones(2)}, tmp_path / "x.safetensors")
     with pytest.raises(GmosError, match=r"\d+ missing \(.*, \.\.\); 1 unexpected \(conv1\.weight\)"):
-        load_gmos(tmp_path / "x.safetensors", TINY.proposer)
+        load_network(tmp_path / "x.safetensors", "GMOS", lambda: GmosProposer(TINY.proposer))
 
 
 def test_every_fault_is_counted() -> None:
@@ -155,9 +158,9 @@ def test_other_preset(tmp_path: Path, network: Network) -> None:
     path = write(tmp_path / "x.pth", network, state_of(network))
     wider = replace(TINY.proposer, dim=128)
     loaders: dict[Network, Callable[[], Any]] = {
-        "Pi3": lambda: load_pi3(path, replace(TINY.pi3, dino_grid=7)),
-        "GMOS": lambda: load_gmos(path, wider),
-        "GMOS-S": lambda: load_gmos_s(path, wider),
+        "Pi3": lambda: load_network(path, "Pi3", lambda: Pi3Encoder(replace(TINY.pi3, dino_grid=7))),
+        "GMOS": lambda: load_network(path, "GMOS", lambda: GmosProposer(wider)),
+        "GMOS-S": lambda: load_network(path, "GMOS-S", lambda: GmosS(wider)),
     }
     with pytest.raises(GmosError, match=r"of another shape \(.* is \[.*\], expected \[.*file and the preset"):
         loaders[network]()
@@ -167,7 +170,9 @@ def test_other_preset(tmp_path: Path, network: Network) -> None:
 def test_other_float_dtypes_become_float32(tmp_path: Path, dtype: torch.dtype) -> None:
     """Weights stored in another floating dtype are converted."""
     state = {key: tensor.to(dtype) for key, tensor in state_of("GMOS-S").items()}
-    module = load_gmos_s(write(tmp_path / "x.safetensors", "GMOS-S", state), TINY.proposer)
+    module = load_network(
+        write(tmp_path / "x.safetensors", "GMOS-S", state), "GMOS-S", lambda: GmosS(TINY.proposer)
+    )
     assert {p.dtype for p in module.parameters()} == {torch.float32}
     assert torch.equal(module.fg_out.weight, state["fg_out.weight"].float())
 
@@ -179,7 +184,7 @@ def test_quantised_weights_are_refused(tmp_path: Path, dtype: torch.dtype) -> No
     state["fg_out.weight"] = state["fg_out.weight"].to(dtype)
     path = write(tmp_path / "x.safetensors", "GMOS-S", state)
     with pytest.raises(GmosError, match=rf"fg_out\.weight of the GMOS-S network is {dtype}, expected"):
-        load_gmos_s(path, TINY.proposer)
+        load_network(path, "GMOS-S", lambda: GmosS(TINY.proposer))
 
 
 def test_assign_takes_the_tensors_over() -> None:

@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scenes import CAMERAS, WINDOW_REACH
 
-from gmos_deploy.gmos_ref.checkpoints.nano_weights import FOLDER, nano_checkpoints
 from gmos_deploy.gmos_ref.loading import load_reference
-from gmos_deploy.gmos_ref.reference_config import ReferenceConfig
+from gmos_deploy.gmos_ref.reference_config import FOLDER, ReferenceConfig, nano_checkpoints
 from gmos_deploy.runtime.contract import Variant
 from gmos_deploy.runtime.pipeline.clip import AfterTracking, ClipRun, Tracks
 from gmos_deploy.runtime.pipeline.memory_tracker import make_tracker
