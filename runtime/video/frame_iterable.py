@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sized
-from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +12,7 @@ from numpy.typing import NDArray
 from ...errors import GmosError
 from ..pi3_frame import PI3_AREA_PX, PI3_PATCH_PX, pi3_size_wh
 from ..spill_file import SpillFile
-from .sequence import Frame, SequenceInput
-from .windows import DEFAULT_OUTPUT_FPS, TIME_BASE_LIMIT, resolve_stride
+from .sequence import SequenceInput, even_sequence
 
 KIND = "frames"
 
@@ -56,22 +53,18 @@ def resolve_frames(
     height, width = checked(first, 0, None).shape[:2]
     pi3_size_wh(width, height, pi3_area_px, patch_px)
     video_hw = (height, width)
-    resolved_stride, stride_source = resolve_stride(fps, stride, None)
-    output_fps = fps or DEFAULT_OUTPUT_FPS
     once = iterator is frames
     source = (
         PassedOnce(chain([first], iterator), video_hw, keep=keep, spill_dir=spill_dir) if once else frames
     )
-    return SequenceInput(
+    return even_sequence(
+        lambda: (checked(frame, index, video_hw) for index, frame in enumerate(source)),
+        fps=fps,
+        stride=stride,
         name=name,
         path=Path(name),
         kind=KIND,
-        open=lambda: IterableReader(source, fps=output_fps, video_hw=video_hw),
         video_hw=video_hw,
-        stride=resolved_stride,
-        stride_source=stride_source,
-        output_fps=output_fps,
-        time_base_s=1 / Fraction(output_fps).limit_denominator(TIME_BASE_LIMIT),
         frame_count_estimate=len(frames) if isinstance(frames, Sized) else None,
     )
 
@@ -139,31 +132,3 @@ class PassedOnce:
         shape = (*self._video_hw, 3)
         size = int(np.prod(shape))
         return np.array(self._file.read(index * size, size)).reshape(shape)
-
-
-class IterableReader:
-    """Frames of an iterable in its order. Implements `sequence.FrameReader`."""
-
-    is_variable_rate = False
-
-    def __init__(self, frames: Iterable[NDArray[np.uint8]], *, fps: float, video_hw: tuple[int, int]) -> None:
-        self._frames = frames
-        self._fps = fps
-        self._video_hw = video_hw
-
-    def __enter__(self) -> IterableReader:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Nothing stays open between frames."""
-
-    def __iter__(self) -> Iterator[Frame]:
-        """Yield every frame; its time follows from the frame rate.
-
-        Raises:
-            GmosError: a frame is not (H, W, 3) uint8 of the size of the first.
-        """
-        for index, frame in enumerate(self._frames):
-            yield Frame(index=index, rgb=checked(frame, index, self._video_hw), time_s=index / self._fps)

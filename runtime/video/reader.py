@@ -1,8 +1,9 @@
-"""Frames of a sequence in order, from an .mp4 file or a directory."""
+"""Frames of an .mp4 file in order, none of them lost."""
 
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from fractions import Fraction
@@ -12,6 +13,7 @@ from types import TracebackType
 import av
 import numpy as np
 from av.container import InputContainer
+from av.packet import Packet
 from av.sidedata.sidedata import SideData
 from av.stream import Disposition
 from av.video.frame import VideoFrame
@@ -19,7 +21,6 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from ...errors import GmosError
-from .frame_ledger import FrameLedger
 from .sequence import Frame
 
 RATE_JITTER = 0.1
@@ -113,19 +114,15 @@ class VideoReader:
         Raises:
             GmosError: as for iterating.
         """
-        frames = self._frames()
-        with closing(frames):
+        with closing(iter(self)) as frames:
             return next(frames)
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Generator[Frame, None, None]:
         """Yield every frame.
 
         Raises:
             GmosError: a frame is damaged, lost or of another size, or there is none at all.
         """
-        return self._frames()
-
-    def _frames(self) -> Generator[Frame, None, None]:
         ledger = FrameLedger()
         first_hw: tuple[int, int] | None = None
         previous_s = 0.0
@@ -226,6 +223,49 @@ class VideoReader:
                 src_color_range=frame.color_range,
             )
         return np.ascontiguousarray(rgb.to_ndarray(), dtype=np.uint8)
+
+
+class FrameLedger:
+    """Counts packets in and frames out, by time stamp where there is one.
+
+    With several threads a decoder may drop frames without an error, which would shorten a video and
+    shift every mask after it.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: Counter[int] = Counter()
+        self._packets = 0
+        self._interlaced = False
+        self.times: list[int] = []
+        self.frames = 0
+
+    def enter(self, packet: Packet[VideoStream]) -> None:
+        """A packet goes in. Empty ones, and those the file itself marks as not shown, do not count."""
+        if packet.size and not packet.is_discard:
+            self._packets += 1
+            if packet.pts is not None:
+                self._waiting[packet.pts] += 1
+
+    def leave(self, frame: VideoFrame) -> None:
+        """A frame comes out."""
+        self.frames += 1
+        self._interlaced |= frame.interlaced_frame
+        if frame.pts is not None:
+            self.times.append(frame.pts)
+            self._waiting[frame.pts] -= 1
+
+    def first_lost(self) -> int | None:
+        """The first frame that did not come out although all packets went in, None if all did.
+
+        Frames before the first one out do not count: they belong to a group of pictures that was cut
+        on purpose. Neither does interlaced video, whose two fields may come in two packets.
+        """
+        first = min(self.times, default=0)
+        early = sum(count for time, count in self._waiting.items() if time < first and count > 0)
+        if self._interlaced or self._packets - self.frames - early <= 0:
+            return None
+        late = [time for time, count in self._waiting.items() if time > first and count > 0]
+        return sum(time < min(late) for time in self.times) if late else self.frames
 
 
 def _sign(value: int) -> int:

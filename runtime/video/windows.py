@@ -6,15 +6,9 @@ import math
 from fractions import Fraction
 
 from ...errors import GmosError
-from .sequence import RateSource
 
 WINDOW_RATE_FPS = 8
 """Frames of a window are about 1/8 s apart (published implementation)."""
-
-DEFAULT_OUTPUT_FPS = 24.0
-"""Frames per second of an overlay whose input has no rate of its own (published implementation)."""
-TIME_BASE_LIMIT = 1_000_000
-"""Largest denominator of a frame duration; enough to recover 1001/60000 from a decimal."""
 
 
 def stride_for_fps(fps: float) -> int:
@@ -34,12 +28,11 @@ def window_indices(i: int, frames: int, stride: int, window: int = 5) -> tuple[i
     return tuple(min(max(i + step * stride, 0), frames - 1) for step in range(-half, half + 1))
 
 
-def resolve_stride(fps: float | None, stride: int | None, own_fps: Fraction | None) -> tuple[int, RateSource]:
-    """Stride in frames and what decided it: --stride before --fps before the file's own rate."""
+def resolve_stride(fps: float | None, stride: int | None, own_fps: Fraction | None) -> int:
+    """Stride in frames: --stride before --fps before the file's own rate."""
     if stride is not None:
-        return stride, "--stride"
-    if fps is not None:
-        return stride_for_fps(fps), "--fps"
-    if own_fps is not None:
-        return stride_for_fps(float(own_fps)), "file"
-    raise RuntimeError("no frame rate: the caller checks for one")
+        return stride
+    rate = fps if fps is not None else own_fps
+    if rate is None:
+        raise RuntimeError("no frame rate: the caller checks for one")
+    return stride_for_fps(float(rate))
