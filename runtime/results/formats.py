@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
@@ -12,7 +12,7 @@ from ..contract import Variant
 from ..frame_result import FrameResult, ResultName
 from ..media import Media
 from .mp4_writer import OverlayFormat
-from .png_writer import MaskFormat, ProbabilityFormat
+from .png_writer import MASKS, PROBABILITIES
 
 
 class FrameWriter(Protocol):
@@ -67,7 +67,7 @@ class ResultFormat(Protocol):
         ...
 
 
-FORMATS: list[ResultFormat] = [MaskFormat(), OverlayFormat(), ProbabilityFormat()]
+FORMATS: list[ResultFormat] = [MASKS, OverlayFormat(), PROBABILITIES]
 """All formats, in the order in which they are named."""
 
 DEFAULT_MODE: Mapping[Variant, str] = {"gmos": "mask", "gmos-s": "prob"}
@@ -88,15 +88,10 @@ def register_format(added: ResultFormat) -> None:
     FORMATS.append(added)
 
 
-def formats_of(modes: Iterable[str]) -> list[ResultFormat]:
-    """The formats of these modes, in the registry's order."""
-    wanted = set(modes)
-    return [known for known in FORMATS if known.mode in wanted]
-
-
 def needs_rgb(modes: Iterable[str]) -> bool:
     """Whether any of these modes draws over the frames."""
-    return any(known.needs_rgb for known in formats_of(modes))
+    wanted = set(modes)
+    return any(known.needs_rgb for known in FORMATS if known.mode in wanted)
 
 
 def modes_of(variant: Variant) -> tuple[str, ...]:
@@ -126,11 +121,6 @@ def parse_save_mode(text: str | None, variant: Variant) -> frozenset[str]:
             raise GmosError(f"--save-mode {text!r}: {mode!r} is named twice; {expected}")
         modes.add(mode)
     return frozenset(modes)
-
-
-def target(known: ResultFormat, variant: Variant, result: ResultName, sequence: str) -> PurePosixPath:
-    """Where a result of a sequence belongs, relative to the output place."""
-    return PurePosixPath(known.folders[variant][result], sequence + known.ending)
 
 
 def _folders(known: ResultFormat) -> set[str]:

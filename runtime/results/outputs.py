@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 
 from ...errors import GmosError
@@ -22,9 +22,8 @@ from .completion import (
     read_record,
     should_skip,
     targets,
-    write_record,
 )
-from .formats import FrameWriter, formats_of, target
+from .formats import FrameWriter
 from .work_directory import work_directory
 
 
@@ -69,11 +68,9 @@ class SequenceOutputs:
         with ExitStack() as stack:
             self._work = stack.enter_context(work_directory(results.save_dir, PRIVATE_FOLDER))
             stack.callback(self._drop_writers)
-            for known in formats_of(results.modes):
-                for result in known.folders[results.variant]:
-                    path = self._new(target(known, results.variant, result, results.sequence))
-                    writer = known.writer(path, result, self._media)
-                    self._writers.append(self._open_writers.enter_context(writer))
+            for place, (known, result) in results.targets().items():
+                writer = known.writer(self._work / "new" / place, result, self._media)
+                self._writers.append(self._open_writers.enter_context(writer))
             self._cleanup = stack.pop_all()
         return self
 
@@ -122,58 +119,45 @@ class SequenceOutputs:
             undo.pop_all()
 
     def _replace(self, frames: int, undo: Callable[..., object]) -> None:
-        results = self._results
-        previous = self._previous_record()
+        results, save_dir = self._results, self._results.save_dir
+        try:
+            previous = read_record(results)
+        except GmosError:
+            if self._existing != "overwrite":
+                raise
+            previous = None
         settings = as_json(results.settings)
-        modes, replaced = results.modes, dict(results.targets())
+        modes, replaced = results.modes, results.targets()
         if previous is not None:
             if previous.complete and (previous.settings, previous.frames) == (settings, frames):
                 modes |= previous.modes
             else:
                 # Other modes of the same sequence, made in another way, would contradict these.
-                replaced.update(targets(results.variant, previous.modes, results.sequence))
-        temporary = self._work / "record.json"
-        undo(self._restore_record, self._record_bytes())
+                replaced |= targets(results.variant, previous.modes, results.sequence)
+        temporary, path = self._work / "record.json", results.record_path
+        if path.exists():
+            undo(path.write_bytes, path.read_bytes())
+        else:
+            undo(path.unlink, missing_ok=True)
+
+        def move(source: Path, destination: Path) -> None:
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            source.rename(destination)
+            undo(destination.rename, source)
+
         # From here to the end a run that is killed leaves a record that says so.
         record = CompletionRecord(modes=modes, frames=frames, settings=settings, complete=False)
-        write_record(results, record, temporary)
-        for place in replaced.values():
-            if (results.save_dir / place).exists():
-                self._move(results.save_dir / place, self._work / "old" / place, undo)
-        for place in results.targets().values():
-            folder = (results.save_dir / place).parent
+        record.write(results, temporary)
+        for place in replaced:
+            if (save_dir / place).exists():
+                move(save_dir / place, self._work / "old" / place)
+        for place in results.targets():
+            folder = (save_dir / place).parent
             if not folder.exists():
                 folder.mkdir()
                 undo(folder.rmdir)
-            self._move(self._new(place), results.save_dir / place, undo)
-        write_record(results, replace(record, complete=True), temporary)
-
-    def _record_bytes(self) -> bytes | None:
-        path = self._results.record_path
-        return path.read_bytes() if path.exists() else None
-
-    def _restore_record(self, content: bytes | None) -> None:
-        if content is None:
-            self._results.record_path.unlink(missing_ok=True)
-        else:
-            self._results.record_path.write_bytes(content)
-
-    def _previous_record(self) -> CompletionRecord | None:
-        try:
-            return read_record(self._results)
-        except GmosError:
-            if self._existing == "overwrite":
-                return None
-            raise
-
-    @staticmethod
-    def _move(source: Path, destination: Path, undo: Callable[..., object]) -> None:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        source.rename(destination)
-        undo(destination.rename, source)
-
-    def _new(self, place: PurePosixPath) -> Path:
-        return self._work / "new" / place
+            move(self._work / "new" / place, save_dir / place)
+        replace(record, complete=True).write(results, temporary)
 
 
 def file_results(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -112,37 +113,31 @@ class _PngFrames:
         self._writer.write(answer.index, answer.values(self._shown))
 
 
-class _PngFormat:
-    """A folder of PNGs, one a frame."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PngFormat:
+    """A folder of PNGs, one a frame. A `formats.ResultFormat`."""
 
-    ending = ""
-    needs_rgb = False
+    mode: str
+    kind: PngKind
+    folders: Mapping[Variant, Mapping[ResultName, str]]
+    ending: str = ""
+    needs_rgb: bool = False
+
+    def writer(self, path: Path, result: ResultName, media: Media) -> _PngFrames:  # noqa: ARG002 - the protocol's
+        """See `formats.ResultFormat`."""
+        return _PngFrames(path, self.kind, "probability" if self.kind == "grey" else result)
 
     def is_whole(self, path: Path, frames: int) -> bool:
         """See `formats.ResultFormat`."""
         return path.is_dir() and sum(1 for _ in path.glob("*.png")) == frames
 
 
-class MaskFormat(_PngFormat):
-    """Label maps as palette PNGs. A `formats.ResultFormat`."""
+MASKS = PngFormat(
+    mode="mask",
+    kind="palette",
+    folders={"gmos": {"mos-i": "mos-i_frame", "mos": "mos_frame"}, "gmos-s": {"foreground": "frame"}},
+)
+"""Label maps as palette PNGs."""
 
-    mode = "mask"
-    folders: Mapping[Variant, Mapping[ResultName, str]] = {
-        "gmos": {"mos-i": "mos-i_frame", "mos": "mos_frame"},
-        "gmos-s": {"foreground": "frame"},
-    }
-
-    def writer(self, path: Path, result: ResultName, media: Media) -> _PngFrames:  # noqa: ARG002 - the protocol's
-        """See `formats.ResultFormat`."""
-        return _PngFrames(path, "palette", result)
-
-
-class ProbabilityFormat(_PngFormat):
-    """GMOS-S's probabilities as grey PNGs. A `formats.ResultFormat`."""
-
-    mode = "prob"
-    folders: Mapping[Variant, Mapping[ResultName, str]] = {"gmos-s": {"foreground": "prob"}}
-
-    def writer(self, path: Path, result: ResultName, media: Media) -> _PngFrames:  # noqa: ARG002 - the protocol's
-        """See `formats.ResultFormat`."""
-        return _PngFrames(path, "grey", "probability")
+PROBABILITIES = PngFormat(mode="prob", kind="grey", folders={"gmos-s": {"foreground": "prob"}})
+"""GMOS-S's probabilities as grey PNGs."""
