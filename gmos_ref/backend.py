@@ -19,8 +19,7 @@ from ..runtime.contract import ModelSpec, NetworkName, network_specs
 from ..runtime.host_memory import free_host_bytes
 from ..runtime.precision import PRECISIONS, PrecisionName
 from ..runtime.tracker import FrameFeatures
-from .networks import DinoNetwork, HeadNetwork, ReferenceNetworks
-from .resizing import Sam2Resize, foreground_map, proposal_labels
+from .networks import HeadNetwork, ReferenceNetworks, Sam2Resize, foreground_map, proposal_labels
 from .sam2.tracker import Sam2Tracker
 from .sam2.tracker_networks import tracker_runners
 
@@ -116,7 +115,6 @@ class TorchBackend:
         self._pi3 = networks.pi3.to(device).eval()
         no_mem_embed = self._sam2.no_mem_embed
         self._head = HeadNetwork(networks.head, no_mem_embed, model.kept_queries).to(device).eval()
-        self._dino = DinoNetwork(self._pi3)
         self._resize = Sam2Resize(model.sam2_image_px).to(device)
         self._tables = lru_cache(maxsize=RESOLUTIONS_KEPT)(self._pi3.tables)
         name = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
@@ -165,7 +163,7 @@ class TorchBackend:
         frames = inputs["frames"]
         patch = self.model.patch_px
         tables = self._tables(frames.shape[-2] // patch, frames.shape[-1] // patch)
-        return {"tokens": self._dino(frames, tables)}
+        return {"tokens": self._pi3.encode_frames(frames.float() / 255, tables)}
 
     def _run_pi3_decoder(self, inputs: Inputs) -> dict[str, Tensor]:
         tokens = inputs["tokens"]

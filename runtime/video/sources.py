@@ -8,8 +8,7 @@ from typing import Protocol
 
 from ...errors import GmosError
 from .frame_directory import FRAME_SUFFIXES, check_frames, list_frames, read_frames
-from .mp4_boxes import check_mp4_complete
-from .reader import VideoReader
+from .reader import VideoReader, check_mp4_complete
 from .sequence import DEFAULT_OUTPUT_FPS, SequenceInput, even_sequence
 from .windows import resolve_stride
 
