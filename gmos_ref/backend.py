@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -138,7 +138,7 @@ class TorchBackend:
         run = self._networks[spec.name]
 
         def call(inputs: Inputs) -> dict[str, Tensor]:
-            with torch.inference_mode(), self._autocast(), self._explain_out_of_memory():
+            with torch.inference_mode(), self._context():
                 return run(inputs)
 
         return call
@@ -150,7 +150,7 @@ class TorchBackend:
             features,
             frames=frames,
             video_hw=video_hw,
-            context=self._network_context,
+            context=self._context,
         )
 
     def close(self) -> None:
@@ -177,25 +177,19 @@ class TorchBackend:
         }
 
     def _run_head(self, inputs: Inputs) -> dict[str, Tensor]:
-        out = self._head(inputs["geometry"], inputs["s0"], inputs["s1"], inputs["f"])
-        return out._asdict()
+        return self._head(*(inputs[name] for name in ("geometry", "s0", "s1", "f")))._asdict()
 
     def _run_foreground_map(self, inputs: Inputs) -> dict[str, Tensor]:
         mask, probability = foreground_map(inputs["foreground_logits"], video_size(inputs))
         return {"mask": mask, "probability": probability}
 
-    def _autocast(self) -> AbstractContextManager[None]:
-        return torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype != torch.float32)
-
     @contextmanager
-    def _network_context(self) -> Iterator[None]:
-        with self._autocast(), self._explain_out_of_memory():
-            yield
-
-    @contextmanager
-    def _explain_out_of_memory(self) -> Iterator[None]:
+    def _context(self) -> Iterator[None]:
+        """In the precision of this backend; out of memory is one line that says what to do."""
+        half = self._dtype != torch.float32
         try:
-            yield
+            with torch.autocast(self._device.type, dtype=self._dtype, enabled=half):
+                yield
         except torch.cuda.OutOfMemoryError as error:
             free, total = (value / 2**20 for value in torch.cuda.mem_get_info(self._device))
             raise GmosError(

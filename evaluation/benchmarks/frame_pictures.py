@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from ...runtime.results.palette import davis_palette
+from ...runtime.results.overlay import davis_palette
 from ..report.pictures import PICTURE_WIDTH_PX, reduced, strip_png
 from .fbms_annotation import read_fbms_mask
 from .label_maps import Mask, read_binary_mask, read_label_map

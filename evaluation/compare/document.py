@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ...runtime.comparison.parity import LIMITS
-from ...runtime.results.palette import davis_palette
+from ...runtime.results.overlay import davis_palette
 from ..report import document as doc
 from ..report.document import Card, Cell, Column, Section, Table
 from ..report.pictures import PICTURE_WIDTH_PX, reduced, strip_png

@@ -1,4 +1,4 @@
-"""Writes the results of one sequence: all of them, or none."""
+"""Writes the results of one sequence, all of them or none, in a private place that never outlives its run for long."""
 
 from __future__ import annotations
 

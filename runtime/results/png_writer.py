@@ -21,7 +21,7 @@ from ..atomic_file import writing
 from ..contract import Variant
 from ..frame_result import FrameResult, MapName, ResultName
 from ..media import Media
-from .palette import davis_palette
+from .overlay import davis_palette
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 BIT_DEPTH = 8

@@ -9,8 +9,7 @@ from typing import Protocol
 from ...errors import GmosError
 from .frame_directory import FRAME_SUFFIXES, check_frames, list_frames, read_frames
 from .reader import VideoReader, check_mp4_complete
-from .sequence import DEFAULT_OUTPUT_FPS, SequenceInput, even_sequence
-from .windows import resolve_stride
+from .sequence import DEFAULT_OUTPUT_FPS, SequenceInput, even_sequence, resolve_stride
 
 
 class Source(Protocol):

@@ -30,7 +30,7 @@ from gmos_deploy.runtime.pipeline.memory_tracker import make_tracker
 from gmos_deploy.runtime.pipeline.options import RunOptions
 from gmos_deploy.runtime.results.png_writer import PngWriter
 from gmos_deploy.runtime.tracker import FrameFeatures, Prompt
-from gmos_deploy.runtime.video.frame_iterable import resolve_frames
+from gmos_deploy.runtime.video.inputs import resolve_frames
 
 FPS = 8
 """Of the clips: neighbours of a window are one frame apart."""
