@@ -31,6 +31,7 @@ from ..options import (
 from ..runtime.precision import PRECISIONS
 
 BUDGETS = ("offload_cpu", "device_budget", "host_budget")
+AS_GIVEN = ("save_dir", "save_mode", "fps", "stride", "dataset", "root", "time_anno_csv", "quiet")
 
 
 @click.command(name="gmos-run", cls=GroupedCommand, context_settings=CONTEXT)
@@ -167,7 +168,7 @@ def run_command(**options: Any) -> None:
 
     Exit status: 0 done, 2 something given cannot be used (one line says what), 130 interrupted.
     """
-    from ..run import RunRequest, run_all  # noqa: PLC0415 - NumPy, PyAV and rich
+    from ..run import run_all  # noqa: PLC0415 - NumPy, PyAV and rich
     from ..runtime.pipeline.options import RunOptions  # noqa: PLC0415 - the same
     from ..runtime.pipeline.thresholds import parse_thresholds  # noqa: PLC0415 - the same
 
@@ -178,19 +179,18 @@ def run_command(**options: Any) -> None:
         memory_budget=None if options["memory_budget"] is None else options["memory_budget"] * MIB,
         cuda_graphs=not options["no_cuda_graphs"],
     )
-    same = ("save_dir", "save_mode", "fps", "stride", "dataset", "root")
-    request = RunRequest(
+    summary = run_all(
         networks=networks,
         # The published spelling takes several values; those after the first arrive as arguments.
         inputs=(*options["input_rgb"], *options["inputs"]),
-        **{name: options[name] for name in (*same, "time_anno_csv", "quiet")},
+        **{name: options[name] for name in AS_GIVEN},
         options=RunOptions.in_mib(
             **{name: options[name] for name in ("batch_size", "spill_dir", *BUDGETS)},
             thresholds=parse_thresholds(options["thresholds"]),
         ),
         existing=choose_existing(resume=options["resume"], overwrite=options["overwrite"]),
     )
-    click.echo(run_all(request).render(as_json=options["as_json"]))
+    click.echo(summary.render(as_json=options["as_json"]))
 
 
 def choose_existing(*, resume: bool, overwrite: bool) -> Literal["error", "resume", "overwrite"]:
