@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol
 
 from ...errors import GmosError
@@ -15,7 +15,7 @@ from .mp4_writer import OverlayFormat
 from .png_writer import MASKS, PROBABILITIES
 
 
-class FrameWriter(Protocol):
+class FrameWriter(AbstractContextManager["FrameWriter"], Protocol):
     """Writes one result of one video, frame by frame in their order.
 
     A context manager: left with an error it only closes its files, which are not worth keeping then.
@@ -24,13 +24,6 @@ class FrameWriter(Protocol):
     @property
     def frames_written(self) -> int:
         """Number of frames written so far."""
-        ...
-
-    def __enter__(self) -> FrameWriter: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
 
     def write(self, answer: FrameResult) -> None:
         """Add a frame.
@@ -38,7 +31,6 @@ class FrameWriter(Protocol):
         Raises:
             GmosError: the file cannot be written.
         """
-        ...
 
 
 class ResultFormat(Protocol):
@@ -60,11 +52,9 @@ class ResultFormat(Protocol):
         Raises:
             GmosError: this machine cannot write the format.
         """
-        ...
 
     def is_whole(self, path: Path, frames: int) -> bool:
         """Whether a result of that many frames lies there."""
-        ...
 
 
 FORMATS: list[ResultFormat] = [MASKS, OverlayFormat(), PROBABILITIES]

@@ -11,7 +11,6 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Literal
 
 import numpy as np
@@ -98,9 +97,7 @@ class _PngFrames:
     def __enter__(self) -> _PngFrames:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Nothing stays open between frames."""
 
     @property
@@ -113,7 +110,7 @@ class _PngFrames:
         self._writer.write(answer.index, answer.values(self._shown))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class PngFormat:
     """A folder of PNGs, one a frame. A `formats.ResultFormat`."""
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from threading import Condition, RLock, Thread
-from types import GeneratorType, TracebackType
+from types import GeneratorType
 from typing import Generic, TypeVar
 
 from ...errors import GmosError
@@ -65,9 +65,7 @@ class Prefetched(Generic[Source, Result]):
         self._reader.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

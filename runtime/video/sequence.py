@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
 import numpy as np
@@ -96,19 +96,12 @@ class Frame:
     time_s: float
 
 
-class FrameReader(Protocol):
+class FrameReader(AbstractContextManager["FrameReader"], Protocol):
     """Frames of one sequence in order, each one once. A context manager."""
 
     @property
     def is_variable_rate(self) -> bool:
         """Whether the frames read so far are unevenly spaced in time."""
-        ...
-
-    def __enter__(self) -> FrameReader: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
 
     def __iter__(self) -> Iterator[Frame]: ...
 
@@ -125,9 +118,7 @@ class EvenReader:
     def __enter__(self) -> EvenReader:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Nothing stays open between frames."""
 
     def __iter__(self) -> Iterator[Frame]:

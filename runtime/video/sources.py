@@ -30,11 +30,9 @@ class Source(Protocol):
             OSError: it cannot be told, because the input cannot be read.
             GmosError: it is of this kind and cannot be used.
         """
-        ...
 
     def sequence_name(self, given: str) -> str:
         """The name of an input's results; any text, checked by the caller."""
-        ...
 
     def resolve(self, given: str, *, name: str, fps: float | None, stride: int | None) -> SequenceInput:
         """Check an input before any other work.
@@ -43,7 +41,6 @@ class Source(Protocol):
             OSError: it cannot be read.
             GmosError: it cannot be used.
         """
-        ...
 
 
 class DirectorySource:
