@@ -6,8 +6,9 @@ import errno
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from gmos_deploy.runtime.contract import Variant
 from gmos_deploy.runtime.frame_result import FrameResult
 from gmos_deploy.runtime.media import Media
 from gmos_deploy.runtime.results.completion import Existing, ResultSet, finished, should_skip
-from gmos_deploy.runtime.results.outputs import SequenceOutputs, check_save_dir, work_directory
+from gmos_deploy.runtime.results.outputs import check_save_dir, file_results, work_directory
 from gmos_deploy.runtime.video.reader import VideoReader
 
 HW = (16, 24)
@@ -68,17 +69,18 @@ def answer(index: int, *, value: int = 1) -> FrameResult:
     )
 
 
-def write(outputs: SequenceOutputs, *, value: int = 1) -> None:
-    """Every frame."""
-    for index in range(FRAMES):
-        outputs.write(answer(index, value=value))
+def answers(
+    *, value: int = 1, frames: int = FRAMES, then: Callable[[], object] = lambda: None
+) -> Generator[FrameResult, None, None]:
+    """Every frame, and what happens after the last one."""
+    for index in range(frames):
+        yield answer(index, value=value)
+    then()
 
 
-def run(results: ResultSet, *, existing: Existing = "error", value: int = 1) -> None:
+def run(results: ResultSet, *, existing: Existing = "error", **how: Any) -> None:
     """A whole successful run."""
-    with SequenceOutputs(results, MEDIA, existing=existing) as outputs:
-        write(outputs, value=value)
-        outputs.commit(FRAMES)
+    file_results(answers(**how), results, MEDIA, existing=existing)
 
 
 def snapshot(place: Path) -> dict[str, bytes | None]:
@@ -136,40 +138,38 @@ def test_gmos_s_results_are_beside_them(results: ResultSet) -> None:
         assert image.mode == "L"
 
 
-@pytest.mark.parametrize("ending", [KeyboardInterrupt, GmosError, None])
-def test_a_run_that_does_not_commit_leaves_nothing(
-    results: ResultSet, tmp_path: Path, ending: type[BaseException] | None
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, GmosError])
+def test_a_run_that_does_not_finish_leaves_nothing(
+    results: ResultSet, tmp_path: Path, ending: type[BaseException]
 ) -> None:
-    """Neither after an error, nor after Ctrl-C, nor when commit was not reached."""
+    """Neither after an error, nor after Ctrl-C; the answers are closed."""
+    closed = []
 
-    def stopped() -> None:
-        with SequenceOutputs(results, MEDIA) as outputs:
-            write(outputs)
-            if ending is not None:
-                raise ending
+    def stopped() -> Generator[FrameResult, None, None]:
+        try:
+            yield from answers()
+            raise ending
+        finally:
+            closed.append(True)
 
-    if ending is None:
-        stopped()
-    else:
-        with pytest.raises(ending):
-            stopped()
+    with pytest.raises(ending):
+        file_results(stopped(), results, MEDIA)
+    assert closed
     assert snapshot(tmp_path) == {}
 
 
-def test_nothing_shows_before_the_commit(results: ResultSet) -> None:
+def test_nothing_shows_before_the_end(results: ResultSet) -> None:
     """A reader of the output place never sees half a sequence."""
-    with SequenceOutputs(results, MEDIA) as outputs:
-        write(outputs)
-        assert {path.name for path in results.save_dir.iterdir()} == {".gmos"}
-        outputs.commit(FRAMES)
+    seen = []
+    run(results, then=lambda: seen.extend(path.name for path in results.save_dir.iterdir()))
+    assert seen == [".gmos"]
 
 
 def test_missing_frames_are_a_mistake(results: ResultSet, tmp_path: Path) -> None:
     """A record of a sequence that is not whole would be a lie."""
-    with SequenceOutputs(results, MEDIA) as outputs:
-        write(outputs)
-        with pytest.raises(RuntimeError, match="frames written, 4 expected"):
-            outputs.commit(FRAMES + 1)
+    twice = (answer(index) for index in (0, 1, 1))
+    with pytest.raises(RuntimeError, match="frames written, 3 expected"):
+        file_results(twice, results, MEDIA)
     assert snapshot(tmp_path) == {}
 
 
@@ -350,14 +350,8 @@ def test_results_that_turn_up_meanwhile_are_kept(results: ResultSet) -> None:
     for existing, message in (("error", "exists already"), ("resume", "finished by another run")):
         place = replace(results, save_dir=results.save_dir / existing)
 
-        def late(place: ResultSet = place, existing: Existing = existing) -> None:
-            with SequenceOutputs(place, MEDIA, existing=existing) as outputs:
-                write(outputs, value=2)
-                run(place, value=1)
-                outputs.commit(FRAMES)
-
         with pytest.raises(GmosError, match=message):
-            late()
+            run(place, existing=existing, value=2, then=partial(run, place))
         assert mask_value(place) == 1
         assert finished(place)
 
