@@ -15,11 +15,8 @@ from .mp4_writer import OverlayFormat
 from .png_writer import MASKS, PROBABILITIES
 
 
-class FrameWriter(AbstractContextManager["FrameWriter"], Protocol):
-    """Writes one result of one video, frame by frame in their order.
-
-    A context manager: left with an error it only closes its files, which are not worth keeping then.
-    """
+class FrameWriter(Protocol):
+    """Writes one result of one video, frame by frame in their order."""
 
     @property
     def frames_written(self) -> int:
@@ -46,8 +43,10 @@ class ResultFormat(Protocol):
     ending: str
     needs_rgb: bool
 
-    def writer(self, path: Path, result: ResultName, media: Media) -> FrameWriter:
+    def writer(self, path: Path, result: ResultName, media: Media) -> AbstractContextManager[FrameWriter]:
         """What writes a result to a path that does not exist yet.
+
+        Left with an error it only closes its files, which are not worth keeping then.
 
         Raises:
             GmosError: this machine cannot write the format.

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -88,17 +89,11 @@ class PngWriter:
 
 
 class _PngFrames:
-    """The PNGs of one result. Implements `formats.FrameWriter`."""
+    """The PNGs of one result. A `formats.FrameWriter`."""
 
     def __init__(self, path: Path, kind: PngKind, shown: MapName) -> None:
         self._writer = PngWriter(path, kind)
         self._shown: MapName = shown
-
-    def __enter__(self) -> _PngFrames:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing stays open between frames."""
 
     @property
     def frames_written(self) -> int:
@@ -120,9 +115,10 @@ class PngFormat:
     ending: str = ""
     needs_rgb: bool = False
 
-    def writer(self, path: Path, result: ResultName, media: Media) -> _PngFrames:  # noqa: ARG002 - the protocol's
+    @contextmanager
+    def writer(self, path: Path, result: ResultName, media: Media) -> Iterator[_PngFrames]:  # noqa: ARG002 - the protocol's
         """See `formats.ResultFormat`."""
-        return _PngFrames(path, self.kind, "probability" if self.kind == "grey" else result)
+        yield _PngFrames(path, self.kind, "probability" if self.kind == "grey" else result)
 
     def is_whole(self, path: Path, frames: int) -> bool:
         """See `formats.ResultFormat`."""
