@@ -6,7 +6,6 @@ import struct
 from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -59,21 +58,6 @@ class VideoReader:
         slack_s = max(RATE_JITTER_S, RATE_JITTER * self._shortest_s)
         return self._longest_s > self._shortest_s + slack_s
 
-    @property
-    def average_rate(self) -> Fraction | None:
-        """Frames per second that the file states, None where it states none. Needs an open file."""
-        return self._stream().average_rate or None
-
-    @property
-    def time_base_s(self) -> Fraction:
-        """Unit of the file's time stamps in seconds. Needs an open file."""
-        return self._stream().time_base or Fraction(1, 90_000)
-
-    @property
-    def frame_count_estimate(self) -> int | None:
-        """Frames the file's index lists, None where it lists none. Needs an open file."""
-        return self._stream().frames or None
-
     def __enter__(self) -> VideoReader:
         try:
             # The format is pinned: a playlist or a subtitle file must not be followed because of its name.
@@ -85,7 +69,7 @@ class VideoReader:
                 f"re-encode it, for instance with ffmpeg"
             ) from error
         try:
-            self._stream().thread_type = "AUTO"
+            self.stream.thread_type = "AUTO"
         except GmosError:
             self._container.close()
             raise
@@ -101,7 +85,13 @@ class VideoReader:
             raise RuntimeError("the reader is not open: use it in a with statement")
         return self._container
 
-    def _stream(self) -> VideoStream:
+    @property
+    def stream(self) -> VideoStream:
+        """The stream that is decoded. Needs an open file.
+
+        Raises:
+            GmosError: there is none.
+        """
         container = self._opened()
         # An audio file's cover picture is a video stream too.
         for stream in container.streams.video:
@@ -151,7 +141,7 @@ class VideoReader:
 
     def _decoded(self, ledger: FrameLedger) -> Iterator[VideoFrame]:
         """Frames as the decoder gives them, each counted in `ledger`."""
-        container, stream = self._opened(), self._stream()
+        container, stream = self._opened(), self.stream
         try:
             for packet in container.demux(stream):
                 if packet.is_corrupt:
@@ -174,7 +164,7 @@ class VideoReader:
         times: list[int] = []
         failed: int | None = None
         with VideoReader(self._path) as reader:
-            container, stream = reader._opened(), reader._stream()
+            container, stream = reader._opened(), reader.stream
             stream.thread_type, stream.thread_count = "NONE", 1
             for packet in container.demux(stream):
                 if packet.size and packet.pts is not None and not packet.is_discard:
@@ -195,7 +185,7 @@ class VideoReader:
 
     def _time_s(self, index: int, frame: VideoFrame, ledger: FrameLedger) -> float:
         if frame.pts is None or frame.time_base is None:
-            return index / float(self.average_rate or 1)
+            return index / float(self.stream.average_rate or 1)
         return float((frame.pts - ledger.times[0]) * frame.time_base)
 
     def _matrix(self, frame: VideoFrame) -> tuple[int, int, int, int]:

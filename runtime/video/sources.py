@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -10,6 +11,9 @@ from ...errors import GmosError
 from .frame_directory import FRAME_SUFFIXES, check_frames, list_frames, read_frames
 from .reader import VideoReader, check_mp4_complete
 from .sequence import DEFAULT_OUTPUT_FPS, SequenceInput, even_sequence, resolve_stride
+
+USUAL_TIME_BASE_S = Fraction(1, 90_000)
+"""Of files that state none."""
 
 
 class Source(Protocol):
@@ -111,8 +115,9 @@ class FileSource:
         path = Path(given)
         check_mp4_complete(path)
         with VideoReader(path) as reader:
-            own_fps, time_base_s = reader.average_rate, reader.time_base_s
-            estimate = reader.frame_count_estimate
+            stream = reader.stream
+            own_fps, estimate = stream.average_rate or None, stream.frames or None
+            time_base_s = stream.time_base or USUAL_TIME_BASE_S
             height, width = reader.first_frame().rgb.shape[:2]
         if own_fps is None and fps is None and stride is None:
             raise GmosError(
