@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..runtime.arrays import HostArray
+from ..runtime.arrays import HostArray, SimpleArrays
 from ..runtime.host_memory import free_host_bytes
 
 
-class TorchArrays:
+class TorchArrays(SimpleArrays):
     """Tensors of one device. Copies to it are started and not waited for."""
 
     def __init__(self, device: torch.device) -> None:

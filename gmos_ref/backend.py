@@ -83,7 +83,14 @@ class TorchBackend:
 
         return call
 
-    def tracker(self, features: FrameFeatures, *, frames: int, video_hw: tuple[int, int]) -> Sam2Tracker:
+    def tracker(
+        self,
+        features: FrameFeatures,
+        *,
+        frames: int,
+        video_hw: tuple[int, int],
+        max_conditioning: int | None = None,
+    ) -> Sam2Tracker:
         """The sam2 package's own tracker, as the published runs have it."""
         return Sam2Tracker(
             self._sam2,
@@ -91,6 +98,7 @@ class TorchBackend:
             frames=frames,
             video_hw=video_hw,
             context=self._network_context,
+            max_conditioning=max_conditioning,
         )
 
     def close(self) -> None:

@@ -53,7 +53,9 @@ class ColourTracker:
     def add_prompts(self, frame: int, prompts: Sequence[Prompt]) -> None:
         self.prompt(frame, prompts)
 
-    def propagate(self, start: int, *, reverse: bool = False) -> Iterator[TrackerStep]:
+    def propagate(
+        self, start: int, *, reverse: bool = False, unprompted: bool = False
+    ) -> Iterator[TrackerStep]:
         for frame in range(start, -1, -1) if reverse else range(start, self._frames):
             yield self._step(frame)
 
@@ -119,7 +121,14 @@ class ColourBackend:
 
         return run
 
-    def tracker(self, features: FrameFeatures, *, frames: int, video_hw: tuple[int, int]) -> ColourTracker:
+    def tracker(
+        self,
+        features: FrameFeatures,
+        *,
+        frames: int,
+        video_hw: tuple[int, int],
+        max_conditioning: int | None = None,
+    ) -> ColourTracker:
         return ColourTracker(features, frames, video_hw)
 
     def close(self) -> None:

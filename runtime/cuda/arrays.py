@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,18 +54,34 @@ class CudaArrays:
         """Waits for this array only."""
         return host_values(self.transfers.download(array), array.shape, array.dtype)
 
+    def download_all(self, arrays: Sequence[DeviceArray]) -> list[NDArray[Any]]:
+        """Waits for the last of them only."""
+        raw = self.transfers.download_all(arrays)
+        return [host_values(data, array.shape, array.dtype) for data, array in zip(raw, arrays, strict=True)]
+
     def stack(self, arrays: Sequence[DeviceArray]) -> DeviceArray:
-        """Neighbours in memory, such as one array alone, are not copied."""
-        first = arrays[0]
-        shape = (len(arrays), *first.shape)
-        if all(
-            array.owner is first.owner and array.pointer == first.pointer + i * first.nbytes
-            for i, array in enumerate(arrays)
-        ):
+        """Neighbours in memory are copied together, and not at all if they are all that there is."""
+        return self.stack_rows([[array] for array in arrays], (len(arrays),))
+
+    def stack_rows(
+        self, rows: Sequence[Sequence[DeviceArray]], lead: tuple[int, ...] | None = None
+    ) -> DeviceArray:
+        """A copy for each run of arrays in a column that lie equally far apart in one block."""
+        first, columns = rows[0][0], len(rows[0])
+        shape = (*((len(rows), columns) if lead is None else lead), *first.shape)
+        size = first.nbytes
+        runs = [_runs([row[i] for row in rows]) for i in range(columns)]
+        if columns == 1 and len(runs[0]) == 1 and (len(rows) == 1 or runs[0][0].step == size):
             return replace(first, shape=shape)
         stacked = self.empty(shape, first.dtype)
-        for target, array in zip(stacked.slices(), arrays, strict=True):
-            self.copy(target, array)
+        for column, found in enumerate(runs):
+            row = 0
+            for run in found:
+                target = stacked.pointer + (row * columns + column) * size
+                self.cuda.copy_rows_on_device(
+                    target, columns * size, run.pointer, run.step, size, run.count, self.stream
+                )
+                row += run.count
         return stacked
 
     def unstack(self, array: DeviceArray) -> Sequence[DeviceArray]:
@@ -109,3 +125,28 @@ class CudaArrays:
         block = self.pool.allocate(raw.nbytes, "upload")
         self.transfers.upload(raw, block)
         return DeviceArray(owner=block, pointer=block.pointer, shape=tuple(shape), dtype=dtype)
+
+
+@dataclass(slots=True)
+class _Run:
+    """`count` arrays in one block, `step` bytes apart."""
+
+    owner: object
+    pointer: int
+    step: int
+    count: int = 1
+
+
+def _runs(arrays: Sequence[DeviceArray]) -> list[_Run]:
+    """Arrays of one size, cut where the next one lies elsewhere."""
+    size = arrays[0].nbytes
+    found: list[_Run] = []
+    for array in arrays:
+        run = found[-1] if found else None
+        if run is not None and array.owner is run.owner:
+            step = array.pointer - run.pointer if run.count == 1 else run.step
+            if step >= size and array.pointer == run.pointer + run.count * step:
+                run.step, run.count = step, run.count + 1
+                continue
+        found.append(_Run(array.owner, array.pointer, size))
+    return found

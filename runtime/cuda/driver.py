@@ -202,6 +202,25 @@ class Cuda:
         """Start a copy between two places on the device."""
         self._copy(target, source, nbytes, self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToDevice, stream)
 
+    def copy_rows_on_device(
+        self,
+        target: int,
+        target_step: int,
+        source: int,
+        source_step: int,
+        nbytes: int,
+        rows: int,
+        stream: Handle,
+    ) -> None:
+        """Start a copy of `rows` times `nbytes` that lie so many bytes apart; together where both are dense."""
+        if rows == 1 or target_step == source_step == nbytes:
+            self.copy_on_device(target, source, rows * nbytes, stream)
+        elif nbytes:
+            kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToDevice
+            self._call(
+                "cudaMemcpy2DAsync", target, target_step, source, source_step, nbytes, rows, kind, stream
+            )
+
     def begin_capture(self, stream: Handle) -> None:
         """From now on the stream records instead of running, until `end_capture`."""
         mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal

@@ -221,6 +221,21 @@ class FakeCuda:
         self.view(target, nbytes, to), self.view(source, nbytes, of)
         self.add(stream, copy)
 
+    def memcpy2_d_async(
+        self,
+        target: int,
+        target_step: int,
+        source: int,
+        source_step: int,
+        width: int,
+        rows: int,
+        kind: str,
+        stream: Stream,
+    ) -> None:
+        assert width <= min(target_step, source_step)
+        for row in range(rows):
+            self.memcpy_async(target + row * target_step, source + row * source_step, width, kind, stream)
+
     def stream_begin_capture(self, stream: Stream, mode: int) -> None:
         stream.capturing = []
 

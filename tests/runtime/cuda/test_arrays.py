@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from gmos_deploy.runtime.cuda import transfers
 from gmos_deploy.runtime.cuda.arrays import CudaArrays
 from gmos_deploy.runtime.cuda.device_array import DeviceArray
 from gmos_deploy.runtime.cuda.driver import Cuda
@@ -103,6 +104,57 @@ def test_parking_keeps_every_bit(arrays: Any, dtype: str) -> None:
     parked = arrays.to_host(arrays.unstack(arrays.upload(host))[1])
     assert (parked.shape, parked.dtype, parked.data.nbytes) == ((4,), dtype, host[1].nbytes)
     np.testing.assert_array_equal(arrays.download(arrays.from_host(parked)), host[1])
+
+
+def test_rows_of_arrays_become_two_axes(arrays: Any) -> None:
+    """Wherever they lie: slices of one array in any order, slices a step apart, and arrays of their own."""
+    host = np.arange(60, dtype=np.float32).reshape(5, 4, 3)
+    whole = arrays.unstack(arrays.upload(host))
+    alone = arrays.upload(np.full((4, 3), -1, np.float32))
+    rows = [[whole[0], whole[3]], [whole[2], alone], [whole[4], whole[1]]]
+    expected = np.stack(
+        [np.stack(pair) for pair in ([host[0], host[3]], [host[2], -1 + 0 * host[0]], host[[4, 1]])]
+    )
+    np.testing.assert_array_equal(arrays.download(arrays.stack_rows(rows)), expected)
+    np.testing.assert_array_equal(arrays.download(arrays.stack_rows([[whole[1], whole[2]]])), host[None, 1:3])
+
+
+def test_several_arrays_come_back_together(arrays: Any) -> None:
+    """Also larger ones than a pinned buffer, and an empty one among them."""
+    hosts = [np.arange(n, dtype=np.float32) for n in (5, 0, (transfers.STAGE_BYTES + 40) // 4, 7)]
+    found = arrays.download_all([arrays.upload(host) for host in hosts])
+    for host, array in zip(hosts, found, strict=True):
+        np.testing.assert_array_equal(array, host)
+
+
+def test_neighbours_are_copied_together(cuda: Cuda, fake_cuda: Any) -> None:
+    """Ten objects that share their frames cost one copy a memory; all there is costs none."""
+    arrays = CudaArrays(cuda)
+    frames = [arrays.unstack(arrays.upload(np.full((10, 8), n, np.float32))) for n in range(7)]
+    fake_cuda.calls.clear()
+    stacked = arrays.stack_rows([[frame[o] for frame in frames] for o in range(10)])
+    assert fake_cuda.calls["cudaMemcpy2DAsync"] + fake_cuda.calls["cudaMemcpyAsync"] == 7
+    assert stacked.shape == (10, 7, 8)
+    fake_cuda.calls.clear()
+    parts = [arrays.upload(np.full((n, 8), n, np.float32)) for n in (3, 7)]
+    fake_cuda.calls.clear()
+    joined = arrays.stack([one for part in parts for one in arrays.unstack(part)])
+    assert fake_cuda.calls["cudaMemcpyAsync"] == 2
+    np.testing.assert_array_equal(arrays.download(joined)[:, 0], [3] * 3 + [7] * 7)
+    fake_cuda.calls.clear()
+    assert arrays.stack(frames[0]).pointer == frames[0][0].pointer
+    assert not fake_cuda.calls
+
+
+def test_arrays_that_come_back_together_are_waited_for_once(cuda: Cuda, fake_cuda: Any) -> None:
+    """What the stream got after the last of them is not."""
+    arrays = CudaArrays(cuda)
+    hosts = [np.full((4,), n, np.int64) for n in range(3)]
+    made = [arrays.upload(host) for host in hosts]
+    fake_cuda.calls.clear()
+    found = arrays.download_all(made)
+    assert fake_cuda.calls["cudaEventSynchronize"] == 1
+    np.testing.assert_array_equal(found, hosts)
 
 
 def test_an_empty_array_can_be_restored(arrays: Any) -> None:
