@@ -17,6 +17,7 @@ from .runtime.backend import Backend
 from .runtime.console_progress import LineProgress, TerminalProgress
 from .runtime.contract import ModelSpec, Variant
 from .runtime.pipeline.clip import ClipRun, ClipSummary
+from .runtime.pipeline.first_pass import FirstPassFile
 from .runtime.pipeline.options import RunOptions
 from .runtime.progress import Progress
 from .runtime.results.completion import Existing, ResultSet, should_skip
@@ -135,7 +136,7 @@ def run_all(request: RunRequest) -> RunSummary:
         summary.load_s = time.monotonic() - start
         summary.backend = backend.description
         logger.info("%s; loaded in %.1f s", backend.description, summary.load_s)
-        options = settle_run(backend, request.options, [(video.video_hw, video.stride) for video, _ in todo])
+        options = settle_run(backend, request.options, [video for video, _ in todo])
         with _progress(request) as progress:
             summary.sequences += _run_each(todo, backend, options, progress, request.existing)
     return summary
@@ -152,8 +153,19 @@ def _run_each(
     for sequence, results in todo:
         for note in sequence.notes:
             logger.info("%s: %s", sequence.name, note)
-        run = ClipRun(backend, sequence, options, progress=progress, with_rgb=needs_rgb(results.modes))
+        # How many memories stage 2 reads does not change what stage 1 finds: it has one an object.
+        settings = {key: value for key, value in results.settings.items() if key != "max_conditioning"}
+        kept = FirstPassFile(path=results.first_pass_path, settings=settings, resume=existing == "resume")
+        run = ClipRun(
+            backend,
+            sequence,
+            options,
+            progress=progress,
+            with_rgb=needs_rgb(results.modes),
+            first_pass=kept,
+        )
         outputs = file_results(iter(run), results, sequence.media, existing=existing)
+        kept.remove()
         summaries.append(SequenceSummary(name=sequence.name, outputs=outputs, **asdict(run.summary)))
     return summaries
 

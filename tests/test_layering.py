@@ -32,6 +32,7 @@ RUNTIME = {
         "runtime.cuda",
         "runtime.onnx",
         "runtime.pipeline",
+        "runtime.video",
     },
 }
 ALLOWED = {

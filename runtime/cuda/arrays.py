@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -66,22 +67,30 @@ class CudaArrays:
     def stack_rows(
         self, rows: Sequence[Sequence[DeviceArray]], lead: tuple[int, ...] | None = None
     ) -> DeviceArray:
-        """A copy for each run of arrays in a column that lie equally far apart in one block."""
+        """Neighbours in a row are copied together, and so are parts of rows that lie equally far apart in a block."""
         first, columns = rows[0][0], len(rows[0])
         shape = (*((len(rows), columns) if lead is None else lead), *first.shape)
         size = first.nbytes
-        runs = [_runs([row[i] for row in rows]) for i in range(columns)]
-        if columns == 1 and len(runs[0]) == 1 and (len(rows) == 1 or runs[0][0].step == size):
+        # Where some row goes on elsewhere, all are cut.
+        cuts = [
+            0,
+            *(i for i in range(1, columns) if not all(_follows(row[i], row[i - 1]) for row in rows)),
+            columns,
+        ]
+        parts = [
+            (start, (stop - start) * size, _runs([row[start] for row in rows], (stop - start) * size))
+            for start, stop in pairwise(cuts)
+        ]
+        if len(parts) == 1 and len(parts[0][2]) == 1 and parts[0][2][0].step == columns * size:
             return replace(first, shape=shape)
         stacked = self.empty(shape, first.dtype)
-        for column, found in enumerate(runs):
-            row = 0
-            for run in found:
-                target = stacked.pointer + (row * columns + column) * size
+        for start, width, runs in parts:
+            target = stacked.pointer + start * size
+            for run in runs:
                 self.cuda.copy_rows_on_device(
-                    target, columns * size, run.pointer, run.step, size, run.count, self.stream
+                    target, columns * size, run.pointer, run.step, width, run.count, self.stream
                 )
-                row += run.count
+                target += run.count * columns * size
         return stacked
 
     def unstack(self, array: DeviceArray) -> Sequence[DeviceArray]:
@@ -137,9 +146,12 @@ class _Run:
     count: int = 1
 
 
-def _runs(arrays: Sequence[DeviceArray]) -> list[_Run]:
-    """Arrays of one size, cut where the next one lies elsewhere."""
-    size = arrays[0].nbytes
+def _follows(array: DeviceArray, before: DeviceArray) -> bool:
+    return array.owner is before.owner and array.pointer == before.pointer + before.nbytes
+
+
+def _runs(arrays: Sequence[DeviceArray], size: int) -> list[_Run]:
+    """Parts of so many bytes, cut where the next one lies elsewhere."""
     found: list[_Run] = []
     for array in arrays:
         run = found[-1] if found else None

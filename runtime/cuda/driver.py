@@ -202,7 +202,7 @@ class Cuda:
         """Start a copy between two places on the device."""
         self._copy(target, source, nbytes, self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToDevice, stream)
 
-    def copy_rows_on_device(
+    def copy_rows_on_device(  # noqa: PLR0917 - as CUDA orders them
         self,
         target: int,
         target_step: int,

@@ -24,11 +24,12 @@ _Piece = tuple[NDArray[np.uint8], int, int]
 
 
 class _Stage:
-    """A pinned buffer, and the event after which its last copy is done."""
+    """A pinned buffer, the event after which its last copy is done, and how much of it uploads have filled."""
 
     def __init__(self, memory: PinnedMemory) -> None:
         self.memory = memory
         self.copied: Event | None = None
+        self.filled = 0
 
 
 class Transfers:
@@ -48,12 +49,13 @@ class Transfers:
         if block.reusable is not None:
             self._cuda.wait_on_device(self._up, block.reusable)
         for start, size in _pieces(host.nbytes):
-            stage = self._next_up_stage()
-            stage.memory.view[:size] = host[start : start + size]
-            self._cuda.copy_to_device(block.pointer + start, stage.memory.pointer, size, self._up)
-            stage.copied = self._cuda.mark(self._up)
-        if host.nbytes:
-            block.ready = self._cuda.mark(self._up)
+            stage = self._up_stage(size)
+            place = stage.filled
+            stage.memory.view[place : place + size] = host[start : start + size]
+            self._cuda.copy_to_device(block.pointer + start, stage.memory.pointer + place, size, self._up)
+            stage.filled += size
+            stage.copied = block.ready = self._cuda.mark(self._up)
+        if host.nbytes and block.ready is not None:
             self._cuda.wait_on_device(self._compute, block.ready)
 
     def download(self, array: DeviceArray) -> NDArray[np.uint8]:
@@ -104,14 +106,19 @@ class Transfers:
         self._cuda.end_stream(self._up)
         self._cuda.end_stream(self._down)
 
-    def _next_up_stage(self) -> _Stage:
+    def _up_stage(self, size: int) -> _Stage:
+        """A stage with room for so many bytes: small uploads share one."""
+        if self._up_stages and self._up_stages[self._turn].filled + size <= STAGE_BYTES:
+            return self._up_stages[self._turn]
         if len(self._up_stages) < UPLOAD_STAGES:
             self._up_stages.append(_Stage(self._cuda.allocate_pinned(STAGE_BYTES)))
-            return self._up_stages[-1]
+            self._turn = len(self._up_stages) - 1
+        else:
+            self._turn = (self._turn + 1) % UPLOAD_STAGES
         stage = self._up_stages[self._turn]
-        self._turn = (self._turn + 1) % UPLOAD_STAGES
         if stage.copied is not None:
             self._cuda.wait(stage.copied)
+        stage.filled = 0
         return stage
 
     def _ready_down_stages(self) -> list[_Stage]:

@@ -103,14 +103,16 @@ class ObjectMemory:
                 yield frame, output
         yield from self.waiting[True].items()
 
-    def settle(self) -> None:
-        """Take the waiting prompts into the memory."""
+    def settle(self) -> bool:
+        """Take the waiting prompts into the memory; whether there was a conditioning one."""
+        conditioned = bool(self.waiting[True])
         self.tracked.update(self.waiting[False])
         self.conditioning.update(self.waiting[True])
         for outputs in self.waiting.values():
             outputs.clear()
         for frame in self.conditioning:
             self.tracked.pop(frame, None)
+        return conditioned
 
     def forget_tracked(self, *, beyond: int, of: int) -> None:
         """Drop the outputs on tracked frames that are more than `beyond` frames away from `of`."""

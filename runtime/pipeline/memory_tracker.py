@@ -167,7 +167,15 @@ class MemoryTracker:
             for output, memory in zip(outputs, memories, strict=True):
                 output.memory = memory
         for known in self._objects.values():
-            known.settle()
+            if known.settle() and len(known.conditioning) > 1:
+                self._gather(list(known.conditioning.values()))
+
+    def _gather(self, outputs: Sequence[FrameOutput]) -> None:
+        """Lay what every frame reads side by side, so that it is copied together each time."""
+        memories = self._arrays.unstack(self._arrays.stack([output.memory for output in outputs]))
+        pointers = self._arrays.unstack(self._arrays.stack([output.pointer for output in outputs]))
+        for output, memory, pointer in zip(outputs, memories, pointers, strict=True):
+            output.memory, output.pointer = memory, pointer
 
     def _track(self, frame: int, start: int, *, reverse: bool) -> _Tracked:
         """Start tracking every object on a frame of a pass; those that it conditions show their prompt."""

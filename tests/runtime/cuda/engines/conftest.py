@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gmos_deploy.export.onnx.shape_profiles import lengths_of, shape_profiles
+from gmos_deploy.export.onnx.shape_profiles import profiles_of, shape_profiles
 from gmos_deploy.export.onnx.signature import signature
 from gmos_deploy.gmos_ref.presets import model_spec, preset
 from gmos_deploy.runtime.bundle.manifest import FORMAT, Bundle, BundleTensor, open_bundle
@@ -338,7 +338,7 @@ def fake_record(world: World, name: NetworkName) -> EngineRecord:
     tables = entry.graphs["standard"].tables
     ranges = []
     for profile in entry.profiles:
-        lengths = lengths_of(name, profile)
+        lengths = profile
         ranges.append(
             {
                 tensor.name: ProfileRange(
@@ -402,7 +402,7 @@ def write_fake_bundle(root: Path, world: World) -> Bundle:
             "inputs": [asdict(tensor) for tensor in sign.inputs],
             "outputs": [asdict(tensor) for tensor in sign.outputs],
             "graphs": {"standard": graph, "onnxruntime": graph},
-            "profiles": list(ranges if "h" in sign.letters else ranges[:1]),
+            "profiles": list(profiles_of(name, ranges if "h" in sign.letters else ranges[:1], model)),
             "parameters": 1,
             "flops": 1.0,
             "flops_at": {},

@@ -213,9 +213,11 @@ def test_a_shape_without_a_profile_names_what_there_is_and_the_command(make_worl
 
 def test_more_memories_than_the_profile_takes_cannot_be_cut(backend: Any, world: Any) -> None:
     """They are one attention."""
-    inputs = inputs_of(world, "memory_attention", {"O": 1, "R": 13, "P": 2})
+    inputs = inputs_of(world, "memory_attention", {"O": 1, "R": 137, "P": 146})
     with pytest.raises(
-        GmosError, match=r"memory_positions 1x13.*takes memories 1x1x.*--max-shapes memory_attent"
+        GmosError,
+        match=r"memory_positions 1x137.*takes memories .*--max-shapes memory_attention.memories=4x137x\S+ --max-shapes "
+        r"memory_attention.pointers=4x146x64$",
     ):
         call(backend, world, "memory_attention", inputs)
 
