@@ -85,7 +85,7 @@ class FirstPassFile:
         if not self.resume or not self.path.exists():
             return None
         try:
-            with np.load(self.path, allow_pickle=False) as found:
+            with self.path.open("rb") as file, np.load(file, allow_pickle=False) as found:
                 about = json.loads(found["about"].tobytes())
                 if about["format"] != FORMAT or about["settings"] != json.loads(
                     json.dumps(dict(self.settings))

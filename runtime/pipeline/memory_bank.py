@@ -44,7 +44,7 @@ class FrameOutput:
     iou: float | None
     pointer: Array
     memory: Array | None = None
-    score: float | None = None
+    score: Array | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -122,15 +122,14 @@ class MemoryTracker:
         self._check_prompts(frame, prompts)
         masks = np.stack([resize_prompt(prompt.mask, self._model.sam2_image_px) for prompt in prompts])
         out = self._mask_prompt({"prompt": self._arrays.upload(masks), "f": self._feature(frame, "f")})
-        split = {name: self._arrays.unstack(out[name]) for name in ("masks", "pointer")}
-        scores = self._arrays.download(out["score"])
+        split = {name: self._arrays.unstack(out[name]) for name in ("masks", "pointer", "score")}
         conditioning = False
         for i, prompt in enumerate(prompts):
             output = FrameOutput(
                 mask=split["masks"][i],
                 iou=PROMPT_IOU,
                 pointer=split["pointer"][i],
-                score=float(scores[i]),
+                score=split["score"][i],
             )
             known = self._objects.setdefault(prompt.object_id, ObjectMemory())
             conditioning = known.add_prompt(frame, output)
@@ -157,11 +156,10 @@ class MemoryTracker:
             for frame, output in known.to_encode():
                 by_frame[frame].append(output)
         for frame, outputs in by_frame.items():
-            scores = np.array([output.score for output in outputs], np.float32)
             memories = self._encode(
                 self._feature(frame, "f"),
                 masks=self._arrays.stack([output.mask for output in outputs]),
-                score=self._arrays.upload(scores),
+                score=self._arrays.stack([output.score for output in outputs]),
                 prompted=np.ones(len(outputs), np.float32),
             )
             for output, memory in zip(outputs, memories, strict=True):

@@ -19,7 +19,7 @@ from gmos_deploy.runtime.tensorrt.memory import RunSize, memory_lengths, settle_
 
 MIB = 1 << 20
 
-CALLS_A_FRAME = {1: 90, 3: 110, 10: 160}
+CALLS_A_FRAME = {1: 40, 3: 65, 10: 160}
 """CUDA calls of a tracked frame by number of objects, at most: 203, 309 and 681 when every object's memories were
 copied one by one and its networks called apart (docs/performance.md)."""
 
@@ -63,7 +63,7 @@ def test_a_long_video_is_tracked_to_its_end(
     copies = sum(calls.get(name, 0) for name in ("cudaMemcpyAsync", "cudaMemcpy2DAsync"))
     waits = sum(calls.get(name, 0) for name in ("cudaEventSynchronize", "cudaStreamSynchronize"))
     with capsys.disabled():
-        print(
+        print(  # noqa: T201 - what docs/performance.md has
             f"\n{objects} objects, a tracked frame: {sum(calls.values()):.0f} CUDA calls, {copies:.1f} copies, "
             f"{waits:.2f} waits, {networks:.1f} network calls"
         )
@@ -74,7 +74,9 @@ def test_profiles_take_the_memories_of_long_videos(make_world: Any) -> None:
     """A tenth of 1300 frames, and for that no less than 128 memories and 144 pointers."""
     backend = make_world().backend()
     assert backend.most_conditioning() == 130
-    assert {axis: n >= least for axis, n, least in zip("RP", memory_lengths(backend.model, 130).values(), (128, 144), strict=True)} == {"R": True, "P": True}  # fmt: skip
+    lengths = memory_lengths(backend.model, 130)
+    assert lengths["R"] >= 128
+    assert lengths["P"] >= 144
     backend.close()
 
 
