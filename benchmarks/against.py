@@ -139,7 +139,7 @@ def main() -> int:
                             "files": len(before),
                             "differ": len(differ),
                             "ratios": ratios,
-                        }  # fmt: skip
+                        }
                     )
                     print(
                         f"{name}, {variant}, {kind}: {len(differ)} of {len(before)} files differ; time "
