@@ -61,8 +61,12 @@ class Tree:
         # Not in the tree: the folder in which Python starts comes before the path.
         ran = subprocess.run(
             [sys.executable, "-c", RUN.format(command=command), *map(str, arguments)],
-            env=environment, cwd=self.work, check=False, capture_output=True, text=True,
-        )  # fmt: skip
+            env=environment,
+            cwd=self.work,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
         if ran.returncode:
             sys.exit(f"{self.root}: {ran.stderr}")
         return ran.stdout
@@ -95,7 +99,7 @@ class Tree:
                 "--overwrite",
                 "--json",
                 "--quiet",
-            )  # fmt: skip
+            )
         )
         files = {
             str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
