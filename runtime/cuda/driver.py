@@ -35,6 +35,9 @@ OLD_DRIVER = 35
 LOST_DEVICE_ERRORS = frozenset({214, 220, 226, 700, 702, *range(709, 711), *range(714, 722)})
 """After one of these every later call in the process fails with it."""
 
+_IN_USE = threading.local()
+"""`device`: the runtime API and the index of the device that a thread has taken last."""
+
 Handle = Any
 """A stream, event or graph of the bindings; `int(handle)` is its address."""
 
@@ -107,7 +110,6 @@ class Cuda:
             )
         self._cuda = load_cuda() if library is None else library
         self.index = index
-        self._entered = threading.local()
         self._free_events: deque[Handle] = deque()
         self._free_timers: deque[Handle] = deque()
         self.is_lost = False
@@ -257,12 +259,12 @@ class Cuda:
             self._call("cudaMemcpyAsync", target, source, nbytes, kind, stream)
 
     def _enter(self) -> None:
-        # The device in use is a setting of each thread.
-        if not getattr(self._entered, "done", False):
+        # The device in use is a setting of each thread, in which another `Cuda` may have taken another one since.
+        if getattr(_IN_USE, "device", None) != (self._cuda, self.index):
             status = int(self._cuda.cudaSetDevice(self.index)[0])
             if status:
                 raise self._error("cudaSetDevice", status, None)
-            self._entered.done = True
+            _IN_USE.device = (self._cuda, self.index)
 
     def _call(self, function: str, *arguments: object, asked: int | None = None) -> Any:  # noqa: ANN401
         """Call a function of the runtime API; its value, or values, without the status in front."""

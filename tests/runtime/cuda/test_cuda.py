@@ -67,6 +67,15 @@ def test_errors_of_other_libraries_work_are_found(cuda: Cuda, fake_cuda: Any) ->
         cuda.check(stream)
 
 
+def test_two_devices_in_a_thread_do_not_take_each_other_s_memory(fake_cuda: Any) -> None:
+    """Each call goes to the device of its `Cuda`, whichever was used last; calls in a row set nothing."""
+    first, second = Cuda(0, fake_cuda), Cuda(1, fake_cuda)
+    fake_cuda.entered.clear()
+    for cuda in (first, first, second, second, first):
+        cuda.allocate(512)
+    assert [index for _, index in fake_cuda.entered] == [0, 1, 0]
+
+
 def test_other_failures_are_faults_of_the_program(cuda: Cuda, fake_cuda: Any) -> None:
     """Such as an invalid value: a user cannot do anything about it."""
     fake_cuda.failures["cudaStreamCreateWithFlags"] = 1
