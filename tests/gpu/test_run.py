@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -58,45 +58,6 @@ LEFT_BYTES = 64 << 20
 """Device memory that CUDA and its libraries may keep for themselves after a backend is closed."""
 
 
-def need_engines(flavour: Flavour, gpu: DeviceIdentity) -> None:
-    """Skip where there is nothing to run; a library that is installed for this GPU has to work."""
-    if not has_library(flavour, gpu):
-        pytest.skip(f"{flavour} is not installed, or has no kernels for {gpu}")
-
-
-def has_library(flavour: Flavour, gpu: DeviceIdentity) -> bool:
-    try:
-        library = load_tensorrt(flavour)
-    except GmosError as error:
-        if "No module named" not in str(error):
-            pytest.fail(str(error))
-        return False
-    return not library.builds_ahead or gpu.target in library.targets
-
-
-@pytest.fixture(scope="module")
-def built(gpu: DeviceIdentity, gpu_bundle: Callable[[str], Bundle]) -> Callable[[Flavour], Bundle]:
-    """The half-precision bundle with the engines of a flavour, built once."""
-    done: set[Flavour] = set()
-
-    def build(flavour: Flavour) -> Bundle:
-        from gmos_deploy.export.engines.build import build_engines
-
-        bundle = gpu_bundle("fp16")
-        if flavour not in done:
-            build_engines(bundle.root, flavour, device=0)
-            done.add(flavour)
-        return bundle
-
-    return build
-
-
-@contextmanager
-def engines(bundle: Bundle, flavour: Flavour, **options: Any) -> Iterator[Any]:
-    with closing(open_engine_backend(bundle.root, flavour, options=EngineOptions(**options))) as backend:
-        yield backend
-
-
 def answer(backend: Any, bundle: Bundle, name: Any, inputs: dict[str, NDArray[Any]]) -> dict[str, Any]:
     """Outputs of a network; its inputs are rounded to the bundle's precision on the way."""
     entry = bundle.networks[name]
@@ -128,16 +89,6 @@ def compare(backend: Any, bundle: Bundle, reference: TorchBackend) -> None:
     assert not wrong
 
 
-def test_some_library_can_use_the_gpu(gpu: DeviceIdentity) -> None:
-    """A card on which nothing but PyTorch could run would leave this whole file untested."""
-    import onnxruntime
-
-    found = [flavour for flavour in FLAVOURS if has_library(flavour, gpu)]
-    assert found or "CUDAExecutionProvider" in onnxruntime.get_available_providers(), (
-        "install onnxruntime-gpu, tensorrt or tensorrt-rtx"
-    )
-
-
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_onnx_runtime_on_cuda_computes_what_the_reference_does(
     gpu: DeviceIdentity, gpu_bundle: Callable[[str], Bundle], reference: TorchBackend, precision: str
@@ -158,9 +109,8 @@ def test_engines_compute_what_the_reference_does(
     gpu: DeviceIdentity, built: Callable[[Flavour], Bundle], reference: TorchBackend, flavour: Flavour
 ) -> None:
     """And what ONNX Runtime does, as their own check finds."""
-    need_engines(flavour, gpu)
     bundle = built(flavour)
-    with engines(bundle, flavour) as backend:
+    with opened(flavour) as backend:
         compare(backend, bundle, reference)
     assert all(check.passed for check in check_engines(bundle.root, flavour).values())
 
@@ -170,7 +120,6 @@ def test_graphs_change_no_result(
     gpu: DeviceIdentity, built: Callable[[Flavour], Bundle], flavour: Flavour
 ) -> None:
     """The same call, over and over, with other data in between."""
-    need_engines(flavour, gpu)
     bundle = built(flavour)
     spec = bundle.networks["memory_attention"].inputs
     cases = [
@@ -179,7 +128,7 @@ def test_graphs_change_no_result(
     ]
     answers = []
     for graphs in (False, True):
-        with engines(bundle, flavour, cuda_graphs=graphs) as backend:
+        with opened(flavour, cuda_graphs=graphs) as backend:
             rounds = [
                 [answer(backend, bundle, "memory_attention", x)["conditioned"] for x in cases]
                 for _ in range(6)
@@ -233,12 +182,11 @@ def test_a_video_on_engines_is_the_reference_video(
     flavour: Flavour,
 ) -> None:
     """Up to edges; and closing gives the device memory back."""
-    need_engines(flavour, gpu)
     bundle = built(flavour)
     cuda = Cuda(0)
     masks_of_engines, free = [], []
     for number in range(2):
-        with engines(bundle, flavour) as backend:
+        with opened(flavour) as backend:
             masks_of_engines.append(masks_of(backend, clip, tmp_path / f"{flavour}{number}"))
         free.append(cuda.memory_info()[0])
     assert free[0] - free[1] < LEFT_BYTES
@@ -251,7 +199,6 @@ def test_the_command_runs_engines(
     gpu: DeviceIdentity, built: Callable[[Flavour], Bundle], clip: Path, tmp_path: Path, flavour: Flavour
 ) -> None:
     """In a process of its own, within a memory budget that it tells before it starts."""
-    need_engines(flavour, gpu)
     bundle = built(flavour)
     code = "from gmos_deploy.cli import run; run()"
     arguments = [
