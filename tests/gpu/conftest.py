@@ -1,8 +1,8 @@
 """A real GPU, and a bundle in half precision to run on it.
 
-`pytest -m gpu` runs these on whatever the machine has: CUDA by itself needs `cuda-bindings` alone, the reference PyTorch,
-the rest what its skip names. A GPU that is there and cannot be used is a failure. With GMOS_REQUIRE_GPU set, for machines
-that should have everything, each skip is one.
+`pytest -m gpu` runs these on whatever the machine has: CUDA by itself needs `cuda-bindings` alone, the reference
+PyTorch, the rest what its skip names. A GPU that is there and cannot be used is a failure. With GMOS_REQUIRE_GPU set,
+for machines that should have everything, each skip is one.
 """
 
 from __future__ import annotations
