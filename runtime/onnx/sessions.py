@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -110,6 +112,8 @@ def choose_device(name: str, onnxruntime: Any) -> OnnxDevice:  # noqa: ANN401 - 
         GmosError: there is no such device, or this ONNX Runtime is not built for it.
     """
     offered, (kind, index) = onnxruntime.get_available_providers(), parse_device(name)
+    if kind != "cpu" and CUDA_PROVIDER in offered:
+        _load_cuda_libraries(onnxruntime)
     if kind == "auto":
         chosen = OnnxDevice(kind="cuda" if CUDA_PROVIDER in offered else "cpu")
         reason = "has a" if CUDA_PROVIDER in offered else "has no"
@@ -123,6 +127,16 @@ def choose_device(name: str, onnxruntime: Any) -> OnnxDevice:  # noqa: ANN401 - 
             f"{', '.join(offered)}; install {INSTALL_GPU} in its place, or use --device cpu"
         )
     return OnnxDevice(kind="cuda", index=index)
+
+
+def _load_cuda_libraries(onnxruntime: Any) -> None:  # noqa: ANN401 - untyped module
+    """Load CUDA and cuDNN of the packages of `onnxruntime-gpu[cuda,cudnn]`: the provider finds the system's only."""
+    said = io.StringIO()
+    # What it misses it prints, and stdout may be somebody's JSON.
+    with contextlib.redirect_stdout(said):
+        onnxruntime.preload_dlls()
+    for line in said.getvalue().splitlines():
+        logger.debug("onnxruntime: %s", line)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,8 +206,8 @@ def open_session(
     if session.get_providers()[0] != device.provider:
         raise GmosError(
             f"ONNX Runtime could not use {device} for {where.name} and took {session.get_providers()[0]}: check "
-            "that nvidia-smi lists the device and that CUDA and cuDNN fit this onnxruntime-gpu, or use "
-            "--device cpu"
+            "that nvidia-smi lists the device and that CUDA and cuDNN fit this onnxruntime-gpu (pip install "
+            "'onnxruntime-gpu[cuda,cudnn]' brings them), or use --device cpu"
         )
     return LoadedGraph(session=session, run_options=_run_options(device, flops, onnxruntime))
 

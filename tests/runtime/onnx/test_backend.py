@@ -65,6 +65,7 @@ def fake_runtime(providers: list[str], session: type[FakeSession] = FakeSession)
         get_available_providers=lambda: providers,
         SessionOptions=FakeSettings,
         InferenceSession=session,
+        preload_dlls=lambda: print("Failed to load libcudnn.so.9"),  # noqa: T201 - as the real one does
     )
 
 
@@ -82,6 +83,30 @@ def test_devices_are_chosen_by_name() -> None:
     assert choose_device("cpu", fake_runtime(GPU_BUILD)).provider == CPU_PROVIDER
     assert choose_device("cuda:2", fake_runtime(GPU_BUILD)) == OnnxDevice(kind="cuda", index=2)
     assert str(choose_device("cuda", fake_runtime(GPU_BUILD))) == "cuda:0"
+
+
+@pytest.mark.parametrize(
+    ("name", "providers", "loaded"),
+    [
+        ("cuda", GPU_BUILD, True),
+        ("auto", GPU_BUILD, True),
+        ("cpu", GPU_BUILD, False),
+        ("auto", CPU_BUILD, False),
+    ],
+)
+def test_cuda_libraries_of_packages_are_loaded(
+    name: str,
+    providers: list[str],
+    loaded: bool,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The provider does not look there; what is missing is no line on stdout, where a command's JSON goes."""
+    with caplog.at_level(logging.DEBUG):
+        choose_device(name, fake_runtime(providers))
+    assert ("onnxruntime: Failed to load libcudnn.so.9" in caplog.text) == loaded
+    assert capsys.readouterr().out == ""
+    assert hasattr(load_onnxruntime(), "preload_dlls")
 
 
 def test_cuda_without_its_provider_is_an_error() -> None:
@@ -181,7 +206,8 @@ def test_a_bfloat16_bundle_is_refused_on_every_device(device: OnnxDevice) -> Non
     }
     bundle: Any = SimpleNamespace(networks=networks, precision="fp16", root=Path("gmos-bundle"))
     with pytest.raises(
-        GmosError, match=r"^bundle gmos-bundle is bf16 \(proposer\), which .* no device; use its engines \(--backend"
+        GmosError,
+        match=r"^bundle gmos-bundle is bf16 \(proposer\), which .* no device; use its engines \(--backend",
     ):
         OnnxBackend(bundle, device, SessionOptions(), fake_runtime(GPU_BUILD))
 
@@ -190,7 +216,10 @@ def test_why_onnx_runtime_runs_no_bfloat16_bundle() -> None:
     """At the opset of bundles such a convolution is no valid ONNX; at 22 the CPU provider has no kernel."""
     onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     make, kind = onnx.helper, onnx.TensorProto.BFLOAT16
-    for opset, reason in ((20, "Type Error.*bfloat16.*Conv"), (22, "Could not find an implementation for Conv")):
+    for opset, reason in (
+        (20, "Type Error.*bfloat16.*Conv"),
+        (22, "Could not find an implementation for Conv"),
+    ):
         graph = make.make_graph(
             [make.make_node("Conv", ["x", "w"], ["y"])],
             "conv",
@@ -223,13 +252,17 @@ def test_what_has_no_memory_is_said_with_what_to_lower(words: str, memory: bool)
         def run(self, graph: LoadedGraph, inputs: Any) -> dict[str, Any]:
             raise RuntimeError(words)
 
-    bundle: Any = SimpleNamespace(networks={}, precision="fp32", root=Path("b"), model=None, table_source=dict)
+    bundle: Any = SimpleNamespace(
+        networks={}, precision="fp32", root=Path("b"), model=None, table_source=dict
+    )
     backend = OnnxBackend(bundle, OnnxDevice(kind="cpu"), SessionOptions(), fake_runtime(CPU_BUILD))
     backend.arrays = Arrays()
     entry: Any = SimpleNamespace(
         name="dino", inputs=(), graphs={"onnxruntime": SimpleNamespace(tables=())}, outputs=()
     )
-    with pytest.raises(Exception, match="cpu is out of memory in dino .*--batch_size" if memory else words) as e:
+    with pytest.raises(
+        Exception, match="cpu is out of memory in dino .*--batch_size" if memory else words
+    ) as e:
         backend._run(entry, LoadedGraph(session=None), {})
     assert isinstance(e.value, GmosError) == memory
 
