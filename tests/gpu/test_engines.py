@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 from gmos_deploy.errors import GmosError
 from gmos_deploy.export.engines.build import EngineBuild, build_engines
 from gmos_deploy.export.engines.options import BuildOptions, settled
-from gmos_deploy.runtime.bundle.manifest import Bundle
+from gmos_deploy.runtime.bundle.manifest import Bundle, open_bundle
+from gmos_deploy.runtime.tensorrt.gpu import find_device
 from gmos_deploy.runtime.tensorrt.library import FLAVOURS, Flavour, TensorRT
 from gmos_deploy.runtime.tensorrt.record import DeviceIdentity, engine_directory, plan_path
 from gmos_deploy.runtime.tensorrt.trust import find_record, verified_plan
@@ -103,3 +105,25 @@ def test_compatible_engines_build_and_are_right(
     assert check is not None
     assert check.passed
     assert (tmp_path / "tactics.cache").stat().st_size > 0
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_the_second_gpu_builds_and_runs(
+    flavour: Flavour,
+    installed: Callable[[Flavour], TensorRT],
+    gpu_bundle: Callable[[str], Bundle],
+    tmp_path: Path,
+) -> None:
+    """With --device 1: the engine is of that GPU and was compared on it."""
+    second, library = find_device(1), installed(flavour)
+    if second is None:
+        pytest.skip("this machine has one GPU")
+    if library.builds_ahead and second.target not in library.targets:
+        pytest.skip(f"{library.label} has no kernels for {second}")
+    root = Path(shutil.copytree(gpu_bundle("fp16").root, tmp_path / "bundle"))
+    build_engines(root, flavour, networks=["mask_decoder"], device=1, force=True)
+    record = find_record(open_bundle(root), "mask_decoder", flavour)
+    assert record.check is not None
+    assert (record.check.passed, record.check.device) == (True, second.name)
+    if not library.builds_ahead:
+        assert record.device == second
