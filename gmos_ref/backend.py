@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -36,10 +36,35 @@ def video_size(inputs: Inputs) -> tuple[int, int]:
     return height, width
 
 
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Within this, CUDA's float32 convolutions and products keep their 24 bits; PyTorch is as before afterwards.
+
+    PyTorch rounds the factors of convolutions to the eleven bits of TF32 unless told otherwise. Its settings are those
+    of the process.
+    """
+    # `fp32_precision` took the place of `allow_tf32` in torch 2.9; those who use both get an error.
+    conv = getattr(torch.backends.cudnn, "conv", None)
+    settings = (
+        ((torch.backends.cudnn, "allow_tf32", False), (torch.backends.cuda.matmul, "allow_tf32", False))
+        if conv is None
+        else ((conv, "fp32_precision", "ieee"), (torch.backends.cuda.matmul, "fp32_precision", "ieee"))
+    )
+    before = [getattr(place, name) for place, name, _ in settings]
+    try:
+        for place, name, value in settings:
+            setattr(place, name, value)
+        yield
+    finally:
+        for (place, name, _), value in zip(settings, before, strict=True):
+            setattr(place, name, value)
+
+
 class TorchBackend:
     """Runs the reference networks eagerly, as the published implementation does.
 
-    `bf16` and `fp16` are autocast for Pi3, the SAM2 encoder and the tracker; the heads stay float32.
+    `bf16` and `fp16` are autocast for Pi3, the SAM2 encoder and the tracker; the heads stay float32, with TF32
+    where PyTorch allows it. In `fp32` nothing is rounded to TF32.
     """
 
     def __init__(
@@ -50,6 +75,7 @@ class TorchBackend:
         self._device = device
         self._precision = precision
         self._dtype: torch.dtype = getattr(torch, PRECISIONS[precision].dtype)
+        self._exact = device.type == "cuda" and precision == "fp32"
         self._sam2 = networks.sam2.to(device).eval()
         self._pi3 = networks.pi3.to(device).eval()
         no_mem_embed = self._sam2.no_mem_embed
@@ -78,7 +104,7 @@ class TorchBackend:
         run = self._networks[spec.name]
 
         def call(inputs: Inputs) -> dict[str, Tensor]:
-            with torch.inference_mode(), self._autocast(), self._explain_out_of_memory():
+            with torch.inference_mode(), self._network_context():
                 return run(inputs)
 
         return call
@@ -137,7 +163,8 @@ class TorchBackend:
 
     @contextmanager
     def _network_context(self) -> Iterator[None]:
-        with self._autocast(), self._explain_out_of_memory():
+        exact = exact_float32() if self._exact else nullcontext()
+        with exact, self._autocast(), self._explain_out_of_memory():
             yield
 
     @contextmanager

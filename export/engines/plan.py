@@ -6,7 +6,7 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,14 +53,19 @@ def build_plan(
     profiles: Sequence[Profile],
     options: BuildOptions,
     phases: BuildPhases,
+    enter: Callable[[], None] | None = None,
 ) -> BuiltPlan:
     """Parse a network's standard graph and build it; `KeyboardInterrupt` stops the builder first.
+
+    `enter` makes the GPU that the builder works on the one of the calling thread; None where it needs none.
 
     Raises:
         GmosError: the graph has changed since its export, or the library cannot parse or build it.
     """
     graph = bundle.graph_file(network.name, "standard")
     start = time.monotonic()
+    enter = enter or (lambda: None)
+    enter()
     library.log.start()
     builder = library.module.Builder(library.logger)
     definition = _parsed(library, builder, graph, network.name)
@@ -71,7 +76,12 @@ def build_plan(
         config.add_optimization_profile(_optimization_profile(builder, inputs, profile, network.name))
     cache = _timing_cache(config, options.timing_cache)
     config.progress_monitor = monitor = progress_monitor(library.module, phases)
-    plan = _interruptible(lambda: builder.build_serialized_network(definition, config), phases)
+
+    def build() -> Any:  # noqa: ANN401 - the library's
+        enter()
+        return builder.build_serialized_network(definition, config)
+
+    plan = _interruptible(build, phases)
     del monitor
     if plan is None:
         raise GmosError(
@@ -91,6 +101,7 @@ def build_plan(
             data,
             heads=half_attention_heads(library, definition),
             copies=len(profiles),
+            named=library.builds_ahead,
         ),
         seconds=time.monotonic() - start,
     )
