@@ -194,6 +194,12 @@ def inspect_command(directory: Path, as_json: bool) -> None:
 )
 @flag("tf32", group=ENGINES, help="Allow fp32 products with 10-bit mantissas: faster, less exact.")
 @flag(
+    "half_sums",
+    group=ENGINES,
+    help="Leave the library to sum long fp16 products in float16: GeForce cards then compute them at twice the rate, less "
+    "exactly. By default sums of 4096 terms or more, and all of the heads, are in float32.",
+)
+@flag(
     "version_compatible",
     group=ENGINES,
     help="Engines that later versions of the library load; larger, maybe slower. tensorrt only.",
@@ -231,7 +237,7 @@ def build_engines_command(**options: Any) -> None:
     from ..runtime.bundle.manifest import open_bundle  # noqa: PLC0415
     from ..runtime.tensorrt.library import load_tensorrt  # noqa: PLC0415
 
-    same = ("opt_level", "timing_cache", "version_compatible", "hardware_compatible", "tf32")
+    same = ("opt_level", "timing_cache", "version_compatible", "hardware_compatible", "tf32", "half_sums")
     asked = BuildOptions(
         targets=listed(options["target"]),
         workspace_mib=options["workspace"],

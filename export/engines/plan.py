@@ -14,11 +14,13 @@ from typing import Any
 from ...errors import GmosError
 from ...runtime.atomic_file import replaced_at_end
 from ...runtime.bundle.manifest import Bundle, BundleNetwork
+from ...runtime.precision import PRECISIONS
 from ...runtime.tensorrt.library import TensorRT
 from ...runtime.tensorrt.record import EngineTensor, Profile
 from .attention import AttentionReport, attention_report, half_attention_heads
 from .options import BuildOptions
 from .progress import BuildPhases, progress_monitor
+from .sums import least_pinned, pin_sums
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +71,9 @@ def build_plan(
     library.log.start()
     builder = library.module.Builder(library.logger)
     definition = _parsed(library, builder, graph, network.name)
+    if PRECISIONS[network.precision].dtype == "float16" and not options.half_sums:
+        pinned = pin_sums(library, definition, least_pinned(network.name))
+        logger.debug("%s: %d products sum in float32", network.name, pinned)
     config = library.create_config(builder)
     _configure(library, config, options)
     inputs = [definition.get_input(i) for i in range(definition.num_inputs)]
