@@ -196,8 +196,8 @@ def inspect_command(directory: Path, as_json: bool) -> None:
 @flag(
     "half_sums",
     group=ENGINES,
-    help="Leave the library to sum long fp16 products in float16: GeForce cards then compute them at twice the rate, less "
-    "exactly. By default sums of 4096 terms or more, and all of the heads, are in float32.",
+    help="Leave the library to sum long fp16 products in float16: GeForce cards then compute them at twice the rate, "
+    "less exactly. By default sums of 4096 terms or more, and all of the heads, are in float32.",
 )
 @flag(
     "version_compatible",

@@ -8,8 +8,8 @@ from ...runtime.contract import HEADS, NetworkName
 from ...runtime.tensorrt.library import TensorRT
 
 LONG_SUM = 4096
-"""Terms from which on a sum in float16 (11 bits) loses what its last terms say: the second layers of the MLPs of DINO, Pi3
-and Hiera's last stage."""
+"""Terms from which on a sum in float16 (11 bits) loses what its last terms say: the second layers of the MLPs of DINO,
+Pi3 and Hiera's last stage."""
 
 HEAD_SUM = 64
 """In the heads, where decisions hang on small differences and products are few: every linear layer."""

@@ -19,8 +19,8 @@ from gmos_deploy.runtime.tensorrt.memory import RunSize, memory_lengths, settle_
 
 MIB = 1 << 20
 
-CALLS_A_FRAME = {1: 40, 3: 65, 10: 160}
-"""CUDA calls of a tracked frame by number of objects, at most: 203, 309 and 681 when every object's memories were
+CALLS_A_FRAME = {1: 36, 3: 62, 10: 150}
+"""CUDA calls of a tracked frame by number of objects, at most: 101, 257 and 789 when every object's memories were
 copied one by one and its networks called apart (docs/performance.md)."""
 
 
