@@ -91,6 +91,13 @@ def profile() -> None:
     start(profile_command, "gmos-profile")
 
 
+def doctor() -> None:
+    """Entry point of `gmos-doctor`."""
+    from .commands.doctor import doctor_command  # noqa: PLC0415
+
+    start(doctor_command, "gmos-doctor")
+
+
 def start(command: click.Command, name: str) -> NoReturn:
     """Run a command on this process's arguments and end with its status; its log goes to stderr."""
     set_up_logging(name, quiet=False)
