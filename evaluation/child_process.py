@@ -52,6 +52,8 @@ def run_child(
         limit_s: seconds that it may take.
         environment: variables to set beside this process's own.
     """
+    # What lies in the working directory is not imported in a library's place (from Python 3.11 on).
+    safe = {"PYTHONSAFEPATH": "1"} if command[0] == "-m" else {}
     with tempfile.TemporaryDirectory(prefix="gmos-child-", ignore_cleanup_errors=True) as folder:
         report, log = Path(folder) / "report.json", Path(folder) / "log"
         start = time.monotonic()
@@ -61,8 +63,7 @@ def run_child(
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                # What lies in the working directory is not imported for a library (from Python 3.11 on).
-                env={**os.environ, "PYTHONSAFEPATH": "1", **(environment or {})},
+                env={**os.environ, **safe, **(environment or {})},
                 # A group of its own: what it has started ends with it.
                 start_new_session=True,
             )
