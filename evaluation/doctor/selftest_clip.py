@@ -50,7 +50,8 @@ def _noise(seed: int, height: int, width: int) -> NDArray[np.int64]:
         values = (generator.random_raw(grid_hw[0] * grid_hw[1] * 3) >> np.uint64(56)).astype(np.int64)
         found += weight * _enlarged(values.reshape(*grid_hw, 3), cell)[:height, :width]
     grey = found.sum(axis=2, keepdims=True) // 3
-    return (3 * grey + found) // 16
+    mixed: NDArray[np.int64] = (3 * grey + found) // 16
+    return mixed
 
 
 def _enlarged(grid: NDArray[np.int64], cell: int) -> NDArray[np.int64]:
