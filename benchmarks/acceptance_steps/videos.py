@@ -40,8 +40,8 @@ CPU_FACTOR = 4.0
 OVERHEAD_BYTES = 768 * MIB
 """What CUDA and the library take on a device for themselves, outside of any budget."""
 
-BUDGET_SHARE = 0.9
-"""Of what a run takes without a budget beside its weights: a budget that cuts something."""
+FEATURES_BYTES = 64 * MIB
+"""What a budget leaves for features beside all else: those of nano's first frames."""
 
 WATCH_S = 0.02
 
@@ -142,10 +142,7 @@ def _hold_budget(context: Context, name: str, notes: Notes) -> None:
         if not isinstance(backend, PlansMemory):
             raise MissingError(f"a plan of {backend.description}")
         sequence = acceptance_video(backend.model, context.frames)
-        size = RunSize(batch_size=1, video_hw=sequence.video_hw, stride=sequence.stride)
-        plan = backend.plan(size)
-    budget = plan.weights + int((plan.activations + plan.arrays) / BUDGET_SHARE)
-    budget += 64 * MIB
+        budget = budget_for(backend, sequence.video_hw, sequence.stride)
     before = cuda.memory_info()[0]
     with (
         device_minimum(cuda) as least,
@@ -153,6 +150,12 @@ def _hold_budget(context: Context, name: str, notes: Notes) -> None:
     ):
         run_masks(backend, min(context.frames, 40), RunOptions(batch_size=1))
     hold_budget(name, budget, before - least["free"], notes)
+
+
+def budget_for(backend: PlansMemory, video_hw: tuple[int, int], stride: int) -> int:
+    """Bytes that a run of single windows just fits, with a few features: the others go to the host."""
+    plan = backend.plan(RunSize(batch_size=1, video_hw=video_hw, stride=stride))
+    return plan.weights + plan.activations + plan.arrays + FEATURES_BYTES
 
 
 def hold_budget(name: str, budget: int, taken: int, notes: Notes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from importlib.util import find_spec
@@ -18,6 +19,9 @@ EXPORTERS = ("onnx", "onnxscript")
 INSTALL = "pip install 'gmos-deploy[{}]'"
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
+
+LOAD_ERROR = re.compile(r"Failed to load library \S+ with error: (.+)")
+"""What ONNX Runtime prints of a provider whose libraries are not there."""
 
 Ask = Callable[..., ChildRun]
 """`probes.ask`."""
@@ -133,7 +137,9 @@ def _onnxruntime(ask: Ask, jetson: Jetson | None, *, device: str | None) -> Iter
 def _provider(name: str, asked: ChildRun, mend: str) -> Finding:
     error = asked.fault or asked.value["error"]
     if error:
-        return _finding(name, "wrong", error, mend)
+        # What ONNX Runtime could not load it only prints.
+        lost = LOAD_ERROR.search(asked.log)
+        return _finding(name, "wrong", error if lost is None else f"{lost[1].strip()}: {error}", mend)
     return _finding(name, "ok", "a convolution runs and is right")
 
 

@@ -68,6 +68,8 @@ def found(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Finding]]:
 
         def scripted(*question: str) -> ChildRun:
             answer = answers[" ".join(question)]
+            if isinstance(answer, ChildRun):
+                return answer
             ended = answer if isinstance(answer, str) else ""
             return ChildRun(value=None if ended else answer, fault=ended, seconds=0.1, log="")
 
@@ -159,6 +161,21 @@ def test_a_provider_that_is_listed_and_does_not_load(found: Callable[..., dict[s
     assert "libcudnn_adv.so.9" in answers["onnxruntime CUDA"].found
     assert answers["onnxruntime CUDA"].mend == "pip install 'onnxruntime-gpu[cuda,cudnn]'"
     assert answers["What can run here: onnxruntime on cuda"].state == "missing"
+
+
+def test_what_onnxruntime_only_prints_is_told(found: Callable[..., dict[str, Finding]]) -> None:
+    """It takes the CPU in silence, and the library that it lacked is in its log."""
+    log = (
+        "[E:onnxruntime:Default, provider_bridge_ort.cc:1862 TryGetProviderInfo_CUDA] provider_bridge_ort.cc:1539\n"
+        " FAIL : Failed to load library libonnxruntime_providers_cuda.so with error: libcudnn.so.9: cannot open shared "
+        "object file: No such file or directory\n"
+    )
+    value = {"version": "1.32.0", "providers": [], "error": "ONNX Runtime could not use cuda:0"}
+    asked = ChildRun(value=value, fault="", seconds=1.0, log=log)
+    finding = found(workstation(**{"onnxruntime cuda:0": asked}))["onnxruntime CUDA"]
+    assert finding.found.startswith(
+        "libcudnn.so.9: cannot open shared object file: No such file or directory: ONNX"
+    )
 
 
 def test_a_library_that_crashes_takes_nothing_with_it(found: Callable[..., dict[str, Finding]]) -> None:

@@ -113,3 +113,13 @@ def test_the_least_free_memory_of_a_run(module: Callable[[str], ModuleType], wor
             time.sleep(0.01)
         cuda.free(pointer)
     assert before - least["free"] == 5 << 20
+
+
+def test_the_budget_of_a_run(module: Callable[[str], ModuleType], make_world: Any) -> None:
+    """What the plan asks for, and some features."""
+    world = make_world(pi3_sizes=((154, 126),))
+    videos, backend = module("videos"), world.backend()
+    budget = videos.budget_for(backend, (70, 90), 2)
+    weights = sum(record.weight_bytes for record in world.records.values())
+    assert budget > weights + videos.FEATURES_BYTES
+    backend.close()
