@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ...errors import GmosError
 from ...runtime.bundle.manifest import Bundle, open_bundle
+from ...runtime.contract import NetworkName
 from ...runtime.tensorrt.choice import check_command, missing_engines, unchecked
 from ...runtime.tensorrt.library import FLAVOURS, NAMES, Flavour, load_tensorrt
 from ...runtime.tensorrt.record import DeviceIdentity, EngineRecord, engine_directory, plan_path
@@ -63,30 +64,32 @@ def _files(bundle: Bundle) -> Finding:
 def _engines(
     bundle: Bundle, flavour: Flavour, device: DeviceIdentity | None, index: int
 ) -> Iterator[Finding]:
-    label = f"{NAMES[flavour]} engines"
+    label, library = f"{NAMES[flavour]} engines", load_tensorrt(flavour)
     lost = missing_engines(bundle, flavour)
+    read = {name: _record(bundle, name, flavour) for name in bundle.networks if name not in lost}
+    records = {name: record for name, record in read.items() if not isinstance(record, str)}
+    # New engines are for the cards that the others are for, and for the one that is here.
+    targets = [target for record in records.values() for target in record.targets]
+    if library.builds_ahead and device is not None:
+        targets.append(device.target)
+    targets = list(dict.fromkeys(targets))
     if lost:
         words = f"there are none of {', '.join(lost)}"
-        yield _finding(label, "missing", words, build_command(bundle.root, flavour, lost))
-    library = load_tensorrt(flavour)
+        yield _finding(label, "missing", words, build_command(bundle.root, flavour, lost, targets=targets))
+    for name, refusal in read.items():
+        if isinstance(refusal, str):
+            # It has the command that builds the engine.
+            yield _finding(f"{flavour} {name}", "wrong", refusal)
     fitting = {}
-    for name in (name for name in bundle.networks if name not in lost):
-        try:
-            record = find_record(bundle, name, flavour)
-        except GmosError as error:
-            yield _finding(f"{flavour} {name}", "wrong", str(error))
-            continue
+    for name, record in records.items():
         problem = misfit(record, bundle=bundle, library=library, device=device) or _plan_problem(
             bundle, record
         )
         if problem is None:
             fitting[name] = record
-            continue
-        targets = (*record.targets, *([device.target] if device is not None else []))
-        command = build_command(
-            bundle.root, flavour, [name], targets=tuple(dict.fromkeys(targets)) if record.targets else ()
-        )
-        yield _finding(f"{flavour} {name}", "wrong", problem, command)
+        else:
+            command = build_command(bundle.root, flavour, [name], targets=targets)
+            yield _finding(f"{flavour} {name}", "wrong", problem, command)
     if not fitting:
         return
     count = f"{len(fitting)} of {len(bundle.networks)}"
@@ -104,6 +107,14 @@ def _engines(
         else "all were compared with ONNX Runtime on this GPU, and are right",
         check_command(bundle.root, flavour, index) if names else "",
     )
+
+
+def _record(bundle: Bundle, network: NetworkName, flavour: Flavour) -> EngineRecord | str:
+    """The record of an engine, or why it cannot be read."""
+    try:
+        return find_record(bundle, network, flavour)
+    except GmosError as error:
+        return str(error)
 
 
 def _plan_problem(bundle: Bundle, record: EngineRecord) -> str | None:

@@ -103,6 +103,21 @@ def test_missing_engines_and_records(world: Any, found: Found) -> None:
     assert "cannot be read" in found()["tensorrt proposer"].found
 
 
+def test_new_engines_are_for_the_cards_of_the_others_too(
+    make_world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Engines that are built ahead: the command names their targets, and the card that is here."""
+    world = make_world(flavour="tensorrt-rtx")
+    monkeypatch.setattr(room, "load_tensorrt", lambda flavour: world.library)
+    record_path(engine_directory(world.bundle.root, "tensorrt-rtx"), "dino").unlink()
+    ada = DeviceIdentity(name="RTX 4090", compute_capability=(8, 9))
+    found = {finding.name: finding for finding in bundle_findings(world.bundle.root, ada)}
+    command = found["TensorRT-RTX engines"].mend
+    assert command.endswith("--backend tensorrt-rtx --target sm87,sm89 --networks dino")
+    assert found["tensorrt-rtx proposer"].mend.endswith("--target sm87,sm89 --networks proposer")
+    assert "built for sm87, and this GPU is RTX 4090 (sm89)" in found["tensorrt-rtx proposer"].found
+
+
 def test_without_a_gpu_the_rest_is_still_known(found: Found) -> None:
     """And without the library nothing is."""
     assert "no GPU to run them on" in found(None)["TensorRT engines"].found
