@@ -11,6 +11,9 @@ NANO = "nano"
 
 FOLDER = Path(__file__).parents[1] / "nano"
 
+PACKED_BUNDLES = FOLDER / "bundles.zip"
+"""Its bundles by variant, for `runtime.bundle.packed_bundle`; tools/nano/pack_bundles.py makes the file."""
+
 
 def nano_checkpoints(variant: Variant, folder: Path = FOLDER) -> dict[str, Path]:
     """The file for each checkpoint flag of a variant, fp16 safetensors; of the package, or of a folder like it."""

@@ -218,9 +218,7 @@ def test_a_session_on_cuda_does_not_write_over_what_is_still_copied(cuda: Cuda, 
             (made,) = self._outputs
             if self.memory is None:
                 self.memory = made
-            to, of = (
-                fake_cuda.view(value.data_ptr(), 8, fake_cuda.device) for value in (self.memory, made)
-            )
+            to, of = (fake_cuda.view(value.data_ptr(), 8, fake_cuda.device) for value in (self.memory, made))
             to[:] = of
             self._outputs = [self.memory]
 
