@@ -17,7 +17,7 @@ from .networks import AUTO, NetworkChoice, PrecisionChoice
 from .runtime.contract import Variant
 from .runtime.frame_result import FrameResult
 from .runtime.pipeline.clip import ClipRun, ClipSummary, with_frames
-from .runtime.pipeline.options import DEFAULT_BATCH_SIZE, RunOptions
+from .runtime.pipeline.options import ALL_CONDITIONING, DEFAULT_BATCH_SIZE, RunOptions
 from .runtime.pipeline.thresholds import PUBLISHED, Thresholds
 from .runtime.progress import Advance
 from .runtime.tensorrt.memory import settle_run
@@ -67,6 +67,7 @@ def load(
     offload_cpu: bool = False,
     spill_dir: str | os.PathLike[str] | None = None,
     thresholds: Thresholds = PUBLISHED,
+    max_conditioning: int = ALL_CONDITIONING,
 ) -> Model:
     """Load networks, as `gmos-run` does with options of the same names.
 
@@ -88,6 +89,7 @@ def load(
         offload_cpu: keep features in host memory, not on the device.
         spill_dir: directory for features beyond both budgets.
         thresholds: of the propagator.
+        max_conditioning: conditioning memories of an object that a frame reads at most, 2 or more; -1: all.
 
     Raises:
         GmosError: something given cannot be used; the text is the command's.
@@ -100,6 +102,7 @@ def load(
         device_budget=device_budget,
         host_budget=host_budget,
         spill_dir=None if spill_dir is None else Path(spill_dir),
+        max_conditioning=max_conditioning,
     )
     choice = NetworkChoice(
         variant=variant,
@@ -191,7 +194,7 @@ class Model:
         """
         backend = self._opened()
         sequence = self._sequence(source, fps=fps, stride=stride, name=name, keep=keep_frames)
-        options = settle_run(backend, self._options, [(sequence.video_hw, sequence.stride)])
+        options = settle_run(backend, self._options, [sequence])
         listener = None if progress is None else _Callback(progress, f"{sequence.name}: ")
         run = ClipRun(backend, sequence, options, progress=listener)
         frames = [answer.compact() for answer in run]
@@ -225,7 +228,7 @@ class Model:
                 "segment()"
             )
         sequence = self._sequence(source, fps=fps, stride=stride, name=None, keep=False)
-        options = settle_run(backend, self._options, [(sequence.video_hw, sequence.stride)])
+        options = settle_run(backend, self._options, [sequence])
         run = ClipRun(backend, sequence, options, with_rgb=True, live=True)
         self._delay_frames = run.delay_frames
         return self._while_open(iter(run))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from types import TracebackType
 from typing import Any, NoReturn
 
 import click
@@ -15,6 +17,11 @@ from .errors import GmosError
 BAD_INPUT_STATUS = 2
 INTERRUPTED_STATUS = 130
 """128 + SIGINT, as shells count."""
+
+DOCTOR = "gmos-doctor"
+
+GPU_WORDS = re.compile(r"\b(CUDA|cuDNN|GPU|NVIDIA|TensorRT|driver)\b|cuda:\d")
+"""What an error is about for which this machine may lack something."""
 
 
 class LineFormatter(logging.Formatter):
@@ -37,7 +44,7 @@ def guarded(command: click.Command, name: str, arguments: list[str] | None = Non
     except click.ClickException as error:
         message = error.format_message()
     except GmosError as error:
-        message = str(error)
+        message = with_advice(str(error), name)
     except (click.Abort, KeyboardInterrupt):
         click.echo(f"{name}: interrupted; what was finished is kept", err=True)
         return INTERRUPTED_STATUS
@@ -45,6 +52,24 @@ def guarded(command: click.Command, name: str, arguments: list[str] | None = Non
         return status if isinstance(status, int) else 0
     click.echo(f"{name}: " + " ".join(message.split()), err=True)
     return BAD_INPUT_STATUS
+
+
+def with_advice(message: str, command: str) -> str:
+    """An error about the GPU sends to gmos-doctor, unless it names a command of this project already."""
+    if command == DOCTOR or not GPU_WORDS.search(message) or "gmos-" in message.replace("gmos-deploy", ""):
+        return message
+    return f"{message}; what this machine lacks: run {DOCTOR}"
+
+
+def end_traceback(command: str) -> None:
+    """Have a traceback of this process end with what to do: whatever was not expected may be the machine's."""
+
+    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        sys.__excepthook__(kind, error, trace)
+        next_step = "report it" if command == DOCTOR else f"report it with what the machine has: run {DOCTOR}"
+        click.echo(f"{command}: this was not expected; {next_step}", err=True)
+
+    sys.excepthook = show
 
 
 def set_up_logging(command: str, *, quiet: bool) -> None:
@@ -70,6 +95,7 @@ def entry_point(program: str, module: str, *added: str) -> Callable[[], NoReturn
 
     def entry() -> NoReturn:
         set_up_logging(program, quiet=False)
+        end_traceback(program)
         command = command_of(module)
         for name in added:
             command.add_command(command_of(name))
@@ -83,3 +109,4 @@ export = entry_point("gmos-export", "export", "calibrate")
 evaluate = entry_point("gmos-eval", "evaluate")
 parity = entry_point("gmos-parity", "parity")
 profile = entry_point("gmos-profile", "profile")
+doctor = entry_point(DOCTOR, "doctor")

@@ -231,7 +231,7 @@ class NetworkChoice:
             return False
         from .nano_bundle import prefers_bundle  # noqa: PLC0415 - only nano runs need it
 
-        return self.backend == "onnxruntime" or prefers_bundle(self.variant or "gmos")
+        return self.backend == "onnxruntime" or prefers_bundle()
 
     def _nano_source(self) -> NetworkSource:
         from .nano_bundle import nano_bundle  # noqa: PLC0415 - see _is_nano_bundle

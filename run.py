@@ -18,6 +18,7 @@ from .runtime.backend import Backend
 from .runtime.console_progress import LineProgress
 from .runtime.contract import Variant
 from .runtime.pipeline.clip import ClipRun, ClipSummary
+from .runtime.pipeline.first_pass import FirstPassFile
 from .runtime.pipeline.options import RunOptions
 from .runtime.progress import Progress
 from .runtime.results.completion import Existing, ResultSet, should_skip
@@ -153,7 +154,7 @@ def run_all(
         summary.load_s = time.monotonic() - start
         summary.backend = backend.description
         logger.info("%s; loaded in %.1f s", backend.description, summary.load_s)
-        options = settle_run(backend, options, [(video.video_hw, video.stride) for video, _ in todo])
+        options = settle_run(backend, options, [video for video, _ in todo])
         with LineProgress() if quiet else run_progress() as progress:
             summary.sequences += run_clips(backend, todo, options, progress=progress, existing=existing)
     return summary
@@ -183,8 +184,19 @@ def run_clips(
     for sequence, results in clips:
         for note in sequence.notes:
             logger.info("%s: %s", sequence.name, note)
-        run = ClipRun(backend, sequence, options, progress=progress, with_rgb=needs_rgb(results.modes))
+        # How many memories stage 2 reads does not change what stage 1 finds: it has one an object.
+        settings = {key: value for key, value in results.settings.items() if key != "max_conditioning"}
+        kept = FirstPassFile(path=results.first_pass_path, settings=settings, resume=existing == "resume")
+        run = ClipRun(
+            backend,
+            sequence,
+            options,
+            progress=progress,
+            with_rgb=needs_rgb(results.modes),
+            first_pass=kept,
+        )
         outputs = file_results(iter(run), results, sequence.media, existing=existing)
+        kept.remove()
         summaries.append(SequenceSummary(name=sequence.name, outputs=outputs, **asdict(run.summary)))
     return summaries
 

@@ -46,7 +46,7 @@ from gmos_deploy.export.engines.build import EngineBuild, build_engines
 from gmos_deploy.export.engines.options import BuildOptions
 from gmos_deploy.export.onnx.bundle_export import table_source
 from gmos_deploy.export.onnx.exported_network import NetworkExporter, Plan
-from gmos_deploy.export.onnx.shape_profiles import lengths_of
+from gmos_deploy.export.onnx.shape_profiles import profiles_of
 from gmos_deploy.export.onnx.weight_files import WeightFiles
 from gmos_deploy.gmos_ref.checkpoints.stand_in import stand_in_networks
 from gmos_deploy.gmos_ref.presets import PUBLISHED
@@ -305,7 +305,7 @@ def _entry(plan: Plan, name: NetworkName, precision: str) -> BundleNetwork:
     """What `bundle.json` would say about a network with two forms and weights of its own."""
     sign = plan.signature(name)
     letters = {axis for tensor in sign.all_inputs for axis in tensor.axes if isinstance(axis, str)}
-    lengths = lengths_of(name, plan.profiles[0])
+    lengths = profiles_of(name, plan.profiles, plan.model)[0]
     forms: dict[Target, str] = {"standard": f"{name}.onnx", "onnxruntime": f"{name}.ort.onnx"}
     return BundleNetwork(
         name=name,

@@ -48,7 +48,13 @@ class BoxTracker:
         """See `runtime.tracker.Tracker`."""
         self._ids += [p.object_id for p in prompts if p.object_id not in self._ids]
 
-    def propagate(self, start: int, *, reverse: bool = False) -> Iterator[TrackerStep]:
+    def propagate(
+        self,
+        start: int,
+        *,
+        reverse: bool = False,
+        unprompted: bool = False,  # noqa: ARG002 - nothing is started ahead
+    ) -> Iterator[TrackerStep]:
         """See `runtime.tracker.Tracker`."""
         for frame in range(start, -1, -1) if reverse else range(start, self._frames):
             yield self._step(frame)

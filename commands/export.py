@@ -194,6 +194,12 @@ def inspect_command(directory: Path, as_json: bool) -> None:
 )
 @flag("tf32", group=ENGINES, help="Allow fp32 products with 10-bit mantissas: faster, less exact.")
 @flag(
+    "half_sums",
+    group=ENGINES,
+    help="Leave the library to sum long fp16 products in float16: GeForce cards then compute them at twice the rate, "
+    "less exactly. By default sums of 4096 terms or more, and all of the heads, are in float32.",
+)
+@flag(
     "version_compatible",
     group=ENGINES,
     help="Engines that later versions of the library load; larger, maybe slower. tensorrt only.",
@@ -224,34 +230,34 @@ def build_engines_command(**options: Any) -> None:
 
     Engines that are up to date are kept. After Ctrl-C or an error those that were finished stay.
     """
-    from ..export.engines.build import EngineBuild, build_engines  # noqa: PLC0415
+    from ..export.engines.build import EngineBuild, build_engines, device_for  # noqa: PLC0415
     from ..export.engines.options import BuildOptions, settled  # noqa: PLC0415
     from ..export.engines.outcomes import outcomes_json, show_outcomes  # noqa: PLC0415
     from ..export.engines.shapes import parse_overrides  # noqa: PLC0415
     from ..runtime.bundle.manifest import open_bundle  # noqa: PLC0415
-    from ..runtime.tensorrt.gpu import find_device  # noqa: PLC0415
     from ..runtime.tensorrt.library import load_tensorrt  # noqa: PLC0415
 
-    same = ("opt_level", "timing_cache", "version_compatible", "hardware_compatible", "tf32")
+    same = ("opt_level", "timing_cache", "version_compatible", "hardware_compatible", "tf32", "half_sums")
     asked = BuildOptions(
         targets=listed(options["target"]),
         workspace_mib=options["workspace"],
         **{name: options[name] for name in same},
     )
     bundle = open_bundle(options["bundle"])
-    library, device = load_tensorrt(options["flavour"]), find_device(options["device"])
+    library = load_tensorrt(options["flavour"])
+    device = device_for(library, options["device"], asked.targets)
     build = EngineBuild(
         bundle=bundle,
         library=library,
         device=device,
         options=settled(asked, library, device),
         shapes=parse_overrides(bundle, {name: options[f"{name}_shapes"] for name in ("min", "opt", "max")}),
+        index=options["device"],
     )
     outcomes = build_engines(
         options["bundle"],
         options["flavour"],
         networks=listed(options["networks"]),
-        device=options["device"],
         build=build,
         force=options["force"],
         dry_run=options["dry_run"],

@@ -157,6 +157,17 @@ AS_GIVEN = ("save_dir", "save_mode", "fps", "stride", "dataset", "root", "time_a
     "prompt_gap_frames from 1.  [default: as published]",
     metavar="NAME=VALUE,…",
 )
+@option(
+    "max_conditioning",
+    group=TRACKING,
+    type=int,
+    default=-1,
+    show_default=True,
+    metavar="N",
+    help="Conditioning memories of an object that a frame reads at most, chosen as SAM2 chooses with "
+    "max_cond_frames_in_attn: 2 or more; -1 for all, as published. Their number grows with the video, and the time "
+    "of its second pass with its square.",
+)
 @click.version_option(__version__, prog_name="gmos-run")
 def run_command(**options: Any) -> None:
     """Segment what moves in videos.
@@ -185,7 +196,7 @@ def run_command(**options: Any) -> None:
         inputs=(*options["input_rgb"], *options["inputs"]),
         **{name: options[name] for name in AS_GIVEN},
         options=RunOptions.in_mib(
-            **{name: options[name] for name in ("batch_size", "spill_dir", *BUDGETS)},
+            **{name: options[name] for name in ("batch_size", "spill_dir", "max_conditioning", *BUDGETS)},
             thresholds=parse_thresholds(options["thresholds"]),
         ),
         existing=choose_existing(resume=options["resume"], overwrite=options["overwrite"]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import GmosError
-from ..runtime.arrays import HostArray
+from ..runtime.arrays import HostArray, SimpleArrays
 from ..runtime.backend import Runner
 from ..runtime.contract import ModelSpec, NetworkName, network_specs
 from ..runtime.host_memory import free_host_bytes
@@ -36,7 +36,7 @@ def video_size(inputs: Inputs) -> tuple[int, int]:
     return height, width
 
 
-class TorchArrays:
+class TorchArrays(SimpleArrays):
     """Tensors of one device. Copies to it are started and not waited for."""
 
     def __init__(self, device: torch.device) -> None:
@@ -97,10 +97,35 @@ class TorchArrays:
             torch.cuda.synchronize(self._device)
 
 
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Within this, CUDA's float32 convolutions and products keep their 24 bits; PyTorch is as before afterwards.
+
+    PyTorch rounds the factors of convolutions to the eleven bits of TF32 unless told otherwise. Its settings are those
+    of the process.
+    """
+    # `fp32_precision` took the place of `allow_tf32` in torch 2.9; those who use both get an error.
+    conv = getattr(torch.backends.cudnn, "conv", None)
+    settings = (
+        ((torch.backends.cudnn, "allow_tf32", False), (torch.backends.cuda.matmul, "allow_tf32", False))
+        if conv is None
+        else ((conv, "fp32_precision", "ieee"), (torch.backends.cuda.matmul, "fp32_precision", "ieee"))
+    )
+    before = [getattr(place, name) for place, name, _ in settings]
+    try:
+        for place, name, value in settings:
+            setattr(place, name, value)
+        yield
+    finally:
+        for (place, name, _), value in zip(settings, before, strict=True):
+            setattr(place, name, value)
+
+
 class TorchBackend:
     """Runs the reference networks eagerly, as the published implementation does.
 
-    `bf16` and `fp16` are autocast for Pi3, the SAM2 encoder and the tracker; the heads stay float32.
+    `bf16` and `fp16` are autocast for Pi3, the SAM2 encoder and the tracker; the heads stay float32, with TF32
+    where PyTorch allows it. In `fp32` nothing is rounded to TF32.
     """
 
     def __init__(
@@ -111,6 +136,7 @@ class TorchBackend:
         self._device = device
         self._precision = precision
         self._dtype: torch.dtype = getattr(torch, PRECISIONS[precision].dtype)
+        self._exact = device.type == "cuda" and precision == "fp32"
         self._sam2 = networks.sam2.to(device).eval()
         self._pi3 = networks.pi3.to(device).eval()
         no_mem_embed = self._sam2.no_mem_embed
@@ -138,19 +164,27 @@ class TorchBackend:
         run = self._networks[spec.name]
 
         def call(inputs: Inputs) -> dict[str, Tensor]:
-            with torch.inference_mode(), self._context():
+            with torch.inference_mode(), self._network_context():
                 return run(inputs)
 
         return call
 
-    def tracker(self, features: FrameFeatures, *, frames: int, video_hw: tuple[int, int]) -> Sam2Tracker:
+    def tracker(
+        self,
+        features: FrameFeatures,
+        *,
+        frames: int,
+        video_hw: tuple[int, int],
+        max_conditioning: int | None = None,
+    ) -> Sam2Tracker:
         """The sam2 package's own tracker, as the published runs have it."""
         return Sam2Tracker(
             self._sam2,
             features,
             frames=frames,
             video_hw=video_hw,
-            context=self._context,
+            context=self._network_context,
+            max_conditioning=max_conditioning,
         )
 
     def close(self) -> None:
@@ -184,11 +218,12 @@ class TorchBackend:
         return {"mask": mask, "probability": probability}
 
     @contextmanager
-    def _context(self) -> Iterator[None]:
+    def _network_context(self) -> Iterator[None]:
         """In the precision of this backend; out of memory is one line that says what to do."""
         half = self._dtype != torch.float32
+        exact = exact_float32() if self._exact else nullcontext()
         try:
-            with torch.autocast(self._device.type, dtype=self._dtype, enabled=half):
+            with exact, torch.autocast(self._device.type, dtype=self._dtype, enabled=half):
                 yield
         except torch.cuda.OutOfMemoryError as error:
             free, total = (value / 2**20 for value in torch.cuda.mem_get_info(self._device))

@@ -25,6 +25,9 @@ NANO = "nano"
 FOLDER = Path(__file__).parent / "nano"
 """Where they are: checkpoints with the published keys, fp16 safetensors."""
 
+PACKED_BUNDLES = FOLDER / "bundles.zip"
+"""Its bundles by variant, for `runtime.bundle.packed_bundle`; tools/nano/pack_bundles.py makes the file."""
+
 
 def nano_checkpoints(variant: Variant, folder: Path = FOLDER) -> dict[str, Path]:
     """The file for each checkpoint flag of a variant, fp16 safetensors; of the package, or of a folder like it."""

@@ -43,8 +43,16 @@ class Arrays(Protocol):
         """Arrays of one shape along a new first axis."""
         ...
 
+    def stack_rows(self, rows: Sequence[Sequence[Array]]) -> Array:
+        """Equally long rows of arrays of one shape along two new axes in front."""
+        ...
+
     def unstack(self, array: Array) -> Sequence[Array]:
         """The slices along the first axis, without that axis."""
+        ...
+
+    def download_all(self, arrays: Sequence[Array]) -> list[NDArray[Any]]:
+        """The values of several arrays; they are waited for once."""
         ...
 
     def nbytes(self, array: Array) -> int:
@@ -68,7 +76,19 @@ class Arrays(Protocol):
         ...
 
 
-class NumpyArrays:
+class SimpleArrays:
+    """What can be said in terms of the others, for arrays that gain nothing from saying it otherwise."""
+
+    def stack_rows(self: Arrays, rows: Sequence[Sequence[Array]]) -> Array:
+        """Row by row."""
+        return self.stack([self.stack(row) for row in rows])
+
+    def download_all(self: Arrays, arrays: Sequence[Array]) -> list[NDArray[Any]]:
+        """One by one."""
+        return [self.download(array) for array in arrays]
+
+
+class NumpyArrays(SimpleArrays):
     """Arrays in host memory. Nothing is copied that need not be, and nothing has to be waited for."""
 
     def upload(self, host: NDArray[np.generic]) -> NDArray[np.generic]:

@@ -60,6 +60,16 @@ class Backend(Protocol):
 class BringsTracker(Protocol):
     """A backend with a mask tracker of its own, in place of the pipeline's."""
 
-    def tracker(self, features: FrameFeatures, *, frames: int, video_hw: tuple[int, int]) -> Tracker:
-        """A mask tracker over the stored features of one video. GMOS only."""
+    def tracker(
+        self,
+        features: FrameFeatures,
+        *,
+        frames: int,
+        video_hw: tuple[int, int],
+        max_conditioning: int | None = None,
+    ) -> Tracker:
+        """A mask tracker over the stored features of one video. GMOS only.
+
+        Of an object's conditioning memories each frame reads at most `max_conditioning`; None: all.
+        """
         ...

@@ -52,10 +52,13 @@ class Tracker(Protocol):
         """As `prompt`, where the answer is not read: it costs a resize of every object's mask."""
         ...
 
-    def propagate(self, start: int, *, reverse: bool = False) -> Iterator[TrackerStep]:
+    def propagate(
+        self, start: int, *, reverse: bool = False, unprompted: bool = False
+    ) -> Iterator[TrackerStep]:
         """Yield frames start, start+1, .. to the last one, or start, start-1, .. 0.
 
-        The caller may stop early and prompt again; the next propagation sees every prompt.
+        The caller may stop early and prompt again; the next propagation sees every prompt. `unprompted`: it
+        will not before this one has ended, so a frame may be started before the answer on the last one is read.
         """
         ...
 

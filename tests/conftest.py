@@ -6,6 +6,7 @@ import importlib.util
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,9 @@ class ColourTracker:
     def add_prompts(self, frame: int, prompts: Sequence[Prompt]) -> None:
         self.prompt(frame, prompts)
 
-    def propagate(self, start: int, *, reverse: bool = False) -> Iterator[TrackerStep]:
+    def propagate(
+        self, start: int, *, reverse: bool = False, unprompted: bool = False
+    ) -> Iterator[TrackerStep]:
         for frame in range(start, -1, -1) if reverse else range(start, self._frames):
             yield self._step(frame)
 
@@ -119,7 +122,14 @@ class ColourBackend:
 
         return run
 
-    def tracker(self, features: FrameFeatures, *, frames: int, video_hw: tuple[int, int]) -> ColourTracker:
+    def tracker(
+        self,
+        features: FrameFeatures,
+        *,
+        frames: int,
+        video_hw: tuple[int, int],
+        max_conditioning: int | None = None,
+    ) -> ColourTracker:
         return ColourTracker(features, frames, video_hw)
 
     def close(self) -> None:
@@ -280,6 +290,57 @@ def _moving_disc() -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
 def moving_disc() -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Frames (7, 126, 224, 3) in which a textured disc crosses a textured ground beside its twin, and its masks."""
     return _moving_disc()
+
+
+class LongVideo:
+    """A video of 300 frames in which every object is prompted on every tenth frame, as stage 2 may prompt it.
+
+    Nothing but features and prompts is made up: frames read up to 36 memories and 45 pointers of an object.
+    """
+
+    frames, video_hw, start = 300, (64, 80), 150
+
+    def __init__(self, objects: int) -> None:
+        self.objects = objects
+
+    def features(self, backend: Any) -> Any:
+        """Features that change slowly, as a tracker of the backend reads them."""
+        model, arrays = backend.model, backend.arrays
+        grid, channels = model.sam2_image_px // 16, model.sam2_channels
+        shapes = {
+            "s0": (channels // 8, 4 * grid, 4 * grid),
+            "s1": (channels // 4, 2 * grid, 2 * grid),
+            "f": (channels, grid, grid),
+        }
+
+        def drawn(key: int) -> dict[str, NDArray[np.float32]]:
+            draw = np.random.default_rng(key)
+            return {name: draw.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
+
+        class Features:
+            @cache  # noqa: B019 - they live as long as the test
+            def get(self, frame: int) -> dict[str, Any]:
+                low, high, share = drawn(frame // 30), drawn(frame // 30 + 1), np.float32(frame % 30 / 30)
+                return {name: arrays.upload(low[name] * (1 - share) + high[name] * share) for name in shapes}
+
+        return Features()
+
+    def follow(self, tracker: Any) -> list[TrackerStep]:
+        """Prompt every object, then track forward from the middle, and back from it."""
+        rows, columns = np.mgrid[: self.video_hw[0], : self.video_hw[1]]
+        for o in range(self.objects):
+            for frame in range(o, self.frames, 10):
+                row, column = 6 + 4 * o, (5 + 6 * o + frame // 8) % 64
+                mask = (abs(rows - row) < 6) & (abs(columns - column) < 7)
+                tracker.add_prompts(frame, [Prompt(object_id=o, mask=mask)])
+        forward = list(tracker.propagate(self.start, unprompted=True))
+        return [*forward, *tracker.propagate(self.start, reverse=True, unprompted=True)]
+
+
+@pytest.fixture(scope="session")
+def long_video() -> type[LongVideo]:
+    """Takes the number of objects."""
+    return LongVideo
 
 
 @pytest.fixture(autouse=True)

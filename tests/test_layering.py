@@ -32,6 +32,7 @@ RUNTIME = {
         "runtime.cuda",
         "runtime.onnx",
         "runtime.pipeline",
+        "runtime.video",
     },
 }
 ALLOWED = {
@@ -94,7 +95,7 @@ for package in (gmos_deploy.runtime, gmos_deploy.commands):
         imported += 1
 for name in (
     "cli", "run", "networks", "nano_bundle", "evaluation.profile.commands", "evaluation.benchmarks.run",
-    "evaluation.compare.video_command", "evaluation.report.environment",
+    "evaluation.compare.video_command", "evaluation.report.environment", "evaluation.doctor.command",
 ):
     importlib.import_module("gmos_deploy." + name)
 print("imported", imported)

@@ -10,7 +10,6 @@ import pytest
 
 from gmos_deploy import nano_bundle
 from gmos_deploy.errors import GmosError
-from gmos_deploy.export.onnx import bundle_export
 from gmos_deploy.nano_bundle import cached_bundle
 from gmos_deploy.networks import BY_DEFAULT, NetworkChoice, parse_side
 
@@ -51,23 +50,12 @@ def test_nano_on_the_reference(options: dict[str, str]) -> None:
     assert BY_DEFAULT in source.notes
 
 
-def test_without_exporter(without: Callable[..., None], cache: Path) -> None:
-    """Without the exporter the reference runs it, unless its bundle is there."""
-    without("onnxscript")
-    assert NetworkChoice().resolve().choice.backend == "torch"
-    place = cached_bundle("gmos")
-    assert place.parent == cache
-    place.mkdir(parents=True)
-    (place / "bundle.json").touch()
+def test_without_onnx_runtime(without: Callable[..., None]) -> None:
+    """The reference runs it; exporting packages are not asked for."""
+    without("torch", "onnx", "onnxscript")
     assert NetworkChoice().resolve().choice.backend == "onnxruntime"
-
-
-def test_what_an_export_needs_is_named(without: Callable[..., None]) -> None:
-    """Asked for ONNX Runtime, with neither exporter nor bundle: one line that says what to install."""
-    without("torch")
-    source = NetworkChoice(backend="onnxruntime").resolve()
-    with pytest.raises(GmosError, match=r"pip install 'gmos-deploy\[export\]', or give --bundle DIR"):
-        source.load()
+    without("onnxruntime")
+    assert NetworkChoice().resolve().choice.backend == "torch"
 
 
 def test_other_presets_do_not_change() -> None:
@@ -77,23 +65,16 @@ def test_other_presets_do_not_change() -> None:
         NetworkChoice(pi3_ckpt=Path("x.safetensors")).resolve()
 
 
-def test_exported_once(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
-    """The first run exports into the cache, with what a damaged bundle there is replaced by too."""
-    asked: list[tuple[Path, bool, str]] = []
-
-    def export(config: bundle_export.ExportConfig) -> object:
-        asked.append((config.out, config.force, config.reference.preset))
-        config.out.mkdir(parents=True, exist_ok=True)
-        (config.out / "bundle.json").write_text("{")
-        return object()
-
-    monkeypatch.setattr(bundle_export, "export_bundle", export)
+def test_written_once(cache: Path) -> None:
+    """The first run writes the bundle into the cache, from the package's own files."""
     source = NetworkChoice(variant="gmos-s", backend="onnxruntime", device="cpu").resolve()
-    source.bundle()
-    source.bundle()
-    assert asked == [(cached_bundle("gmos-s"), True, "nano")] * 2
-    assert cached_bundle("gmos-s") != cached_bundle("gmos")
-    assert cached_bundle("gmos-s").parent == cache
+    bundle = source.bundle()
+    assert bundle is not None
+    assert bundle.root == cached_bundle("gmos-s")
+    assert bundle.root.parent == cache
+    again = source.bundle()
+    assert again is not None
+    assert again.identity == bundle.identity
 
 
 def test_a_backend_from_outside(register: Callable[..., None], colour_backend: Callable[..., object]) -> None:

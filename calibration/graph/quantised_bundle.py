@@ -11,7 +11,7 @@ from typing import Any
 import onnx_ir as ir
 
 from ... import __version__
-from ...export.onnx.bundle_directory import new_bundle, save_graph, write_manifest
+from ...export.onnx.bundle_directory import save_graph, write_manifest
 from ...export.onnx.weight_files import WeightFiles
 from ...runtime.bundle.manifest import (
     TABLES_FILE,
@@ -24,6 +24,7 @@ from ...runtime.bundle.manifest import (
     Target,
     open_bundle,
 )
+from ...runtime.bundle.new_bundle import new_bundle
 from ...runtime.contract import HEADS, NetworkName
 from ...runtime.precision import PrecisionName
 from ..network_forms import CalibratedNetwork

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GmosError
-from ...runtime.arrays import Array, Arrays, HostArray
+from ...runtime.arrays import Array, Arrays, HostArray, SimpleArrays
 from ...runtime.backend import Backend, BringsTracker, Runner
 from ...runtime.bundle.uploading import upload_as
 from ...runtime.comparison.parity import OutputDifference, difference
@@ -108,7 +108,7 @@ class Pair:
     b: Array
 
 
-class PairedArrays:
+class PairedArrays(SimpleArrays):
     """Arrays of both sides while frames are encoded, A's alone from then on. Implements `Arrays`."""
 
     def __init__(self, a: Arrays, b: Arrays) -> None:

@@ -101,9 +101,7 @@ class _Run:
             if like._model is not None:
                 require_same_model(like.side, like._model, self.side, self._model)
             logger.info("%s; loaded in %.1f s", backend.description, time.monotonic() - start)
-            options = settle_run(
-                backend, RunOptions(), [(video.video_hw, video.stride) for video in sequences]
-            )
+            options = settle_run(backend, RunOptions(), sequences)
             watched = self.records.watch(backend)
             with run_progress() as progress:
                 for sequence, place in zip(sequences, results, strict=True):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.arrays import Array, Arrays, HostArray
+from ...runtime.arrays import Array, Arrays, HostArray, SimpleArrays
 from ...runtime.backend import Backend, BringsTracker, Runner
 from ...runtime.contract import NetworkName, network_specs
 from ...runtime.pipeline.watched_backend import WatchedBackend
@@ -122,7 +122,7 @@ class TracedBackend(WatchedBackend):
         return call
 
 
-class TracedArrays:
+class TracedArrays(SimpleArrays):
     """Arrays whose transfers and copies are recorded, each waited for."""
 
     def __init__(self, arrays: Arrays, recorder: SpanRecorder) -> None:

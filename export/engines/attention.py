@@ -34,20 +34,22 @@ class AttentionReport:
 
     `expected` counts the half-precision attentions of the graph that TensorRT has a kernel for, `fused`
     the calls of such kernels per profile (None where a plan does not list its calls),
-    `sums` the accumulators by product.
+    `sums` the accumulators by product. `named` says whether plans of this library are known to have the kernels'
+    names: where they are not, a name that is missing says nothing.
     """
 
     expected: int
     fused: int | None
     marked: bool
     sums: tuple[str, ...]
+    named: bool
 
     @property
     def lost(self) -> str | None:
         """What is wrong with the attention of a half-precision engine, in words; None if nothing is."""
         if any("fp16" in found for found in self.sums):
             return "attention sums in float16, which is inaccurate over long sequences"
-        if not self.expected:
+        if not self.expected or not (self.marked or self.named):
             return None
         if not self.marked:
             return f"none of its {self.expected} attentions is fused: it is slow and needs much memory"
@@ -61,7 +63,7 @@ class AttentionReport:
 
 
 def attention_report(
-    plan: bytes | memoryview | mmap.mmap, *, heads: Mapping[int, int], copies: int
+    plan: bytes | memoryview | mmap.mmap, *, heads: Mapping[int, int], copies: int, named: bool
 ) -> AttentionReport:
     """Read a plan.
 
@@ -69,6 +71,8 @@ def attention_report(
         plan: its bytes.
         heads: half-precision attentions of the graph by head size (`half_attention_heads`).
         copies: how often the network is in the plan: once per profile; targets share the list of calls.
+        named: whether plans of the library have their kernels' names: TensorRT-RTX 1.7's do; of TensorRT
+            10 and 11 it is not known.
     """
     calls = len(FUSED_CALL.findall(plan))
     marked = re.search(FUSED_MARK, plan) is not None
@@ -76,9 +80,10 @@ def attention_report(
     expected = sum(count for size, count in heads.items() if size in FUSED_HEAD_SIZES)
     return AttentionReport(
         expected=expected,
-        fused=calls // copies if calls or not marked else None,
+        fused=calls // copies if calls or (named and not marked) else None,
         marked=marked,
         sums=tuple(sorted(sums)),
+        named=named,
     )
 
 

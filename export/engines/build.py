@@ -13,6 +13,7 @@ from ...errors import GmosError
 from ...runtime.atomic_file import replaced_at_end
 from ...runtime.bundle.manifest import Bundle, BundleNetwork, open_bundle
 from ...runtime.contract import NetworkName
+from ...runtime.cuda.driver import Cuda
 from ...runtime.tensorrt.gpu import find_device
 from ...runtime.tensorrt.library import Flavour, TensorRT, load_tensorrt
 from ...runtime.tensorrt.record import (
@@ -60,13 +61,17 @@ class BuildOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineBuild:
-    """Builds the engines of a bundle with one library for one device or set of targets."""
+    """Builds the engines of a bundle with one library for one device or set of targets.
+
+    `device` is the GPU of number `index` of this machine, None without one.
+    """
 
     bundle: Bundle
     library: TensorRT
     device: DeviceIdentity | None
     options: BuildOptions
     shapes: tuple[ShapeOverride, ...] = field(default=())
+    index: int = 0
 
     @property
     def directory(self) -> Path:
@@ -137,6 +142,8 @@ class EngineBuild:
             profiles=planned.profiles,
             options=self.options,
             phases=phases,
+            # The builder times kernels on the device of the thread that calls it.
+            enter=None if self.library.builds_ahead else Cuda(self.index).enter,
         )
         record = self._record(planned, built)
         with replaced_at_end(plan_path(self.directory, name)) as temporary:
@@ -183,6 +190,21 @@ def choose_networks(bundle: Bundle, names: Sequence[str]) -> tuple[BundleNetwork
     return tuple(network for name, network in bundle.networks.items() if not names or name in names)
 
 
+def device_for(library: TensorRT, index: int, targets: Sequence[str]) -> DeviceIdentity | None:
+    """The GPU of that number, None without one.
+
+    Raises:
+        GmosError: CUDA does not work here, and engines are not built for named targets, which needs no GPU.
+    """
+    try:
+        return find_device(index)
+    except GmosError as error:
+        if not (library.builds_ahead and targets):
+            raise
+        logger.info("engines will not be compared here: %s", error)
+        return None
+
+
 def build_engines(
     bundle_root: Path,
     flavour: Flavour,
@@ -200,7 +222,7 @@ def build_engines(
         bundle_root: the bundle's directory.
         flavour: of the library.
         networks: names; none means all.
-        device: number of the GPU to build for, where there is one.
+        device: number of the GPU to build for, where there is one; not read if `build` is given.
         build: how to build; None takes the defaults of the library for that GPU.
         force: build what is up to date too.
         dry_run: say what would be built and why, and build nothing.
@@ -217,6 +239,7 @@ def build_engines(
             library=library,
             device=gpu,
             options=settled(BuildOptions(), library, gpu),
+            index=device,
         )
     planned = build.plan(networks, force=force)
     for engine in planned:
@@ -241,7 +264,7 @@ def build_engines(
             max(record.activation_bytes, default=0) / MIB,
         )
     if checked and records:
-        _check(build, tuple(records), device)
+        _check(build, tuple(records))
     return tuple(_outcome(engine, records.get(engine.network.name), dry_run=False) for engine in planned)
 
 
@@ -250,12 +273,12 @@ def _outcome(engine: Planned, record: EngineRecord | None, *, dry_run: bool) -> 
     return BuildOutcome(network=engine.network.name, action=action, record=record)
 
 
-def _check(build: EngineBuild, networks: Sequence[NetworkName], index: int) -> None:
+def _check(build: EngineBuild, networks: Sequence[NetworkName]) -> None:
     """Hold new engines against ONNX Runtime where they can run, and say where they cannot."""
     device = build.device
     if device is None or (build.options.targets and device.target not in build.options.targets):
         here = "there is no GPU here" if device is None else f"the GPU here is {device}"
         logger.info("not compared: %s; on the device run gmos-export check-engines", here)
         return
-    checks = compare_engines(build.bundle.root, build.library.flavour, networks, device=index)
+    checks = compare_engines(build.bundle.root, build.library.flavour, networks, device=build.index)
     refuse_wrong(checks, build.library, device)

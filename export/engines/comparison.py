@@ -23,7 +23,7 @@ def compare_engines(
     from ...runtime.tensorrt.check import check_engines  # noqa: PLC0415
 
     try:
-        # For bfloat16 graphs, which ONNX Runtime's CPU provider does not run.
+        # Needs onnx-ir, and nothing else of the export.
         from ..onnx.float32_twin import write_float32_twin as twin  # noqa: PLC0415
     except ImportError:
         twin = None  # type: ignore[assignment]

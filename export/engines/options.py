@@ -21,7 +21,7 @@ class BuildOptions:
     """Options of a build; None leaves a choice to the library.
 
     `workspace_mib` bounds the scratch memory of a layer; `timing_cache` is a file that tactics are kept
-    in, made if it is not there.
+    in, made if it is not there. `half_sums` leaves the library to sum long fp16 products in float16.
     """
 
     targets: tuple[str, ...] = ()
@@ -31,6 +31,7 @@ class BuildOptions:
     version_compatible: bool = False
     hardware_compatible: HardwareLevel | None = None
     tf32: bool = False
+    half_sums: bool = False
 
     def __post_init__(self) -> None:
         if self.workspace_mib is not None and self.workspace_mib < 1:
@@ -47,6 +48,7 @@ class BuildOptions:
             "version_compatible": self.version_compatible,
             "hardware_compatible": self.hardware_compatible,
             "tf32": self.tf32,
+            "half_sums": self.half_sums,
         }
 
 

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,13 @@ from typing import Any
 from ...errors import GmosError
 from ...runtime.atomic_file import replaced_at_end
 from ...runtime.bundle.manifest import Bundle, BundleNetwork
+from ...runtime.precision import PRECISIONS
 from ...runtime.tensorrt.library import TensorRT
 from ...runtime.tensorrt.record import EngineTensor, Profile
 from .attention import AttentionReport, attention_report, half_attention_heads
 from .options import BuildOptions
 from .progress import BuildPhases, progress_monitor
+from .sums import least_pinned, pin_sums
 
 logger = logging.getLogger(__name__)
 
@@ -53,17 +55,25 @@ def build_plan(
     profiles: Sequence[Profile],
     options: BuildOptions,
     phases: BuildPhases,
+    enter: Callable[[], None] | None = None,
 ) -> BuiltPlan:
     """Parse a network's standard graph and build it; `KeyboardInterrupt` stops the builder first.
+
+    `enter` makes the GPU that the builder works on the one of the calling thread; None where it needs none.
 
     Raises:
         GmosError: the graph has changed since its export, or the library cannot parse or build it.
     """
     graph = bundle.graph_file(network.name, "standard")
     start = time.monotonic()
+    enter = enter or (lambda: None)
+    enter()
     library.log.start()
     builder = library.module.Builder(library.logger)
     definition = _parsed(library, builder, graph, network.name)
+    if PRECISIONS[network.precision].dtype == "float16" and not options.half_sums:
+        pinned = pin_sums(library, definition, least_pinned(network.name))
+        logger.debug("%s: %d products sum in float32", network.name, pinned)
     config = library.create_config(builder)
     _configure(library, config, options)
     inputs = [definition.get_input(i) for i in range(definition.num_inputs)]
@@ -71,7 +81,12 @@ def build_plan(
         config.add_optimization_profile(_optimization_profile(builder, inputs, profile, network.name))
     cache = _timing_cache(config, options.timing_cache)
     config.progress_monitor = monitor = progress_monitor(library.module, phases)
-    plan = _interruptible(lambda: builder.build_serialized_network(definition, config), phases)
+
+    def build() -> Any:  # noqa: ANN401 - the library's
+        enter()
+        return builder.build_serialized_network(definition, config)
+
+    plan = _interruptible(build, phases)
     del monitor
     if plan is None:
         raise GmosError(
@@ -91,6 +106,7 @@ def build_plan(
             data,
             heads=half_attention_heads(library, definition),
             copies=len(profiles),
+            named=library.builds_ahead,
         ),
         seconds=time.monotonic() - start,
     )

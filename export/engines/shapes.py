@@ -107,6 +107,7 @@ def engine_ranges(network: BundleNetwork, overrides: Sequence[ShapeOverride]) ->
         matching = dict.fromkeys(range(len(own)), profiles)
     else:
         matching = {i: _matching(profiles, found) or profiles for i, found in enumerate(own)}
+    matching = {i: _widest(found, own[i]) for i, found in matching.items()}
     for i, found in enumerate(own):
         for ranges in matching[i]:
             _change(ranges, found)
@@ -124,6 +125,19 @@ def _matching(
         for ranges in profiles
         if all(ranges[axis][1] == override.lengths[axis] for axis in GRID_AXES if axis in override.lengths)
     ]
+
+
+def _widest(
+    profiles: list[dict[str, tuple[int, int, int]]], override: ShapeOverride
+) -> list[dict[str, tuple[int, int, int]]]:
+    """Of profiles for few and for many of something those that a greater length belongs to: the last one."""
+    raises = override.place == "max" and all(
+        length >= ranges[axis][2]
+        for ranges in profiles
+        for axis, length in override.lengths.items()
+        if axis in "RP"
+    )
+    return profiles[-1:] if raises and "R" in profiles[0] else profiles
 
 
 def _change(ranges: dict[str, tuple[int, int, int]], override: ShapeOverride) -> None:

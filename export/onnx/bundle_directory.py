@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +9,6 @@ import onnx
 import onnx_ir as ir
 
 from ...errors import GmosError
-from ...runtime.atomic_file import writing
 from ...runtime.bundle.files import FileRecord, file_sha256
 from ...runtime.bundle.manifest import MANIFEST, Manifest, Target, open_bundle
 from ...runtime.contract import NetworkName
@@ -41,36 +36,6 @@ def check_place(directory: Path, *, force: bool) -> None:
             f"--out {directory} holds files and no {MANIFEST}; expected a directory that is new, empty or a "
             "bundle"
         )
-
-
-@contextmanager
-def new_bundle(directory: Path) -> Iterator[Path]:
-    """A temporary directory beside `directory` that takes its place when the block ends without an error.
-
-    What was there before stays until then, and is all there is after an error or an interruption.
-
-    Raises:
-        GmosError: it cannot be written.
-    """
-    target = directory.resolve()
-    temporary = target.with_name(f".{target.name[:100]}.{os.getpid()}.tmp")
-    old = temporary.with_suffix(".old")
-    with writing(directory):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.mkdir()
-        try:
-            yield temporary
-            if target.exists():
-                target.rename(old)
-            try:
-                temporary.rename(target)
-            except BaseException:
-                if old.exists():
-                    old.rename(target)
-                raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
 
 
 def save_graph(root: Path, name: NetworkName, target: Target, model: ir.Model) -> str:

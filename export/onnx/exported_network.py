@@ -22,7 +22,7 @@ from .lowering import lower_attention
 from .lowering_norms import lower_channel_norms
 from .lowering_upsampling import lower_upsampling
 from .network_modules import MODULES
-from .shape_profiles import lengths_of
+from .shape_profiles import profiles_of
 from .signature import Signature, signature, torch_dtype
 from .small_graphs import small_graph
 from .validation import NOT_COMPARED, Validation
@@ -87,8 +87,8 @@ class NetworkExporter:
         plan, sign = self._plan, self._plan.signature(name)
         letters = letters_of((*sign.all_inputs, *sign.outputs))
         profiles = _distinct(
-            {letter: lengths for letter, lengths in lengths_of(name, ranges).items() if letter in letters}
-            for ranges in plan.profiles
+            {letter: lengths for letter, lengths in ranges.items() if letter in letters}
+            for ranges in profiles_of(name, plan.profiles, plan.model)
         )
         usual = {letter: ranges[1] for letter, ranges in profiles[0].items()} if profiles else {}
         if name in WITHOUT_WEIGHTS:

@@ -1,4 +1,4 @@
-"""A bfloat16 graph as one that ONNX Runtime's CPU provider runs."""
+"""A graph in half precision as one that computes in float32, which ONNX Runtime's CPU provider does exactly."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+HALF = (ir.DataType.BFLOAT16, ir.DataType.FLOAT16)
+
 
 def write_float32_twin(graph: Path, folder: Path) -> Path:
-    """A copy of a bfloat16 graph that computes in float32 on the same, rounded weights.
+    """A copy of a graph in half precision that computes in float32 on the same, rounded weights.
 
-    ONNX Runtime has no bfloat16 convolution on the CPU, so this is what is run there.
+    ONNX Runtime has no bfloat16 convolution on the CPU, and its products in float16 differ from version to version:
+    some are summed in half.
 
     Returns:
         The copy's path in `folder`; its weights lie beside it.
@@ -21,17 +24,14 @@ def write_float32_twin(graph: Path, folder: Path) -> Path:
     for node in model.graph:
         values += node.outputs
         for name, attribute in list(node.attributes.items()):
-            if (
-                attribute.type == ir.AttributeType.TENSOR
-                and attribute.as_tensor().dtype == ir.DataType.BFLOAT16
-            ):
+            if attribute.type == ir.AttributeType.TENSOR and attribute.as_tensor().dtype in HALF:
                 node.attributes[name] = ir.AttrTensor(name, _widened(attribute.as_tensor()))
-        if node.op_type == "Cast" and node.attributes.get_int("to") == ir.DataType.BFLOAT16:
+        if node.op_type == "Cast" and node.attributes.get_int("to") in HALF:
             node.attributes["to"] = ir.AttrInt64("to", int(ir.DataType.FLOAT))
     for value in values:
-        if value.dtype == ir.DataType.BFLOAT16:
+        if value.dtype in HALF:
             value.dtype = ir.DataType.FLOAT
-        if value.const_value is not None and value.const_value.dtype == ir.DataType.BFLOAT16:
+        if value.const_value is not None and value.const_value.dtype in HALF:
             value.const_value = _widened(value.const_value)
     twin = folder / graph.name
     ir.save(model, twin, external_data=f"{graph.name}.twin")

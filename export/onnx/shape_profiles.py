@@ -23,8 +23,12 @@ OBJECTS = (1, 4, 16)
 LABELLED_OBJECTS = (1, 4, 128)
 """Of `tracked_labels`, the one network that must see all objects of a frame at once. At the greatest video
 size 160 maps still have a place in TensorRT-RTX's activation memory; of 240 it takes memory on its own."""
-MEMORIES = (1, 7, 12)
-"""Six passed frames and a prompt, up to six prompts."""
+CONDITIONING = (1, 18)
+"""Conditioning memories of an object, usual and greatest: one of stage 1, and a tenth of a video of 180 frames."""
+LONG_CONDITIONING = (40, 130)
+"""Of memory attention's second profile: a tenth of 1300 frames. So many need so much memory for each object that few
+objects fit a call, and calls are cut."""
+LONG_OBJECTS = (1, 1, 4)
 VIDEO_HEIGHTS, VIDEO_WIDTHS = (64, 720, 2160), (64, 1280, 4096)
 
 
@@ -83,14 +87,24 @@ def shape_profiles(sizes: tuple[Resolution, ...], model: ModelSpec, *, max_batch
     shared = {
         "B": (1, max_batch, max_batch),
         "O": OBJECTS,
-        "R": MEMORIES,
-        "P": (0, model.object_pointers, model.object_pointers),
+        **_memories(model, *CONDITIONING),
     }
     video = dict(zip(VIDEO_AXES, (VIDEO_HEIGHTS, VIDEO_WIDTHS), strict=True))
     pi3 = (with_pi3({"Hp": height, "Wp": width}, model.patch_px) for width, height in sizes)
     return tuple({**shared, **video, **{axis: fixed(n) for axis, n in found.items()}} for found in pi3)
 
 
-def lengths_of(name: str, ranges: Ranges) -> Ranges:
-    """The ranges of a profile for one network: labels are chosen among all objects."""
-    return {**ranges, "O": LABELLED_OBJECTS} if name == "tracked_labels" else ranges
+def _memories(model: ModelSpec, usual: int, greatest: int) -> Ranges:
+    """Memories and pointers of an object with so many conditioning ones: the others are those of passed frames."""
+    passed, pointers = model.memory_frames - 1, model.object_pointers - 1
+    return {"R": (1, usual + passed, greatest + passed), "P": (0, usual + pointers, greatest + pointers)}
+
+
+def profiles_of(name: str, profiles: Sequence[Ranges], model: ModelSpec) -> tuple[Ranges, ...]:
+    """The shape profiles of one network: labels are chosen among all objects, and videos may be long."""
+    if name == "tracked_labels":
+        return tuple({**ranges, "O": LABELLED_OBJECTS} for ranges in profiles)
+    if name == "memory_attention":
+        usual = profiles[0]
+        return (usual, {**usual, "O": LONG_OBJECTS, **_memories(model, *LONG_CONDITIONING)})
+    return tuple(profiles)

@@ -20,7 +20,7 @@ from ...gmos_ref.networks import ReferenceNetworks
 from ...runtime.bundle.manifest import TARGETS, BundleGraph, Target
 from ...runtime.bundle.seeded_inputs import seeded_inputs
 from ...runtime.bundle.tables import TableMaker
-from ...runtime.comparison.parity import LIMITS, Array, OutputDifference, compare_outputs
+from ...runtime.comparison.parity import LIMITS, Array, OutputDifference, compare_outputs, widened
 from ...runtime.comparison.run_results import leave_call
 from ...runtime.contract import ModelSpec, NetworkName, network_specs
 from ...runtime.onnx.host_graph import HostGraph
@@ -30,12 +30,6 @@ from .float32_twin import write_float32_twin
 from .signature import Signature, torch_dtype
 
 logger = logging.getLogger(__name__)
-
-OWN_ERROR_SHARE = 2.0
-"""How much further off than the reference at the same precision an export may be, where that exceeds the limits.
-
-The reference keeps the sums between layers in float32, a graph rounds them too.
-"""
 
 COUNTS = ((1, 1, 1, 0), (2, 3, None, 4))
 """Frames, objects, and memories (None: all) and pointers of an object."""
@@ -63,21 +57,9 @@ def validation_cases(name: NetworkName, model: ModelSpec) -> tuple[Lengths, ...]
 
 
 def allowed(found: OutputDifference, precision: PrecisionName, own: Sequence[OutputDifference]) -> Limits:
-    """The limits of a precision, or twice the reference's own error at that precision if that is known and more.
-
-    Where a network amplifies rounding, PyTorch is off as well: that is no fault of the export.
-    """
-    limits = LIMITS[precision]
-    for each in own:
-        if each.finite and (each.output, each.lengths) == (found.output, found.lengths):
-            return Limits(
-                relative=max(limits.relative, OWN_ERROR_SHARE * each.relative),
-                largest=max(limits.largest, OWN_ERROR_SHARE * each.largest),
-                # Of nearly parallel vectors, one minus the cosine goes with the square of the error.
-                cosine=min(limits.cosine, 1 - OWN_ERROR_SHARE**2 * (1 - each.cosine)),
-                changed=max(limits.changed, OWN_ERROR_SHARE * each.changed),
-            )
-    return limits
+    """The limits of a precision, or twice the reference's own error at that precision if that is known and more."""
+    same = [each for each in own if (each.output, each.lengths) == (found.output, found.lengths)]
+    return widened(LIMITS[precision], same)
 
 
 def first_failure(

@@ -25,7 +25,8 @@ class Sam2Tracker:
 
     Memories that no step of a forward pass, or of a backward pass from the same start, can read any
     more are dropped, so memory does not grow with the video. `context` makes the context in which
-    the networks run, such as autocast.
+    the networks run, such as autocast. Of its conditioning memories a frame reads at most
+    `max_conditioning`; None: all.
     """
 
     def __init__(
@@ -36,11 +37,13 @@ class Sam2Tracker:
         frames: int,
         video_hw: tuple[int, int],
         context: Callable[[], AbstractContextManager[None]],
+        max_conditioning: int | None = None,
     ) -> None:
         self._predictor = predictor
         self._frames = frames
         self._video_hw = video_hw
         self._context = context
+        self._max_conditioning = -1 if max_conditioning is None else max_conditioning
         self._state = predictor.new_state(features, frames=frames, video_hw=video_hw)
 
     def prompt(self, frame: int, prompts: Sequence[Prompt]) -> TrackerStep:
@@ -51,7 +54,13 @@ class Sam2Tracker:
         """See `runtime.tracker.Tracker.add_prompts`."""
         self._prompt_all(frame, prompts)
 
-    def propagate(self, start: int, *, reverse: bool = False) -> Iterator[TrackerStep]:
+    def propagate(
+        self,
+        start: int,
+        *,
+        reverse: bool = False,
+        unprompted: bool = False,  # noqa: ARG002 - this tracker starts no frame ahead
+    ) -> Iterator[TrackerStep]:
         """See `runtime.tracker.Tracker.propagate`."""
         for frame, answer in self._propagate_masks(start, reverse=reverse):
             yield self._step(frame, answer)
@@ -110,6 +119,8 @@ class Sam2Tracker:
     @torch.inference_mode()
     def _track(self, frame: int, *, reverse: bool) -> Answer:
         state = self._state
+        # The predictor is that of all videos.
+        self._predictor.max_cond_frames_in_attn = self._max_conditioning
         masks, ious = [], []
         for o, outputs in state["output_dict_per_obj"].items():
             out = outputs["cond_frame_outputs"].get(frame)

@@ -38,7 +38,6 @@ ASSUMED_OPTIONS: dict[str, object] = {
     "clear_non_cond_mem_around_input": False,
     "directly_add_no_mem_embed": True,
     "fixed_no_obj_ptr": True,
-    "max_cond_frames_in_attn": -1,
     "memory_temporal_stride_for_eval": 1,
     "multimask_output_for_tracking": True,
     "multimask_output_in_sam": True,

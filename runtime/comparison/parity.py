@@ -21,6 +21,12 @@ TINY = 1e-12
 """Keeps a reference of zeros from dividing by zero."""
 
 
+OWN_ERROR_SHARE = 2.0
+"""How much further off than a trusted computation at the same precision one may be, where that exceeds the limits.
+
+The reference keeps the sums between layers in float32, a graph rounds them too.
+"""
+
 LIMITS: dict[str, Limits] = {name: precision.limits for name, precision in PRECISIONS.items()}
 """By precision."""
 
@@ -101,6 +107,23 @@ def compare_outputs(
         difference(matched[name], wanted, target=target, lengths=lengths, output=name)
         for name, wanted in expected.items()
     ]
+
+
+def widened(limits: Limits, own: Iterable[OutputDifference]) -> Limits:
+    """The limits, or twice the own errors of a trusted computation at the same precision where these are more.
+
+    Where a network amplifies rounding, any implementation in half precision is off: that is no fault of one.
+    """
+    for each in own:
+        if each.finite:
+            limits = Limits(
+                relative=max(limits.relative, OWN_ERROR_SHARE * each.relative),
+                largest=max(limits.largest, OWN_ERROR_SHARE * each.largest),
+                # Of nearly parallel vectors, one minus the cosine goes with the square of the error.
+                cosine=min(limits.cosine, 1 - OWN_ERROR_SHARE**2 * (1 - each.cosine)),
+                changed=max(limits.changed, OWN_ERROR_SHARE * each.changed),
+            )
+    return limits
 
 
 def worst_of(found: Iterable[OutputDifference]) -> OutputDifference:

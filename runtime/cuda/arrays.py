@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -54,18 +55,42 @@ class CudaArrays:
         """Waits for this array only."""
         return host_values(self.transfers.download(array), array.shape, array.dtype)
 
+    def download_all(self, arrays: Sequence[DeviceArray]) -> list[NDArray[Any]]:
+        """Waits for the last of them only."""
+        raw = self.transfers.download_all(arrays)
+        return [host_values(data, array.shape, array.dtype) for data, array in zip(raw, arrays, strict=True)]
+
     def stack(self, arrays: Sequence[DeviceArray]) -> DeviceArray:
-        """Neighbours in memory, such as one array alone, are not copied."""
-        first = arrays[0]
-        shape = (len(arrays), *first.shape)
-        if all(
-            array.owner is first.owner and array.pointer == first.pointer + i * first.nbytes
-            for i, array in enumerate(arrays)
-        ):
+        """Neighbours in memory are copied together, and not at all if they are all that there is."""
+        return self.stack_rows([[array] for array in arrays], (len(arrays),))
+
+    def stack_rows(
+        self, rows: Sequence[Sequence[DeviceArray]], lead: tuple[int, ...] | None = None
+    ) -> DeviceArray:
+        """Neighbours in a row are copied together, and so are parts of rows that lie equally far apart in a block."""
+        first, columns = rows[0][0], len(rows[0])
+        shape = (*((len(rows), columns) if lead is None else lead), *first.shape)
+        size = first.nbytes
+        # Where some row goes on elsewhere, all are cut.
+        cuts = [
+            0,
+            *(i for i in range(1, columns) if not all(_follows(row[i], row[i - 1]) for row in rows)),
+            columns,
+        ]
+        parts = [
+            (start, (stop - start) * size, _runs([row[start] for row in rows], (stop - start) * size))
+            for start, stop in pairwise(cuts)
+        ]
+        if len(parts) == 1 and len(parts[0][2]) == 1 and parts[0][2][0].step == columns * size:
             return replace(first, shape=shape)
         stacked = self.empty(shape, first.dtype)
-        for target, array in zip(stacked.slices(), arrays, strict=True):
-            self.copy(target, array)
+        for start, width, runs in parts:
+            target = stacked.pointer + start * size
+            for run in runs:
+                self.cuda.copy_rows_on_device(
+                    target, columns * size, run.pointer, run.step, width, run.count, self.stream
+                )
+                target += run.count * columns * size
         return stacked
 
     def unstack(self, array: DeviceArray) -> Sequence[DeviceArray]:
@@ -109,3 +134,31 @@ class CudaArrays:
         block = self.pool.allocate(raw.nbytes, "upload")
         self.transfers.upload(raw, block)
         return DeviceArray(owner=block, pointer=block.pointer, shape=tuple(shape), dtype=dtype)
+
+
+@dataclass(slots=True)
+class _Run:
+    """`count` arrays in one block, `step` bytes apart."""
+
+    owner: object
+    pointer: int
+    step: int
+    count: int = 1
+
+
+def _follows(array: DeviceArray, before: DeviceArray) -> bool:
+    return array.owner is before.owner and array.pointer == before.pointer + before.nbytes
+
+
+def _runs(arrays: Sequence[DeviceArray], size: int) -> list[_Run]:
+    """Parts of so many bytes, cut where the next one lies elsewhere."""
+    found: list[_Run] = []
+    for array in arrays:
+        run = found[-1] if found else None
+        if run is not None and array.owner is run.owner:
+            step = array.pointer - run.pointer if run.count == 1 else run.step
+            if step >= size and array.pointer == run.pointer + run.count * step:
+                run.step, run.count = step, run.count + 1
+                continue
+        found.append(_Run(array.owner, array.pointer, size))
+    return found

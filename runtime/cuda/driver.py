@@ -18,16 +18,25 @@ from ..host_memory import free_host_bytes
 
 DRIVER, WINDOWS_DRIVER = "libcuda.so.1", "nvcuda.dll"
 
-INSTALL = "pip install cuda-bindings"
+INSTALL = "pip install cuda-bindings (for CUDA 12, such as JetPack 6: 'cuda-bindings<13')"
 
 SUCCESS, OUT_OF_MEMORY, NOT_READY = 0, 2, 600
 """Numbers of CUDA's runtime API."""
 
-NO_DEVICE_ERRORS = frozenset({3, 34, 35, 36, 46, 100, 101, 102, 802, 803, 804, 999})
+NO_DEVICE = 100
+"""CUDA's own word for a machine without a GPU; every other failure is something to mend."""
+
+NO_DEVICE_ERRORS = frozenset({3, 34, 35, 36, 46, NO_DEVICE, 101, 102, 802, 803, 804, 999})
 """No driver, none that fits, or no such device: what a machine must have before anything can run."""
+
+OLD_DRIVER = 35
+"""The driver is of an older CUDA than the runtime that NVIDIA's bindings bring."""
 
 LOST_DEVICE_ERRORS = frozenset({214, 220, 226, 700, 702, *range(709, 711), *range(714, 722)})
 """After one of these every later call in the process fails with it."""
+
+_IN_USE = threading.local()
+"""`device`: the runtime API and the index of the device that a thread has taken last."""
 
 Handle = Any
 """A stream, event or graph of the bindings; `int(handle)` is its address."""
@@ -38,8 +47,9 @@ class OutOfDeviceMemoryError(GmosError):
 
     def __init__(self, nbytes: int, where: str) -> None:
         self.nbytes = nbytes
+        room = f"room for {nbytes / 2**20:.0f} MiB more" if nbytes else "room left"
         super().__init__(
-            f"{where} has no room for {nbytes / 2**20:.0f} MiB more; lower --batch_size, keep features in host "
+            f"{where} has no {room}; lower --batch_size, keep features in host "
             "memory with --offload_cpu, or close other programs that use the device"
         )
 
@@ -100,7 +110,6 @@ class Cuda:
             )
         self._cuda = load_cuda() if library is None else library
         self.index = index
-        self._entered = threading.local()
         self._free_events: deque[Handle] = deque()
         self._free_timers: deque[Handle] = deque()
         self.is_lost = False
@@ -114,6 +123,10 @@ class Cuda:
 
     def __str__(self) -> str:
         return f"cuda:{self.index} ({self.name})"
+
+    def enter(self) -> None:
+        """Make this the device of the calling thread, for libraries that take the one in use."""
+        self._enter()
 
     def memory_info(self) -> tuple[int, int]:
         """Device memory in bytes: free now, and all."""
@@ -202,6 +215,25 @@ class Cuda:
         """Start a copy between two places on the device."""
         self._copy(target, source, nbytes, self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToDevice, stream)
 
+    def copy_rows_on_device(  # noqa: PLR0917 - as CUDA orders them
+        self,
+        target: int,
+        target_step: int,
+        source: int,
+        source_step: int,
+        nbytes: int,
+        rows: int,
+        stream: Handle,
+    ) -> None:
+        """Start a copy of `rows` times `nbytes` that lie so many bytes apart; together where both are dense."""
+        if rows == 1 or target_step == source_step == nbytes:
+            self.copy_on_device(target, source, rows * nbytes, stream)
+        elif nbytes:
+            kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToDevice
+            self._call(
+                "cudaMemcpy2DAsync", target, target_step, source, source_step, nbytes, rows, kind, stream
+            )
+
     def begin_capture(self, stream: Handle) -> None:
         """From now on the stream records instead of running, until `end_capture`."""
         mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
@@ -227,11 +259,15 @@ class Cuda:
         """Destroy a recorded graph."""
         self._call("cudaGraphExecDestroy", graph)
 
-    def check(self) -> None:
-        """Raise if a call of another library has lost the device or found no memory on it."""
-        status = int(self._cuda.cudaGetLastError()[0])
-        if status == OUT_OF_MEMORY or status in LOST_DEVICE_ERRORS:
-            raise self._error("the work given to it", status, None)
+    def check(self, stream: Handle) -> None:
+        """Raise if a call of another library has lost the device or found no memory on it.
+
+        Each library has a CUDA runtime of its own with a last error of its own. What work on the device has
+        failed with is told by the context that they share: by any call that looks at a stream.
+        """
+        for status in (int(self._cuda.cudaGetLastError()[0]), int(self._cuda.cudaStreamQuery(stream)[0])):
+            if status == OUT_OF_MEMORY or status in LOST_DEVICE_ERRORS:
+                raise self._error("the work given to it", status, None)
 
     def synchronize(self, stream: Handle) -> None:
         """Wait on the host for everything given to the stream."""
@@ -242,12 +278,12 @@ class Cuda:
             self._call("cudaMemcpyAsync", target, source, nbytes, kind, stream)
 
     def _enter(self) -> None:
-        # The device in use is a setting of each thread.
-        if not getattr(self._entered, "done", False):
+        # The device in use is a setting of each thread, in which another `Cuda` may have taken another one since.
+        if getattr(_IN_USE, "device", None) != (self._cuda, self.index):
             status = int(self._cuda.cudaSetDevice(self.index)[0])
             if status:
                 raise self._error("cudaSetDevice", status, None)
-            self._entered.done = True
+            _IN_USE.device = (self._cuda, self.index)
 
     def _call(self, function: str, *arguments: object, asked: int | None = None) -> Any:  # noqa: ANN401
         """Call a function of the runtime API; its value, or values, without the status in front."""
@@ -264,10 +300,7 @@ class Cuda:
             return OutOfDeviceMemoryError(asked or 0, str(self) if hasattr(self, "name") else "the device")
         reason = f"CUDA error {status}, {self._text(status)}"
         if status in NO_DEVICE_ERRORS:
-            return GmosError(
-                f"no usable CUDA device {self.index} ({reason}): check that nvidia-smi lists it and that the "
-                "driver is as new as the CUDA libraries, or use --backend onnxruntime --device cpu"
-            )
+            return GmosError(f"no usable CUDA device {self.index} ({reason}): {device_advice(status)}")
         if status in LOST_DEVICE_ERRORS:
             self.is_lost = True
             return GmosError(
@@ -280,6 +313,19 @@ class Cuda:
     def _text(self, status: int) -> str:
         known = self._cuda.cudaGetErrorString(self._cuda.cudaError_t(status))
         return bytes(known[1]).decode() if int(known[0]) == SUCCESS and known[1] else "unknown"
+
+
+def device_advice(status: int) -> str:
+    """What to do where CUDA has no usable device."""
+    if status == OLD_DRIVER:
+        return (
+            "the driver is older than the CUDA of cuda-bindings; install the ones for its CUDA (CUDA 12, such as "
+            "JetPack 6: pip install 'cuda-bindings<13'), or update the driver"
+        )
+    return (
+        "check that nvidia-smi lists it and that the driver is as new as the CUDA libraries, or use --backend "
+        "onnxruntime --device cpu"
+    )
 
 
 @contextlib.contextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +19,17 @@ UPLOAD_STAGES, DOWNLOAD_STAGES = 4, 2
 """Pinned buffers each way: 48 MiB together, whatever the arrays' sizes."""
 
 
+_Piece = tuple[NDArray[np.uint8], int, int]
+"""Where a part of a download belongs: the array's bytes, start and length."""
+
+
 class _Stage:
-    """A pinned buffer, and the event after which its last copy is done."""
+    """A pinned buffer, the event after which its last copy is done, and how much of it uploads have filled."""
 
     def __init__(self, memory: PinnedMemory) -> None:
         self.memory = memory
         self.copied: Event | None = None
+        self.filled = 0
 
 
 class Transfers:
@@ -43,34 +49,47 @@ class Transfers:
         if block.reusable is not None:
             self._cuda.wait_on_device(self._up, block.reusable)
         for start, size in _pieces(host.nbytes):
-            stage = self._next_up_stage()
-            stage.memory.view[:size] = host[start : start + size]
-            self._cuda.copy_to_device(block.pointer + start, stage.memory.pointer, size, self._up)
-            stage.copied = self._cuda.mark(self._up)
-        if host.nbytes:
-            block.ready = self._cuda.mark(self._up)
+            stage = self._up_stage(size)
+            place = stage.filled
+            stage.memory.view[place : place + size] = host[start : start + size]
+            self._cuda.copy_to_device(block.pointer + start, stage.memory.pointer + place, size, self._up)
+            stage.filled += size
+            stage.copied = block.ready = self._cuda.mark(self._up)
+        if host.nbytes and block.ready is not None:
             self._cuda.wait_on_device(self._compute, block.ready)
 
     def download(self, array: DeviceArray) -> NDArray[np.uint8]:
         """The bytes of an array, once it is complete."""
-        host = np.empty(array.nbytes, np.uint8)
-        if not array.nbytes:
-            return host
-        ready = array.owner.ready if isinstance(array.owner, Block) else None
-        # Not noted when it was complete: then it is when everything so far is.
-        self._cuda.wait_on_device(self._down, ready or self._cuda.mark(self._compute))
+        return self.download_all([array])[0]
+
+    def download_all(self, arrays: Sequence[DeviceArray]) -> list[NDArray[np.uint8]]:
+        """The bytes of several arrays, once all are complete; those that fit a stage together are one wait."""
+        hosts = [np.empty(array.nbytes, np.uint8) for array in arrays]
+        if not any(array.nbytes for array in arrays):
+            return hosts
+        readies = {id(array.owner): array.owner.ready for array in arrays if isinstance(array.owner, Block)}
+        if len(readies) < len({id(array.owner) for array in arrays}) or None in readies.values():
+            # Not noted when one was complete: then it is when everything so far is.
+            self._cuda.wait_on_device(self._down, self._cuda.mark(self._compute))
+        else:
+            for ready in {id(event): event for event in readies.values()}.values():
+                self._cuda.wait_on_device(self._down, ready)
         stages = self._ready_down_stages()
-        waiting: list[tuple[_Stage, int, int]] = []
-        for i, (start, size) in enumerate(_pieces(array.nbytes)):
+        waiting: deque[tuple[_Stage, list[_Piece]]] = deque()
+        for i, pieces in enumerate(_filled(hosts)):
             if len(waiting) == len(stages):
-                self._empty(host, *waiting.pop(0))
-            stage = stages[i % len(stages)]
-            self._cuda.copy_to_host(stage.memory.pointer, array.pointer + start, size, self._down)
+                self._empty(*waiting.popleft())
+            stage, place = stages[i % len(stages)], 0
+            for n, start, size in pieces:
+                self._cuda.copy_to_host(
+                    stage.memory.pointer + place, arrays[n].pointer + start, size, self._down
+                )
+                place += size
             stage.copied = self._cuda.mark(self._down)
-            waiting.append((stage, start, size))
+            waiting.append((stage, [(hosts[n], start, size) for n, start, size in pieces]))
         for left in waiting:
-            self._empty(host, *left)
-        return host
+            self._empty(*left)
+        return hosts
 
     def synchronize(self) -> None:
         """Wait for all copies."""
@@ -87,14 +106,19 @@ class Transfers:
         self._cuda.end_stream(self._up)
         self._cuda.end_stream(self._down)
 
-    def _next_up_stage(self) -> _Stage:
+    def _up_stage(self, size: int) -> _Stage:
+        """A stage with room for so many bytes: small uploads share one."""
+        if self._up_stages and self._up_stages[self._turn].filled + size <= STAGE_BYTES:
+            return self._up_stages[self._turn]
         if len(self._up_stages) < UPLOAD_STAGES:
             self._up_stages.append(_Stage(self._cuda.allocate_pinned(STAGE_BYTES)))
-            return self._up_stages[-1]
+            self._turn = len(self._up_stages) - 1
+        else:
+            self._turn = (self._turn + 1) % UPLOAD_STAGES
         stage = self._up_stages[self._turn]
-        self._turn = (self._turn + 1) % UPLOAD_STAGES
         if stage.copied is not None:
             self._cuda.wait(stage.copied)
+        stage.filled = 0
         return stage
 
     def _ready_down_stages(self) -> list[_Stage]:
@@ -102,10 +126,28 @@ class Transfers:
             self._down_stages.append(_Stage(self._cuda.allocate_pinned(STAGE_BYTES)))
         return self._down_stages
 
-    def _empty(self, host: NDArray[np.uint8], stage: _Stage, start: int, size: int) -> None:
+    def _empty(self, stage: _Stage, pieces: Sequence[_Piece]) -> None:
         if stage.copied is not None:
             self._cuda.wait(stage.copied)
-        host[start : start + size] = stage.memory.view[:size]
+        place = 0
+        for host, start, size in pieces:
+            host[start : start + size] = stage.memory.view[place : place + size]
+            place += size
+
+
+def _filled(hosts: Sequence[NDArray[np.uint8]]) -> Iterator[list[tuple[int, int, int]]]:
+    """What goes into a stage together: the number of an array, start and length of its part."""
+    pieces: list[tuple[int, int, int]] = []
+    room = STAGE_BYTES
+    for number, host in enumerate(hosts):
+        for start, size in _pieces(host.nbytes):
+            if size > room:
+                yield pieces
+                pieces, room = [], STAGE_BYTES
+            pieces.append((number, start, size))
+            room -= size
+    if pieces:
+        yield pieces
 
 
 def _pieces(nbytes: int) -> Iterator[tuple[int, int]]:

@@ -34,8 +34,8 @@ from .sessions import (
 )
 from .trace import read_onnx_trace
 
-OUT_OF_MEMORY = "failed to allocate memory"
-"""What ONNX Runtime says on any device; it has no exception for it."""
+OUT_OF_MEMORY = ("failed to allocate memory", "out of memory", "alloc_failed")
+"""What ONNX Runtime says, or CUDA, cuBLAS and cuDNN through it; it has no exception for it."""
 
 
 def open_bundle_backend(
@@ -66,10 +66,11 @@ class OnnxBackend:
         options: SessionOptions,
         onnxruntime: Any,  # noqa: ANN401
     ) -> None:
-        if device.kind == "cpu" and not PRECISIONS[bundle.precision].onnxruntime_on_cpu:
+        refused = [net for net in bundle.networks.values() if not PRECISIONS[net.precision].onnxruntime]
+        if refused:
             raise GmosError(
-                f"bundle {bundle.root} is {bundle.precision}, and ONNX Runtime has no {bundle.precision} convolution "
-                "on a CPU; use a fp32 bundle, or --device cuda"
+                f"bundle {bundle.root} is {refused[0].precision} ({refused[0].name}), which ONNX Runtime runs on no "
+                "device; use its engines (--backend tensorrt or tensorrt-rtx), or a bundle in fp32 or fp16"
             )
         self._bundle = bundle
         self._device = device
@@ -147,7 +148,7 @@ class OnnxBackend:
             return self.arrays.run(graph, feeds)
         # The extension module's exceptions have no common base but this.
         except Exception as error:
-            if OUT_OF_MEMORY not in str(error).lower():
+            if not any(words in str(error).lower() for words in OUT_OF_MEMORY):
                 raise
             raise GmosError(
                 f"{self._device} is out of memory in {entry.name} ({self.arrays.free_bytes() >> 20} MiB free): "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -40,6 +41,29 @@ def has_bfloat16(network: BundleNetwork) -> bool:
     """Whether ONNX Runtime's CPU provider runs a network in a float32 twin only; NumPy has no such type either."""
     dtypes = {tensor.dtype for tensor in (*network.inputs, *network.outputs)}
     return "bfloat16" in {PRECISIONS[network.precision].dtype, *dtypes}
+
+
+def is_half(network: BundleNetwork) -> bool:
+    """Whether a network has half precision in it, and so a float32 twin; quantised layers have none."""
+    precision = PRECISIONS[network.precision]
+    dtypes = {precision.dtype, *(tensor.dtype for tensor in (*network.inputs, *network.outputs))}
+    return not precision.quantised and not dtypes.isdisjoint(("float16", "bfloat16"))
+
+
+def half_doubt(version: str, machine: str) -> str | None:
+    """What speaks against a version of ONNX Runtime as a judge of half precision on its CPU provider, or None."""
+    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    if numbers == (1, 29):
+        return (
+            f"ONNX Runtime {version} is reported to take thousands of times as long for products in float16 "
+            "(microsoft/onnxruntime issue 32255); install another: pip install 'onnxruntime!=1.29.*'"
+        )
+    if numbers >= (1, 32) and machine.lower() in ("aarch64", "arm64"):
+        return (
+            f"ONNX Runtime {version} may sum products in float16 on this processor, less exactly than engines do; "
+            "compare in float32 where onnx-ir is installed: pip install onnx-ir"
+        )
+    return None
 
 
 class HostGraph:

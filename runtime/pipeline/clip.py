@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+import zlib
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from ...errors import GmosError
 from ..backend import Backend
@@ -19,13 +24,16 @@ from ..video.sequence import Frame, FrameReader, SequenceInput
 from ..watch import Watch, doing, watched_call, watched_items
 from .encode import EncodedBatch, PreparedFrame, WindowEncoder, frame_preparer
 from .feature_store import FeatureStore
+from .first_pass import FirstPass, FirstPassFile
 from .label_store import LabelStore
 from .memory_tracker import make_tracker
 from .options import PREFETCH_FRAMES, RunOptions, prepare_workers
 from .proposals import Proposals
-from .propose import foreground, propose
-from .stage_off import StageOff
+from .propose import encode_features, foreground, propose
+from .stage_off import StageOff, stage2_prompts
 from .stage_on import OnFrame, StageOn, TrackedVideo
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,6 +80,7 @@ class ClipRun:
         live: of GMOS-S, answer each frame when the last one of its window has come: windows go one by one, and
             no frame is read ahead.
         after_tracking: see `AfterTracking`.
+        first_pass: of GMOS, where the first pass is kept should the second one not end, and found again.
     """
 
     def __init__(
@@ -86,6 +95,7 @@ class ClipRun:
         frames: int | None = None,
         live: bool = False,
         after_tracking: AfterTracking | None = None,
+        first_pass: FirstPassFile | None = None,
     ) -> None:
         self.summary = ClipSummary(notes=list(sequence.notes))
         self.tracks: Tracks | None = None
@@ -99,6 +109,7 @@ class ClipRun:
         self._limit = frames
         self._live = live
         self._after_tracking = after_tracking
+        self._first_pass = first_pass
 
     def __iter__(self) -> Generator[FrameResult, None, None]:
         """Answers in frame order; GMOS's begin when the whole video has been tracked.
@@ -153,8 +164,8 @@ class ClipRun:
                 )
 
     def _gmos(self) -> Generator[FrameResult, None, None]:
-        times_s: list[float] = []
-        tracks = self.tracks = self._track(times_s)
+        tracks, times_s = self._track()
+        self.tracks = tracks
         mos_i, mos, count = tracks.mos_i, tracks.mos, len(times_s)
         answers: Generator[FrameResult, None, None] = (
             FrameResult(
@@ -172,39 +183,90 @@ class ClipRun:
                 yield answer
                 advance(1)
 
-    def _track(self, times_s: list[float]) -> Tracks:
-        """Both stages of the propagator on the proposals of all frames, whose times are noted."""
-        sequence, backend, summary = self._sequence, self._backend, self.summary
-        thresholds, video_hw = self._options.thresholds, sequence.video_hw
-
-        def noted(frames: Iterable[PreparedFrame]) -> Iterator[PreparedFrame]:
-            for frame in frames:
-                times_s.append(frame.time_s)
-                yield frame
-
-        with FeatureStore(backend.arrays, self._options.feature_budget(backend.arrays)) as store:
-            with self._stage("propose") as advance, self._prepared() as frames:
-                proposals = propose(
-                    noted(frames), self._encoder(), backend, store, video_hw=video_hw, advance=advance
-                )
+    def _track(self) -> tuple[Tracks, Sequence[float]]:
+        """Both stages of the propagator on the proposals of all frames, and the times of these in seconds."""
+        sequence, backend, summary, options = self._sequence, self._backend, self.summary, self._options
+        with FeatureStore(backend.arrays, options.feature_budget(backend.arrays)) as store:
+            seen = _Seen(checked=self._first_pass is not None)
+            first = None if self._first_pass is None else self._first_pass.load()
+            if first is None:
+                with self._stage("propose") as advance, self._prepared() as frames:
+                    proposals = propose(
+                        seen.noted(frames),
+                        self._encoder(),
+                        backend,
+                        store,
+                        video_hw=sequence.video_hw,
+                        advance=advance,
+                    )
+            else:
+                proposals = first.proposals
+                summary.notes.append("proposals and MOS-I are those of the run that was resumed")
+                with self._stage("encode") as advance, self._prepared() as frames:
+                    encode_features(
+                        seen.noted(frames), backend, store, batch_size=options.batch_size, advance=advance
+                    )
+                self._require_same(first, seen)
             count = summary.frames = len(proposals)
             summary.feature_bytes = {
                 "device": store.device_bytes,
                 "host": store.host_bytes,
                 "disk": store.disk_bytes,
             }
-            tracker = make_tracker(backend, store, frames=count, video_hw=video_hw)
-            with self._stage("track MOS-I", count) as advance:
-                mos_i = StageOn(proposals, tracker, thresholds, self._on_frame(advance)).run()
-            with self._stage("track MOS", count) as advance:
-                mos = StageOff(proposals, mos_i, tracker, thresholds, self._on_frame(advance)).run()
-            summary.mos_i_objects = int(mos_i.moving.any(axis=0).sum())
+            tracker = make_tracker(
+                backend,
+                store,
+                frames=count,
+                video_hw=sequence.video_hw,
+                max_conditioning=options.max_conditioning,
+            )
+            if first is None:
+                with self._stage("track MOS-I", count) as advance:
+                    mos_i = StageOn(proposals, tracker, options.thresholds, self._on_frame(advance)).run()
+                first = FirstPass(
+                    proposals=proposals, mos_i=mos_i, times_s=seen.times_s, checksum=seen.checksum
+                )
+            with self._kept(first):
+                self._check_conditioning(first.mos_i)
+                with self._stage("track MOS", count) as advance:
+                    mos = StageOff(
+                        proposals, first.mos_i, tracker, options.thresholds, self._on_frame(advance)
+                    ).run()
+            summary.mos_i_objects = int(first.mos_i.moving.any(axis=0).sum())
             summary.mos_objects = mos.objects
-            summary.moving_frames = int(mos_i.moving.any(axis=1).sum())
-            tracks = Tracks(proposals=proposals, mos_i=mos_i, mos=mos)
+            summary.moving_frames = int(first.mos_i.moving.any(axis=1).sum())
+            tracks = Tracks(proposals=proposals, mos_i=first.mos_i, mos=mos)
             if self._after_tracking is not None:
                 self._after_tracking(store, tracks)
-        return tracks
+        return tracks, first.times_s
+
+    def _check_conditioning(self, mos_i: TrackedVideo) -> None:
+        """End before stage 2 if its objects have more conditioning memories than the networks take."""
+        limit = self._options.conditioning_limit
+        counts = Counter(o for _, o in stage2_prompts(mos_i, self._options.thresholds))
+        most = min(max(counts.values(), default=0), self._options.max_conditioning or len(mos_i.labels))
+        if limit is not None and most > limit.most:
+            raise GmosError(
+                f"{self._sequence.name}: an object has {most} conditioning memories, and {limit.problem}; {limit.ways}"
+            )
+
+    @contextmanager
+    def _kept(self, first: FirstPass) -> Iterator[None]:
+        """Keep the first pass if the second one does not end."""
+        try:
+            yield
+        except BaseException:
+            if self._first_pass is not None:
+                self._first_pass.save(first)
+                logger.warning("%s: the first pass is kept; --resume goes on from there", self._sequence.name)
+            raise
+
+    def _require_same(self, first: FirstPass, seen: _Seen) -> None:
+        if (len(first.times_s), first.checksum) != (len(seen.times_s), seen.checksum):
+            raise GmosError(
+                f"{self._sequence.path} is another video than the one whose first pass was kept "
+                f"({len(seen.times_s)} frames now, {len(first.times_s)} then); use --overwrite"
+            )
 
     @contextmanager
     def _prepared(self) -> Iterator[Iterable[PreparedFrame]]:
@@ -251,6 +313,23 @@ class ClipRun:
             yield advance
             self._backend.arrays.synchronize()
         self.summary.stage_s[name] = time.monotonic() - start
+
+
+class _Seen:
+    """Notes the times of the frames that pass, and a checksum of them if it will be asked for."""
+
+    def __init__(self, *, checked: bool) -> None:
+        self.times_s: list[float] = []
+        self.checksum = 0
+        self._checked = checked
+
+    def noted(self, frames: Iterable[PreparedFrame]) -> Iterator[PreparedFrame]:
+        """The same frames."""
+        for frame in frames:
+            self.times_s.append(frame.time_s)
+            if self._checked:
+                self.checksum = zlib.crc32(np.ascontiguousarray(frame.pi3_rgb), self.checksum)
+            yield frame
 
 
 def first_frames(reader: FrameReader, limit: int | None) -> Generator[Frame, None, None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,13 @@ class LabelStore:
     def __init__(self, frames: int, video_hw: tuple[int, int]) -> None:
         self.video_hw = video_hw
         self._maps = [CompactMap(None, video_hw)] * frames
+
+    @classmethod
+    def of(cls, maps: Sequence[CompactMap], video_hw: tuple[int, int]) -> LabelStore:
+        """Maps as `compact` gave them."""
+        store = cls(0, video_hw)
+        store._maps = list(maps)
+        return store
 
     def __len__(self) -> int:
         return len(self._maps)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from ..arrays import Array
@@ -11,19 +11,24 @@ from ..contract import ModelSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryReach:
-    """How far a frame of a video sees: `memory_frames` and `object_pointers` as in `ModelSpec`."""
+    """How far a frame of a video sees: `memory_frames` and `object_pointers` as in `ModelSpec`.
+
+    `conditioning` is how many conditioning outputs a frame reads at most; None: all.
+    """
 
     memory_frames: int
     object_pointers: int
     video_frames: int
+    conditioning: int | None = None
 
     @classmethod
-    def of(cls, model: ModelSpec, video_frames: int) -> MemoryReach:
+    def of(cls, model: ModelSpec, video_frames: int, conditioning: int | None = None) -> MemoryReach:
         """The reach of a model in a video; a short video has fewer pointers, and counts them as fewer."""
         return cls(
             memory_frames=model.memory_frames,
             object_pointers=min(model.object_pointers, video_frames),
             video_frames=video_frames,
+            conditioning=conditioning,
         )
 
 
@@ -31,15 +36,15 @@ class MemoryReach:
 class FrameOutput:
     """The tracker's output for one object on one frame, in arrays of the backend.
 
-    `mask` (m, m) logits, `iou` the object IoU, `pointer` (C,). `memory` (M, g, g) is None for a prompt
-    whose mask has not been encoded yet; its `score` is what the encoder needs then.
+    `mask` (m, m) logits, `iou` the object IoU once it has been read back, `pointer` (C,). `memory` (M, g, g)
+    is None for a prompt whose mask has not been encoded yet; its `score` is what the encoder needs then.
     """
 
     mask: Array
-    iou: float
+    iou: float | None
     pointer: Array
     memory: Array | None = None
-    score: float | None = None
+    score: Array | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,14 +103,16 @@ class ObjectMemory:
                 yield frame, output
         yield from self.waiting[True].items()
 
-    def settle(self) -> None:
-        """Take the waiting prompts into the memory."""
+    def settle(self) -> bool:
+        """Take the waiting prompts into the memory; whether there was a conditioning one."""
+        conditioned = bool(self.waiting[True])
         self.tracked.update(self.waiting[False])
         self.conditioning.update(self.waiting[True])
         for outputs in self.waiting.values():
             outputs.clear()
         for frame in self.conditioning:
             self.tracked.pop(frame, None)
+        return conditioned
 
     def forget_tracked(self, *, beyond: int, of: int) -> None:
         """Drop the outputs on tracked frames that are more than `beyond` frames away from `of`."""
@@ -115,22 +122,26 @@ class ObjectMemory:
     def recall(self, frame: int, reach: MemoryReach, *, reverse: bool) -> Recall:
         """What a frame reads when the video is followed in that direction.
 
-        Memories: all conditioning ones, then those of the frames just passed, the farthest first.
+        Memories: conditioning ones, then those of the frames just passed, the farthest first.
         Pointers: conditioning ones on frames already passed, then those just passed, the nearest first.
+        A conditioning output that is not read as one is read like that of a tracked frame.
         """
         sign = -1 if reverse else 1
-        memories = [(reach.memory_frames - 1, output) for output in self.conditioning.values()]
+        chosen = nearest_conditioning(self.conditioning, frame, reach.conditioning)
+
+        def passed(distance: int) -> FrameOutput | None:
+            t = frame - sign * distance
+            return self.tracked.get(t) or (None if t in chosen else self.conditioning.get(t))
+
+        memories = [(reach.memory_frames - 1, self.conditioning[t]) for t in chosen]
         memories += [
-            (distance - 1, self.tracked[frame - sign * distance])
+            (distance - 1, output)
             for distance in range(reach.memory_frames - 1, 0, -1)
-            if frame - sign * distance in self.tracked
+            if (output := passed(distance))
         ]
-        pointers = [(sign * (frame - t), output) for t, output in self.conditioning.items()]
-        pointers = [(distance, output) for distance, output in pointers if distance >= 0]
+        pointers = [(sign * (frame - t), self.conditioning[t]) for t in chosen if sign * (frame - t) >= 0]
         pointers += [
-            (distance, self.tracked[frame - sign * distance])
-            for distance in range(1, reach.object_pointers)
-            if frame - sign * distance in self.tracked
+            (distance, output) for distance in range(1, reach.object_pointers) if (output := passed(distance))
         ]
         longest = reach.object_pointers - 1
         return Recall(
@@ -139,3 +150,21 @@ class ObjectMemory:
             pointers=tuple(output for _, output in pointers),
             distances=tuple(distance / longest for distance, _ in pointers),
         )
+
+
+def nearest_conditioning(frames: Iterable[int], frame: int, most: int | None) -> tuple[int, ...]:
+    """The conditioning frames that a frame reads, in the order in which it reads them.
+
+    All of them as they come, or of more than `most` the nearest one before the frame, the nearest one from it
+    on, and then those at the least distance, earlier ones in `frames` first. So chooses the `sam2` package where
+    `max_cond_frames_in_attn` is set, in either direction of the video (sam2.modeling.sam2_utils,
+    rf-sam-2 1.0.3).
+    """
+    known = tuple(frames)
+    if most is None or len(known) <= most:
+        return known
+    before = max((t for t in known if t < frame), default=None)
+    behind = min((t for t in known if t >= frame), default=None)
+    chosen = [t for t in (before, behind) if t is not None]
+    rest = sorted((t for t in known if t not in chosen), key=lambda t: abs(t - frame))
+    return (*chosen, *rest[: most - len(chosen)])

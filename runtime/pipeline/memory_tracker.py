@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from ..backend import Backend, BringsTracker
 from ..tracker import FrameFeatures, Prompt, Tracker, TrackerStep
 from .memory_bank import FrameOutput, MemoryReach, ObjectMemory, Recall
 from .prompt_mask import resize_prompt
+from .propose import one_ahead
 
 NO_OBJECT = -1024.0
 """Mask logit and object IoU where the tracker has no answer (published SAM2 code)."""
@@ -21,46 +23,63 @@ NO_OBJECT = -1024.0
 PROMPT_IOU = 1.0
 """Object IoU of a given mask (published SAM2 code)."""
 
+CONSTANTS_KEPT = 64
+"""Positions and distances that are kept on the device; objects in step with each other need the same ones."""
+
 OBJECT_LIMIT = 255
 """Labels are uint8, and 0 is the background."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Tracked:
-    """What the networks say of some objects on one frame, still on the device."""
+    """What a frame shows, still on the device: `outputs` by object, `drawn` on the video.
 
-    object_ids: tuple[int, ...]
-    masks: Sequence[Array]
-    pointers: Sequence[Array]
-    memories: Sequence[Array]
-    ious: Array
+    `asked` are those of the outputs whose object IoUs `ious` are.
+    """
+
+    frame: int
+    outputs: Mapping[int, FrameOutput]
+    drawn: Mapping[str, Array]
+    asked: Sequence[FrameOutput] = ()
+    ious: Array | None = None
 
 
 def make_tracker(
-    backend: Backend, features: FrameFeatures, *, frames: int, video_hw: tuple[int, int]
+    backend: Backend,
+    features: FrameFeatures,
+    *,
+    frames: int,
+    video_hw: tuple[int, int],
+    max_conditioning: int | None = None,
 ) -> Tracker:
     """The tracker of one video: the one that the backend brings, else `MemoryTracker`."""
-    if isinstance(backend, BringsTracker):
-        return backend.tracker(features, frames=frames, video_hw=video_hw)
-    return MemoryTracker(backend, features, frames=frames, video_hw=video_hw)
+    make = backend.tracker if isinstance(backend, BringsTracker) else partial(MemoryTracker, backend)
+    return make(features, frames=frames, video_hw=video_hw, max_conditioning=max_conditioning)
 
 
 class MemoryTracker:
-    """Tracks the objects of one video, those with equally many memories and pointers in one call.
+    """Tracks the objects of one video, all in one call of each network.
 
-    Memories that no step of a forward pass, or of a backward pass from the same start, can read any
-    more are dropped, so memory does not grow with the video.
+    Only memory attention has a call for each number of memories and pointers that objects have. Memories that no
+    step of a forward pass, or of a backward pass from the same start, can read any more are dropped, so memory
+    does not grow with the video. Of its conditioning memories a frame reads at most `max_conditioning`.
     """
 
     def __init__(
-        self, backend: Backend, features: FrameFeatures, *, frames: int, video_hw: tuple[int, int]
+        self,
+        backend: Backend,
+        features: FrameFeatures,
+        *,
+        frames: int,
+        video_hw: tuple[int, int],
+        max_conditioning: int | None = None,
     ) -> None:
         self._arrays = backend.arrays
         self._features = features
         self._frames = frames
         self._video_hw = video_hw
         self._model = backend.model
-        self._reach = MemoryReach.of(backend.model, frames)
+        self._reach = MemoryReach.of(backend.model, frames, max_conditioning)
         self._kept_frames = max(backend.model.memory_frames, backend.model.object_pointers)
         self._mask_prompt = backend.runner("mask_prompt")
         self._memory_attention = backend.runner("memory_attention")
@@ -69,6 +88,7 @@ class MemoryTracker:
         self._tracked_labels = backend.runner("tracked_labels")
         self._objects: dict[int, ObjectMemory] = {}
         self._no_mask: Array | None = None
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], Array] = {}
 
     def prompt(self, frame: int, prompts: Sequence[Prompt]) -> TrackerStep:
         """See `runtime.tracker.Tracker.prompt`."""
@@ -78,35 +98,38 @@ class MemoryTracker:
         """Add prompts as `prompt` does, without the cost of an answer."""
         self._add_prompts(frame, prompts)
 
-    def propagate(self, start: int, *, reverse: bool = False) -> Iterator[TrackerStep]:
+    def propagate(
+        self, start: int, *, reverse: bool = False, unprompted: bool = False
+    ) -> Iterator[TrackerStep]:
         """See `runtime.tracker.Tracker.propagate`."""
         if not self._objects:
             raise ValueError("propagate() needs a prompt first")
         self._settle_prompts()
         for known in self._objects.values():
             known.forget_tracked(beyond=self._kept_frames, of=start)
-        for frame in range(start, -1, -1) if reverse else range(start, self._frames):
-            yield self._step(frame, reverse=reverse)
-            self._forget(frame, start, reverse=reverse)
+        frames = range(start, -1, -1) if reverse else range(start, self._frames)
+        steps = (self._track(frame, start, reverse=reverse) for frame in frames)
+        for step in one_ahead(steps) if unprompted else steps:
+            yield self._read_back(step)
 
     def reset(self) -> None:
         """See `runtime.tracker.Tracker.reset`."""
         self._objects.clear()
+        self._constants.clear()
 
     def _add_prompts(self, frame: int, prompts: Sequence[Prompt]) -> bool:
         """Answer all prompts in one call; whether the last of them conditions its object."""
         self._check_prompts(frame, prompts)
         masks = np.stack([resize_prompt(prompt.mask, self._model.sam2_image_px) for prompt in prompts])
         out = self._mask_prompt({"prompt": self._arrays.upload(masks), "f": self._feature(frame, "f")})
-        split = {name: self._arrays.unstack(out[name]) for name in ("masks", "pointer")}
-        scores = self._arrays.download(out["score"])
+        split = {name: self._arrays.unstack(out[name]) for name in ("masks", "pointer", "score")}
         conditioning = False
         for i, prompt in enumerate(prompts):
             output = FrameOutput(
                 mask=split["masks"][i],
                 iou=PROMPT_IOU,
                 pointer=split["pointer"][i],
-                score=float(scores[i]),
+                score=split["score"][i],
             )
             known = self._objects.setdefault(prompt.object_id, ObjectMemory())
             conditioning = known.add_prompt(frame, output)
@@ -133,78 +156,108 @@ class MemoryTracker:
             for frame, output in known.to_encode():
                 by_frame[frame].append(output)
         for frame, outputs in by_frame.items():
-            scores = np.array([output.score for output in outputs], np.float32)
             memories = self._encode(
                 self._feature(frame, "f"),
                 masks=self._arrays.stack([output.mask for output in outputs]),
-                score=self._arrays.upload(scores),
+                score=self._arrays.stack([output.score for output in outputs]),
                 prompted=np.ones(len(outputs), np.float32),
             )
             for output, memory in zip(outputs, memories, strict=True):
                 output.memory = memory
         for known in self._objects.values():
-            known.settle()
+            if known.settle() and len(known.conditioning) > 1:
+                self._gather(list(known.conditioning.values()))
 
-    def _step(self, frame: int, *, reverse: bool) -> TrackerStep:
-        """Track every object on one frame; those that it conditions show their prompt."""
-        batches: defaultdict[tuple[int, int], dict[int, Recall]] = defaultdict(dict)
-        masks: dict[int, Array] = {}
+    def _gather(self, outputs: Sequence[FrameOutput]) -> None:
+        """Lay what every frame reads side by side, so that it is copied together each time."""
+        memories = self._arrays.unstack(self._arrays.stack([output.memory for output in outputs]))
+        pointers = self._arrays.unstack(self._arrays.stack([output.pointer for output in outputs]))
+        for output, memory, pointer in zip(outputs, memories, pointers, strict=True):
+            output.memory, output.pointer = memory, pointer
+
+    def _track(self, frame: int, start: int, *, reverse: bool) -> _Tracked:
+        """Start tracking every object on a frame of a pass; those that it conditions show their prompt."""
+        groups: defaultdict[tuple[int, int], dict[int, Recall]] = defaultdict(dict)
+        outputs: dict[int, FrameOutput] = {}
         for object_id, known in self._objects.items():
             known.frames_tracked.add(frame)
             if frame in known.conditioning:
-                masks[object_id] = known.conditioning[frame].mask
+                outputs[object_id] = known.conditioning[frame]
             else:
                 recall = known.recall(frame, self._reach, reverse=reverse)
-                batches[recall.lengths][object_id] = recall
-        features = {name: self._feature(frame, name) for name in ("s0", "s1", "f")} if batches else {}
-        calls = [self._track(features, batch) for batch in batches.values()]
-        for call in calls:
-            masks.update(zip(call.object_ids, call.masks, strict=True))
-        drawn = self._draw([masks[object_id] for object_id in self._objects])
-        # All work of the frame is on its way to the device now: reading back may wait for it.
-        for call in calls:
-            self._remember(frame, call)
-        outputs = [known.conditioning.get(frame) or known.tracked[frame] for known in self._objects.values()]
-        return self._read_back(frame, drawn, [output.iou for output in outputs])
+                groups[recall.lengths][object_id] = recall
+        asked, ious = self._run(frame, list(groups.values())) if groups else ({}, None)
+        outputs |= asked
+        drawn = self._draw([outputs[object_id].mask for object_id in self._objects])
+        for object_id, output in asked.items():
+            self._objects[object_id].tracked[frame] = output
+        self._forget(frame, start, reverse=reverse)
+        return _Tracked(
+            frame=frame,
+            outputs={object_id: outputs[object_id] for object_id in self._objects},
+            drawn=drawn,
+            asked=list(asked.values()),
+            ious=ious,
+        )
 
-    def _track(self, features: Mapping[str, Array], batch: Mapping[int, Recall]) -> _Tracked:
-        """One call of each network for objects with equally many memories and pointers."""
-        arrays, recalls = self._arrays, list(batch.values())
-        conditioned = self._memory_attention(
-            {
-                "f": features["f"],
-                "memories": arrays.stack(
-                    [arrays.stack([output.memory for output in recall.memories]) for recall in recalls]
-                ),
-                "memory_positions": arrays.upload(
-                    np.array([recall.positions for recall in recalls], np.int64)
-                ),
-                "pointers": self._pointers(recalls),
-                "pointer_distances": arrays.upload(
-                    np.array([recall.distances for recall in recalls], np.float32)
-                ),
-            }
-        )["conditioned"]
+    def _run(
+        self, frame: int, groups: Sequence[Mapping[int, Recall]]
+    ) -> tuple[dict[int, FrameOutput], Array]:
+        """One call of each network for all objects; memory attention has one for each group."""
+        arrays = self._arrays
+        features = {name: self._feature(frame, name) for name in ("s0", "s1", "f")}
+        parts = [self._attend(features["f"], list(group.values())) for group in groups]
+        # Neighbours in memory are copied together.
+        conditioned = (
+            arrays.stack([one for part in parts for one in arrays.unstack(part)])
+            if len(parts) > 1
+            else parts[0]
+        )
         out = self._mask_decoder({"conditioned": conditioned, "s0": features["s0"], "s1": features["s1"]})
+        object_ids = [object_id for group in groups for object_id in group]
         memories = self._encode(
             features["f"],
             masks=out["masks"],
             score=out["score"],
-            prompted=np.zeros(len(batch), np.float32),
+            prompted=np.zeros(len(object_ids), np.float32),
         )
-        return _Tracked(
-            object_ids=tuple(batch),
-            masks=arrays.unstack(out["masks"]),
-            pointers=arrays.unstack(out["pointer"]),
-            memories=memories,
-            ious=out["ious"],
+        outputs = zip(
+            object_ids, arrays.unstack(out["masks"]), arrays.unstack(out["pointer"]), memories, strict=True
         )
+        return {
+            object_id: FrameOutput(mask=mask, iou=None, pointer=pointer, memory=memory)
+            for object_id, mask, pointer, memory in outputs
+        }, out["ious"]
+
+    def _attend(self, f: Array, recalls: Sequence[Recall]) -> Array:
+        """The features conditioned on objects with equally many memories and pointers."""
+        return self._memory_attention(
+            {
+                "f": f,
+                "memories": self._arrays.stack_rows(
+                    [[output.memory for output in recall.memories] for recall in recalls]
+                ),
+                "memory_positions": self._constant([recall.positions for recall in recalls], np.int64),
+                "pointers": self._pointers(recalls),
+                "pointer_distances": self._constant([recall.distances for recall in recalls], np.float32),
+            }
+        )["conditioned"]
+
+    def _constant(self, values: Sequence[Sequence[float]], dtype: type[np.generic]) -> Array:
+        """An array that most frames need alike, uploaded once."""
+        host = np.array(values, dtype)
+        key = (host.dtype.name, host.shape, host.tobytes())
+        if key not in self._constants:
+            if len(self._constants) >= CONSTANTS_KEPT:
+                self._constants.clear()
+            self._constants[key] = self._arrays.upload(host)
+        return self._constants[key]
 
     def _pointers(self, recalls: Sequence[Recall]) -> Array:
         """The objects' pointers (O, P, C); P is 0 on a frame before every prompt."""
         if recalls[0].pointers:
-            return self._arrays.stack(
-                [self._arrays.stack([output.pointer for output in recall.pointers]) for recall in recalls]
+            return self._arrays.stack_rows(
+                [[output.pointer for output in recall.pointers] for recall in recalls]
             )
         # An empty array of the dtype that pointers have: only the backend knows it.
         dtype = self._arrays.to_host(recalls[0].memories[0].pointer).dtype
@@ -215,39 +268,44 @@ class MemoryTracker:
         self, f: Array, *, masks: Array, score: Array, prompted: NDArray[np.float32]
     ) -> Sequence[Array]:
         out = self._memory_encoder(
-            {"f": f, "masks": masks, "score": score, "prompted": self._arrays.upload(prompted)}
+            {"f": f, "masks": masks, "score": score, "prompted": self._constant(prompted, np.float32)}
         )
         return self._arrays.unstack(out["memory"])
 
-    def _remember(self, frame: int, call: _Tracked) -> None:
-        ious = self._arrays.download(call.ious)
-        for i, object_id in enumerate(call.object_ids):
-            self._objects[object_id].tracked[frame] = FrameOutput(
-                mask=call.masks[i], iou=float(ious[i]), pointer=call.pointers[i], memory=call.memories[i]
-            )
-
     def _answer(self, frame: int, *, conditioning: bool) -> TrackerStep:
         """What every object shows on a frame after a prompt of that kind."""
-        outputs = [known.answer(frame, conditioning=conditioning) for known in self._objects.values()]
-        if self._no_mask is None and any(output is None for output in outputs):
+        found = {
+            object_id: known.answer(frame, conditioning=conditioning) or self._nothing()
+            for object_id, known in self._objects.items()
+        }
+        drawn = self._draw([output.mask for output in found.values()])
+        return self._read_back(_Tracked(frame=frame, outputs=found, drawn=drawn))
+
+    def _nothing(self) -> FrameOutput:
+        """What an object shows where the tracker has no answer."""
+        if self._no_mask is None:
             shape = (self._model.mask_px, self._model.mask_px)
             self._no_mask = self._arrays.upload(np.full(shape, NO_OBJECT, np.float32))
-        drawn = self._draw([self._no_mask if output is None else output.mask for output in outputs])
-        return self._read_back(
-            frame, drawn, [NO_OBJECT if output is None else output.iou for output in outputs]
-        )
+        return FrameOutput(mask=self._no_mask, iou=NO_OBJECT, pointer=None)
 
     def _draw(self, masks: Sequence[Array]) -> dict[str, Array]:
         video_hw = np.array(self._video_hw, np.int64)
         return self._tracked_labels({"masks": self._arrays.stack(masks), "video_hw": video_hw})
 
-    def _read_back(self, frame: int, drawn: Mapping[str, Array], ious: Sequence[float]) -> TrackerStep:
+    def _read_back(self, step: _Tracked) -> TrackerStep:
+        """The answer on a frame, with one wait for all of it."""
+        asked = [] if step.ious is None else [step.ious]
+        positive, labels, *ious = self._arrays.download_all(
+            [step.drawn["positive"], step.drawn["labels"], *asked]
+        )
+        for output, iou in zip(step.asked, ious[0] if ious else (), strict=True):
+            output.iou = float(iou)
         return TrackerStep(
-            frame=frame,
-            object_ids=tuple(self._objects),
-            masks=self._arrays.download(drawn["positive"]).view(np.bool_),
-            labels=self._arrays.download(drawn["labels"]),
-            ious=np.array(ious, np.float32),
+            frame=step.frame,
+            object_ids=tuple(step.outputs),
+            masks=positive.view(np.bool_),
+            labels=labels,
+            ious=np.array([output.iou for output in step.outputs.values()], np.float32),
         )
 
     def _feature(self, frame: int, name: str) -> Array:

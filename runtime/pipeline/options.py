@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,12 +31,30 @@ def prepare_workers() -> int:
     return min(4, os.cpu_count() or 1)
 
 
+ALL_CONDITIONING = -1
+"""Of --max_conditioning: as many as there are (published scripts; so spells it SAM2's max_cond_frames_in_attn)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConditioningLimit:
+    """The greatest number of conditioning memories of an object that this run's networks take.
+
+    `problem` says what takes no more, `ways` how to get by.
+    """
+
+    most: int
+    problem: str
+    ways: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
     """How to run.
 
     `device_budget`, `host_budget` in bytes bound what features of a video may take there; None is a
-    quarter of what is free at the start. Features beyond both go to a file in `spill_dir`.
+    quarter of what is free at the start. Features beyond both go to a file in `spill_dir`. Of an object's
+    conditioning memories a frame reads at most `max_conditioning`; None: all, as published. `conditioning_limit`
+    is what the networks can take, where there is a limit.
     """
 
     batch_size: int = DEFAULT_BATCH_SIZE
@@ -44,8 +63,15 @@ class RunOptions:
     host_budget: int | None = None
     spill_dir: Path | None = None
     prefetch_frames: int = PREFETCH_FRAMES
+    max_conditioning: int | None = None
+    conditioning_limit: ConditioningLimit | None = None
 
     def __post_init__(self) -> None:
+        if self.max_conditioning is not None and self.max_conditioning < 2:
+            raise GmosError(
+                f"--max_conditioning {self.max_conditioning}: expected 2 memories or more, as SAM2 does, or "
+                f"{ALL_CONDITIONING} for all"
+            )
         if self.batch_size < 1:
             raise GmosError(f"--batch_size {self.batch_size}: expected at least 1 window")
         for name in ("device_budget", "host_budget"):
@@ -65,6 +91,7 @@ class RunOptions:
         device_budget: int | None = None,
         host_budget: int | None = None,
         spill_dir: Path | None = None,
+        max_conditioning: int = ALL_CONDITIONING,
     ) -> RunOptions:
         """From what commands take: budgets in MiB, and `offload_cpu` for features of which none stay on the device.
 
@@ -82,11 +109,22 @@ class RunOptions:
             device_budget=None if device is None else device * MIB,
             host_budget=None if host_budget is None else host_budget * MIB,
             spill_dir=spill_dir,
+            max_conditioning=None if max_conditioning == ALL_CONDITIONING else max_conditioning,
         )
 
     def settings(self) -> dict[str, Any]:
         """What of it changes results, as JSON values."""
-        return {} if self.thresholds == PUBLISHED else {"thresholds": asdict(self.thresholds)}
+        found: dict[str, Any] = {}
+        if self.thresholds != PUBLISHED:
+            found["thresholds"] = asdict(self.thresholds)
+        if self.max_conditioning is not None:
+            found["max_conditioning"] = self.max_conditioning
+        return found
+
+    def conditioning_bound(self, frames: int) -> int:
+        """How many conditioning memories of an object a frame of such a video reads at most in stage 2."""
+        bound = math.ceil(self.thresholds.stage2_share * frames)
+        return bound if self.max_conditioning is None else min(bound, self.max_conditioning)
 
     def feature_budget(self, arrays: Arrays) -> FeatureBudget:
         """The budget of a run that starts now."""

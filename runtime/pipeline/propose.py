@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -66,6 +67,24 @@ def propose(
             store.put(frame.index, features)
         advance(len(batch.frames))
     return collector.finish()
+
+
+def encode_features(
+    frames: Iterable[PreparedFrame],
+    backend: Backend,
+    store: FeatureStore,
+    *,
+    batch_size: int,
+    advance: Advance,
+) -> None:
+    """Put the SAM2 features of a video into `store` as `propose` does, without proposing anything."""
+    resize, sam2, arrays = backend.runner("sam2_resize"), backend.runner("sam2_encoder"), backend.arrays
+    incoming = iter(frames)
+    while batch := list(islice(incoming, batch_size)):
+        features = sam2(resize({"frames": arrays.upload(np.stack([frame.rgb for frame in batch]))}))
+        for frame, one in zip(batch, by_frame(arrays, features, SAM2_FEATURES), strict=True):
+            store.put(frame.index, one)
+        advance(len(batch))
 
 
 def foreground_head(

@@ -78,10 +78,10 @@ class StageOff:
             self._tracker.add_prompts(frame, [Prompt(object_id=o, mask=mask)])
         counts = Counter(o for _, o in prompts)
         start = int(stage1.ious.sum(axis=1, dtype=np.float32).argmax())
-        for step in self._tracker.propagate(start):
+        for step in self._tracker.propagate(start, unprompted=True):
             self._record(step, counts, result)
         if start > 0:
-            for step in self._tracker.propagate(start, reverse=True):
+            for step in self._tracker.propagate(start, reverse=True, unprompted=True):
                 self._record(step, counts, result)
         return self._without_still_objects(result, prompts)
 

@@ -49,6 +49,11 @@ class ResultSet:
         """The completion record, written last."""
         return self.save_dir / PRIVATE_FOLDER / f"{self.sequence}.{self.variant}.json"
 
+    @property
+    def first_pass_path(self) -> Path:
+        """What was found before stage 2 by a run that did not end."""
+        return self.save_dir / PRIVATE_FOLDER / f"{self.sequence}.{self.variant}.first-pass.npz"
+
     def paths(self) -> list[Path]:
         """Where the results lie, or will."""
         return [self.save_dir / place for place in self.targets()]

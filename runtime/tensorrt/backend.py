@@ -21,7 +21,7 @@ from ..layer_times import LayerTimes
 from .choice import check_command, unchecked
 from .device import EngineDevice
 from .library import Flavour, TensorRT, load_tensorrt
-from .memory import MemoryPlan, RunSize, plan_memory
+from .memory import MemoryPlan, RunSize, build_for_conditioning, most_conditioning, plan_memory
 from .record import DeviceIdentity, EngineRecord
 from .runner import EngineOptions, EngineRunner
 
@@ -148,6 +148,14 @@ class EngineBackend:
             budget=self._options.memory_budget,
             device=str(self._device.cuda),
         )
+
+    def most_conditioning(self) -> int:
+        """See `memory.PlansMemory`."""
+        return most_conditioning(self._runner("memory_attention").record, self.model)
+
+    def build_for(self, conditioning: int) -> str:
+        """See `memory.PlansMemory`."""
+        return build_for_conditioning(self._bundle, self._runner("memory_attention").record, conditioning)
 
     def runner(self, network: NetworkName) -> Runner:
         """The network's engine, loaded when it is first asked for.

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from ...errors import GmosError
 from ..bundle.manifest import BundleNetwork
 from ..contract import FRAME_BY_FRAME, NetworkName
+from ..shapes import PI3_AXES, letters_of
 from .record import Profile, ProfileRange
 
 Sizes = Mapping[str, tuple[int, ...]]
 """What decides a call by input: the shape of a device input, the values of a host input."""
+
+SizeKey = tuple[tuple[str, tuple[int, ...]], ...]
 
 CUT_AXES = ("B", "O")
 """Frames, windows and objects do not see each other, so a call over many is as good as several over few."""
@@ -44,9 +47,11 @@ class CallPlanner:
         self._name = entry.name
         self._profiles = profiles
         self._build_line = build_line
+        self._inputs = (*entry.inputs, *entry.graphs["standard"].tables)
         self._cut = cut_inputs(entry)
-        self._limit = 1 if entry.name in FRAME_BY_FRAME else None
-        self._plans: dict[tuple[tuple[str, tuple[int, ...]], ...], CallPlan] = {}
+        self._one_by_one = entry.name in FRAME_BY_FRAME
+        self._limits: dict[SizeKey, int] = {}
+        self._plans: dict[SizeKey, CallPlan] = {}
 
     def plan(self, sizes: Sizes) -> CallPlan:
         """The fewest calls that some profile takes; of several profiles the one optimised closest by.
@@ -61,20 +66,31 @@ class CallPlanner:
         return found
 
     def cut_smaller(self, sizes: Sizes) -> bool:
-        """From now on make calls of half the length that this one would be cut to; whether that is less."""
-        longest = max(self.plan(sizes).lengths)
+        """From now on make calls of half the length that this one would be cut to; whether that is less.
+
+        Calls of other sizes in the axes that are not cut stay as they are: few memories need little room.
+        """
+        longest, rest = max(self.plan(sizes).lengths), self._rest(sizes)
         if not self._cut or longest < 2:
             return False
-        before, self._limit = self._limit, -(-longest // 2)
+        before = self._limits.get(rest)
+        self._limits[rest] = -(-longest // 2)
         self._plans.clear()
         try:
             self.plan(sizes)
         except NoProfileError:
             # Profiles may have a least length above 1.
-            self._limit = before
+            if before is None:
+                del self._limits[rest]
+            else:
+                self._limits[rest] = before
             self._plans.clear()
             return False
         return True
+
+    def _rest(self, sizes: Sizes) -> SizeKey:
+        """What of the sizes is not cut."""
+        return size_key({name: size[1:] if name in self._cut else size for name, size in sizes.items()})
 
     def _compute(self, sizes: Sizes) -> CallPlan:
         length = next((sizes[name][0] for name in self._cut if name in sizes), 1)
@@ -100,7 +116,7 @@ class CallPlanner:
         if not self._cut:
             return (length,)
         most = min(profile[name].max[0] for name in self._cut)
-        most = most if self._limit is None else min(most, self._limit)
+        most = min(most, 1 if self._one_by_one else self._limits.get(self._rest(sizes), most))
         least = max(profile[name].min[0] for name in self._cut)
         calls = -(-length // most) if most else 0
         if not calls or length // calls < least:
@@ -125,7 +141,11 @@ class CallPlanner:
             found = [name for name, size in sizes.items() if self._misfits(name, size, profile[name])]
             return found or sorted(self._cut)
 
-        closest = min(self._profiles, key=lambda profile: len(wrong(profile)))
+        def beyond(profile: Profile) -> tuple[int, int]:
+            names = wrong(profile)
+            return len(names), sum(_outside(sizes[name], profile[name]) for name in names)
+
+        closest = min(self._profiles, key=beyond)
         names = wrong(closest)
         asked = ", ".join(f"{name} {_text(sizes[name])}" for name in names)
         ranges = [
@@ -134,11 +154,20 @@ class CallPlanner:
         problem = (
             f"{self._name} was called with {asked}, and its engine takes {' or '.join(dict.fromkeys(ranges))}"
         )
-        options = self._options(names[0], sizes[names[0]], closest[names[0]])
-        return NoProfileError(self._name, problem, options, self._build_line)
+        options, solved = [], set[str]()
+        for name in names:
+            # Those of one input set the axes of all.
+            if not self._letters(name) <= solved:
+                options.append(self._options(name, sizes[name], closest[name]))
+                solved |= self._letters(name)
+        return NoProfileError(self._name, problem, " ".join(options), self._build_line)
+
+    def _letters(self, name: str) -> set[str]:
+        letters = letters_of(tensor for tensor in self._inputs if tensor.name == name)
+        return {PI3_AXES.get(letter, letter) for letter in letters}
 
     def _options(self, name: str, size: tuple[int, ...], allowed: ProfileRange) -> str:
-        """Options of the build that widen a range to a size; those of one input set the axes of all."""
+        """Options of the build that widen a range to a size."""
         options = []
         for option, limit, pick in (("min", allowed.min, min), ("max", allowed.max, max)):
             wanted = tuple(map(pick, size, limit))
@@ -158,7 +187,7 @@ def cut_inputs(entry: BundleNetwork) -> frozenset[str]:
     return frozenset()
 
 
-def size_key(sizes: Sizes) -> tuple[tuple[str, tuple[int, ...]], ...]:
+def size_key(sizes: Sizes) -> SizeKey:
     """Sizes as a key for dictionaries."""
     return tuple(sorted(sizes.items()))
 
@@ -169,6 +198,13 @@ def _distance(sizes: Sizes, profile: Profile) -> int:
         abs(n - usual)
         for name, size in sizes.items()
         for n, usual in zip(size, profile[name].opt, strict=True)
+    )
+
+
+def _outside(size: tuple[int, ...], allowed: ProfileRange) -> int:
+    """How far a size is from the nearest one that is allowed."""
+    return sum(
+        max(least - n, n - most, 0) for least, n, most in zip(allowed.min, size, allowed.max, strict=True)
     )
 
 

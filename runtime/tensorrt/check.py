@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import platform
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,11 +19,12 @@ from ..backend import Backend
 from ..bundle.manifest import Bundle, BundleNetwork, open_bundle
 from ..bundle.seeded_inputs import seeded_inputs
 from ..bundle.uploading import dtypes_of, upload_inputs
-from ..comparison.parity import LIMITS, OutputDifference, compare_outputs
+from ..comparison.parity import LIMITS, OutputDifference, compare_outputs, widened
 from ..comparison.run_results import leave_call
 from ..contract import NetworkName
-from ..onnx.host_graph import HostGraph, bundle_tables, has_bfloat16
+from ..onnx.host_graph import HostGraph, bundle_tables, half_doubt, has_bfloat16, is_half
 from ..onnx.sessions import load_onnxruntime
+from ..precision import PRECISIONS
 from ..shapes import bound_lengths
 from .backend import EngineBackend, open_engine
 from .call_plans import cut_inputs
@@ -41,7 +43,7 @@ logger = logging.getLogger(__name__)
 Arrays = Mapping[str, NDArray[Any]]
 Lengths = Mapping[str, int]
 TwinWriter = Callable[[Path, Path], Path]
-"""Writes the float32 twin of a bfloat16 graph into a folder: `export.onnx.float32_twin.write_float32_twin`."""
+"""Writes the float32 twin of a graph in half precision into a folder: `export.onnx.float32_twin.write_float32_twin`."""
 
 TARGET = "engine"
 """What `OutputDifference.target` says of an engine."""
@@ -68,7 +70,7 @@ def check_engines(
         flavour: of the engines.
         networks: whose engines; none means all.
         device: number of the CUDA device.
-        twin: for bfloat16 graphs, which ONNX Runtime's CPU provider does not run.
+        twin: for graphs in half precision, of which ONNX Runtime's CPU provider runs none in bfloat16.
 
     Returns:
         The checks by network, failed ones too: their engines are refused from now on.
@@ -108,6 +110,7 @@ def check_network(
     entry = bundle.networks[name]
     record = backend.record(name)
     limits = LIMITS[record.precision]
+    in_twin = twin is not None and is_half(entry)
     right: list[OutputDifference] = []
     wrong: list[OutputDifference] = []
     with trusted_graph(bundle, entry, twin) as (path, graph):
@@ -115,9 +118,16 @@ def check_network(
             for part, inputs, given in _engine_calls(bundle, backend, entry, lengths):
                 expected = graph.run(inputs)
                 compared = compare_outputs(name, given, expected, target=TARGET, lengths=part)
-                failed = [one for one in compared if one.excess(limits) is not None]
+                own = list(_recorded_errors(entry))
+                if in_twin and not has_bfloat16(entry) and any(one.excess(limits) for one in compared):
+                    own += _rounding(bundle, entry, inputs, expected)
+                bounds = {
+                    one.output: widened(limits, [each for each in own if each.output == one.output])
+                    for one in compared
+                }
+                failed = [one for one in compared if one.excess(bounds[one.output]) is not None]
                 for one in failed:
-                    logger.warning("%s: wrong %s", name, one.failure(limits))
+                    logger.warning("%s: wrong %s", name, one.failure(bounds[one.output]))
                 if failed and not wrong and left is not None:
                     kept = leave_call(
                         path,
@@ -126,12 +136,12 @@ def check_network(
                         {"onnxruntime": expected, "engine": given},
                         side="engine",
                         limits=limits,
-                        moved=list(path.parent.iterdir()) if has_bfloat16(entry) else (),
+                        moved=list(path.parent.iterdir()) if in_twin else (),
                     )
                     logger.warning("%s: %s", name, kept)
                 wrong += failed
                 right += [one for one in compared if one not in failed]
-    twin_words = " in float32 on the same weights" if has_bfloat16(entry) else ""
+    twin_words = " in float32 on the same weights" if in_twin else ""
     return EngineCheck(
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         device=backend.identity.name,
@@ -140,6 +150,20 @@ def check_network(
         # A reader names the first one: that is a wrong one, if any is.
         outputs=(*wrong, *right),
     )
+
+
+def _recorded_errors(entry: BundleNetwork) -> Iterator[OutputDifference]:
+    """The reference's own errors in the network's precision, as far as the export had to measure them."""
+    for each in entry.gate.get("own_errors", ()):
+        yield OutputDifference(**each)
+
+
+def _rounding(
+    bundle: Bundle, entry: BundleNetwork, inputs: Arrays, expected: Arrays
+) -> list[OutputDifference]:
+    """How far the half-precision graph itself is off on ONNX Runtime: what rounding does to these inputs."""
+    with trusted_graph(bundle, entry, None) as (_, graph):
+        return compare_outputs(entry.name, graph.run(inputs), expected, target="onnxruntime", lengths={})
 
 
 def check_lengths(entry: BundleNetwork, record: EngineRecord) -> tuple[Lengths, ...]:
@@ -189,6 +213,8 @@ def trusted_graph(
 ) -> Iterator[tuple[Path, HostGraph]]:
     """A network on ONNX Runtime's CPU provider, and the file that runs: the bundle's, or a twin in a folder of its own.
 
+    In half precision it is the twin if there is `twin`. Else it is said what speaks against this ONNX Runtime.
+
     Raises:
         GmosError: a file has changed, or a twin is needed and `twin` is None.
     """
@@ -198,12 +224,15 @@ def trusted_graph(
     path = bundle.graph_file(entry.name, "onnxruntime" if same else "standard")
     # A session keeps its files open, which Windows does not remove.
     with tempfile.TemporaryDirectory(prefix="gmos-twin-", ignore_cleanup_errors=True) as folder:
-        if has_bfloat16(entry):
-            if twin is None:
-                raise GmosError(
-                    f"{entry.name} is bf16, which ONNX Runtime does not run on a CPU: compare its engine with "
-                    "gmos-export check-engines where the packages of the export are installed: pip install "
-                    "'gmos-deploy[export]'"
-                )
+        if twin is not None and is_half(entry):
             path = twin(path, Path(folder))
+        elif has_bfloat16(entry):
+            raise GmosError(
+                f"{entry.name} is bf16, which ONNX Runtime does not run: compare its engine with gmos-export "
+                "check-engines where onnx-ir is installed: pip install onnx-ir"
+            )
+        elif PRECISIONS[entry.precision].dtype == "float16":
+            doubt = half_doubt(load_onnxruntime().__version__, platform.machine())
+            if doubt is not None:
+                logger.warning("%s: %s", entry.name, doubt)
         yield path, HostGraph(path, tables=bundle_tables(bundle, entry.name), precision=entry.precision)

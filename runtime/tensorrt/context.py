@@ -64,16 +64,16 @@ class ShapedContext:
         self._library.log.start()
         if profile != self._profile:
             done = self._context.set_optimization_profile_async(profile, int(stream))
-            self._must(done, f"take profile {profile}")
+            self._must(done, f"take profile {profile}", stream)
             self._profile = profile
         for tensor in self._device_inputs:
             given = self._context.set_input_shape(tensor.name, sizes[tensor.name])
-            self._must(given, f"take {tensor.name} of shape {sizes[tensor.name]}")
+            self._must(given, f"take {tensor.name} of shape {sizes[tensor.name]}", stream)
         for name, values in self._host_values.items():
             values[...] = sizes[name]
-            self._must(self._context.set_tensor_address(name, values.ctypes.data), f"place {name}")
+            self._must(self._context.set_tensor_address(name, values.ctypes.data), f"place {name}", stream)
         unknown = self._context.infer_shapes()
-        self._must(not unknown, f"tell its shapes from its inputs ({', '.join(unknown)})")
+        self._must(not unknown, f"tell its shapes from its inputs ({', '.join(unknown)})", stream)
         self._shaped = Shaped(
             activation_bytes=int(self._context.update_device_memory_size_for_shapes()),
             output_shapes={name: tuple(self._context.get_tensor_shape(name)) for name in self._outputs},
@@ -98,21 +98,21 @@ class ShapedContext:
             self._context.set_device_memory(*activation)
             self._activation = activation
         for name, address in addresses.items():
-            self._must(self._context.set_tensor_address(name, address), f"place {name}")
+            self._must(self._context.set_tensor_address(name, address), f"place {name}", stream)
         self._library.log.start()
-        self._must(self._context.execute_async_v3(int(stream)), "run")
+        self._must(self._context.execute_async_v3(int(stream)), "run", stream)
 
     def close(self) -> None:
         """Drop the library's context."""
         self._context = None
 
-    def _must(self, done: object, what: str) -> None:
+    def _must(self, done: object, what: str, stream: Handle) -> None:
         if done:
             return
-        reason = self._library.log.reason()
-        if "out of memory" in reason.lower():
+        if self._library.log.out_of_memory:
             raise OutOfDeviceMemoryError(0, str(self._cuda))
-        self._cuda.check()
+        self._cuda.check(stream)
+        reason = self._library.log.reason()
         raise GmosError(
             f"{self._library.label} could not {what} in {self._network}: {reason}; build the engine again, or use "
             "--backend onnxruntime"

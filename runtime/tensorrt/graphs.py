@@ -3,10 +3,15 @@
 A graph has its addresses and its context's state built in. So each has a context and buffers of its own,
 and a call copies its inputs there and its outputs from there. Only calls with little data are captured:
 those with much spend their time in few large kernels, where launching costs nothing.
+
+TensorRT-RTX captures the calls of a context by itself, and anew whenever an address differs from the call before.
+The tracker's arrays are at other addresses nearly every time. So its graphs too get contexts and buffers of their
+own, in which no address ever changes, and all other calls run without.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +20,7 @@ from dataclasses import dataclass
 from ...errors import GmosError
 from ..contract import NetworkName
 from ..cuda.device_array import DeviceArray
-from ..cuda.driver import Handle, ignoring_lost_device
+from ..cuda.driver import Handle, OutOfDeviceMemoryError, ignoring_lost_device
 from .call_plans import Sizes, size_key
 from .context import ShapedContext
 from .device import EngineDevice
@@ -43,7 +48,10 @@ GraphKey = tuple[int, tuple[tuple[str, tuple[int, ...]], ...]]
 
 @dataclass(slots=True, kw_only=True)
 class _Graph:
-    """A captured call; void when the activation memory has moved since (`version`)."""
+    """A captured call; void when the activation memory has moved since (`version`).
+
+    `handle` is None where the library has the graph in its context.
+    """
 
     context: ShapedContext
     buffers: Arrays
@@ -51,9 +59,14 @@ class _Graph:
     handle: Handle | None = None
     used_at: int = 0
 
+    @property
+    def addresses(self) -> dict[str, int]:
+        """Of its inputs and outputs."""
+        return {name: buffer.pointer for name, buffer in self.buffers.items()}
+
 
 class CallGraphs:
-    """The captured calls of one network."""
+    """The captured calls of one network; `own`: the library captures what its contexts run."""
 
     def __init__(
         self,
@@ -61,12 +74,15 @@ class CallGraphs:
         tensors: Sequence[EngineTensor],
         device: EngineDevice,
         make_context: Callable[[], ShapedContext],
+        *,
+        own: bool = False,
     ) -> None:
         self._network = network
         self._inputs = [t.name for t in tensors if t.mode == "input" and not t.host]
         self._outputs = [t.name for t in tensors if t.mode == "output"]
         self._device = device
         self._make_context = make_context
+        self._own = own
         self._graphs: OrderedDict[GraphKey, _Graph] = OrderedDict()
         self._seen: Counter[GraphKey] = Counter()
         self._calls = 0
@@ -98,7 +114,12 @@ class CallGraphs:
             self._graphs[key] = graph
         self._graphs.move_to_end(key)
         graph.used_at = self._calls
-        self._launch(graph, arrays)
+        try:
+            self._launch(graph, arrays)
+        except OutOfDeviceMemoryError as error:
+            # The first launch takes memory for the graph on the device.
+            self._refuse(str(error))
+            return False
         return True
 
     def close(self) -> None:
@@ -110,44 +131,50 @@ class CallGraphs:
         device = self._device
         for name in self._inputs:
             device.copy(graph.buffers[name], arrays[name])
-        device.cuda.launch(graph.handle, device.stream)
+        if graph.handle is None:
+            graph.context.run(graph.addresses, device.activations.require(0), device.stream)
+        else:
+            device.cuda.launch(graph.handle, device.stream)
         for name in self._outputs:
             device.copy(arrays[name], graph.buffers[name])
 
     def _capture(self, profile: int, sizes: Sizes, arrays: Arrays) -> _Graph | None:
         """Warm a new context up and record it; None, and a line that says why, where that cannot be."""
+        device = self._device
         try:
             graph = self._prepare(profile, sizes, arrays)
-        except GmosError as error:
-            if self._device.cuda.is_lost:
+            if not self._own:
+                graph.handle = self._record(graph)
+        except (GmosError, RuntimeError) as error:
+            if device.cuda.is_lost:
                 raise
-            # No memory for it: the call itself needs none of that.
+            # What was started in the context goes on until then.
+            device.cuda.synchronize(device.stream)
+            # Such as no memory for it: the call itself needs none of that.
             self._refuse(str(error))
             return None
-        device = self._device
-        addresses = {name: buffer.pointer for name, buffer in graph.buffers.items()}
+        return graph
+
+    def _record(self, graph: _Graph) -> Handle:
+        """The graph of a context's call.
+
+        Raises:
+            GmosError: there is no memory for it, or the library could not run.
+            RuntimeError: it does something that cannot be recorded.
+        """
+        device, run = self._device, graph.context.run
         activation = device.activations.require(0)
         # Once outside of the graph: the library allocates and loads kernels at the first run.
-        graph.context.run(addresses, activation, device.stream)
+        run(graph.addresses, activation, device.stream)
         device.cuda.begin_capture(device.stream)
-        problem: Exception | None = None
         try:
-            graph.context.run(addresses, activation, device.stream)
-        except (GmosError, RuntimeError) as error:
-            # The stream has to leave its capture first.
-            problem = error
-        try:
-            graph.handle = device.cuda.end_capture(device.stream)
-        except RuntimeError as error:
-            problem = problem or error
-        if problem is None:
-            return graph
-        if device.cuda.is_lost:
-            raise problem
-        if graph.handle is not None:
-            device.cuda.end_graph(graph.handle)
-        self._refuse(str(problem))
-        return None
+            run(graph.addresses, activation, device.stream)
+        except (GmosError, RuntimeError):
+            # The stream has to leave its capture; that it was spoilt is known.
+            with contextlib.suppress(GmosError, RuntimeError):
+                device.cuda.end_graph(device.cuda.end_capture(device.stream))
+            raise
+        return device.cuda.end_capture(device.stream)
 
     def _prepare(self, profile: int, sizes: Sizes, arrays: Arrays) -> _Graph:
         """A context at its shapes with buffers that hold the call's inputs."""
@@ -176,12 +203,15 @@ class CallGraphs:
             self._end(self._graphs.pop(key))
 
     def _refuse(self, reason: str) -> None:
+        """From now on do without, and give back what graphs have taken."""
         self._refused = True
+        self.close()
         logger.info("%s runs without CUDA graphs: %s", self._network, " ".join(reason.split()))
 
     def _end(self, graph: _Graph) -> None:
         with ignoring_lost_device(self._device.cuda):
             # The device may still be running it.
             self._device.cuda.synchronize(self._device.stream)
-            self._device.cuda.end_graph(graph.handle)
+            if graph.handle is not None:
+                self._device.cuda.end_graph(graph.handle)
         graph.context.close()

@@ -47,10 +47,14 @@ DTYPES = {element.tensorrt: name for name, element in ELEMENT_TYPES.items()}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineContext:
-    """An execution context with the runtime cache that it fills, where the library has one."""
+    """An execution context with the runtime cache that it fills, where the library has one.
+
+    `warm` says whether that cache had kernels of this machine to begin with.
+    """
 
     context: Any
     cache: Any | None
+    warm: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +82,7 @@ class TensorRT:
 
     @property
     def own_cuda_graphs(self) -> bool:
-        """Whether the library captures CUDA graphs itself: TensorRT-RTX knows when its kernels are final."""
+        """Whether the library captures CUDA graphs itself, per context, and anew when an address changes."""
         return self.flavour == "tensorrt-rtx"
 
     @property
@@ -156,32 +160,56 @@ class TensorRT:
             self.runtimes[host_code] = runtime
         engine = self.runtimes[host_code].deserialize_cuda_engine(plan)
         if engine is None:
-            raise GmosError(f"{self.label} cannot load the engine: {self.log.reason()}; build it again")
+            advice = (
+                "free some device memory, or raise --memory_budget"
+                if self.log.out_of_memory
+                else "build it again"
+            )
+            raise GmosError(f"{self.label} cannot load the engine: {self.log.reason()}; {advice}")
         return engine
 
-    def create_context(self, engine: Any, *, cuda_graphs: bool, cache: bytes | None) -> EngineContext:  # noqa: ANN401
+    def create_context(
+        self,
+        engine: Any,  # noqa: ANN401
+        *,
+        cuda_graphs: bool,
+        specialized: bool,
+        cache: bytes | None = None,
+        shared: Any | None = None,  # noqa: ANN401
+    ) -> EngineContext:
         """A context whose activation memory the caller provides.
+
+        TensorRT-RTX compiles kernels for the shapes of a call, by default in the background. Its threads log, and
+        a logger in Python waits for the interpreter's lock, which whoever destroys a context holds while the
+        library waits for its threads. So none compile in the background here: kernels are compiled within the
+        first call at its shapes, whose binding gives the lock up (`specialized`), or never.
 
         Args:
             engine: from `deserialize`.
             cuda_graphs: let the library capture graphs, where it does that itself.
+            specialized: compile kernels for the shapes of calls; else those for all shapes serve.
             cache: compiled kernels of an earlier run, from `serialized_cache`; one that does not fit is
                 ignored, which is logged.
+            shared: the runtime cache of another context of the engine, used instead of one from `cache`.
 
         Raises:
             GmosError: no memory is left for it.
         """
         self.log.start()
         strategy = self.module.ExecutionContextAllocationStrategy.USER_MANAGED
-        kept = None
+        kept, warm = shared, shared is not None
         if self.own_runtime_cache:
             config = engine.create_runtime_config()
             config.set_execution_context_allocation_strategy(strategy)
             graphs = self.module.CudaGraphStrategy
             config.cuda_graph_strategy = graphs.WHOLE_GRAPH_CAPTURE if cuda_graphs else graphs.DISABLED
-            kept = config.create_runtime_cache()
-            if cache is not None and not kept.deserialize(cache):
-                logger.info("the runtime cache does not fit this machine: kernels are compiled again")
+            kinds = self.module.DynamicShapesKernelSpecializationStrategy
+            config.dynamic_shapes_kernel_specialization_strategy = kinds.EAGER if specialized else kinds.NONE
+            if kept is None:
+                kept = config.create_runtime_cache()
+                warm = cache is not None and bool(kept.deserialize(cache))
+                if cache is not None and not warm:
+                    logger.info("the runtime cache does not fit this machine: kernels are compiled again")
             config.set_runtime_cache(kept)
             context = engine.create_execution_context(config)
         else:
@@ -190,7 +218,7 @@ class TensorRT:
             raise GmosError(
                 f"{self.label} cannot run {engine.name or 'the engine'}: {self.log.reason()}; free some device memory"
             )
-        return EngineContext(context=context, cache=kept)
+        return EngineContext(context=context, cache=kept, warm=warm)
 
     def serialized_cache(self, cache: Any) -> bytes:  # noqa: ANN401
         """The kernels compiled so far, to be given to `create_context` of another process."""

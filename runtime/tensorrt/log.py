@@ -50,6 +50,12 @@ class LibraryLog:
             elif found := WEIGHTS.search(message):
                 self.weight_bytes = int(found[1])
 
+    @property
+    def out_of_memory(self) -> bool:
+        """Whether an error is about memory: `out of memory` in some places, `OutOfMemory` in others."""
+        with self._lock:
+            return any("outofmemory" in error.lower().replace(" ", "") for error in self.errors)
+
     def reason(self) -> str:
         """The first error in one line, for a message that names what failed."""
         with self._lock:

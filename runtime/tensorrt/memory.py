@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
@@ -12,8 +13,9 @@ from ..backend import Backend
 from ..bundle.manifest import Bundle, BundleNetwork
 from ..contract import FRAME_BY_FRAME, ModelSpec, NetworkName
 from ..cuda.device_array import byte_count
-from ..pipeline.options import FREE_MEMORY_SHARE, RunOptions
+from ..pipeline.options import FREE_MEMORY_SHARE, ConditioningLimit, RunOptions
 from ..shapes import Lengths, bound_lengths, letters_of, size_of, video_lengths
+from ..video.sequence import SequenceInput
 from .call_plans import NoProfileError, Sizes, cut_inputs
 from .record import EngineRecord
 from .runner import EngineRunner
@@ -29,11 +31,15 @@ ACTIVATION_SHARE = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSize:
-    """What decides the memory of a run: windows per call, height and width of the video, window stride."""
+    """What decides the memory of a run: windows per call, height and width of the video, window stride.
+
+    `conditioning` is the greatest number of conditioning memories of an object; None: the usual one.
+    """
 
     batch_size: int
     video_hw: tuple[int, int]
     stride: int
+    conditioning: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +87,14 @@ class PlansMemory(Protocol):
 
     def plan(self, size: RunSize) -> MemoryPlan:
         """What a run of that size takes on the device."""
+        ...
+
+    def most_conditioning(self) -> int:
+        """The greatest number of conditioning memories of an object that a shape profile takes."""
+        ...
+
+    def build_for(self, conditioning: int) -> str:
+        """The command line that builds an engine for so many."""
         ...
 
 
@@ -132,15 +146,16 @@ def settle_features(
     return features, plan.line(features)
 
 
-def settle_run(
-    backend: Backend, options: RunOptions, videos: Sequence[tuple[tuple[int, int], int]]
-) -> RunOptions:
-    """The options of a run on videos, features bounded by what is left beside it if the backend can tell; says so.
+def settle_run(backend: Backend, options: RunOptions, videos: Sequence[SequenceInput]) -> RunOptions:
+    """The options of a run on videos, within what the device and the engines can take if the backend can tell.
+
+    Features are bounded by what is left beside the run, which is said. How many conditioning memories objects will
+    have is known after stage 1 only; where the videos are long enough for more than can be taken, that is said too.
 
     Args:
         backend: with its networks loaded.
         options: as asked for.
-        videos: height and width in pixels, and window stride in frames, of each.
+        videos: all that will be run.
 
     Raises:
         GmosError: as `settle_features`.
@@ -149,17 +164,59 @@ def settle_run(
         return options
     size = RunSize(
         batch_size=options.batch_size,
-        video_hw=max((video_hw for video_hw, _ in videos), key=lambda video_hw: video_hw[0] * video_hw[1]),
-        stride=max(stride for _, stride in videos),
+        video_hw=max((video.video_hw for video in videos), key=lambda video_hw: video_hw[0] * video_hw[1]),
+        stride=max(video.stride for video in videos),
     )
+    tracks, limit = backend.model.variant == "gmos", None
+    if tracks:
+        bounds = {
+            video.name: options.conditioning_bound(video.frame_count_estimate)
+            for video in videos
+            if video.frame_count_estimate is not None
+        }
+        size, limit = _with_conditioning(backend, size, max(bounds.values(), default=None))
+        for name, bound in bounds.items():
+            if limit is not None and bound > limit.most:
+                logger.warning(
+                    "%s: objects may get up to %d conditioning memories, and %s; should the first pass find so many, "
+                    "the run ends there: %s",
+                    name,
+                    bound,
+                    limit.problem,
+                    limit.ways,
+                )
     features, line = settle_features(
-        backend,
-        size,
-        device_budget=options.device_budget,
-        share=FREE_MEMORY_SHARE if backend.model.variant == "gmos" else 0,
+        backend, size, device_budget=options.device_budget, share=FREE_MEMORY_SHARE if tracks else 0
     )
     logger.info("%s", line)
-    return replace(options, device_budget=features)
+    return replace(options, device_budget=features, conditioning_limit=limit)
+
+
+def _with_conditioning(
+    planner: PlansMemory, size: RunSize, bound: int | None
+) -> tuple[RunSize, ConditioningLimit | None]:
+    """The size with as many conditioning memories as the videos may make and the run can take, and its limit."""
+
+    def overflows(conditioning: int) -> bool:
+        return planner.plan(replace(size, conditioning=conditioning)).left < 0
+
+    in_profile = planner.most_conditioning()
+    asked = max(1, in_profile if bound is None else min(bound, in_profile))
+    fitting = bisect_left(range(1, asked + 1), True, key=overflows)
+    if not fitting:
+        # Not even one: the run has no room, which whoever settles its features says.
+        return size, None
+    limited = replace(size, conditioning=fitting)
+    if bound is not None and fitting >= bound:
+        return limited, None
+    if fitting == in_profile:
+        problem = f"the engine of memory_attention takes {fitting}"
+        way = f"build one for more ({planner.build_for(max(bound or 0, 2 * in_profile))})"
+    else:
+        problem = f"the device has room for {fitting}"
+        way = "lower --batch_size"
+    ways = f"{way}, or read only some of them with --max_conditioning {max(fitting, 2)}"
+    return limited, ConditioningLimit(most=fitting, problem=problem, ways=ways)
 
 
 def plan_memory(
@@ -262,11 +319,40 @@ def _rows(entry: BundleNetwork, lengths: Lengths) -> int:
 def run_lengths(entry: BundleNetwork, record: EngineRecord, model: ModelSpec, size: RunSize) -> Lengths:
     """The lengths of a network's axes in a run; of objects and memories the usual ones of its profile."""
     usual = {name: allowed.opt for name, allowed in record.profiles[0].items()}
+    memories = {} if size.conditioning is None else memory_lengths(model, size.conditioning)
     return {
         **bound_lengths(entry.inputs, usual),
+        **memories,
         "B": size.batch_size,
         **video_lengths(model, size.video_hw),
     }
+
+
+def memory_lengths(model: ModelSpec, conditioning: int) -> Lengths:
+    """Memories and pointers that a frame reads of an object with so many conditioning ones, at most."""
+    return {"R": conditioning + model.memory_frames - 1, "P": conditioning + model.object_pointers - 1}
+
+
+def most_conditioning(record: EngineRecord, model: ModelSpec) -> int:
+    """The greatest number of conditioning memories that a profile of memory attention's engine takes."""
+    passed = memory_lengths(model, 0)
+    return max(
+        min(profile["memories"].max[1] - passed["R"], profile["pointers"].max[1] - passed["P"])
+        for profile in record.profiles
+    )
+
+
+def build_for_conditioning(bundle: Bundle, record: EngineRecord, conditioning: int) -> str:
+    """The command line that builds memory attention for so many."""
+    lengths, longest = memory_lengths(bundle.model, conditioning), record.profiles[-1]
+    shapes = ",".join(
+        f"memory_attention.{name}=" + "x".join(map(str, (size[0], lengths[axis], *size[2:])))
+        for name, axis, size in (
+            ("memories", "R", longest["memories"].max),
+            ("pointers", "P", longest["pointers"].max),
+        )
+    )
+    return f"{build_command(bundle.root, record.flavour, ['memory_attention'])} --max-shapes {shapes}"
 
 
 def _waiting_tokens(bundle: Bundle, size: RunSize) -> int:

@@ -18,12 +18,13 @@ from ..bundle.manifest import Bundle, BundleNetwork
 from ..contract import NetworkName
 from ..cuda.device_array import DeviceArray, byte_count
 from ..cuda.driver import OutOfDeviceMemoryError, ignoring_lost_device
+from ..shapes import letters_of
 from .call_plans import CallPlanner, Sizes, size_key
 from .context import Shaped, ShapedContext
 from .device import ACTIVATION_STEP_BYTES, EngineDevice
 from .graphs import CallGraphs
 from .layers import LayerSums
-from .library import TensorRT
+from .library import EngineContext, TensorRT
 from .record import EngineRecord, engine_directory
 from .trust import build_command, verified_plan
 
@@ -67,15 +68,24 @@ class EngineRunner:
         self._build_line = build_command(bundle.root, library.flavour, [network])
         self.record, self._engine = self._load(bundle)
         self._cache_file = engine_directory(bundle.root, library.flavour) / f"{network}.runtime_cache"
-        self._own_graphs = options.cuda_graphs and library.own_cuda_graphs
+        # Objects and memories come and go: nearly every frame would have kernels compiled for it.
+        self._specialized = "O" not in letters_of((*self.entry.inputs, *self.entry.outputs))
+        self._compiled: set[tuple[int, object]] = set()
         self._stored = self._stored_cache()
         self._cache: Any = None
+        self._warm = False
         self._planner = CallPlanner(self.entry, self.record.profiles, self._build_line)
         self._context = self._new_context()
         self._known: dict[tuple[int, object], Shaped] = {}
         self._graphs = (
-            CallGraphs(network, self.record.tensors, device, self._new_context)
-            if options.cuda_graphs and not library.own_cuda_graphs
+            CallGraphs(
+                network,
+                self.record.tensors,
+                device,
+                lambda: self._new_context(own_graphs=library.own_cuda_graphs),
+                own=library.own_cuda_graphs,
+            )
+            if options.cuda_graphs
             else None
         )
 
@@ -85,6 +95,8 @@ class EngineRunner:
         Raises:
             GmosError: no profile takes the shapes, the device has no room, or the library fails.
         """
+        # The library works on the device of the calling thread.
+        self._device.cuda.enter()
         try:
             arrays, sizes = self._sorted_inputs(inputs)
             return self._run(arrays, sizes)
@@ -113,7 +125,7 @@ class EngineRunner:
     @contextmanager
     def profiled(self) -> Iterator[LayerSums]:
         """While this lasts, calls are not captured, and the times of their layers are added up."""
-        made = self._library.create_context(self._engine, cuda_graphs=False, cache=self._stored)
+        made = self._made_context()
         sums = LayerSums(self._library, self._engine, made.context)
         kept = self._context, self._graphs
         self._context, self._graphs = self._shaped_context(made.context), None
@@ -150,11 +162,21 @@ class EngineRunner:
         device.pool.reserve(record.weight_bytes)
         return record, engine
 
-    def _new_context(self) -> ShapedContext:
-        made = self._library.create_context(self._engine, cuda_graphs=self._own_graphs, cache=self._stored)
+    def _new_context(self, *, own_graphs: bool = False) -> ShapedContext:
+        return self._shaped_context(self._made_context(own_graphs=own_graphs).context)
+
+    def _made_context(self, *, own_graphs: bool = False) -> EngineContext:
+        """A context of the library; all of an engine share its runtime cache."""
+        made = self._library.create_context(
+            self._engine,
+            cuda_graphs=own_graphs,
+            specialized=self._specialized,
+            cache=self._stored,
+            shared=self._cache,
+        )
         if self._cache is None:
-            self._cache = made.cache
-        return self._shaped_context(made.context)
+            self._cache, self._warm = made.cache, made.warm
+        return made
 
     def _shaped_context(self, context: Any) -> ShapedContext:  # noqa: ANN401 - the library's
         tensors, cuda = self.record.tensors, self._device.cuda
@@ -225,8 +247,23 @@ class EngineRunner:
             return
         shaped = self._context.shape(profile, sizes, self._device.stream)
         activation = self._device.activations.require(shaped.activation_bytes)
+        self._tell_compilation(profile, sizes)
         addresses = {name: array.pointer for name, array in arrays.items()}
         self._context.run(addresses, activation, self._device.stream)
+
+    def _tell_compilation(self, profile: int, sizes: Sizes) -> None:
+        """Say that a call takes longer because its kernels are compiled: once per shape, where none were stored."""
+        key = (profile, size_key(sizes))
+        if (
+            not self._library.own_runtime_cache
+            or not self._specialized
+            or self._warm
+            or key in self._compiled
+        ):
+            return
+        self._compiled.add(key)
+        shapes = ", ".join(f"{name} {'x'.join(map(str, size))}" for name, size in sizes.items())
+        logger.info("%s: kernels are compiled for %s, and kept for the next run", self.entry.name, shapes)
 
     def _shaped(self, profile: int, sizes: Sizes) -> Shaped:
         """What a call needs and gives; a shape that was seen before need not be set to know that."""

@@ -13,6 +13,7 @@ import click
 import pytest
 
 from gmos_deploy.commands.calibrate import calibrate_command
+from gmos_deploy.commands.doctor import doctor_command
 from gmos_deploy.commands.evaluate import evaluate_command
 from gmos_deploy.commands.export import export_command
 from gmos_deploy.commands.parity import parity_command
@@ -30,6 +31,7 @@ ENTRY_POINTS = {
     "gmos-eval": ("evaluate", evaluate_command),
     "gmos-parity": ("parity", parity_command),
     "gmos-profile": ("profile", profile_command),
+    "gmos-doctor": ("doctor", doctor_command),
 }
 
 MEASURE = """

@@ -133,8 +133,10 @@ class ChangedTracker:
     def add_prompts(self, frame: int, prompts: Sequence[Prompt]) -> None:
         self._tracker.add_prompts(frame, prompts)
 
-    def propagate(self, start: int, *, reverse: bool = False) -> Iterator[TrackerStep]:
-        for step in self._tracker.propagate(start, reverse=reverse):
+    def propagate(
+        self, start: int, *, reverse: bool = False, unprompted: bool = False
+    ) -> Iterator[TrackerStep]:
+        for step in self._tracker.propagate(start, reverse=reverse, unprompted=unprompted):
             yield self._change(step, self._passes)
 
     def reset(self) -> None:

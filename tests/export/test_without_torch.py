@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from importlib.metadata import requires
@@ -81,6 +82,24 @@ def test_bundle_runs(device: Path, tiny_bundle: Bundle, clip: Path, tmp_path: Pa
         there = tmp_path / "device" / path.relative_to(tmp_path / "here")
         with Image.open(path) as expected, Image.open(there) as found:
             assert np.array_equal(np.asarray(expected), np.asarray(found))
+
+
+def test_nano_runs_and_the_doctor_tells(device: Path, tmp_path: Path) -> None:
+    """Its bundle comes with the package; what the machine lacks is missing, and nothing is wrong."""
+    code = "from gmos_deploy.cli import doctor; doctor()"
+    ran = subprocess.run(
+        [device, "-c", code, "--selftest", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+    )
+    found = {(one["group"], one["name"]): one for one in json.loads(ran.stdout)["findings"]}
+    assert ran.returncode == 0, [one for one in found.values() if one["state"] == "wrong"]
+    assert found["Libraries", "torch"]["state"] == "missing"
+    assert found["Libraries", "torch"]["mend"] == "pip install 'gmos-deploy[ref]'"
+    assert found["Self-test", "onnxruntime on cpu"]["state"] == "ok"
+    assert len(list((tmp_path / "gmos-deploy").iterdir())) == 1, "nano's bundle"
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,30 @@ def test_precision_follows_the_device() -> None:
         choose_precision("int4", CPU)
 
 
+def float32_settings() -> tuple[object, ...]:
+    """What PyTorch may round float32 to on CUDA: in convolutions and in products."""
+    backends = torch.backends
+    return backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_float32_on_cuda_is_not_rounded_to_tf32(exact: bool) -> None:
+    """In every network and in the tracker; PyTorch's settings are those of before in between and afterwards."""
+    backend, before = make_backend(), float32_settings()
+    assert not backend._exact, "on a CPU there is nothing to set"
+    backend._exact = exact
+    seen = []
+    backend._networks["sam2_resize"] = lambda inputs: seen.append(float32_settings()) or {}
+    backend.runner("sam2_resize")({})
+    with backend._network_context():
+        seen.append(float32_settings())
+    assert seen == [("ieee", "ieee") if exact else before] * 2
+    assert float32_settings() == before
+    with pytest.raises(ValueError, match="in a network"), backend._network_context():
+        raise ValueError("in a network")
+    assert float32_settings() == before
+
+
 def test_out_of_memory_says_what_to_lower(backend: TorchBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     """CUDA's error becomes one line with the options that help."""
 

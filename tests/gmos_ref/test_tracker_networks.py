@@ -360,7 +360,7 @@ def test_one_graph_serves_every_number_of_objects_memories_and_pointers(
         torch.testing.assert_close(graph(*inputs), network(*inputs), rtol=0, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("option", ["max_cond_frames_in_attn", "use_multimask_token_for_obj_ptr"])
+@pytest.mark.parametrize("option", ["memory_temporal_stride_for_eval", "use_multimask_token_for_obj_ptr"])
 def test_other_options_are_refused(
     tiny: FeaturePredictor, monkeypatch: pytest.MonkeyPatch, option: str
 ) -> None:

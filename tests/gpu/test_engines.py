@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import pytest
 from gmos_deploy.errors import GmosError
 from gmos_deploy.export.engines.build import EngineBuild, build_engines
 from gmos_deploy.export.engines.options import BuildOptions, settled
-from gmos_deploy.runtime.bundle.manifest import Bundle
-from gmos_deploy.runtime.tensorrt.library import FLAVOURS, Flavour, TensorRT, load_tensorrt
+from gmos_deploy.runtime.bundle.manifest import Bundle, open_bundle
+from gmos_deploy.runtime.tensorrt.gpu import find_device
+from gmos_deploy.runtime.tensorrt.library import FLAVOURS, Flavour, TensorRT
 from gmos_deploy.runtime.tensorrt.record import DeviceIdentity, engine_directory, plan_path
 from gmos_deploy.runtime.tensorrt.trust import find_record, verified_plan
 
@@ -21,26 +23,17 @@ ATTENTIVE = ("dino", "pi3_decoder", "sam2_encoder", "memory_attention")
 """Networks whose attention is long enough to matter."""
 
 
-def installed(flavour: Flavour, gpu: DeviceIdentity) -> TensorRT:
-    """The library, if it is there and has kernels for the GPU; a broken installation is a failure."""
-    try:
-        library = load_tensorrt(flavour)
-    except GmosError as error:
-        if "No module named" not in str(error):
-            pytest.fail(str(error))
-        pytest.skip(f"{flavour} is not installed")
-    if library.builds_ahead and gpu.target not in library.targets:
-        pytest.skip(f"{library.label} has no kernels for {gpu}")
-    return library
-
-
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_every_engine_is_built_and_right(
-    flavour: Flavour, precision: str, gpu: DeviceIdentity, gpu_bundle: Callable[[str], Bundle]
+    flavour: Flavour,
+    precision: str,
+    gpu: DeviceIdentity,
+    installed: Callable[[Flavour], TensorRT],
+    gpu_bundle: Callable[[str], Bundle],
 ) -> None:
     """A wrong one would be an error of the build; each record says that it was compared here."""
-    library, bundle = installed(flavour, gpu), gpu_bundle(precision)
+    library, bundle = installed(flavour), gpu_bundle(precision)
     build_engines(bundle.root, flavour)
     for name in bundle.networks:
         record, plan = verified_plan(bundle, name, library, gpu)
@@ -65,10 +58,13 @@ def test_every_engine_is_built_and_right(
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_a_changed_plan_never_reaches_the_library(
-    flavour: Flavour, gpu: DeviceIdentity, gpu_bundle: Callable[[str], Bundle]
+    flavour: Flavour,
+    gpu: DeviceIdentity,
+    installed: Callable[[Flavour], TensorRT],
+    gpu_bundle: Callable[[str], Bundle],
 ) -> None:
     """And is built again by the command that the refusal names."""
-    library, bundle = installed(flavour, gpu), gpu_bundle("fp16")
+    library, bundle = installed(flavour), gpu_bundle("fp16")
     build_engines(bundle.root, flavour, networks=["mask_decoder"])
     path = plan_path(engine_directory(bundle.root, flavour), "mask_decoder")
     content = bytearray(path.read_bytes())
@@ -90,10 +86,14 @@ def test_a_changed_plan_never_reaches_the_library(
     ids=lambda options: "-".join(map(str, options)),
 )
 def test_compatible_engines_build_and_are_right(
-    options: dict[str, object], gpu: DeviceIdentity, gpu_bundle: Callable[[str], Bundle], tmp_path: Path
+    options: dict[str, object],
+    gpu: DeviceIdentity,
+    installed: Callable[[Flavour], TensorRT],
+    gpu_bundle: Callable[[str], Bundle],
+    tmp_path: Path,
 ) -> None:
     """Where the installed version has them; a timing cache is left for the next build."""
-    library, bundle = installed("tensorrt", gpu), gpu_bundle("fp16")
+    library, bundle = installed("tensorrt"), gpu_bundle("fp16")
     asked = BuildOptions(timing_cache=tmp_path / "tactics.cache", **options)  # type: ignore[arg-type]
     try:
         chosen = settled(asked, library, gpu)
@@ -105,3 +105,25 @@ def test_compatible_engines_build_and_are_right(
     assert check is not None
     assert check.passed
     assert (tmp_path / "tactics.cache").stat().st_size > 0
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_the_second_gpu_builds_and_runs(
+    flavour: Flavour,
+    installed: Callable[[Flavour], TensorRT],
+    gpu_bundle: Callable[[str], Bundle],
+    tmp_path: Path,
+) -> None:
+    """With --device 1: the engine is of that GPU and was compared on it."""
+    second, library = find_device(1), installed(flavour)
+    if second is None:
+        pytest.skip("this machine has one GPU")
+    if library.builds_ahead and second.target not in library.targets:
+        pytest.skip(f"{library.label} has no kernels for {second}")
+    root = Path(shutil.copytree(gpu_bundle("fp16").root, tmp_path / "bundle"))
+    build_engines(root, flavour, networks=["mask_decoder"], device=1, force=True)
+    record = find_record(open_bundle(root), "mask_decoder", flavour)
+    assert record.check is not None
+    assert (record.check.passed, record.check.device) == (True, second.name)
+    if not library.builds_ahead:
+        assert record.device == second

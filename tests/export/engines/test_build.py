@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -370,6 +371,57 @@ def test_comparing_needs_a_gpu(built_bundle: Path, monkeypatch: pytest.MonkeyPat
     given = ["check-engines", "--bundle", str(built_bundle), "--backend", "tensorrt-rtx"]
     with pytest.raises(GmosError, match=r"--device 0: no such GPU was found here; run this on the device"):
         CliRunner().invoke(export_command, given, catch_exceptions=False, standalone_mode=False)
+
+
+def test_an_engine_is_built_on_the_gpu_that_was_asked_for(
+    engines_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With --device 1: the builder in every thread of it, and the comparison."""
+    entered: list[int] = []
+    monkeypatch.setattr(
+        engine_build, "Cuda", lambda index: SimpleNamespace(enter=lambda: entered.append(index))
+    )
+
+    def plan(*_: Any, enter: Callable[[], None], **__: Any) -> Any:
+        enter()
+        raise GmosError("far enough")
+
+    monkeypatch.setattr(engine_build, "build_plan", plan)
+    ahead = build_for(engines_copy, RTX_3090)
+    library = replace(ahead.library, flavour="tensorrt")
+    build = replace(ahead, library=library, options=BuildOptions(), index=1)
+    with pytest.raises(GmosError, match="far enough"):
+        build_engines(engines_copy, "tensorrt", networks=["dino"], build=build)
+    assert entered == [1]
+    asked: list[int] = []
+    monkeypatch.setattr(engine_build, "compare_engines", lambda *_, device: asked.append(device) or {})
+    monkeypatch.setattr(
+        EngineBuild,
+        "build",
+        lambda build, planned, phases: read_engine_record(
+            record_path(engine_directory(engines_copy, "tensorrt-rtx"), planned.network.name)
+        ),
+    )
+    build_engines(engines_copy, "tensorrt-rtx", networks=["dino"], build=replace(ahead, index=1), force=True)
+    assert asked == [1]
+
+
+def test_cuda_that_does_not_work_is_said_where_a_gpu_is_needed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ahead of time, for named targets, no GPU is."""
+
+    def broken(index: int) -> None:
+        raise GmosError("no usable CUDA device 0 (CUDA error 35)")
+
+    monkeypatch.setattr(engine_build, "find_device", broken)
+    library = load_tensorrt("tensorrt-rtx")
+    caplog.set_level("INFO")
+    assert engine_build.device_for(library, 0, ("sm86",)) is None
+    assert "engines will not be compared here: no usable CUDA device 0 (CUDA error 35)" in caplog.text
+    for needs, targets in ((library, ()), (replace(library, flavour="tensorrt"), ())):
+        with pytest.raises(GmosError, match="CUDA error 35"):
+            engine_build.device_for(needs, 0, targets)
 
 
 @pytest.mark.parametrize(

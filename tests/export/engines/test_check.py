@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +25,8 @@ from gmos_deploy.export.onnx.float32_twin import write_float32_twin
 from gmos_deploy.gmos_ref.presets import model_spec, preset
 from gmos_deploy.runtime.arrays import HostArray, NumpyArrays
 from gmos_deploy.runtime.bundle.manifest import Bundle, BundleTensor
+from gmos_deploy.runtime.bundle.seeded_inputs import seeded_inputs
+from gmos_deploy.runtime.comparison.parity import OutputDifference
 from gmos_deploy.runtime.onnx.backend import OnnxBackend
 from gmos_deploy.runtime.shapes import VIDEO_AXES, size_of
 from gmos_deploy.runtime.tensorrt import check as engine_check
@@ -223,7 +227,7 @@ class HalfArrays(NumpyArrays):
 
 
 class HalfEngines:
-    """Engines in bfloat16: the twin computes, and arrays are rounded on the way in and out."""
+    """Engines in half precision: the twin computes, `error` of each output is added to it."""
 
     identity = DeviceIdentity(name="GPU", compute_capability=(8, 7))
 
@@ -231,6 +235,8 @@ class HalfEngines:
         self._record = record_of(bundle, name)
         self._reference = partial(trusted_graph, bundle, bundle.networks[name], write_float32_twin)
         self.arrays = HalfArrays()
+        self.error = 0.0
+        """Relative, of half of the values up and of the others down."""
 
     def record(self, name: str) -> EngineRecord:
         return self._record
@@ -238,24 +244,117 @@ class HalfEngines:
     def runner(self, name: Any) -> Any:
         def call(inputs: Any) -> Any:
             with self._reference() as (_, graph):
-                return graph.run(inputs)
+                answers = graph.run(inputs)
+            for values in answers.values():
+                flat = values.reshape(-1)
+                flat[::2] *= 1 + self.error
+                flat[1::2] *= 1 - self.error
+            return answers
 
         return call
 
 
-def test_bfloat16_is_compared_with_its_float32_twin(exporter: Callable[..., Any], tmp_path: Path) -> None:
-    """Inputs reach both as bfloat16; without the twin's writer the message says what it takes."""
-    entry = exporter(validated=False, precision="bf16", head_precision="bf16").export("memory_encoder")
-    bundle: Any = SimpleNamespace(
-        networks={"memory_encoder": entry},
-        model=model_spec(TINY, "gmos"),
-        graph_file=lambda name, target: tmp_path / entry.graphs[target].file,
-        table_source=lambda: SimpleNamespace(head_dim=1),
-    )
+@pytest.fixture
+def half_bundle(half_network: Callable[..., Any]) -> Callable[..., Any]:
+    """A bundle of one network in a half precision; takes the precision and what its gate says."""
+
+    def make(precision: str, **gate: Any) -> Any:
+        exported, root = half_network("memory_encoder", precision=precision, head_precision=precision)
+        entry = replace(exported, gate=gate)
+        return SimpleNamespace(
+            networks={"memory_encoder": entry},
+            model=model_spec(TINY, "gmos"),
+            graph_file=lambda name, target: root / entry.graphs[target].file,
+            table_source=lambda: SimpleNamespace(head_dim=1),
+        )
+
+    return make
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_is_compared_with_its_float32_twin(
+    precision: str, half_bundle: Callable[..., Any]
+) -> None:
+    """Inputs reach both as they were rounded. Without the twin's writer fp16 is judged by its own graph."""
+    bundle = half_bundle(precision)
     engines: Any = HalfEngines(bundle, "memory_encoder")
     check = check_network(bundle, engines, "memory_encoder", twin=write_float32_twin)
     assert check.passed
     assert check.against.endswith("in float32 on the same weights")
-    assert set(engines.arrays.parked) == {"bfloat16"}
-    with pytest.raises(GmosError, match=r"memory_encoder is bf16, .*gmos-export check-engines .*\[export\]"):
-        check_network(bundle, engines, "memory_encoder")
+    assert set(engines.arrays.parked) == ({"bfloat16"} if precision == "bf16" else set())
+    with trusted_graph(bundle, bundle.networks["memory_encoder"], write_float32_twin) as (_, graph):
+        assert {given.type for given in graph._session.get_inputs()} == {"tensor(float)"}
+    if precision == "bf16":
+        with pytest.raises(GmosError, match=r"memory_encoder is bf16, .*gmos-export check-engines .*onnx-ir"):
+            check_network(bundle, engines, "memory_encoder")
+    else:
+        assert not check_network(bundle, engines, "memory_encoder").against.endswith("weights")
+
+
+OWN = {"target": "reference", "finite": True, "max_abs": 1.0, "mean_abs": 1.0, "largest": 1.0, "changed": 0.0}
+"""An own error of the reference in half precision, as a bundle has it."""
+
+
+@pytest.mark.parametrize(("error", "passed"), [(0.05, True), (0.2, False)])
+@pytest.mark.parametrize("measured", ["by the export", "here"])
+def test_an_engine_may_be_twice_as_far_off_as_rounding_alone(
+    error: float,
+    passed: bool,
+    measured: str,
+    half_bundle: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where a network amplifies rounding, the plain limits would refuse every engine of it."""
+    own = {**OWN, "output": "memory", "relative": 0.04, "cosine": 0.999, "lengths": {"O": 1}}
+    bundle = half_bundle("fp16", own_errors=[own] if measured == "by the export" else [])
+    if measured == "here":
+        monkeypatch.setattr(engine_check, "_rounding", lambda *_: [OutputDifference(**own)])
+    engines: Any = HalfEngines(bundle, "memory_encoder")
+    engines.error = error
+    check = check_network(bundle, engines, "memory_encoder", twin=write_float32_twin)
+    assert check.passed == passed
+    assert {found.output for found in check.outputs} == {"memory"}
+
+
+def test_rounding_is_measured_on_the_graph_itself(half_bundle: Callable[..., Any]) -> None:
+    """In float16 between the layers; a wrong engine is as wrong as before."""
+    bundle = half_bundle("fp16")
+    entry = bundle.networks["memory_encoder"]
+    inputs = seeded_inputs(entry.name, entry.inputs, bundle.model, {"O": 1})
+    with trusted_graph(bundle, entry, write_float32_twin) as (_, twin):
+        (own,) = engine_check._rounding(bundle, entry, inputs, twin.run(inputs))
+    assert own.output == "memory"
+    assert 1e-5 < own.relative < 1e-2
+    engines: Any = HalfEngines(bundle, "memory_encoder")
+    engines.error = 0.05
+    assert not check_network(bundle, engines, "memory_encoder", twin=write_float32_twin).passed
+
+
+@pytest.mark.parametrize(
+    ("version", "machine", "doubt"),
+    [
+        ("1.29.0", "x86_64", "ONNX Runtime 1.29.0 is reported .*32255.*pip install 'onnxruntime!=1.29.*'"),
+        ("1.32.1", "aarch64", "ONNX Runtime 1.32.1 may sum .*pip install onnx-ir"),
+        ("1.32.1", "AMD64", None),
+        ("1.23.2", "aarch64", None),
+    ],
+)
+def test_versions_that_judge_half_precision_badly_are_named(
+    version: str,
+    machine: str,
+    doubt: str | None,
+    half_bundle: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Where the graph itself is the judge; the float32 twin has nothing in half."""
+    monkeypatch.setattr(engine_check, "load_onnxruntime", lambda: SimpleNamespace(__version__=version))
+    monkeypatch.setattr(engine_check.platform, "machine", lambda: machine)
+    bundle = half_bundle("fp16")
+    for twin in (write_float32_twin, None):
+        with trusted_graph(bundle, bundle.networks["memory_encoder"], twin):
+            pass
+        found = [text for text in caplog.messages if text.startswith("memory_encoder: ONNX Runtime")]
+        assert len(found) == (twin is None and doubt is not None)
+    if doubt is not None:
+        assert re.search(doubt, found[0])

@@ -166,7 +166,10 @@ PROFILE = {
 
 
 def built(
-    fake: FakeLibrary, options: BuildOptions | None = None, profile: dict[str, ProfileRange] | None = None
+    fake: FakeLibrary,
+    options: BuildOptions | None = None,
+    profile: dict[str, ProfileRange] | None = None,
+    enter: Callable[[], None] | None = None,
 ) -> BuiltPlan:
     bundle = SimpleNamespace(graph_file=lambda name, target: Path(f"{name}.{target}.onnx"))
     return build_plan(
@@ -176,6 +179,7 @@ def built(
         profiles=[profile or PROFILE],
         options=options or BuildOptions(),
         phases=BuildPhases(lambda *_: None),
+        enter=enter,
     )
 
 
@@ -199,6 +203,14 @@ def test_a_plan_comes_with_what_is_known_about_it() -> None:
         }
     ]
     assert fake.flags == set()
+
+
+def test_the_gpu_is_chosen_wherever_the_builder_works() -> None:
+    """Which one is a setting of each thread: before anything is made, and in the thread that builds."""
+    events: list[str] = []
+    fake = FakeLibrary(during=lambda _: events.append(f"built in {threading.current_thread().name}"))
+    built(fake, enter=lambda: events.append(threading.current_thread().name))
+    assert events == ["MainThread", "engine-build", "built in engine-build"]
 
 
 def test_options_reach_the_builder(tmp_path: Path) -> None:

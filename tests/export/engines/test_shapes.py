@@ -26,7 +26,7 @@ def ranges(
 
 
 def test_profiles_are_the_bundle_s(tiny_bundle: Bundle) -> None:
-    """One per resolution for networks that see it, tables and all; one for the others."""
+    """One per resolution for networks that see it, tables and all; few and many memories; one for the others."""
     for network in tiny_bundle.networks.values():
         assert engine_ranges(network, ()) == network.profiles
     dino = tiny_bundle.networks["dino"]
@@ -51,23 +51,32 @@ def test_memories_may_come_without_pointers(tiny_bundle: Bundle) -> None:
     network = tiny_bundle.networks["memory_attention"]
     profile = engine_profile(network, engine_ranges(network, ())[0])
     assert profile["pointers"].min == (1, 0, 64)
-    assert profile["pointers"].max == (16, 16, 64)
+    assert profile["pointers"].max == (16, 33, 64)
 
 
 def test_a_shape_sets_its_axes_for_all_inputs(tiny_bundle: Bundle) -> None:
     """Objects and memories are named once; a lower maximum lowers what is usual."""
-    (found,) = ranges(tiny_bundle, "memory_attention", most=["memory_attention=2x5x32x8x8"])
-    assert (found["O"], found["R"], found["P"]) == ((1, 2, 2), (1, 5, 5), (0, 16, 16))
+    found, long = ranges(tiny_bundle, "memory_attention", most=["memory_attention=2x5x32x8x8"])
+    assert (found["O"], found["R"], found["P"]) == ((1, 2, 2), (1, 5, 5), (0, 16, 33))
+    assert (long["O"], long["R"]) == ((1, 1, 2), (1, 5, 5))
     profile = engine_profile(tiny_bundle.networks["memory_attention"], found)
-    assert profile["pointers"].max == (2, 16, 64)
+    assert profile["pointers"].max == (2, 33, 64)
     assert profile["memories"].opt == (2, 5, 32, 8, 8)
+
+
+def test_more_memories_go_to_the_profile_that_has_many(tiny_bundle: Bundle) -> None:
+    """The usual one stays as it is, for as many objects as before."""
+    given = ["memory_attention.memories=2x200x32x8x8,memory_attention.pointers=2x209x64"]
+    usual, long = ranges(tiny_bundle, "memory_attention", most=given)
+    assert usual == tiny_bundle.networks["memory_attention"].profiles[0]
+    assert (long["O"], long["R"], long["P"]) == ((1, 1, 2), (1, 46, 200), (0, 55, 209))
 
 
 def test_an_input_can_be_named_and_trtexec_s_colon_is_taken(tiny_bundle: Bundle) -> None:
     """Several shapes joined by a comma; of the video its size."""
     given = ["memory_attention.pointers:4x8x64,proposal_labels.video_hw=1080x1920", "mask_prompt=3x128x128"]
-    (found,) = ranges(tiny_bundle, "memory_attention", most=given)
-    assert found["P"] == (0, 8, 8)
+    for found in ranges(tiny_bundle, "memory_attention", most=given):
+        assert found["P"] == (0, 8, 8)
     (found,) = ranges(tiny_bundle, "proposal_labels", most=given)
     assert (found["H"], found["W"]) == ((64, 720, 1080), (64, 1280, 1920))
     (found,) = ranges(tiny_bundle, "mask_prompt", most=given)

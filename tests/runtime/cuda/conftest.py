@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -70,6 +71,8 @@ class FakeCuda:
         self.failures: dict[str, int] = {}
         """Status to answer by function; one that loses the device stays."""
         self.sticky = 0
+        self.entered: list[tuple[str, int]] = []
+        """Threads that took a device, and which."""
         self._grave: list[Any] = []
 
     def __getattr__(self, name: str) -> Callable[..., tuple[Any, ...]]:
@@ -118,7 +121,8 @@ class FakeCuda:
         for stream in self.streams.values():
             self.run(stream)
 
-    def set_device(self, index: int) -> None: ...
+    def set_device(self, index: int) -> None:
+        self.entered.append((threading.current_thread().name, index))
 
     def get_device_count(self) -> int:
         return 1
@@ -165,6 +169,9 @@ class FakeCuda:
 
     def stream_destroy(self, stream: Stream) -> None:
         self.run(self.streams.pop(stream.number))
+
+    def stream_query(self, stream: Stream) -> Any:
+        return Status(900 if stream.capturing is not None else 600) if stream.ops else None
 
     def stream_synchronize(self, stream: Stream) -> Any:
         if stream.capturing is not None:
@@ -220,6 +227,21 @@ class FakeCuda:
 
         self.view(target, nbytes, to), self.view(source, nbytes, of)
         self.add(stream, copy)
+
+    def memcpy2_d_async(
+        self,
+        target: int,
+        target_step: int,
+        source: int,
+        source_step: int,
+        width: int,
+        rows: int,
+        kind: str,
+        stream: Stream,
+    ) -> None:
+        assert width <= min(target_step, source_step)
+        for row in range(rows):
+            self.memcpy_async(target + row * target_step, source + row * source_step, width, kind, stream)
 
     def stream_begin_capture(self, stream: Stream, mode: int) -> None:
         stream.capturing = []

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from gmos_deploy.runtime.cuda import transfers
 from gmos_deploy.runtime.cuda.arrays import CudaArrays
 from gmos_deploy.runtime.cuda.device_array import DeviceArray
 from gmos_deploy.runtime.cuda.driver import Cuda
@@ -41,6 +42,7 @@ class FakeSession:
         self._outputs: list[FakeOrtValue] = []
 
     def io_binding(self) -> FakeSession:
+        self._outputs = []
         return self
 
     def bind_input(
@@ -105,6 +107,57 @@ def test_parking_keeps_every_bit(arrays: Any, dtype: str) -> None:
     np.testing.assert_array_equal(arrays.download(arrays.from_host(parked)), host[1])
 
 
+def test_rows_of_arrays_become_two_axes(arrays: Any) -> None:
+    """Wherever they lie: slices of one array in any order, slices a step apart, and arrays of their own."""
+    host = np.arange(60, dtype=np.float32).reshape(5, 4, 3)
+    whole = arrays.unstack(arrays.upload(host))
+    alone = arrays.upload(np.full((4, 3), -1, np.float32))
+    rows = [[whole[0], whole[3]], [whole[2], alone], [whole[4], whole[1]]]
+    expected = np.stack(
+        [np.stack(pair) for pair in ([host[0], host[3]], [host[2], -1 + 0 * host[0]], host[[4, 1]])]
+    )
+    np.testing.assert_array_equal(arrays.download(arrays.stack_rows(rows)), expected)
+    np.testing.assert_array_equal(arrays.download(arrays.stack_rows([[whole[1], whole[2]]])), host[None, 1:3])
+
+
+def test_several_arrays_come_back_together(arrays: Any) -> None:
+    """Also larger ones than a pinned buffer, and an empty one among them."""
+    hosts = [np.arange(n, dtype=np.float32) for n in (5, 0, (transfers.STAGE_BYTES + 40) // 4, 7)]
+    found = arrays.download_all([arrays.upload(host) for host in hosts])
+    for host, array in zip(hosts, found, strict=True):
+        np.testing.assert_array_equal(array, host)
+
+
+def test_neighbours_are_copied_together(cuda: Cuda, fake_cuda: Any) -> None:
+    """Ten objects that share their frames cost one copy a memory; all there is costs none."""
+    arrays = CudaArrays(cuda)
+    frames = [arrays.unstack(arrays.upload(np.full((10, 8), n, np.float32))) for n in range(7)]
+    fake_cuda.calls.clear()
+    stacked = arrays.stack_rows([[frame[o] for frame in frames] for o in range(10)])
+    assert fake_cuda.calls["cudaMemcpy2DAsync"] + fake_cuda.calls["cudaMemcpyAsync"] == 7
+    assert stacked.shape == (10, 7, 8)
+    fake_cuda.calls.clear()
+    parts = [arrays.upload(np.full((n, 8), n, np.float32)) for n in (3, 7)]
+    fake_cuda.calls.clear()
+    joined = arrays.stack([one for part in parts for one in arrays.unstack(part)])
+    assert fake_cuda.calls["cudaMemcpyAsync"] == 2
+    np.testing.assert_array_equal(arrays.download(joined)[:, 0], [3] * 3 + [7] * 7)
+    fake_cuda.calls.clear()
+    assert arrays.stack(frames[0]).pointer == frames[0][0].pointer
+    assert not fake_cuda.calls
+
+
+def test_arrays_that_come_back_together_are_waited_for_once(cuda: Cuda, fake_cuda: Any) -> None:
+    """What the stream got after the last of them is not."""
+    arrays = CudaArrays(cuda)
+    hosts = [np.full((4,), n, np.int64) for n in range(3)]
+    made = [arrays.upload(host) for host in hosts]
+    fake_cuda.calls.clear()
+    found = arrays.download_all(made)
+    assert fake_cuda.calls["cudaEventSynchronize"] == 1
+    np.testing.assert_array_equal(found, hosts)
+
+
 def test_an_empty_array_can_be_restored(arrays: Any) -> None:
     """An object may have no pointers yet."""
     parked = arrays.to_host(arrays.upload(np.zeros((2, 0, 8), np.float16)))
@@ -149,3 +202,32 @@ def test_a_session_on_cuda_reads_what_is_complete(cuda: Cuda, fake_cuda: Any) ->
     assert session.bound == [("x", "cuda:0"), ("factor", "cpu"), ("y", "cuda:0")]
     assert (out["y"].shape, out["y"].dtype) == ((2,), "float16")
     np.testing.assert_array_equal(arrays.download(out["y"]), [6, 8])
+
+
+def test_a_session_on_cuda_does_not_write_over_what_is_still_copied(cuda: Cuda, fake_cuda: Any) -> None:
+    """ONNX Runtime hands the memory of an output out again at once; a copy of it in another stream may be late.
+
+    Parked arrays are as complete when a session reads them.
+    """
+
+    class Reusing(FakeSession):
+        memory: FakeOrtValue | None = None
+
+        def run_with_iobinding(self, binding: FakeSession, run_options: Any) -> None:
+            super().run_with_iobinding(binding, run_options)
+            (made,) = self._outputs
+            if self.memory is None:
+                self.memory = made
+            to, of = (fake_cuda.view(value.data_ptr(), 8, fake_cuda.device) for value in (self.memory, made))
+            to[:] = of
+            self._outputs = [self.memory]
+
+    arrays, graph = OrtCudaArrays(cuda), LoadedGraph(session=Reusing(fake_cuda))
+    doubled = {"factor": np.array([2], np.float16)}
+    parked = arrays.to_host(arrays.upload(np.array([[1, 2], [3, 4]], np.float16)))
+    first = arrays.unstack(arrays.run(graph, {"x": arrays.from_host(parked), **doubled})["y"])
+    kept = arrays.stack(first[::-1])
+    del first
+    later = arrays.run(graph, {"x": arrays.upload(np.full((2, 2), 9, np.float16)), **doubled})["y"]
+    np.testing.assert_array_equal(arrays.download(kept), [[6, 8], [2, 4]])
+    np.testing.assert_array_equal(arrays.download(later), np.full((2, 2), 18))

@@ -29,15 +29,51 @@ def test_a_device_knows_its_name_and_capability(cuda: Cuda) -> None:
     assert str(cuda) == "cuda:0 (Fake GPU)"
 
 
-@pytest.mark.parametrize("status", [3, 35, 100, 101, 999])
+@pytest.mark.parametrize("status", [3, 100, 101, 999])
 def test_a_machine_without_a_usable_device_is_told_what_to_do(fake_cuda: Any, status: int) -> None:
-    """No driver, an old one, or no such device."""
+    """No driver, one that does not work, or no such device."""
     fake_cuda.failures["cudaSetDevice"] = status
     with pytest.raises(
         GmosError,
         match=rf"no usable CUDA device 2 \(CUDA error {status}, .*nvidia-smi.*--backend onnxruntime",
     ):
         Cuda(2, fake_cuda)
+
+
+def test_bindings_of_a_newer_cuda_than_the_driver_are_named(fake_cuda: Any) -> None:
+    """JetPack 6 has CUDA 12, and pip takes the bindings of 13: by the backend, and where a GPU is looked for."""
+    message = r"no usable CUDA device 0 \(CUDA error 35, some reason\): .*pip install 'cuda-bindings<13'"
+    fake_cuda.failures["cudaSetDevice"] = 35
+    with pytest.raises(GmosError, match=message):
+        Cuda(0, fake_cuda)
+    fake_cuda.failures["cudaGetDeviceCount"] = 35
+    with pytest.raises(GmosError, match=message):
+        find_device(0, fake_cuda)
+
+
+def test_errors_of_other_libraries_work_are_found(cuda: Cuda, fake_cuda: Any) -> None:
+    """They have CUDA runtimes of their own, whose last error this one does not know; a stream tells."""
+    stream = cuda.new_stream()
+    cuda.check(stream)
+    fake_cuda.streams[int(stream)].ops.append(lambda: True)
+    cuda.check(stream)
+    fake_cuda.sticky = 700
+    with pytest.raises(GmosError, match=r"failed in the work given to it \(CUDA error 700"):
+        cuda.check(stream)
+    assert cuda.is_lost
+    fake_cuda.sticky = 0
+    fake_cuda.failures["cudaGetLastError"] = 2
+    with pytest.raises(OutOfDeviceMemoryError, match="has no room left; lower"):
+        cuda.check(stream)
+
+
+def test_two_devices_in_a_thread_do_not_take_each_other_s_memory(fake_cuda: Any) -> None:
+    """Each call goes to the device of its `Cuda`, whichever was used last; calls in a row set nothing."""
+    first, second = Cuda(0, fake_cuda), Cuda(1, fake_cuda)
+    fake_cuda.entered.clear()
+    for cuda in (first, first, second, second, first):
+        cuda.allocate(512)
+    assert [index for _, index in fake_cuda.entered] == [0, 1, 0]
 
 
 def test_other_failures_are_faults_of_the_program(cuda: Cuda, fake_cuda: Any) -> None:
@@ -79,6 +115,8 @@ def test_the_real_bindings_have_what_is_called() -> None:
     assert not missing
     assert int(runtime.cudaError_t.cudaErrorMemoryAllocation) == 2
     assert int(runtime.cudaError_t.cudaErrorNotReady) == 600
+    assert int(runtime.cudaError_t.cudaErrorNoDevice) == cuda_driver.NO_DEVICE
+    assert int(runtime.cudaError_t.cudaErrorInsufficientDriver) == cuda_driver.OLD_DRIVER
 
 
 @pytest.mark.parametrize("module", ["tensorrt", "tensorrt_rtx"])
@@ -97,8 +135,11 @@ def test_a_machine_without_a_gpu_has_no_device(fake_cuda: Any, monkeypatch: pyte
     assert found is not None
     assert str(found) == "Fake GPU (sm87)"
     assert find_device(1, fake_cuda) is None
-    none = SimpleNamespace(cudaGetDeviceCount=lambda: (35, None))
+    none = SimpleNamespace(cudaGetDeviceCount=lambda: (100, None))
     assert find_device(0, none) is None
+    fake_cuda.failures["cudaGetDeviceProperties"] = 999
+    with pytest.raises(GmosError, match=r"no usable CUDA device 0 \(CUDA error 999, .*nvidia-smi"):
+        find_device(0, fake_cuda)
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
     for module in (cuda_device, cuda_driver):
         monkeypatch.setattr(module, "has_driver", lambda: False)
@@ -106,7 +147,7 @@ def test_a_machine_without_a_gpu_has_no_device(fake_cuda: Any, monkeypatch: pyte
     with pytest.raises(GmosError, match="NVIDIA's driver is not installed"):
         Cuda(0)
     monkeypatch.setattr(cuda_device, "has_driver", lambda: True)
-    with pytest.raises(GmosError, match="pip install cuda-bindings"):
+    with pytest.raises(GmosError, match=r"pip install cuda-bindings .*'cuda-bindings<13'"):
         find_device()
 
 

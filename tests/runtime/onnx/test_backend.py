@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from gmos_deploy.errors import GmosError
+from gmos_deploy.runtime.onnx.backend import OnnxBackend
 from gmos_deploy.runtime.onnx.sessions import (
     CPU_PROVIDER,
     CUDA_PROVIDER,
     LoadedGraph,
     OnnxDevice,
+    OrtHostArrays,
     SessionOptions,
     choose_device,
     load_onnxruntime,
@@ -63,6 +65,7 @@ def fake_runtime(providers: list[str], session: type[FakeSession] = FakeSession)
         get_available_providers=lambda: providers,
         SessionOptions=FakeSettings,
         InferenceSession=session,
+        preload_dlls=lambda: print("Failed to load libcudnn.so.9"),  # noqa: T201 - as the real one does
     )
 
 
@@ -80,6 +83,30 @@ def test_devices_are_chosen_by_name() -> None:
     assert choose_device("cpu", fake_runtime(GPU_BUILD)).provider == CPU_PROVIDER
     assert choose_device("cuda:2", fake_runtime(GPU_BUILD)) == OnnxDevice(kind="cuda", index=2)
     assert str(choose_device("cuda", fake_runtime(GPU_BUILD))) == "cuda:0"
+
+
+@pytest.mark.parametrize(
+    ("name", "providers", "loaded"),
+    [
+        ("cuda", GPU_BUILD, True),
+        ("auto", GPU_BUILD, True),
+        ("cpu", GPU_BUILD, False),
+        ("auto", CPU_BUILD, False),
+    ],
+)
+def test_cuda_libraries_of_packages_are_loaded(
+    name: str,
+    providers: list[str],
+    loaded: bool,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The provider does not look there; what is missing is no line on stdout, where a command's JSON goes."""
+    with caplog.at_level(logging.DEBUG):
+        choose_device(name, fake_runtime(providers))
+    assert ("onnxruntime: Failed to load libcudnn.so.9" in caplog.text) == loaded
+    assert capsys.readouterr().out == ""
+    assert hasattr(load_onnxruntime(), "preload_dlls")
 
 
 def test_cuda_without_its_provider_is_an_error() -> None:
@@ -124,7 +151,8 @@ def test_a_session_gets_threads_memory_and_full_float32(tmp_path: Path) -> None:
         "session.intra_op.allow_spinning": "0",
         "session.x64quantprecision": "1",
     }
-    assert session.asked[0] == (CUDA_PROVIDER, {"device_id": "1", "use_tf32": "0"})
+    wanted = {"device_id": "1", "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+    assert session.asked[0] == (CUDA_PROVIDER, wanted)
 
 
 def test_fp8_layers_are_not_taken_for_whole_numbers(tmp_path: Path) -> None:
@@ -146,19 +174,97 @@ def test_products_of_int8_layers_may_use_tf32(tmp_path: Path) -> None:
     graph = open_session(
         tmp_path / "m", OnnxDevice(kind="cuda"), SessionOptions(), fake_runtime(GPU_BUILD), precision="int8"
     )
-    assert graph.session.asked[0] == (CUDA_PROVIDER, {"device_id": "0", "use_tf32": "1"})
+    assert graph.session.asked[0][1]["use_tf32"] == "1"
 
 
-def test_only_large_networks_give_their_memory_back(tmp_path: Path) -> None:
-    """For small ones taking it again would cost more than running."""
-    runtime = fake_runtime(CPU_BUILD)
+@pytest.mark.parametrize(
+    ("device", "flops", "arena"),
+    [
+        (OnnxDevice(kind="cpu"), 1e9, None),
+        (OnnxDevice(kind="cpu"), 2e11, "cpu:0"),
+        (OnnxDevice(kind="cuda", index=1), 2e11, None),
+        (OnnxDevice(kind="cuda", index=1), 2e12, "gpu:1"),
+    ],
+)
+def test_only_large_networks_give_their_memory_back(
+    tmp_path: Path, device: OnnxDevice, flops: float, arena: str | None
+) -> None:
+    """For small ones taking it again would cost more than running; on CUDA too, each session has its own."""
+    runtime = fake_runtime(GPU_BUILD)
     runtime.RunOptions = FakeRunOptions
+    options = open_session(tmp_path / "m", device, SessionOptions(), runtime, flops=flops).run_options
+    entries = None if options is None else options.entries
+    assert entries == (None if arena is None else {"memory.enable_memory_arena_shrinkage": arena})
 
-    def load(flops: float) -> LoadedGraph:
-        return open_session(tmp_path / "m", OnnxDevice(kind="cpu"), SessionOptions(), runtime, flops=flops)
 
-    assert load(1e9).run_options is None
-    assert load(2e12).run_options.entries == {"memory.enable_memory_arena_shrinkage": "cpu:0"}
+@pytest.mark.parametrize("device", [OnnxDevice(kind="cpu"), OnnxDevice(kind="cuda")])
+def test_a_bfloat16_bundle_is_refused_on_every_device(device: OnnxDevice) -> None:
+    """With what runs it; a head in bfloat16 is enough."""
+    networks = {
+        name: SimpleNamespace(name=name, precision=precision)
+        for name, precision in (("dino", "fp16"), ("proposer", "bf16"))
+    }
+    bundle: Any = SimpleNamespace(networks=networks, precision="fp16", root=Path("gmos-bundle"))
+    with pytest.raises(
+        GmosError,
+        match=r"^bundle gmos-bundle is bf16 \(proposer\), which .* no device; use its engines \(--backend",
+    ):
+        OnnxBackend(bundle, device, SessionOptions(), fake_runtime(GPU_BUILD))
+
+
+def test_why_onnx_runtime_runs_no_bfloat16_bundle() -> None:
+    """At the opset of bundles such a convolution is no valid ONNX; at 22 the CPU provider has no kernel."""
+    onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    make, kind = onnx.helper, onnx.TensorProto.BFLOAT16
+    for opset, reason in (
+        (20, "Type Error.*bfloat16.*Conv"),
+        (22, "Could not find an implementation for Conv"),
+    ):
+        graph = make.make_graph(
+            [make.make_node("Conv", ["x", "w"], ["y"])],
+            "conv",
+            [make.make_tensor_value_info("x", kind, [1, 1, 4, 4])],
+            [make.make_tensor_value_info("y", kind, None)],
+            [make.make_tensor("w", kind, [1, 1, 1, 1], [1.0])],
+        )
+        model = make.make_model(graph, opset_imports=[make.make_opsetid("", opset)], ir_version=10)
+        with pytest.raises(Exception, match=reason):
+            onnxruntime.InferenceSession(model.SerializeToString(), providers=[CPU_PROVIDER])
+    for operator in ("Conv", "ConvTranspose", "Cos"):
+        types = [onnx.defs.get_schema(operator, opset).type_constraints for opset in (20, 22)]
+        has = [any("tensor(bfloat16)" in each.allowed_type_strs for each in found) for found in types]
+        assert has == [False, True], operator
+
+
+@pytest.mark.parametrize(
+    ("words", "memory"),
+    [
+        ("BFCArena: Failed to allocate memory for requested buffer of size 100", True),
+        ("CUDA failure 2: out of memory ; GPU=0", True),
+        ("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED", True),
+        ("Non-zero status code returned while running Conv", False),
+    ],
+)
+def test_what_has_no_memory_is_said_with_what_to_lower(words: str, memory: bool) -> None:
+    """Whichever library says it; other errors stay what they are."""
+
+    class Arrays(OrtHostArrays):
+        def run(self, graph: LoadedGraph, inputs: Any) -> dict[str, Any]:
+            raise RuntimeError(words)
+
+    bundle: Any = SimpleNamespace(
+        networks={}, precision="fp32", root=Path("b"), model=None, table_source=dict
+    )
+    backend = OnnxBackend(bundle, OnnxDevice(kind="cpu"), SessionOptions(), fake_runtime(CPU_BUILD))
+    backend.arrays = Arrays()
+    entry: Any = SimpleNamespace(
+        name="dino", inputs=(), graphs={"onnxruntime": SimpleNamespace(tables=())}, outputs=()
+    )
+    with pytest.raises(
+        Exception, match="cpu is out of memory in dino .*--batch_size" if memory else words
+    ) as e:
+        backend._run(entry, LoadedGraph(session=None), {})
+    assert isinstance(e.value, GmosError) == memory
 
 
 def test_a_graph_that_the_runtime_refuses_is_one_line(tmp_path: Path) -> None:

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from sam2.modeling.sam2_utils import select_closest_cond_frames
 
 from gmos_deploy.gmos_ref.presets import TINY, model_spec
-from gmos_deploy.runtime.pipeline.memory_bank import FrameOutput, MemoryReach, ObjectMemory
+from gmos_deploy.runtime.pipeline.memory_bank import (
+    FrameOutput,
+    MemoryReach,
+    ObjectMemory,
+    nearest_conditioning,
+)
 
 REACH = MemoryReach(memory_frames=7, object_pointers=16, video_frames=100)
 
@@ -121,3 +128,32 @@ def test_prompts_are_never_forgotten() -> None:
     memory.forget_tracked(beyond=16, of=40)
     assert sorted(memory.tracked) == list(range(24, 57))
     assert list(memory.conditioning) == [0, 90]
+
+
+def test_few_conditioning_memories_are_the_ones_that_sam2_chooses() -> None:
+    """Any frames in any order of insertion, before, on and behind the frame: frames and order are the package's."""
+    draw = np.random.default_rng(7)
+    others = 0
+    for _ in range(2000):
+        frames = draw.choice(60, size=draw.integers(1, 16), replace=False).tolist()
+        frame, most = int(draw.integers(0, 60)), int(draw.integers(2, 10))
+        selected, _ = select_closest_cond_frames(frame, dict.fromkeys(frames), most)
+        assert nearest_conditioning(frames, frame, most) == tuple(selected)
+        assert nearest_conditioning(frames, frame, None) == tuple(frames)
+        nearest = sorted(frames, key=lambda t: abs(t - frame))[:most]
+        others += set(nearest) != set(selected)
+    assert others > 50, "the nearest ones are others"
+
+
+def test_a_prompt_that_is_not_read_as_one_is_an_ordinary_memory() -> None:
+    """With its own row of the temporal table and its pointer, while it is near enough."""
+    memory = make_memory(conditioning=(0, 12, 16, 18, 40), tracked=range(1, 20))
+    for frame in (12, 16, 18):
+        del memory.tracked[frame]
+    recall = memory.recall(20, replace(REACH, conditioning=2), reverse=False)
+    assert names(recall.memories) == ["c18", "c40", "t14", "t15", "c16", "t17", "t19"]
+    assert recall.positions == (6, 6, 5, 4, 3, 2, 0)
+    assert names(recall.pointers)[:5] == ["c18", "t19", "t17", "c16", "t15"]
+    assert recall.distances[:5] == (2 / 15, 1 / 15, 3 / 15, 4 / 15, 5 / 15)
+    assert "c12" in names(recall.pointers), "within reach of the pointers"
+    assert "c0" not in names(recall.pointers)

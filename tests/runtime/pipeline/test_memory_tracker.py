@@ -243,15 +243,29 @@ def set_reach(patch: pytest.MonkeyPatch, predictor: FeaturePredictor, reach: tup
     patch.setattr(predictor, "max_obj_ptrs_in_encoder", reach[1])
 
 
-@pytest.mark.parametrize(("seed", "reach"), [(0, (7, 16)), (1, (3, 5)), (2, (3, 5)), (3, (7, 16))])
+@pytest.mark.parametrize(
+    ("seed", "reach", "conditioning"),
+    [
+        (0, (7, 16), None),
+        (1, (3, 5), None),
+        (2, (3, 5), 2),
+        (3, (7, 16), None),
+        (4, (4, 6), 2),
+        (5, (7, 16), 3),
+    ],
+)
 def test_any_schedule_equals_the_reference_tracker(
-    tiny_predictor: FeaturePredictor, monkeypatch: pytest.MonkeyPatch, seed: int, reach: tuple[int, int]
+    tiny_predictor: FeaturePredictor,
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int,
+    reach: tuple[int, int],
+    conditioning: int | None,
 ) -> None:
-    """Every answer is that of the package, whatever is prompted when, and with memories that are dropped."""
+    """Every answer is the package's, whatever is prompted when, and whether memories are dropped or not read."""
     set_reach(monkeypatch, tiny_predictor, reach)
     backend = make_backend(tiny_predictor)
     features = StoredFeatures(tiny_predictor, 60 + seed, SCHEDULE_FRAMES)
-    sizes = {"frames": SCHEDULE_FRAMES, "video_hw": VIDEO_HW}
+    sizes = {"frames": SCHEDULE_FRAMES, "video_hw": VIDEO_HW, "max_conditioning": conditioning}
     reference = Sam2Tracker(tiny_predictor, features, context=nullcontext, **sizes)
     tracker = MemoryTracker(backend, features, **sizes)
 

@@ -48,7 +48,9 @@ class ScriptedTracker:
     def add_prompts(self, frame: int, prompts: Sequence[Prompt]) -> None:
         self.prompt(frame, prompts)
 
-    def propagate(self, start: int, *, reverse: bool = False) -> Iterator[TrackerStep]:
+    def propagate(
+        self, start: int, *, reverse: bool = False, unprompted: bool = False
+    ) -> Iterator[TrackerStep]:
         self.propagations.append((start, int(reverse)))
         for frame in range(start, -1, -1) if reverse else range(start, self._frames):
             yield self._step(frame)

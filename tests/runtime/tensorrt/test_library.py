@@ -49,7 +49,12 @@ class FakeEngine:
     def __init__(self, *, context: object = "context", fits: bool = True) -> None:
         self.context = context
         self.asked: Any = None
-        self.config = SimpleNamespace(cuda_graph_strategy=None, strategy=None, cache=None)
+        self.config = SimpleNamespace(
+            cuda_graph_strategy=None,
+            dynamic_shapes_kernel_specialization_strategy=None,
+            strategy=None,
+            cache=None,
+        )
         self.cache = FakeCache(fits=fits)
         self.config.create_runtime_cache = lambda: self.cache
         self.config.set_execution_context_allocation_strategy = lambda chosen: setattr(
@@ -101,6 +106,7 @@ def fake_module(version: str, *, rtx: bool = False, same_capability: bool = True
         NetworkDefinitionCreationFlag=SimpleNamespace(STRONGLY_TYPED=1),
         ExecutionContextAllocationStrategy=members("STATIC", "USER_MANAGED"),
         CudaGraphStrategy=members("DISABLED", "WHOLE_GRAPH_CAPTURE"),
+        DynamicShapesKernelSpecializationStrategy=members("LAZY", "EAGER", "NONE"),
         ComputeCapability=members("NONE", "CURRENT", "SM75", "SM86") if rtx else None,
     )
 
@@ -242,7 +248,7 @@ def test_an_engine_is_loaded_and_a_refusal_has_the_library_s_reason() -> None:
 def test_a_context_of_tensorrt_takes_the_caller_s_memory(jetpack_6: TensorRT) -> None:
     """Graphs and caches are not its business."""
     engine = FakeEngine()
-    made = jetpack_6.create_context(engine, cuda_graphs=True, cache=None)
+    made = jetpack_6.create_context(engine, cuda_graphs=True, specialized=True)
     assert (made.context, made.cache, engine.asked) == ("context", None, "USER_MANAGED")
 
 
@@ -251,26 +257,45 @@ def test_a_context_of_tensorrt_rtx_has_graphs_and_a_cache(graphs: bool, strategy
     """Both through its runtime configuration."""
     library = wrap_library("tensorrt-rtx", fake_module("1.7.1", rtx=True))
     engine = FakeEngine()
-    made = library.create_context(engine, cuda_graphs=graphs, cache=b"old")
+    made = library.create_context(engine, cuda_graphs=graphs, specialized=True, cache=b"old")
+    assert made.warm
     assert engine.asked is engine.config
     assert (engine.config.strategy, engine.config.cuda_graph_strategy) == ("USER_MANAGED", strategy)
     assert engine.config.cache is made.cache is engine.cache
     assert engine.cache.given == b"old"
     assert library.serialized_cache(made.cache) == b"kernels"
+    again = library.create_context(engine, cuda_graphs=graphs, specialized=True, cache=b"x", shared="other")
+    assert (again.cache, again.warm, engine.config.cache, engine.cache.given) == (
+        "other",
+        True,
+        "other",
+        b"old",
+    )
+
+
+@pytest.mark.parametrize(("specialized", "strategy"), [(True, "EAGER"), (False, "NONE")])
+def test_no_kernels_are_compiled_in_the_background(specialized: bool, strategy: str) -> None:
+    """Such threads log through Python and wait for its lock, which whoever destroys a context holds."""
+    library = wrap_library("tensorrt-rtx", fake_module("1.7.1", rtx=True))
+    engine = FakeEngine()
+    assert not library.create_context(engine, cuda_graphs=False, specialized=specialized).warm
+    assert engine.config.dynamic_shapes_kernel_specialization_strategy == strategy
 
 
 def test_a_cache_that_does_not_fit_is_said(caplog: pytest.LogCaptureFixture) -> None:
     """The run goes on and compiles."""
     library = wrap_library("tensorrt-rtx", fake_module("1.7.1", rtx=True))
     caplog.set_level("INFO")
-    library.create_context(FakeEngine(fits=False), cuda_graphs=False, cache=b"old")
+    assert not library.create_context(
+        FakeEngine(fits=False), cuda_graphs=False, specialized=True, cache=b"old"
+    ).warm
     assert "the runtime cache does not fit" in caplog.text
 
 
 def test_a_context_without_memory_is_refused(jetpack_6: TensorRT) -> None:
     """The library gives None and the reason to its log only."""
     with pytest.raises(GmosError, match=r"TensorRT 10\.3\.0 cannot run dino: it gave no reason; free some"):
-        jetpack_6.create_context(FakeEngine(context=None), cuda_graphs=False, cache=None)
+        jetpack_6.create_context(FakeEngine(context=None), cuda_graphs=False, specialized=True)
 
 
 def test_the_library_s_words_are_kept(jetpack_6: TensorRT) -> None:
@@ -294,6 +319,32 @@ def test_the_library_s_words_are_kept(jetpack_6: TensorRT) -> None:
     assert jetpack_6.log.activation_bytes == []
 
 
+@pytest.mark.parametrize(
+    ("message", "memory"),
+    [
+        ("[defaultAllocator.cpp::allocate::31] Error Code 1: Cuda Runtime (out of memory)", True),
+        ("Error Code 2: OutOfMemory (Requested size was 4318035968 bytes.)", True),
+        ("Error Code 7: Internal Error", False),
+    ],
+)
+def test_memory_is_found_in_either_spelling(message: str, memory: bool, jetpack_6: TensorRT) -> None:
+    """And in a later error as in the first; an engine that finds no room need not be built again."""
+    jetpack_6.log.start()
+    for each in ("the first", message):
+        jetpack_6.logger.log(Severity.ERROR, each)
+    assert jetpack_6.log.out_of_memory == memory
+    broken = wrap_library("tensorrt", fake_module("10.3.0"))
+    refuse = FakeRuntime.deserialize_cuda_engine
+
+    def deserialize(runtime: Any, plan: Any) -> None:
+        refuse(runtime, plan)
+        runtime.logger.log(Severity.ERROR, message)
+
+    broken.module.Runtime.deserialize_cuda_engine = deserialize
+    with pytest.raises(GmosError, match="free some device memory" if memory else "build it again"):
+        broken.deserialize(b"plan")
+
+
 def test_the_installed_tensorrt_rtx_is_as_expected() -> None:
     """The real library: its targets, its types, the names that the code relies on."""
     pytest.importorskip("tensorrt_rtx")
@@ -305,4 +356,7 @@ def test_the_installed_tensorrt_rtx_is_as_expected() -> None:
         library.dtype_name(found) for found in (types.FLOAT, types.HALF, types.BF16, types.INT64, types.UINT8)
     }
     assert named == {"float32", "float16", "bfloat16", "int64", "uint8"}
+    config = library.module.IRuntimeConfig
+    assert hasattr(config, "dynamic_shapes_kernel_specialization_strategy")
+    assert {"EAGER", "NONE"} <= set(library.module.DynamicShapesKernelSpecializationStrategy.__members__)
     assert importlib.import_module("tensorrt_rtx").__version__ == library.full_version

@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import math
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gmos_deploy.export.onnx.shape_profiles import lengths_of, shape_profiles
+from gmos_deploy.export.onnx.shape_profiles import profiles_of, shape_profiles
 from gmos_deploy.export.onnx.signature import signature
 from gmos_deploy.gmos_ref.presets import model_spec, preset
 from gmos_deploy.runtime.bundle.manifest import FORMAT, Bundle, BundleTensor, open_bundle
@@ -75,7 +76,7 @@ class FakeEngine:
         if self.world.no_contexts:
             self.world.library.log.add("ERROR", "no room for a context: out of memory")
             return None
-        context = FakeContext(self)
+        context = FakeContext(self, captures=getattr(how, "cuda_graph_strategy", "") == "whole")
         self.world.contexts.append(context)
         return context
 
@@ -90,6 +91,7 @@ class FakeConfig:
 
     def __init__(self, world: World) -> None:
         self.world, self.strategy, self.cuda_graph_strategy = world, None, None
+        self.dynamic_shapes_kernel_specialization_strategy: str | None = None
 
     def set_execution_context_allocation_strategy(self, strategy: str) -> None:
         self.strategy = strategy
@@ -98,7 +100,9 @@ class FakeConfig:
         return FakeCache()
 
     def set_runtime_cache(self, cache: Any) -> bool:
-        self.world.caches.append((cache, self.cuda_graph_strategy))
+        self.world.caches.append(
+            (cache, self.cuda_graph_strategy, self.dynamic_shapes_kernel_specialization_strategy)
+        )
         return True
 
 
@@ -118,8 +122,9 @@ class FakeCache:
 class FakeContext:
     """Checks every shape and address it is given; its work reads and writes them when the stream runs."""
 
-    def __init__(self, engine: FakeEngine) -> None:
+    def __init__(self, engine: FakeEngine, *, captures: bool = False) -> None:
         self.engine, self.world = engine, engine.world
+        self.captures, self.captured_call = captures, None
         self.profile = 0
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.addresses: dict[str, int] = {}
@@ -173,14 +178,25 @@ class FakeContext:
         if self.engine.name in self.world.broken:
             self.world.library.log.add("ERROR", self.world.broken[self.engine.name])
             return False
+        if self.world.starved() and self is self.world.contexts[-1]:
+            self.world.library.log.add("ERROR", "Error Code 2: OutOfMemory (no further information)")
+            return False
         self.runs += 1
         cuda = self.world.fake_cuda
+        name = threading.current_thread().name
+        assert name in dict(cuda.entered), f"thread {name} runs on whatever device is the first"
         sizes, addresses, activation = self.sizes(), dict(self.addresses), self.activation
         assert activation is not None, "no activation memory"
         assert activation[1] >= activation_bytes(sizes)
         assert activation[0] % 256 == 0
 
         captured = cuda.streams[number].capturing is not None
+        call = (sizes, addresses, activation)
+        if self.captures:
+            # As TensorRT-RTX does: anew whenever a shape or an address differs from the call before.
+            counts = self.world.replays if call == self.captured_call else self.world.captures
+            counts[self.engine.name] += 1
+            self.captured_call = call
 
         def work() -> bool:
             # A graph of a context that has other shapes now would compute nonsense: so does this.
@@ -259,10 +275,15 @@ class World:
         self.compute: Compute = toy_compute(self.bundle)
         self.records: dict[NetworkName, EngineRecord] = {}
         self.contexts: list[FakeContext] = []
-        self.caches: list[tuple[FakeCache, Any]] = []
+        self.caches: list[tuple[FakeCache, Any, Any]] = []
+        self.captures: Counter[str] = Counter()
+        """Graphs that the library itself has captured, by network, and how often it has replayed them."""
+        self.replays: Counter[str] = Counter()
         self.computed: Counter[str] = Counter()
         self.broken: dict[str, str] = {}
         self.no_contexts = False
+        self.starved: Callable[[], bool] = lambda: False
+        """Whether the newest context finds no memory when it runs."""
         self.library: TensorRT = wrap_library(flavour, self._module())
         for name in self.bundle.networks:
             self.write_engine(name)
@@ -324,6 +345,7 @@ class World:
             LayerInformationFormat=SimpleNamespace(JSON=1),
             ExecutionContextAllocationStrategy=SimpleNamespace(USER_MANAGED="user managed"),
             CudaGraphStrategy=SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole", DISABLED="disabled"),
+            DynamicShapesKernelSpecializationStrategy=SimpleNamespace(EAGER="eager", NONE="none"),
             ComputeCapability=SimpleNamespace(__members__={"SM87": 0}),
         )
 
@@ -338,7 +360,7 @@ def fake_record(world: World, name: NetworkName) -> EngineRecord:
     tables = entry.graphs["standard"].tables
     ranges = []
     for profile in entry.profiles:
-        lengths = lengths_of(name, profile)
+        lengths = profile
         ranges.append(
             {
                 tensor.name: ProfileRange(
@@ -402,7 +424,7 @@ def write_fake_bundle(root: Path, world: World) -> Bundle:
             "inputs": [asdict(tensor) for tensor in sign.inputs],
             "outputs": [asdict(tensor) for tensor in sign.outputs],
             "graphs": {"standard": graph, "onnxruntime": graph},
-            "profiles": list(ranges if "h" in sign.letters else ranges[:1]),
+            "profiles": list(profiles_of(name, ranges if "h" in sign.letters else ranges[:1], model)),
             "parameters": 1,
             "flops": 1.0,
             "flops_at": {},

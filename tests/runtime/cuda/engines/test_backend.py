@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,21 @@ def test_nothing_waits_between_networks(backend: Any, world: Any) -> None:
     assert not any(world.fake_cuda.calls[name] for name in ("cudaStreamSynchronize", "cudaEventSynchronize"))
     backend.arrays.download(features["s0"])
     assert world.computed == {"sam2_resize": 1, "sam2_encoder": 1}, "a download waits for its array only"
+
+
+def test_a_network_may_be_called_from_any_thread(world: Any) -> None:
+    """The device in use is a setting of each thread, and the library takes what is set."""
+    backend = world.backend(cuda_graphs=False)
+    inputs = {k: backend.arrays.upload(v) for k, v in inputs_of(world, "mask_decoder", {"O": 1}).items()}
+    run = backend.runner("mask_decoder")
+    run(inputs)
+    threads = [threading.Thread(target=run, args=(inputs,), name=f"caller-{i}") for i in range(2)]
+    for thread in threads:
+        thread.start()
+        thread.join()
+    assert {("caller-0", 0), ("caller-1", 0)} <= set(world.fake_cuda.entered)
+    backend.close()
+    assert world.computed["mask_decoder"] == 3
 
 
 def test_memory_is_taken_once_and_used_again(backend: Any, world: Any) -> None:
@@ -213,9 +229,11 @@ def test_a_shape_without_a_profile_names_what_there_is_and_the_command(make_worl
 
 def test_more_memories_than_the_profile_takes_cannot_be_cut(backend: Any, world: Any) -> None:
     """They are one attention."""
-    inputs = inputs_of(world, "memory_attention", {"O": 1, "R": 13, "P": 2})
+    inputs = inputs_of(world, "memory_attention", {"O": 1, "R": 137, "P": 146})
     with pytest.raises(
-        GmosError, match=r"memory_positions 1x13.*takes memories 1x1x.*--max-shapes memory_attent"
+        GmosError,
+        match=r"memory_positions 1x137.*takes memories .*--max-shapes memory_attention.memories=4x137x\S+ --max-shapes "
+        r"memory_attention.pointers=4x146x64$",
     ):
         call(backend, world, "memory_attention", inputs)
 

@@ -169,6 +169,39 @@ def test_no_memory_for_a_graph_is_no_error(
     world.no_contexts = False
 
 
+@pytest.mark.parametrize("where", ["cudaGraphInstantiate", "cudaGraphLaunch"])
+def test_no_memory_to_make_or_launch_a_graph_is_no_error(
+    backend: Any, world: Any, caplog: pytest.LogCaptureFixture, where: str
+) -> None:
+    """The call runs without, and what the network's graphs have taken is given back."""
+    for _ in range(CAPTURE_AT_CALL):
+        decode(backend, world, 2)
+    for _ in range(CAPTURE_AT_CALL - 1):
+        decode(backend, world, 3)
+    world.fake_cuda.failures[where] = 2
+    with caplog.at_level(logging.INFO):
+        for number in range(3):
+            decode(backend, world, 3, shift=number)
+            decode(backend, world, 2, shift=number)
+    assert caplog.text.count("mask_decoder runs without CUDA graphs: cuda:0 (Fake GPU) has no room left") == 1
+    calls = world.fake_cuda.calls
+    made = calls["cudaGraphInstantiate"] - (where == "cudaGraphInstantiate")
+    assert calls["cudaGraphExecDestroy"] == made
+
+
+def test_a_library_without_memory_in_the_first_run_of_a_graph_is_no_error(
+    backend: Any, world: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its context takes memory of its own when it runs, beside what the other one has."""
+    for _ in range(CAPTURE_AT_CALL - 1):
+        decode(backend, world, 3)
+    first = len(world.contexts)
+    world.starved = lambda: len(world.contexts) > first and world.contexts[-1].runs == 0
+    with caplog.at_level(logging.INFO):
+        decode(backend, world, 3)
+    assert "mask_decoder runs without CUDA graphs: cuda:0 (Fake GPU) has no room left" in caplog.text
+
+
 def test_a_device_lost_while_capturing_is_an_error(world: Any) -> None:
     """It is no reason to go on without graphs."""
     backend = world.backend()
@@ -180,24 +213,53 @@ def test_a_device_lost_while_capturing_is_an_error(world: Any) -> None:
     backend.close()
 
 
-def test_the_rtx_library_captures_itself_and_its_kernels_are_kept(make_world: Any) -> None:
-    """It knows when its kernels are final; those compiled in one run serve the next."""
+def test_the_rtx_library_replays_what_it_has_captured(make_world: Any) -> None:
+    """It captures anew when an address changes; the tracker's arrays are at others in every call."""
     world = make_world(flavour="tensorrt-rtx")
     backend = world.backend()
-    for _ in range(CAPTURE_AT_CALL + 1):
-        decode(backend, world, 1)
-    assert launches(world) == 0
-    assert [strategy for _, strategy in world.caches] == ["whole"]
+    kept = []
+    for number in range(CAPTURE_AT_CALL + 5):
+        kept.append(backend.arrays.upload(np.full(1 + 700 * number, number)))
+        for objects in (1, 2):
+            decode(backend, world, objects, shift=number)
+    assert launches(world) == world.fake_cuda.calls["cudaStreamBeginCapture"] == 0
+    assert world.captures == {"mask_decoder": 2}
+    assert world.replays == {"mask_decoder": 2 * 5}
     backend.close()
-    kept = world.bundle.root / "engines/tensorrt-rtx/mask_decoder.runtime_cache"
+
+
+def test_kernels_that_the_rtx_library_compiled_are_kept(
+    make_world: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One cache for all contexts of an engine; those compiled in one run serve the next."""
+    world = make_world(flavour="tensorrt-rtx")
+    backend = world.backend()
+    with caplog.at_level(logging.INFO):
+        for _ in range(CAPTURE_AT_CALL + 1):
+            decode(backend, world, 1)
+        for batch in (2, 2, 1):
+            images = np.zeros((batch, 3, *[world.model.sam2_image_px] * 2), np.float32)
+            check(backend, world, "sam2_encoder", {"images": images})
+    side = world.model.sam2_image_px
+    assert [message for message in caplog.messages if "kernels are compiled" in message] == [
+        f"sam2_encoder: kernels are compiled for images {batch}x3x{side}x{side}, and kept for the next run"
+        for batch in (2, 1)
+    ]
+    decoder = [found for found in world.caches if found[2] == "none"]
+    assert [graphs for _, graphs, _ in decoder] == ["disabled", "whole"]
+    assert decoder[0][0] is decoder[1][0]
+    assert ("disabled", "eager") in {found[1:] for found in world.caches}
+    backend.close()
+    kept = world.bundle.root / "engines/tensorrt-rtx/sam2_encoder.runtime_cache"
     assert kept.read_bytes() == b"compiled here"
     kept.write_bytes(b"compiled before")
     changed = kept.stat().st_mtime_ns
     backend = world.backend(cuda_graphs=False)
-    decode(backend, world, 1)
+    caplog.clear()
+    check(backend, world, "sam2_encoder", {"images": images})
     backend.close()
+    assert "kernels are compiled" not in caplog.text
     assert world.caches[-1][0].content == b"compiled before"
-    assert world.caches[-1][1] == "disabled"
     assert kept.stat().st_mtime_ns == changed, "nothing new was compiled"
 
 

@@ -46,8 +46,8 @@ class Direct(TorchBackend):
 
         return call
 
-    def tracker(self, features: Any, *, frames: int, video_hw: tuple[int, int]) -> Any:
-        return MemoryTracker(self, features, frames=frames, video_hw=video_hw)
+    def tracker(self, features: Any, **sizes: Any) -> Any:
+        return MemoryTracker(self, features, **sizes)
 
 
 @pytest.fixture(scope="module")

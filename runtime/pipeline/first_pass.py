@@ -1,0 +1,134 @@
+"""What a run over a video has found before stage 2, in a file that a resumed run goes on from."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import GmosError
+from ..atomic_file import replaced_at_end
+from ..frame_result import CompactMap
+from .label_store import LabelStore
+from .proposals import Proposals
+from .stage_on import TrackedVideo
+
+FORMAT = 1
+
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
+"""What NumPy and JSON raise on a file that is not what `FirstPassFile.save` wrote."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstPass:
+    """Proposals and MOS-I of a video, the times of its frames in seconds, and a checksum of what Pi3 saw of them."""
+
+    proposals: Proposals
+    mos_i: TrackedVideo
+    times_s: Sequence[float]
+    checksum: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstPassFile:
+    """Where the first pass of a video is kept when the second one could not end.
+
+    `settings` are JSON values that decide the first pass: a file made with others is not read. `resume`: whether it
+    is read at all.
+    """
+
+    path: Path
+    settings: Mapping[str, Any]
+    resume: bool
+
+    def save(self, first: FirstPass) -> None:
+        """Write it; a reader sees a whole file or none.
+
+        Raises:
+            GmosError: it cannot be written.
+        """
+        maps, mos_i = first.proposals.maps, first.mos_i
+        about = {
+            "format": FORMAT,
+            "settings": dict(self.settings),
+            "video_hw": maps.video_hw,
+            "objects": mos_i.objects,
+            "checksum": first.checksum,
+        }
+        arrays = {
+            "about": np.frombuffer(json.dumps(about).encode(), np.uint8),
+            "times_s": np.array(first.times_s, np.float64),
+            "motions": first.proposals.motions,
+            "ious": first.proposals.ious,
+            "moving": mos_i.moving,
+            "mos_i_ious": mos_i.ious,
+            "prompts": np.array(mos_i.prompts, np.int64).reshape(-1, 2),
+            **_packed("proposals", maps),
+            **_packed("mos_i", mos_i.labels),
+        }
+        with replaced_at_end(self.path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays)
+
+    def load(self) -> FirstPass | None:
+        """What was kept, None where nothing was or where it was made in another way.
+
+        Raises:
+            GmosError: the file cannot be read.
+        """
+        if not self.resume or not self.path.exists():
+            return None
+        try:
+            with self.path.open("rb") as file, np.load(file, allow_pickle=False) as found:
+                about = json.loads(found["about"].tobytes())
+                if about["format"] != FORMAT or about["settings"] != json.loads(
+                    json.dumps(dict(self.settings))
+                ):
+                    return None
+                height, width = about["video_hw"]
+                return FirstPass(
+                    proposals=Proposals(
+                        maps=_unpacked("proposals", found, (height, width)),
+                        motions=found["motions"],
+                        ious=found["ious"],
+                    ),
+                    mos_i=TrackedVideo(
+                        labels=_unpacked("mos_i", found, (height, width)),
+                        moving=found["moving"],
+                        ious=found["mos_i_ious"],
+                        objects=int(about["objects"]),
+                        prompts=tuple((int(t), int(o)) for t, o in found["prompts"]),
+                    ),
+                    times_s=found["times_s"].tolist(),
+                    checksum=int(about["checksum"]),
+                )
+        except UNREADABLE as error:
+            raise GmosError(
+                f"{self.path}, the first pass of an earlier run, cannot be read ({error}); remove it, or use "
+                "--overwrite"
+            ) from error
+
+    def remove(self) -> None:
+        """Once the results are filed nobody needs it."""
+        self.path.unlink(missing_ok=True)
+
+
+def _packed(name: str, store: LabelStore) -> dict[str, NDArray[Any]]:
+    """The maps one after the other as they are kept, and the bytes of each; 0 for a map of zeros."""
+    parts = [store.compact(frame).packed or b"" for frame in range(len(store))]
+    return {
+        f"{name}_maps": np.frombuffer(b"".join(parts), np.uint8),
+        f"{name}_bytes": np.array([len(part) for part in parts], np.int64),
+    }
+
+
+def _unpacked(name: str, found: Mapping[str, NDArray[Any]], video_hw: tuple[int, int]) -> LabelStore:
+    maps, ends = found[f"{name}_maps"].tobytes(), np.cumsum(found[f"{name}_bytes"]).tolist()
+    parts = [maps[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    return LabelStore.of([CompactMap(part or None, video_hw) for part in parts], video_hw)

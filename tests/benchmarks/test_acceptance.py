@@ -1,0 +1,295 @@
+"""The acceptance run: its steps share the time, go on after a failure, and end in one report."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gmos_deploy.errors import GmosError
+from gmos_deploy.evaluation.child_process import ChildRun
+from gmos_deploy.evaluation.doctor.finding import Finding
+from gmos_deploy.evaluation.report.html_page import page
+
+Module = Callable[[str], ModuleType]
+
+
+@pytest.fixture
+def acceptance(module: Module) -> ModuleType:
+    return module("acceptance")
+
+
+@pytest.fixture
+def record(module: Module) -> ModuleType:
+    return module("acceptance_steps.record")
+
+
+@pytest.fixture
+def context(record: ModuleType, tmp_path: Path) -> Any:
+    """A machine on which nothing is ready."""
+    return record.Context(bundle=None, out=tmp_path, usable=(), device=0, frames=16, seconds=60.0)
+
+
+class Machine:
+    """Runs steps as scripted, on a clock of its own: seconds and what became of each, by name."""
+
+    def __init__(self, **steps: Any) -> None:
+        self.now, self.limits, self.steps = 0.0, dict[str, float](), steps
+
+    def run(self, name: str, context: Any) -> ChildRun:
+        self.limits[name] = context.seconds
+        seconds, fault, items = self.steps.get(name.replace(" ", "_"), (1.0, "", []))
+        self.now += min(seconds, context.seconds)
+        return ChildRun(value=items, fault=fault, seconds=seconds, log="the end of its output")
+
+
+def item(verdict: str, name: str = "a", words: str = "words") -> dict[str, Any]:
+    return {"name": name, "verdict": verdict, "words": words, "values": {}}
+
+
+def test_steps_go_on_after_one_that_crashed(acceptance: ModuleType, context: Any) -> None:
+    """And time that one does not use is the others'; results are written after each."""
+    machine = Machine(
+        CUDA_layer=(5.0, "crashed with SIGSEGV", [item("passed")]), reference=(1.0, "", [item("passed")])
+    )
+    written: list[int] = []
+    results = acceptance.run_steps(
+        list(acceptance.STEPS),
+        context,
+        600.0,
+        run=machine.run,
+        clock=lambda: machine.now,
+        done=lambda so_far: written.append(len(so_far)),
+    )
+    assert [result.name for result in results] == list(acceptance.STEPS)
+    assert written == list(range(1, len(results) + 1))
+    assert results[0].fault == "crashed with SIGSEGV"
+    assert results[0].failed
+    assert results[0].items == [item("passed")], "what it had found before is kept"
+    assert not results[1].failed
+    shares = [step.share for step in acceptance.STEPS.values()]
+    assert machine.limits["CUDA layer"] == pytest.approx(600 * shares[0] / sum(shares))
+    assert machine.limits["times"] == pytest.approx(600 - machine.now + 1)
+
+
+def test_a_step_without_time_is_missing_and_not_failed(acceptance: ModuleType, context: Any) -> None:
+    """The steps before it took it all."""
+    machine = Machine(engines=(1e9, "stopped after 20 s, its limit", []))
+    results = acceptance.run_steps(
+        ["engines", "times"], context, 20.0, run=machine.run, clock=lambda: machine.now
+    )
+    assert results[0].failed
+    assert [one["verdict"] for one in results[1].items] == ["missing"]
+    assert not results[1].failed
+
+
+def test_the_second_start_is_told_beside_the_first(acceptance: ModuleType, context: Any) -> None:
+    """Seconds of both in one line."""
+    machine = Machine(
+        first_start=(1.0, "", [item("noted", "tensorrt", "loaded after 9.0 s")]),
+        second_start=(1.0, "", [item("noted", "tensorrt", "loaded after 1.0 s")]),
+    )
+    results = acceptance.run_steps(
+        ["first start", "second start"], context, 600.0, run=machine.run, clock=lambda: machine.now
+    )
+    assert results[1].items[0]["words"] == "loaded after 1.0 s; the first time loaded after 9.0 s"
+
+
+def test_the_report_names_what_failed(acceptance: ModuleType, context: Any) -> None:
+    """On the page and as JSON."""
+    results = [
+        acceptance.StepResult(
+            name="video", proves="masks", items=[item("failed", "tensorrt", "mean IoU 0.5")]
+        ),
+        acceptance.StepResult(
+            name="times", proves="times", fault="crashed with SIGABRT", log="<the last words>"
+        ),
+        acceptance.StepResult(name="memory", proves="budget", items=[item("missing")]),
+    ]
+    found = [Finding(group="GPU", name="GPU", state="wrong", found="none", mend="nvidia-smi")]
+    text = page(acceptance.report_document(results, found, 10))
+    for words in (
+        "failed: video, times",
+        "video, tensorrt: mean IoU 0.5",
+        "SIGABRT",
+        "&lt;the last words&gt;",
+        "nvidia-smi",
+    ):
+        assert words in text
+    values = json.loads(json.dumps(acceptance.report_json(results, found, context)))
+    assert values["failed"]
+    assert [step["name"] for step in values["steps"]] == ["video", "times", "memory"]
+    assert "nothing failed" in page(acceptance.report_document(results[2:], found, 10))
+
+
+def test_a_step_runs_in_a_process_of_its_own(acceptance: ModuleType, context: Any) -> None:
+    """On a machine where nothing is ready it says what is missing."""
+    ran = acceptance.run_step("engines", context)
+    assert ran.fault == ""
+    assert [one["verdict"] for one in ran.value] == ["missing", "missing"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": "video,nothing"}, "--steps nothing: expected some of CUDA layer"),
+        ({"minutes": 0.0}, "expected --minutes above 0"),
+        ({"bundle": Path("nowhere")}, "nowhere is no bundle"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_runs(
+    options: dict[str, Any], message: str, acceptance: ModuleType, tmp_path: Path
+) -> None:
+    """As the commands do."""
+    given = {
+        "bundle": None,
+        "minutes": 1.0,
+        "out": tmp_path,
+        "device": 0,
+        "frames": 132,
+        "steps": None,
+        **options,
+    }
+    with pytest.raises(GmosError, match=message):
+        acceptance.accept(Namespace(**given))
+
+
+def test_the_program_itself(tmp_path: Path) -> None:
+    """One step, as a user starts it; the report is there, and the status tells bad input."""
+    program = [
+        sys.executable,
+        Path(__file__).parents[2] / "benchmarks" / "acceptance.py",
+        "--out",
+        tmp_path / "report",
+    ]
+    ran = subprocess.run([*program, "--steps", "memory"], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "ready here: " in ran.stdout
+    values = json.loads((tmp_path / "report" / "result.json").read_text())
+    assert values["schema"] == "gmos-acceptance/1"
+    assert (tmp_path / "report" / "report.html").is_file()
+    refused = subprocess.run([*program, "--steps", "x"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("acceptance.py: --steps x: expected some of")
+
+
+def test_a_part_that_fails_leaves_the_others(record: ModuleType) -> None:
+    """A refusal, a lack, and what nobody expected; each item is told at once."""
+    told: list[int] = []
+    notes = record.Notes(lambda items: told.append(len(items)))
+
+    def refused() -> None:
+        raise GmosError("the device is out of memory")
+
+    def lacking() -> None:
+        raise record.MissingError("a GPU")
+
+    def unexpected() -> None:
+        raise ZeroDivisionError("division\nby zero")
+
+    for name, work in (("a", refused), ("b", lacking), ("c", unexpected)):
+        notes.attempt(name, work)
+    notes.expect("d", True, "right")
+    assert [(one.verdict, one.words) for one in notes.items] == [
+        ("failed", "the device is out of memory"),
+        ("missing", "a GPU"),
+        ("failed", "ZeroDivisionError: division by zero"),
+        ("passed", "right"),
+    ]
+    assert told == [1, 2, 3, 4]
+
+
+def test_no_part_begins_when_time_is_over(record: ModuleType) -> None:
+    """It is missing, and not failed."""
+    notes = record.Notes(lambda _: None, seconds=0.0)
+    notes.attempt("late", lambda: notes.expect("late", False, "it ran"))
+    assert [(one.name, one.verdict) for one in notes.items] == [("late", "missing")]
+
+
+def test_sides_of_a_bundle_of_the_users(context: Any, record: ModuleType, tmp_path: Path) -> None:
+    """PyTorch runs nano alone: its masks are not those of another bundle."""
+    usable = ("torch on cpu", "onnxruntime on cpu", "tensorrt")
+    nano = record.Context(bundle=None, out=tmp_path, usable=usable, device=1, frames=16, seconds=1.0)
+    own = record.Context(bundle=tmp_path, out=tmp_path, usable=usable, device=1, frames=16, seconds=1.0)
+    assert nano.sides() == usable
+    assert own.sides() == usable[1:]
+    side = nano.side("torch on cuda", precision="fp16")
+    assert (side.text, side.networks.device, side.networks.precision) == (
+        "torch on cuda, fp16",
+        "cuda:1",
+        "fp16",
+    )
+
+
+def test_masks_are_held_within_the_limits_of_a_precision(module: Module, record: ModuleType) -> None:
+    """What is beyond them is named with its frame."""
+    videos = module("acceptance_steps.videos")
+    square = np.zeros((4, 60, 60), np.uint8)
+    square[:, 10:40, 10:40] = 1
+    moved = square.copy()
+    moved[2] = np.roll(square[2], 3, axis=1)
+    notes = record.Notes(lambda _: None)
+    for masks in (square, moved):
+        videos.hold_masks(
+            "tensorrt", {"mos": square}, {"mos": masks}, precision="fp16", rate=5.0, notes=notes
+        )
+    assert [one.verdict for one in notes.items] == ["passed", "failed"]
+    assert "mos mean IoU 1.00000, least 1.00000; 5.0 frames/s" in notes.items[0].words
+    assert "frame 00002" in notes.items[1].words
+
+
+def test_a_budget_that_was_not_kept(module: Module, record: ModuleType) -> None:
+    """What CUDA takes for itself is allowed beside it."""
+    videos = module("acceptance_steps.videos")
+    notes = record.Notes(lambda _: None)
+    videos.hold_budget("tensorrt", 1000 << 20, 1500 << 20, notes)
+    videos.hold_budget("tensorrt", 1000 << 20, 2000 << 20, notes)
+    assert [one.verdict for one in notes.items] == ["passed", "failed"]
+
+
+def test_calls_are_warmed_up_by_time(module: Module) -> None:
+    """For as long as asked, whatever a call takes; the medians are of what came after."""
+    times, now = module("acceptance_steps.times"), [0.0]
+
+    class Backend:
+        class arrays:  # noqa: N801 - a backend's field
+            @staticmethod
+            def synchronize() -> None:
+                now[0] += 0.3
+
+    calls = [0]
+
+    def call() -> None:
+        calls[0] += 1
+        # Slow while it warms up.
+        now[0] += 1.0 if now[0] < 10 else 0.1
+
+    found = times.timed(call, Backend(), None, 12.0, clock=lambda: now[0])
+    assert found["wall_ms"] == pytest.approx(400)
+    assert found["enqueue_ms"] == pytest.approx(100)
+    assert found["device_ms"] is None
+    assert found["calls"] >= 12 / 0.4
+    assert calls[0] > found["calls"]
+
+
+def test_the_clip_has_as_many_frames_as_asked(module: Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The drawn one goes forwards and backwards without a jump."""
+    from gmos_deploy.gmos_ref.presets import model_spec, preset
+
+    clips = module("acceptance_steps.clips")
+    monkeypatch.setattr(clips, "real_clip", lambda: None)
+    sequence = clips.acceptance_video(model_spec(preset("nano"), "gmos"), 40)
+    with sequence.open() as reader:
+        frames = [frame.rgb for frame in reader]
+    assert len(frames) == 40
+    steps = [np.count_nonzero(a != b) for a, b in pairwise(frames)]
+    assert 0 < max(steps) < 4 * min(steps)

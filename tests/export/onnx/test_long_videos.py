@@ -1,0 +1,43 @@
+"""Tracks through long videos with many conditioning memories, against the tracker of the sam2 package."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gmos_deploy.gmos_ref.backend import TorchBackend
+from gmos_deploy.runtime.onnx.backend import OnnxBackend
+from gmos_deploy.runtime.pipeline.memory_tracker import make_tracker
+
+CHANGED_SHARE = 1e-3
+"""Of the pixels of all masks: float32 sums in another order, handed on through 150 frames."""
+
+
+@pytest.mark.parametrize(
+    ("objects", "most"), [(1, None), (3, None), pytest.param(10, 4, marks=pytest.mark.published)]
+)
+def test_tracks_are_those_of_the_package(
+    long_video: Any, torch_backend: TorchBackend, onnx_backend: OnnxBackend, objects: int, most: int | None
+) -> None:
+    """With 30 conditioning memories an object, all of them read or the four that the package chooses."""
+    video = long_video(objects)
+    found, expected = (
+        video.follow(
+            make_tracker(
+                backend,
+                video.features(backend),
+                frames=video.frames,
+                video_hw=video.video_hw,
+                max_conditioning=most,
+            )
+        )
+        for backend in (onnx_backend, torch_backend)
+    )
+    assert [step.frame for step in found] == [step.frame for step in expected]
+    masks = np.stack([step.masks for step in expected])
+    assert 0.01 < masks.mean() < 0.99, "the masks say something"
+    assert (np.stack([step.masks for step in found]) != masks).mean() <= CHANGED_SHARE
+    labels = np.stack([step.labels for step in expected])
+    assert (np.stack([step.labels for step in found]) != labels).mean() <= CHANGED_SHARE
