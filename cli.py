@@ -81,8 +81,15 @@ def set_up_logging(command: str, *, quiet: bool) -> None:
     package.setLevel(logging.WARNING if quiet else logging.INFO)
 
 
+def start(command: click.Command, name: str) -> NoReturn:
+    """Run a command on this process's arguments and end with its status; its log goes to stderr."""
+    set_up_logging(name, quiet=False)
+    end_traceback(name)
+    sys.exit(guarded(command, name))
+
+
 def entry_point(program: str, module: str, *added: str) -> Callable[[], NoReturn]:
-    """What runs a command on this process's arguments and ends with its status; its log goes to stderr.
+    """What `start`s a command.
 
     Args:
         program: what it is called.
@@ -94,12 +101,10 @@ def entry_point(program: str, module: str, *added: str) -> Callable[[], NoReturn
         return getattr(import_module(f".commands.{name}", __package__), f"{name}_command")
 
     def entry() -> NoReturn:
-        set_up_logging(program, quiet=False)
-        end_traceback(program)
         command = command_of(module)
         for name in added:
             command.add_command(command_of(name))
-        sys.exit(guarded(command, program))
+        start(command, program)
 
     return entry
 
