@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from ...runtime.results.palette import davis_palette
-from ..report.pictures import PICTURE_WIDTH_PX, reduced, strip_png
-from .fbms_annotation import read_fbms_mask
-from .label_maps import Mask, read_binary_mask, read_label_map
+from ..report.pictures import reduced, strip_png
+from .label_maps import Mask, foreground, read_label_map
 from .moca import FOREGROUND_ABOVE
+from .motion_grouping import read_merged_annotation
 from .results import FrameBoxes, FrameScore, SequenceScores
 
 _COLOURS = 32
@@ -38,18 +40,12 @@ def frame_picture(sequence: SequenceScores, frame: FrameScore, *, merged: bool, 
         fbms: the annotation follows FBMS-59's own reading rules.
     """
     if frame.boxes is not None:
-        pictures = [_box_picture(frame, frame.boxes)]
+        pictures = [_box_picture(frame.prediction, frame.boxes)]
     elif merged:
-        masks = [
-            read_fbms_mask(path, sequence.name) if fbms else read_binary_mask(path)
-            for path in frame.annotation
-        ]
-        pictures = [_mask_picture(np.logical_or.reduce(masks)), _mask_picture(_prediction_mask(frame))]
+        annotated = read_merged_annotation(frame.annotation, fbms=fbms, sequence=sequence.name)
+        pictures = [_mask_picture(annotated), _mask_picture(foreground(read_label_map(frame.prediction)))]
     else:
-        pictures = [
-            _annotation_picture(frame),
-            _prediction_picture(frame, sequence.matching),
-        ]
+        pictures = [_annotation_picture(frame), _prediction_picture(frame, sequence.matching)]
     return strip_png(pictures, colours=_COLOURS)
 
 
@@ -71,15 +67,7 @@ def _prediction_picture(frame: FrameScore, matching: dict[int, int]) -> Image.Im
     for predicted, annotated in matching.items():
         if predicted not in frame.cleared and (frame.judged is None or annotated in frame.judged):
             colours[predicted] = palette[annotated]
-    if frame.prediction is None:
-        return Image.new("RGB", (PICTURE_WIDTH_PX, PICTURE_WIDTH_PX))
     return _coloured(read_label_map(frame.prediction).labels, colours)
-
-
-def _prediction_mask(frame: FrameScore) -> Mask:
-    if frame.prediction is None:
-        return np.zeros((1, 1), bool)
-    return np.asarray(read_label_map(frame.prediction).labels != 0)
 
 
 def _mask_picture(mask: Mask) -> Image.Image:
@@ -88,11 +76,9 @@ def _mask_picture(mask: Mask) -> Image.Image:
     return _coloured(mask.astype(np.uint8), colours)
 
 
-def _box_picture(frame: FrameScore, boxes: FrameBoxes) -> Image.Image:
+def _box_picture(prediction: Path, boxes: FrameBoxes) -> Image.Image:
     """The predicted foreground with both boxes, in the coordinates of the video's frame."""
-    if frame.prediction is None:
-        return Image.new("RGB", (PICTURE_WIDTH_PX, PICTURE_WIDTH_PX))
-    with Image.open(frame.prediction) as image:
+    with Image.open(prediction) as image:
         is_grey = image.mode == "L"
         mask = np.asarray(image) > FOREGROUND_ABOVE if is_grey else np.asarray(image) != 0
     picture = _mask_picture(np.asarray(mask))

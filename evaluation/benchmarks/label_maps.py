@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from PIL import Image
 
 from ...errors import GmosError
 from ...runtime.video.frame_directory import UNREADABLE
+from .sequence_trees import FramePair
 
 LABEL_LIMIT = 20
 """The largest label that is an object: 20 channels in every evaluator of the benchmark."""
@@ -156,6 +159,21 @@ class PaletteWatch:
             if colour != first_colour:
                 return label
         return None
+
+
+def read_label_pairs(frames: Iterable[FramePair], notes: Counter[str]) -> Iterator[tuple[LabelMap, LabelMap]]:
+    """Annotation and prediction of each frame, one pair in memory at a time; each label keeps its colour.
+
+    Raises:
+        GmosError: a file is no label map, or a predicted label has another colour than before.
+    """
+    watch, annotation_watch, mixed = PaletteWatch(), PaletteWatch(), False
+    for frame in frames:
+        annotation, prediction = read_label_map(frame.annotation[0]), read_label_map(frame.prediction)
+        watch.check(prediction)
+        mixed = mixed or not annotation_watch.agrees(annotation)
+        yield annotation, prediction
+    notes["mixed_palettes"] += mixed
 
 
 def foreground(label_map: LabelMap) -> Mask:

@@ -6,7 +6,7 @@ import ast
 import csv
 import re
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,8 @@ from scipy.ndimage import find_objects, label
 
 from ...errors import GmosError
 from .label_maps import foreground, open_image, read_label_map
-from .results import Box, FrameBoxes, FrameScore, SequenceScores, merge_notes
+from .results import Box, FrameBoxes, FrameScore, SequenceScores
+from .sequence_trees import FramePairs
 
 FOREGROUND_ABOVE = 25.5
 """Grey level of the predicted mask, 0 to 255, above which a pixel is foreground."""
@@ -33,21 +34,7 @@ _BOX_CELL = re.compile(r"^\s*\[[^\[\]]*\]\s*$")
 _EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=np.int8)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BoxSequence:
-    """One video to evaluate.
-
-    `frames` are (name, predicted mask file, annotated box). `frame_wh` is the size that the boxes
-    refer to, None where the video's frames are not at hand.
-    """
-
-    name: str
-    frames: tuple[tuple[str, Path, Box], ...]
-    frame_wh: tuple[int, int] | None
-    notes: dict[str, int]
-
-
-def read_boxes(path: Path) -> tuple[dict[str, dict[str, Box]], dict[str, int]]:
+def read_boxes(path: Path) -> tuple[dict[str, dict[str, Box]], Counter[str]]:
     """Read MoCA's box CSV: video -> frame name -> box, and what was noted by code.
 
     Both the original export and the filtered list are read: of each row, the cell that holds a
@@ -80,7 +67,7 @@ def read_boxes(path: Path) -> tuple[dict[str, dict[str, Box]], dict[str, int]]:
             f"{path}: no boxes: expected rows with a frame's path /<video>/<frame>.jpg"
             " and a box [_, x, y, width, height]"
         )
-    return boxes, dict(notes)
+    return boxes, notes
 
 
 def _parse_box(cell: str) -> tuple[float, float, float, float] | None:
@@ -131,44 +118,41 @@ def box_iou(first: Box, second: Box) -> float:
     return intersection / (areas - intersection) if intersection else 0.0
 
 
-def evaluate_box_sequence(sequence: BoxSequence) -> SequenceScores:
+def evaluate_box_sequence(
+    name: str, pairs: FramePairs, boxes: Mapping[str, Box], frame_wh: tuple[int, int] | None
+) -> SequenceScores:
     """Read one video's predicted masks and score their boxes.
+
+    Args:
+        name: of the video.
+        pairs: its frames.
+        boxes: the annotated one of each frame, by its name.
+        frame_wh: the size that they refer to, None where the video's frames are not at hand.
 
     Raises:
         GmosError: no frame with a box, or a file that is no mask.
     """
-    if not sequence.frames:
-        raise GmosError(f"{sequence.name}: no predicted frame has a box: expected the video's frame names")
-    notes: Counter[str] = Counter(sequence.notes)
-    frames = []
-    for name, path, annotated in sequence.frames:
-        grey = _read_grey(path, notes)
+    if not pairs.frames:
+        raise GmosError(f"{name}: no predicted frame has a box: expected the video's frame names")
+    notes, frames = Counter(pairs.notes), []
+    for frame in pairs.frames:
+        grey = _read_grey(frame.prediction, notes)
         found, inverted = foreground_box(grey)
         notes["inverted_masks"] += inverted
         box: Box | None = None
         height, width = grey.shape
-        frame_width, frame_height = sequence.frame_wh or (width, height)
+        frame_width, frame_height = frame_wh or (width, height)
         notes["resized_predictions"] += (width, height) != (frame_width, frame_height)
         if found is not None:
             across, down = frame_width / width, frame_height / height
             box = (found[0] * across, found[1] * down, found[2] * across, found[3] * down)
-        notes["frame_size_unknown"] += sequence.frame_wh is None
-        frames.append(
-            FrameScore(
-                name=name,
-                score=box_iou(annotated, box) if box else 0.0,
-                annotation=(),
-                prediction=path,
-                boxes=FrameBoxes(annotated=annotated, predicted=box, frame_width=frame_width),
-            )
-        )
+        notes["frame_size_unknown"] += frame_wh is None
+        annotated = boxes[frame.name]
+        iou = box_iou(annotated, box) if box else 0.0
+        frames.append(FrameScore(*frame, iou, boxes=FrameBoxes(annotated, box, frame_width)))
     ious = np.array([frame.score for frame in frames])
-    return SequenceScores(
-        name=sequence.name,
-        metrics={"j": float(ious.mean())} | _success_rates(ious),
-        frames=tuple(frames),
-        notes=merge_notes([notes]),
-    )
+    metrics = {"j": float(ious.mean())} | _success_rates(ious)
+    return SequenceScores(name=name, metrics=metrics, frames=tuple(frames), notes=notes)
 
 
 def _read_grey(path: Path, notes: Counter[str]) -> npt.NDArray[np.uint8]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 
@@ -13,22 +12,13 @@ from ...errors import GmosError
 from .fbms_annotation import read_fbms_mask
 from .label_maps import Mask, foreground, read_binary_mask, read_label_map
 from .mask_resize import resize_label
-from .results import FrameScore, SequenceScores, merge_notes
+from .results import FrameScore, SequenceScores
 from .sequence_trees import FramePairs
 
 _EPSILON = 1e-12
 """Added to the union by the protocol, so that two empty masks score 0."""
 
 FRAME_SCORE = "J of the merged objects"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ForegroundSequence:
-    """One sequence to evaluate. `fbms` asks for the reading rules of FBMS-59's own annotation files."""
-
-    name: str
-    pairs: FramePairs
-    fbms: bool = False
 
 
 def foreground_j(predicted: Mask, annotated: Mask) -> float:
@@ -49,40 +39,31 @@ def read_merged_annotation(files: tuple[Path, ...], *, fbms: bool, sequence: str
     return reduce(np.logical_or, masks)
 
 
-def evaluate_foreground_sequence(sequence: ForegroundSequence) -> SequenceScores:
+def evaluate_foreground_sequence(name: str, pairs: FramePairs, *, fbms: bool) -> SequenceScores:
     """Read one sequence frame by frame and score it.
+
+    Args:
+        name: of the sequence.
+        pairs: its frames.
+        fbms: annotations follow the reading rules of FBMS-59's own files.
 
     Raises:
         GmosError: no annotated frame, or a file that is no mask.
     """
-    if not sequence.pairs.names:
-        raise GmosError(f"{sequence.name}: no annotated frame: expected masks in its annotation folder")
-    notes: Counter[str] = Counter(sequence.pairs.notes)
-    frames = []
-    for name, files, prediction_path in zip(
-        sequence.pairs.names, sequence.pairs.annotations, sequence.pairs.predictions, strict=True
-    ):
-        annotated = read_merged_annotation(files, fbms=sequence.fbms, sequence=sequence.name)
-        predicted = foreground(read_label_map(prediction_path))
+    if not pairs.frames:
+        raise GmosError(f"{name}: no annotated frame: expected masks in its annotation folder")
+    notes, frames = Counter(pairs.notes), []
+    for frame in pairs.frames:
+        annotated = read_merged_annotation(frame.annotation, fbms=fbms, sequence=name)
+        predicted = foreground(read_label_map(frame.prediction))
         if predicted.shape != annotated.shape:
             notes["resized_predictions"] += 1
             height, width = annotated.shape
             predicted = resize_label(predicted.astype(np.uint8), 1, (height, width))
         notes["both_empty_frames"] += not (annotated.any() or predicted.any())
-        frames.append(
-            FrameScore(
-                name=name,
-                score=foreground_j(predicted, annotated),
-                annotation=files,
-                prediction=prediction_path,
-            )
-        )
-    return SequenceScores(
-        name=sequence.name,
-        metrics={"j": float(np.mean([frame.score for frame in frames]))},
-        frames=tuple(frames),
-        notes=merge_notes([notes]),
-    )
+        frames.append(FrameScore(*frame, foreground_j(predicted, annotated)))
+    j = float(np.mean([frame.score for frame in frames]))
+    return SequenceScores(name=name, metrics={"j": j}, frames=tuple(frames), notes=notes)
 
 
 def overall_foreground(sequences: list[SequenceScores]) -> dict[str, float]:

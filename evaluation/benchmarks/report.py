@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from ..report.files import write_json
 from ..report.terminal import show
 from .frame_pictures import frame_picture
 from .motion_summary import SplitSummary, summarise_time_annotation, time_annotation_notes
-from .results import METRICS, NOTE_TEXTS, WORST_PER_SEQUENCE, Evaluation, finite, note_lines
+from .results import METRICS, NOTE_TEXTS, WORST_PER_SEQUENCE, Evaluation, note_lines
 from .time_annotation import read_time_annotation
 
 JSON_SCHEMA = "gmos-eval/1"
@@ -30,38 +30,28 @@ FIRST_METRICS = 2
 """Metrics that a phone has room for."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class ScoreRow:
     """A row of the tables and of the CSV: the whole, a sequence or an object; `scores` are those of its frames."""
 
     level: str
-    sequence: str = ""
-    label: int | None = None
-    matched: int | None = None
+    sequence: str
     frames: int
     metrics: dict[str, float]
+    label: int | None = None
+    matched: int | None = None
     scores: tuple[float | None, ...] = ()
 
 
 def score_rows(evaluation: Evaluation) -> Iterator[ScoreRow]:
     """The whole, then each sequence with its objects."""
     total = sum(len(sequence.frames) for sequence in evaluation.sequences)
-    yield ScoreRow(level="overall", frames=total, metrics=evaluation.overall)
+    yield ScoreRow("overall", "", total, evaluation.overall)
     for sequence in evaluation.sequences:
-        name, frames = sequence.name, len(sequence.frames)
         scores = tuple(frame.score for frame in sequence.frames)
-        yield ScoreRow(
-            level="sequence", sequence=name, frames=frames, metrics=sequence.metrics, scores=scores
-        )
+        yield ScoreRow("sequence", sequence.name, len(scores), sequence.metrics, scores=scores)
         for item in sequence.objects:
-            yield ScoreRow(
-                level="object",
-                sequence=name,
-                label=item.label,
-                matched=item.matched,
-                frames=frames,
-                metrics=item.metrics,
-            )
+            yield ScoreRow("object", sequence.name, len(scores), item.metrics, item.label, item.matched)
 
 
 def evaluation_document(
@@ -126,14 +116,10 @@ def _sequences(evaluation: Evaluation) -> Section:
         known = [score for score in row.scores if score is not None]
         return Cell("", min(known, default=-1.0), drawing=doc.Spark(row.scores))
 
+    shown: list[doc.Shown] = ["always"] * FIRST_METRICS + ["room"] * len(names)
     columns: list[Column[ScoreRow]] = [
-        Column(
-            METRICS[name].title,
-            partial(metric, name),
-            METRIC_FORM,
-            shown="always" if number < FIRST_METRICS else "room",
-        )
-        for number, name in enumerate(names)
+        Column(METRICS[name].title, partial(metric, name), METRIC_FORM, shown=where)
+        for name, where in zip(names, shown, strict=False)
     ]
     of_sequences: list[Column[ScoreRow]] = [
         Column("sequence", lambda row: row.sequence),
@@ -266,10 +252,10 @@ def evaluation_json(evaluation: Evaluation, worst: int) -> dict[str, object]:
     }
 
 
-def _notes(notes: dict[str, int]) -> list[dict[str, object]]:
+def _notes(notes: Mapping[str, int]) -> list[dict[str, object]]:
     return [
-        {"code": code, "count": notes[code], "text": NOTE_TEXTS[code]}
-        for code in NOTE_TEXTS
+        {"code": code, "count": notes[code], "text": text}
+        for code, text in NOTE_TEXTS.items()
         if notes.get(code)
     ]
 
@@ -292,8 +278,9 @@ def write_csv(path: Path, evaluation: Evaluation) -> None:
         writer = csv.writer(file)
         writer.writerow(["level", "sequence", "object", "matched", "frames", *metrics])
         for row in rows:
+            values = (row.metrics.get(name, math.nan) for name in metrics)
             # None is an empty cell.
-            numbers = (finite(row.metrics.get(name, math.nan)) for name in metrics)
+            numbers = (value if math.isfinite(value) else None for value in values)
             writer.writerow([row.level, row.sequence, row.label, row.matched, row.frames, *numbers])
 
 

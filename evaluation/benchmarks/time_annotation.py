@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,12 +91,15 @@ def read_time_annotation(path: Path) -> list[MotionRow]:
     rows: list[MotionRow] = []
     problems: list[str] = []
     seen: dict[tuple[str, str | None, str | None], int] = {}
-    for record, line in _records(reader, path):
-        row = _row_or_problem(record, line, seen)
-        if isinstance(row, str):
-            problems.append(row)
-        else:
-            rows.append(row)
+    try:
+        for record in reader:
+            row = _row_or_problem(record, reader.line_num, seen)
+            if isinstance(row, str):
+                problems.append(row)
+            else:
+                rows.append(row)
+    except csv.Error as error:
+        raise GmosError(f"{path}: line {reader.line_num}: not a CSV ({error}): export it again") from None
     if problems:
         more = f"; {len(problems) - _SHOWN_PROBLEMS} more" if len(problems) > _SHOWN_PROBLEMS else ""
         raise GmosError(f"{path}: {'; '.join(problems[:_SHOWN_PROBLEMS])}{more}")
@@ -132,15 +135,6 @@ def select_rows(rows: list[MotionRow], dataset: str, path: Path) -> tuple[list[M
     if not moving:
         raise GmosError(f"{path}: no row of {dataset} has any motion: nothing to evaluate")
     return moving, len(chosen) - len(moving)
-
-
-def _records(reader: csv.DictReader[str], path: Path) -> Iterator[tuple[_Record, int]]:
-    """The rows of the file with the line that each ends on."""
-    try:
-        for record in reader:
-            yield record, reader.line_num
-    except csv.Error as error:
-        raise GmosError(f"{path}: line {reader.line_num}: not a CSV ({error}): export it again") from None
 
 
 def _row_or_problem(
