@@ -16,7 +16,7 @@ from ...runtime.comparison.query_order import in_order_of
 from ...runtime.comparison.run_results import run_line, save_call
 from ...runtime.contract import NetworkName
 from ...runtime.onnx.host_graph import bundle_tables, has_bfloat16
-from .limits import ProfileName
+from ...runtime.precision import PrecisionName
 from .recording import Call, Recording
 
 
@@ -38,7 +38,7 @@ class OutputParity:
     not_finite_b: int
     worst: OutputDifference
 
-    def excess(self, profile: ProfileName) -> str | None:
+    def excess(self, profile: PrecisionName) -> str | None:
         """What is beyond the limits, in words that say where; None if nothing is."""
         beyond = self.worst.excess(LIMITS[profile])
         return None if beyond is None else f"{self.network}, output {self.output}, call {self.call}: {beyond}"
@@ -57,10 +57,6 @@ class ComparedCall:
         """The 99th percentile of an output's absolute error."""
         errors = np.abs(self.given[output].astype(np.float64) - self.call.outputs[output].astype(np.float64))
         return float(np.percentile(errors[np.isfinite(errors)], 99)) if np.isfinite(errors).any() else 0.0
-
-
-SaveCalls = Callable[[list[ComparedCall]], None]
-"""Gets the compared calls of a network before they are forgotten."""
 
 
 def compare_calls(
@@ -116,14 +112,15 @@ def compare_networks(
     names: Sequence[NetworkName],
     backend: Backend,
     dtypes: Mapping[NetworkName, Dtypes],
-    save: SaveCalls = lambda _: None,
+    save: Callable[[list[ComparedCall]], None] | None,
 ) -> list[OutputParity]:
     """All networks that the recorded run has called; `save` gets the calls of each, which are kept no longer."""
     found = []
     for name in names:
         if calls := recorded.calls(name):
             compared = compare_calls(name, calls, backend, dtypes[name])
-            save(compared)
+            if save is not None:
+                save(compared)
             found += output_parities(compared)
     return found
 
@@ -139,7 +136,7 @@ class SavedTensors:
     """
 
     def __init__(
-        self, directory: Path, bundle_a: Path | None, bundle_b: Path | None, profile: ProfileName
+        self, directory: Path, bundle_a: Path | None, bundle_b: Path | None, profile: PrecisionName
     ) -> None:
         self._directory = directory
         self._profile = profile

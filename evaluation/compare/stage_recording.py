@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,50 +68,20 @@ class RecordedVideo:
             self.masks.append(mask)
 
 
-class StageRecords:
-    """What one side's heads answered, by video in the order in which they ran.
+class RecordingBackend(WatchedBackend):
+    """A backend whose heads are recorded; it tracks as it always does.
 
     Args:
+        backend: answers.
         folder: for files of logits, made when it is needed; they go with it.
+        videos: gets what the heads answered, by video in the order in which they run.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, backend: Backend, folder: Path, videos: list[RecordedVideo]) -> None:
+        super().__init__(backend, self._keep)
         self._folder = folder
         self._head: Mapping[str, NDArray[Any]] = {}
-        self.videos: list[RecordedVideo] = []
-
-    def watch(self, backend: Backend) -> Backend:
-        """The same backend, recorded."""
-        return RecordingBackend(backend, self)
-
-    def begin(self) -> None:
-        """The next video starts."""
-        self._folder.mkdir(exist_ok=True)
-        self.videos.append(RecordedVideo(self._folder / f"{len(self.videos)}.f32"))
-
-    def add(
-        self, network: NetworkName, outputs: Mapping[str, Array], download: Callable[[Array], NDArray[Any]]
-    ) -> None:
-        """Keep a call of a head, or of what makes maps of its answer, which follows it."""
-        if network in HEADS:
-            self._head = {name: download(outputs[name]) for name in HEADS[network]}
-        elif network == "proposal_labels":
-            self.videos[-1].add_proposals(
-                [download(outputs["labels"]), self._head["motion_logits"], self._head["ious"]]
-            )
-        elif network == "foreground_map":
-            self.videos[-1].add_foreground(self._head["foreground_logits"], download(outputs["mask"]))
-
-
-class RecordingBackend(WatchedBackend):
-    """A backend whose heads are recorded; it tracks as it always does."""
-
-    def __init__(self, backend: Backend, records: StageRecords) -> None:
-        super().__init__(
-            backend,
-            lambda network, _, outputs: records.add(network, outputs, backend.arrays.download),
-        )
-        self._records = records
+        self._videos = videos
         # An attribute of the object: whether a backend brings a tracker is asked by whether it has one.
         if isinstance(backend, BringsTracker):
             self.tracker = backend.tracker
@@ -119,5 +89,18 @@ class RecordingBackend(WatchedBackend):
     def runner(self, network: NetworkName) -> Runner:
         """A watched runner; the next video begins with its head."""
         if network in HEADS:
-            self._records.begin()
+            self._folder.mkdir(exist_ok=True)
+            self._videos.append(RecordedVideo(self._folder / f"{len(self._videos)}.f32"))
         return super().runner(network)
+
+    def _keep(self, network: NetworkName, _: object, outputs: Mapping[str, Array]) -> None:
+        """A call of a head, or of what makes maps of its answer, which follows it."""
+        download = self.arrays.download
+        if network in HEADS:
+            self._head = {name: download(outputs[name]) for name in HEADS[network]}
+        elif network == "proposal_labels":
+            self._videos[-1].add_proposals(
+                [download(outputs["labels"]), self._head["motion_logits"], self._head["ious"]]
+            )
+        elif network == "foreground_map":
+            self._videos[-1].add_foreground(self._head["foreground_logits"], download(outputs["mask"]))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,16 @@ from ...runtime.pipeline.options import RunOptions
 from ...runtime.results.completion import ResultSet, should_skip
 from ...runtime.results.outputs import check_save_dir, file_results
 from ...runtime.tensorrt.memory import settle_run
+from ...runtime.video.inputs import resolve_inputs
+from ...runtime.video.sequence import SequenceInput
 from ..progress_bar import run_progress
-from .comparison import Comparison, FindStages, compare_trees
-from .foreground_agreement import ForegroundAgreement, compare_foreground
+from .comparison import Comparison, compare_trees
+from .head_agreement import compare_foreground, gmos_s_stage, proposer_stage
 from .label_trees import LabelPair
-from .limits import MaskLimits
-from .mask_agreement import SequenceAgreement
-from .proposal_agreement import proposal_agreement
-from .sides import Videos, require_same_model
-from .stage_agreement import StageAgreement, gmos_s_stage, proposer_stage, tracker_stage
-from .stage_recording import RecordedVideo, StageRecords
+from .mask_agreement import MaskLimits, SequenceAgreement
+from .sides import require_same_model
+from .stage_agreement import StageAgreement, tracker_stage
+from .stage_recording import RecordedVideo, RecordingBackend
 from .teacher_forcing import Forcing, forced_stages
 
 logger = logging.getLogger(__name__)
@@ -54,17 +55,18 @@ def compare_videos(
     if teacher_forced and masks is not None:
         raise GmosError(f"--teacher_forced: {masks.text} has no networks; name a backend, or leave it out")
     comparison = Comparison.of("video", a, b, inputs, options)
-    videos = Videos(inputs=inputs, fps=fps, stride=stride)
+    resolve = partial(resolve_inputs, inputs, fps=fps, stride=stride)
     with tempfile.TemporaryDirectory() as folder:
         runs = [
             _Run(side, (keep or Path(folder)) / name, Path(folder) / f"logits-{name}")
             for side, name in zip(sides, "ab", strict=True)
         ]
-        trees = [one.masks(videos, like=runs[0] if teacher_forced else one) for one in runs]
+        trees = [one.masks(resolve, like=runs[0] if teacher_forced else one) for one in runs]
         if masks is not None:
-            return compare_trees(trees[0], trees[1], comparison)
-        stages = _stage_finder(runs, videos, comparison, teacher_forced=teacher_forced)
-        return compare_trees(trees[0], trees[1], comparison, stages)
+            return compare_trees(*trees, comparison)
+        return compare_trees(
+            *trees, comparison, partial(_stages, runs, comparison, teacher_forced=teacher_forced)
+        )
 
 
 class _Run:
@@ -72,26 +74,29 @@ class _Run:
 
     def __init__(self, side: Side, directory: Path, logits: Path) -> None:
         self.side = side
+        self.sequences: list[SequenceInput] = []
+        self.recorded: list[RecordedVideo] = []
         self._directory = directory
-        self.records = StageRecords(logits)
+        self._logits = logits
         self._model: ModelSpec | None = None
 
-    def masks(self, videos: Videos, *, like: _Run) -> Path:
+    def masks(self, resolve: Callable[..., list[SequenceInput]], *, like: _Run) -> Path:
         """The directory of its masks, made first if the side is none; its networks must be `like`'s."""
         if self.side.masks is not None:
             return self.side.masks
         source = self.side.networks.resolve()
-        sequences = videos.sequences(source.model)
+        model = source.model
+        self.sequences = resolve(pi3_area_px=model.pi3_area_px, patch_px=model.patch_px)
         check_save_dir(self._directory)
         results = [
             ResultSet(
                 save_dir=self._directory,
                 sequence=sequence.name,
-                variant=source.model.variant,
+                variant=model.variant,
                 modes=frozenset({"mask"}),
                 settings={**source.settings(), "stride": sequence.stride, "fps": sequence.output_fps},
             )
-            for sequence in sequences
+            for sequence in self.sequences
         ]
         for place in results:
             should_skip(place, "overwrite")
@@ -101,10 +106,10 @@ class _Run:
             if like._model is not None:
                 require_same_model(like.side, like._model, self.side, self._model)
             logger.info("%s; loaded in %.1f s", backend.description, time.monotonic() - start)
-            options = settle_run(backend, RunOptions(), sequences)
-            watched = self.records.watch(backend)
+            options = settle_run(backend, RunOptions(), self.sequences)
+            watched = RecordingBackend(backend, self._logits, self.recorded)
             with run_progress() as progress:
-                for sequence, place in zip(sequences, results, strict=True):
+                for sequence, place in zip(self.sequences, results, strict=True):
                     for note in sequence.notes:
                         logger.info("%s: %s", sequence.name, note)
                     run = ClipRun(watched, sequence, options, progress=progress)
@@ -112,41 +117,39 @@ class _Run:
         return self._directory
 
 
-def _stage_finder(
-    runs: Sequence[_Run], videos: Videos, comparison: Comparison, *, teacher_forced: bool
-) -> FindStages:
-    """What compares stage by stage."""
-
-    def find(pairs: Sequence[LabelPair], found: Sequence[SequenceAgreement]) -> list[StageAgreement]:
-        stages = list(_free_stages(runs, videos, pairs, found, comparison))
-        if teacher_forced:
-            stages += _forced_stages(runs, videos, pairs, comparison)
-        return stages
-
-    return find
-
-
-def _free_stages(
+def _stages(
     runs: Sequence[_Run],
-    videos: Videos,
+    comparison: Comparison,
     pairs: Sequence[LabelPair],
     found: Sequence[SequenceAgreement],
-    comparison: Comparison,
-) -> Iterator[StageAgreement]:
+    *,
+    teacher_forced: bool,
+) -> list[StageAgreement]:
+    """What compares stage by stage: first as the sides ran, then B's stages on A's inputs if that is asked for."""
     frames = {pair.sequence: pair.frames for pair in pairs}
-    recorded = (run.records.videos for run in runs)
-    for sequence, a, b in zip(videos.sequences(), *recorded, strict=True):
-        name, limits = sequence.name, comparison.limits
+    limits, sequences = comparison.limits, runs[0].sequences
+    stages: list[StageAgreement] = []
+    for sequence, a, b in zip(sequences, *(run.recorded for run in runs), strict=True):
+        name = sequence.name
         proposals_a, proposals_b = a.proposals(), b.proposals()
         if proposals_a is not None and proposals_b is not None:
-            yield proposer_stage(
-                proposal_agreement(name, frames[name], proposals_a, proposals_b), "free", limits
-            )
-            for agreement in found:
-                if agreement.sequence == name:
-                    yield tracker_stage(agreement, "free", limits)
+            stages.append(proposer_stage(name, frames[name], (proposals_a, proposals_b), "free", limits))
+            stages += [tracker_stage(one, "free", limits) for one in found if one.sequence == name]
         else:
-            yield from _free_gmos_s(name, frames[name], a, b, limits)
+            stages += _free_gmos_s(name, frames[name], a, b, limits)
+    if teacher_forced:
+        side_a, side_b = (run.side for run in runs)
+        with closing(side_a.load()) as a, closing(side_b.load()) as b, run_progress() as progress:
+            for sequence in sequences:
+                forcing = Forcing(
+                    sequence=sequence,
+                    names=frames[sequence.name],
+                    profile=comparison.profile,
+                    limits=limits,
+                    progress=progress,
+                )
+                stages += forced_stages(a, b, forcing)
+    return stages
 
 
 def _free_gmos_s(
@@ -154,36 +157,11 @@ def _free_gmos_s(
 ) -> Iterator[StageAgreement]:
     logits_a, logits_b, masks_a, masks_b = a.logits(), b.logits(), a.masks, b.masks
     if masks_a is None or masks_b is None or logits_a.shape != logits_b.shape:
-        logger.info(
-            "probabilities of %s are not compared: A has %s of them, B %s",
-            name,
-            logits_a.shape,
-            logits_b.shape,
-        )
+        shapes = (logits_a.shape, logits_b.shape)
+        logger.info("probabilities of %s are not compared: A has %s of them, B %s", name, *shapes)
         return
-    found = tuple(
+    found = [
         compare_foreground(frame, (logits_a[index], logits_b[index]), (masks_a[index], masks_b[index]))
         for index, frame in enumerate(frames)
-    )
-    yield gmos_s_stage(ForegroundAgreement(sequence=name, frames=found), "free", limits)
-
-
-def _forced_stages(
-    runs: Sequence[_Run],
-    videos: Videos,
-    pairs: Sequence[LabelPair],
-    comparison: Comparison,
-) -> Iterator[StageAgreement]:
-    frames = {pair.sequence: pair.frames for pair in pairs}
-    side_a, side_b = (run.side for run in runs)
-    with closing(side_a.load()) as a, closing(side_b.load()) as b, run_progress() as progress:
-        for sequence in videos.sequences():
-            forcing = Forcing(
-                sequence=sequence,
-                names=frames[sequence.name],
-                profile=comparison.profile,
-                limits=comparison.limits,
-                options=RunOptions(),
-                progress=progress,
-            )
-            yield from forced_stages(a, b, forcing)
+    ]
+    yield gmos_s_stage(name, found, "free", limits)
