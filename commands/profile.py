@@ -108,4 +108,4 @@ def profile_command(video: Path, sides: tuple[str, ...], **options: Any) -> int:
     """
     from ..evaluation.profile.commands import profile_sides  # noqa: PLC0415 - the work
 
-    return profile_sides(video, [parse_side("--side", text) for text in sides], options)
+    return profile_sides(video, [parse_side("--side", text) for text in sides], **options)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -64,8 +64,7 @@ class Work:
     quantised: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limit:
+class Limit(NamedTuple):
     """The least time of a call on a device, and what sets it."""
 
     seconds: float
@@ -80,9 +79,7 @@ def limit(work: Work, rates: Rates) -> Limit | None:
     moving_s = (work.moved_bytes or 0.0) / rates.bandwidth
     if not computing_s and not moving_s:
         return None
-    if computing_s >= moving_s:
-        return Limit(seconds=computing_s, bound="compute")
-    return Limit(seconds=moving_s, bound="memory")
+    return Limit(computing_s, "compute") if computing_s >= moving_s else Limit(moving_s, "memory")
 
 
 def network_work(network: BundleNetwork, lengths: Mapping[str, int]) -> Work:

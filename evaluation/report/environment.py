@@ -18,18 +18,8 @@ from ... import __version__
 from .nvml import nvidia_gpus
 
 PACKAGES = (
-    "numpy",
-    "scipy",
-    "av",
-    "pillow",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "torch",
-    "rf-sam-2",
-    "onnx",
-    "tensorrt",
-    "tensorrt-rtx-cu13",
-    "cuda-python",
+    *("numpy", "scipy", "av", "pillow", "onnxruntime", "onnxruntime-gpu"),
+    *("torch", "rf-sam-2", "onnx", "tensorrt", "tensorrt-rtx-cu13", "cuda-python"),
 )
 """Distributions whose versions can change a result or a time."""
 
@@ -61,7 +51,7 @@ def environment(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "cpu_governor": _read(CLOCK_FILES / "scaling_governor"),
         "gpus": _gpus(),
         "python": platform.python_version(),
-        "packages": _versions(),
+        "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None},
     }
 
 
@@ -89,10 +79,6 @@ def _read(path: Path) -> str | None:
         return None
 
 
-def _versions() -> dict[str, str]:
-    return {name: found for name in PACKAGES if (found := _version(name)) is not None}
-
-
 def _version(name: str) -> str | None:
     try:
         return metadata.version(name)
@@ -102,22 +88,16 @@ def _version(name: str) -> str | None:
 
 def _gpus() -> list[dict[str, str]]:
     """What the driver tells of the GPUs; empty without one, on a Jetson too."""
-    with nvidia_gpus() as (driver, gpus):
+    with nvidia_gpus() as (driver, ask):
         told = [
             {
-                "name": gpu.name(),
+                "name": gpu.name,
                 "driver_version": driver,
-                "memory.total": _with_unit((gpu.memory()[1] or 0) >> 20 or None, "MiB"),
-                "compute_cap": gpu.compute_capability(),
-                "clocks.sm": _with_unit(gpu.clock_mhz(), "MHz"),
-                "clocks_throttle_reasons.active": None
-                if (bits := gpu.clock_reasons()) is None
-                else f"{bits:#018x}",
+                "memory.total": f"{gpu.memory_total >> 20} MiB" if gpu.memory_total else None,
+                "compute_cap": gpu.compute_capability,
+                "clocks.sm": None if gpu.clock_mhz is None else f"{gpu.clock_mhz:g} MHz",
+                "clocks_throttle_reasons.active": None if gpu.reasons is None else f"{gpu.reasons:#018x}",
             }
-            for gpu in gpus
+            for gpu in ask()
         ]
     return [{name: NOT_TOLD if value is None else value for name, value in gpu.items()} for gpu in told]
-
-
-def _with_unit(value: float | None, unit: str) -> str | None:
-    return None if value is None else f"{value:g} {unit}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 THROTTLING = {
@@ -16,74 +17,43 @@ THROTTLING = {
 """Bits of NVML's clock event reasons that mean slower than asked for; idling and set clocks do not."""
 
 
-class Gpu:
-    """One GPU. Memory in bytes, clocks in MHz, degrees Celsius, watts; every value may be None."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuState:
+    """One GPU at a moment; every value may be None.
 
-    def __init__(self, nvml: Any, index: int) -> None:  # noqa: ANN401 - a module without types
-        self._nvml = nvml
-        self.index = index
-        self._handle = nvml.nvmlDeviceGetHandleByIndex(index)
+    Memory in bytes, used by all programs and in total; clocks of the multiprocessors in MHz, now and the greatest
+    that they take; degrees Celsius; watts drawn by the board. `reasons` are why the clock is not higher, as bits:
+    `THROTTLING` names those that matter.
+    """
 
-    def name(self) -> str | None:
-        """As the maker calls it."""
-        found = self._ask(self._nvml.nvmlDeviceGetName)
-        return None if found is None else str(found)
+    index: int
+    name: str | None
+    memory_used: int | None
+    memory_total: int | None
+    compute_capability: str | None
+    clock_mhz: float | None
+    clock_limit_mhz: float | None
+    temperature_c: float | None
+    power_w: float | None
+    reasons: int | None
 
-    def memory(self) -> tuple[int, int] | tuple[None, None]:
-        """Used by all programs, and in total."""
-        found = self._ask(self._nvml.nvmlDeviceGetMemoryInfo)
-        return (None, None) if found is None else (int(found.used), int(found.total))
 
-    def compute_capability(self) -> str | None:
-        """Such as 9.0."""
-        found = self._ask(self._nvml.nvmlDeviceGetCudaComputeCapability)
-        return None if found is None else f"{found[0]}.{found[1]}"
-
-    def clock_mhz(self) -> float | None:
-        """Of the multiprocessors now."""
-        return self._number(self._nvml.nvmlDeviceGetClockInfo, self._nvml.NVML_CLOCK_SM)
-
-    def clock_limit_mhz(self) -> float | None:
-        """The greatest that it takes."""
-        return self._number(self._nvml.nvmlDeviceGetMaxClockInfo, self._nvml.NVML_CLOCK_SM)
-
-    def temperature_c(self) -> float | None:
-        """Of the chip."""
-        return self._number(self._nvml.nvmlDeviceGetTemperature, self._nvml.NVML_TEMPERATURE_GPU)
-
-    def power_w(self) -> float | None:
-        """Drawn by the board."""
-        milliwatts = self._number(self._nvml.nvmlDeviceGetPowerUsage)
-        return None if milliwatts is None else milliwatts / 1000
-
-    def clock_reasons(self) -> int | None:
-        """Why the clock is not higher, as bits; `THROTTLING` names those that matter."""
-        found = self._ask(self._nvml.nvmlDeviceGetCurrentClocksThrottleReasons)
-        return None if found is None else int(found)
-
-    def _number(self, question: Callable[..., Any], *about: Any) -> float | None:
-        found = self._ask(question, *about)
-        return None if found is None else float(found)
-
-    def _ask(self, question: Callable[..., Any], *about: Any) -> Any:  # noqa: ANN401 - NVML's own types
-        try:
-            return question(self._handle, *about)
-        except self._nvml.NVMLError:
-            return None
+AskGpus = Callable[[], list[GpuState]]
+"""All GPUs now."""
 
 
 @contextmanager
-def nvidia_gpus() -> Iterator[tuple[str | None, tuple[Gpu, ...]]]:
+def nvidia_gpus() -> Iterator[tuple[str | None, AskGpus]]:
     """The driver's version and all GPUs while the block runs; none without the library, its package or a driver."""
     try:
         import pynvml  # noqa: PLC0415 - a device without it tells nothing, and needs no package for that
     except ImportError:
-        yield None, ()
+        yield None, list
         return
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
-        yield None, ()
+        yield None, list
         return
     try:
         yield _driver(pynvml)
@@ -91,9 +61,32 @@ def nvidia_gpus() -> Iterator[tuple[str | None, tuple[Gpu, ...]]]:
         pynvml.nvmlShutdown()
 
 
-def _driver(nvml: Any) -> tuple[str | None, tuple[Gpu, ...]]:  # noqa: ANN401 - as above
+def _driver(nvml: Any) -> tuple[str | None, AskGpus]:  # noqa: ANN401 - a module without types
     try:
-        count = nvml.nvmlDeviceGetCount()
-        return str(nvml.nvmlSystemGetDriverVersion()), tuple(Gpu(nvml, index) for index in range(count))
+        version = str(nvml.nvmlSystemGetDriverVersion())
+        handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
     except nvml.NVMLError:
-        return None, ()
+        return None, list
+    return version, lambda: [_state(nvml, index, handle) for index, handle in enumerate(handles)]
+
+
+def _state(nvml: Any, index: int, handle: object) -> GpuState:  # noqa: ANN401 - as above
+    def told(question: str, *about: object, convert: Callable[[Any], Any] = float) -> Any:  # noqa: ANN401 - NVML's
+        try:
+            return convert(getattr(nvml, f"nvmlDeviceGet{question}")(handle, *about))
+        except nvml.NVMLError:
+            return None
+
+    memory = told("MemoryInfo", convert=lambda found: found)
+    return GpuState(
+        index=index,
+        name=told("Name", convert=str),
+        memory_used=None if memory is None else int(memory.used),
+        memory_total=None if memory is None else int(memory.total),
+        compute_capability=told("CudaComputeCapability", convert=lambda found: f"{found[0]}.{found[1]}"),
+        clock_mhz=told("ClockInfo", nvml.NVML_CLOCK_SM),
+        clock_limit_mhz=told("MaxClockInfo", nvml.NVML_CLOCK_SM),
+        temperature_c=told("Temperature", nvml.NVML_TEMPERATURE_GPU),
+        power_w=told("PowerUsage", convert=lambda milliwatts: float(milliwatts) / 1000),
+        reasons=told("CurrentClocksThrottleReasons", convert=int),
+    )

@@ -15,8 +15,15 @@ import pytest
 
 from gmos_deploy.evaluation.profile import gpu_monitor
 from gmos_deploy.evaluation.profile.gpu_monitor import GpuMonitor
-from gmos_deploy.evaluation.profile.machine_state import MachineState, machine_state, machine_use
-from gmos_deploy.evaluation.profile.process_memory import forget_peak, peak_mib, process_age_s, resident_mib
+from gmos_deploy.evaluation.profile.machine import (
+    MachineState,
+    forget_peak,
+    machine_state,
+    machine_use,
+    peak_mib,
+    process_age_s,
+    resident_mib,
+)
 from gmos_deploy.evaluation.report.environment import environment
 
 HELD_BYTES = 64 << 20
