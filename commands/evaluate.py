@@ -15,6 +15,7 @@ from ..options import (
     SPEED,
     Decorator,
     GroupedCommand,
+    count_option,
     flag,
     option,
     together,
@@ -59,15 +60,7 @@ report_options = together(
     written_option("html", "a page with bars per sequence and the worst frames"),
     worst_frames_option(12, 200, "JSON lists and HTML shows"),
     flag("verbose", group=RESULTS, help="Also print every sequence and object."),
-    option(
-        "jobs",
-        group=SPEED,
-        type=click.IntRange(0, 256),
-        default=0,
-        show_default=True,
-        metavar="N",
-        help="Processes; 0 is one per core, 1 works without any.",
-    ),
+    count_option("jobs", SPEED, 0, "Processes; 0 is one per core, 1 works without any.", least=0, most=256),
 )
 """Which reports to write and where, how many cores to use."""
 
@@ -90,11 +83,7 @@ def evaluate_command() -> None:
     "Motion annotations: frame intervals per object.  [default: time_annotation.csv under --root]",
     metavar="CSV",
 )
-@flag(
-    "frame_level_match",
-    group=INPUT,
-    help="Also match objects frame by frame, not only once per sequence.",
-)
+@flag("frame_level_match", group=INPUT, help="Also match objects frame by frame, not only once per sequence.")
 @report_options
 def mos_i_command(**options: Any) -> None:
     """MOS-I: J_mov, mtIoU and false positives on the frames where objects move."""

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ...errors import GmosError
 from ...runtime.video.frame_directory import FRAME_SUFFIXES, UNREADABLE
-from . import davis, moca, mos_i, motion_grouping
+from . import davis, mos_i, motion_grouping
 from .datasets import (
     MASK_SUFFIXES,
     DatasetSequence,
@@ -26,7 +26,6 @@ from .datasets import (
     gmos_2k_annotations,
     object_folders,
 )
-from .fbms_annotation import fbms_annotations
 from .results import SequenceScores
 from .sequence_trees import (
     FramePairs,
@@ -189,7 +188,9 @@ def _motion_grouping(request: BenchmarkRequest, predictions: Path) -> Prepared:
             continue
         frames, own = _frame_names(sequence), split.dataset == "fbms59" and folder.name == "GroundTruth"
         fbms |= own
-        annotated = fbms_annotations(folder, frames) if own else _merged_annotations(folder, frames)
+        annotated = (
+            motion_grouping.fbms_annotations(folder, frames) if own else _merged_annotations(folder, frames)
+        )
         pairs = _pairs(sequence.name, annotated, predictions, frames, missing)
         jobs[sequence.name] = partial(
             motion_grouping.evaluate_foreground_sequence, sequence.name, pairs, fbms=own
@@ -211,7 +212,7 @@ def _moca(request: BenchmarkRequest, predictions: Path) -> Prepared:
     """The videos that have boxes; frames without a prediction are counted, not scored."""
     split = _split(request)
     box_csv = request.anno_csv or find_boxes(split.root)
-    boxes, notes = moca.read_boxes(box_csv)
+    boxes, notes = motion_grouping.read_boxes(box_csv)
     missing = Missing()
     jobs: dict[str, Job] = {}
     for sequence in sorted(split.sequences, key=lambda one: one.name):
@@ -228,7 +229,7 @@ def _moca(request: BenchmarkRequest, predictions: Path) -> Prepared:
         pairs.notes["frames_without_box"] = pairs.notes.pop("unpaired_prediction_frames")
         pairs.notes["unpaired_annotation_frames"] = len(absent)
         frame_wh = _image_wh(frames[0]) if frames else None
-        jobs[video] = partial(moca.evaluate_box_sequence, video, pairs, boxes[video], frame_wh)
+        jobs[video] = partial(motion_grouping.evaluate_box_sequence, video, pairs, boxes[video], frame_wh)
     if not jobs and not missing.lines:
         raise GmosError(
             f"{box_csv}: no video of it is in {split.root}: check that both are of the same release"
@@ -239,8 +240,8 @@ def _moca(request: BenchmarkRequest, predictions: Path) -> Prepared:
         total=len(jobs) + len(missing.sequences),
         notes=notes + Counter(unlisted_prediction_sequences=unlisted_sequences(predictions, set(boxes))),
         sources={"dataset": split.root, "boxes": box_csv},
-        overall=moca.overall_moca,
-        frame_score=moca.FRAME_SCORE,
+        overall=motion_grouping.overall_moca,
+        frame_score=motion_grouping.BOX_FRAME_SCORE,
     )
 
 

@@ -76,11 +76,7 @@ class DatasetSplit:
 
 
 def dataset_split(
-    dataset: str,
-    root: Path,
-    *,
-    time_annotation: Path | None = None,
-    sequence_list: Path | None = None,
+    dataset: str, root: Path, *, time_annotation: Path | None = None, sequence_list: Path | None = None
 ) -> DatasetSplit:
     """The sequences of a benchmark split under a dataset's root folder.
 

@@ -9,13 +9,14 @@ import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
 from ...errors import GmosError
-from .boundary import boundary_tolerance_px, contour, contour_f
+from .boundary import boundary_f, boundary_tolerance_px, contour, contour_f
 from .label_maps import (
     LABEL_LIMIT,
     VOID_LABEL,
     LabelMap,
     Mask,
     foreground,
+    joint_histogram,
     read_label_map,
     read_label_pairs,
 )
@@ -39,14 +40,6 @@ def region_j(predicted: Mask, annotated: Mask, void: Mask | None = None) -> floa
         predicted, annotated = predicted & ~void, annotated & ~void
     union = int((predicted | annotated).sum())
     return int((predicted & annotated).sum()) / union if union else 1.0
-
-
-def boundary_f(predicted: Mask, annotated: Mask, void: Mask | None = None) -> float:
-    """The boundary measure of two masks, with void pixels cleared in both. All bool (H, W)."""
-    if void is not None:
-        predicted, annotated = predicted & ~void, annotated & ~void
-    tolerance = boundary_tolerance_px((annotated.shape[0], annotated.shape[1]))
-    return contour_f(contour(predicted, tolerance), contour(annotated, tolerance))
 
 
 def score_statistics(scores: Scores) -> tuple[float, float, float]:
@@ -74,10 +67,7 @@ def score_frame(annotation: LabelMap, prediction: LabelMap, objects: int) -> tup
     j, f = np.empty((2, LABEL_LIMIT, objects))
     void = annotation.labels == VOID_LABEL
     predicted_labels = np.where(void, np.uint8(0), prediction.labels) if void.any() else prediction.labels
-    side = 256
-    joint = np.bincount(
-        (annotation.labels.astype(np.uint16) * side + predicted_labels).ravel(), minlength=side * side
-    ).reshape(side, side)
+    joint = joint_histogram(annotation.labels, predicted_labels)
     joint[VOID_LABEL] = 0
     tolerance = boundary_tolerance_px(annotation.hw)
     annotated = [contour(annotation.labels == label, tolerance) for label in range(1, objects + 1)]

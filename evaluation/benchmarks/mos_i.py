@@ -8,12 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from ...errors import GmosError
 from ...runtime.pipeline.mask_overlap import iou_matrix, match_rows_to_columns
-from .label_maps import LABEL_LIMIT, LabelMap, Labels, read_label_pairs
-from .mask_resize import resize_label
+from .label_maps import LABEL_LIMIT, LabelMap, joint_histogram, read_label_pairs, resize_label
 from .results import FrameScore, ObjectScores, SequenceScores
 from .sequence_trees import FramePairs
 from .time_annotation import MotionRow
@@ -26,9 +24,6 @@ MOTION_GATE = 0.5
 
 _TEMPORAL_EPSILON = 1e-8
 """Added to mtIoU's denominator by the published script."""
-
-_BYTE_CODES = 256
-"""Label pairs that one byte can name."""
 
 Counts = npt.NDArray[np.int64]
 Ious = npt.NDArray[np.float32]
@@ -84,27 +79,6 @@ def count_overlaps(annotation: LabelMap, prediction: LabelMap) -> tuple[Counts, 
             intersections[label - 1] = counts[1:]
             predicted[label - 1] = counts.sum()
     return intersections, predicted, np.bincount(annotated.ravel(), minlength=side)[1:]
-
-
-def joint_histogram(rows: Labels, columns: Labels, side: int) -> Counts:
-    """How often each pair of labels meets, int64 (side, side).
-
-    Args:
-        rows: uint8 (H, W), values below `side`.
-        columns: the same.
-        side: at most 256.
-    """
-    highest = int(columns.max()) + 1
-    if (int(rows.max()) + 1) * highest >= _BYTE_CODES:
-        codes = np.multiply(rows, side, dtype=np.uint16)
-        codes += columns
-        return np.bincount(codes.ravel(), minlength=side * side).reshape(side, side)
-    # The usual few objects fit one byte, and counting bytes is several times faster than bincount.
-    counts = np.array(Image.fromarray(rows * np.uint8(highest) + columns).histogram(), dtype=np.int64)
-    joint = np.zeros((side, side), dtype=np.int64)
-    used = min(_BYTE_CODES // highest, side)
-    joint[:used, :highest] = counts[: used * highest].reshape(used, highest)
-    return joint
 
 
 def _within_limit(label_map: LabelMap) -> npt.NDArray[np.uint8]:

@@ -15,6 +15,9 @@ Box = tuple[float, float, float, float]
 WORST_PER_SEQUENCE = 3
 """How many of the worst frames may come from one sequence."""
 
+METRIC_FORM = ".4f"
+"""Four decimals, as the published scripts print."""
+
 NOTE_TEXTS: dict[str, str] = {
     # Pairing of frames.
     "unpaired_annotation_frames": "annotated frames without a predicted frame, not scored",

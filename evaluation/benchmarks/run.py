@@ -21,7 +21,8 @@ from ..report.files import write_json
 from ..report.html_page import write_page
 from ..report.terminal import show
 from .benchmarks import BenchmarkRequest, Job, load_benchmark
-from .report import evaluation_document, evaluation_json, worst_pictures, write_csv
+from .frame_pictures import worst_pictures
+from .report import evaluation_document, evaluation_json, write_csv
 from .results import Evaluation, SequenceScores
 
 SHOWN_PROBLEMS = 3

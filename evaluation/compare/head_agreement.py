@@ -15,15 +15,8 @@ from scipy.special import expit
 from ...errors import GmosError
 from ...runtime.pipeline.proposals import Proposals
 from ...runtime.pipeline.thresholds import PUBLISHED
-from .mask_agreement import (
-    Labels,
-    MaskLimits,
-    ObjectAgreement,
-    joint_counts,
-    match_objects,
-    overlaps,
-    pair_counts,
-)
+from ..benchmarks.label_maps import joint_histogram
+from .mask_agreement import Labels, MaskLimits, ObjectAgreement, match_objects, overlaps, pair_counts
 from .stage_agreement import Mode, StageAgreement, StageFrame, below, mask_stage
 
 
@@ -114,7 +107,7 @@ class _Side:
 
 def _proposal_frame(name: str, a: _Side, b: _Side) -> StageFrame:
     """IoUs are means over the proposals that either side has, or trusts: 0 for those that only one does."""
-    joint = joint_counts(a.labels, b.labels)
+    joint = joint_histogram(a.labels, b.labels)
     found, different = overlaps(pair_counts(joint), match_objects(joint))
     pairs = tuple(_pair(a, b, one) for one in found)
     kept = [pair.iou if all(pair.kept) else 0.0 for pair in pairs if any(pair.kept)]

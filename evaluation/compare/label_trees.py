@@ -105,10 +105,7 @@ def _pairs(tree_a: Tree, tree_b: Tree, a: Path, b: Path) -> Iterator[LabelPair]:
             names = dict.fromkeys(path.stem for path in frames)
             _require_same(names, others, a, b, f"{result} of {sequence}, frame")
             yield LabelPair(
-                result=result,
-                sequence=sequence,
-                a=tuple(frames),
-                b=tuple(others[name] for name in names),
+                result=result, sequence=sequence, a=tuple(frames), b=tuple(others[name] for name in names)
             )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +14,8 @@ from scipy.optimize import linear_sum_assignment
 
 from ...errors import GmosError
 from ...runtime.precision import PRECISIONS, PrecisionName
-from ..benchmarks.boundary import boundary_tolerance_px, contour, contour_f
+from ..benchmarks.boundary import boundary_f
+from ..benchmarks.label_maps import joint_histogram
 
 Labels = npt.NDArray[np.uint8]
 ReadPair = Callable[[int], tuple[Labels, Labels]]
@@ -26,8 +26,6 @@ Pair = tuple[int | None, int | None]
 
 PairCounts = Mapping[tuple[int, int], int]
 """Pixels of a frame by label in A and label in B."""
-
-VALUES = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,17 +148,15 @@ class SequenceAgreement:
 
 
 def sequence_agreement(
-    sequence: str, result: str, frames: Sequence[str], read: ReadPair, *, matched: bool = True
+    sequence: str, result: str, frames: Sequence[str], read: ReadPair
 ) -> SequenceAgreement:
-    """Compare two sequences of label maps.
+    """Compare two sequences of label maps, objects matched over the whole video by IoU, with the Hungarian method.
 
     Args:
         sequence: name of the video.
         result: which result, `mos` say.
         frames: names of the frames.
         read: gives both label maps of a frame; called twice for frames that differ.
-        matched: match objects over the whole video by IoU, with the Hungarian method. Otherwise labels
-            mean the same objects on both sides.
 
     Raises:
         GmosError: there is no frame, or the maps of a frame have different sizes.
@@ -168,7 +164,7 @@ def sequence_agreement(
     if not frames:
         raise GmosError(f"{result} of {sequence}: no frames to compare; expected at least one on both sides")
     counts = []
-    total = np.zeros((VALUES, VALUES), np.int64)
+    total = np.zeros((256, 256), np.int64)
     for index, name in enumerate(frames):
         a, b = read(index)
         if a.shape != b.shape:
@@ -176,10 +172,10 @@ def sequence_agreement(
                 f"{result} of {sequence}, frame {name}: A is {a.shape[1]}x{a.shape[0]} and B {b.shape[1]}x{b.shape[0]};"
                 " expected results of the same video"
             )
-        joint = joint_counts(a, b)
+        joint = joint_histogram(a, b)
         total += joint
         counts.append(pair_counts(joint))
-    objects = match_objects(total, same_labels=not matched)
+    objects = match_objects(total)
     return SequenceAgreement(
         sequence=sequence,
         result=result,
@@ -193,31 +189,24 @@ def sequence_agreement(
     )
 
 
-def match_objects(counts: npt.NDArray[np.int64], *, same_labels: bool = False) -> list[Pair]:
+def match_objects(counts: npt.NDArray[np.int64]) -> list[Pair]:
     """Objects on both sides: those matched one to one, then those of A alone, then those of B alone.
 
     The matching has the greatest sum of IoUs; objects that never overlap stay unmatched.
 
     Args:
         counts: (256, 256), pixels by label in A and in B.
-        same_labels: match equal labels instead.
     """
     sizes_a, sizes_b = counts.sum(axis=1), counts.sum(axis=0)
     in_a, in_b = ([int(label) for label in np.flatnonzero(sizes) if label] for sizes in (sizes_a, sizes_b))
     both = counts[np.ix_(in_a, in_b)]
     either = sizes_a[in_a][:, None] + sizes_b[in_b][None, :] - both
     rows, columns = linear_sum_assignment(both / np.maximum(either, 1), maximize=True)
-    found = {in_a[row]: in_b[column] for row, column in zip(rows, columns, strict=True) if both[row, column]}
-    matching = {label: label for label in in_a if label in in_b} if same_labels else found
+    pairs = zip(rows, columns, strict=True)
+    matching = {in_a[row]: in_b[column] for row, column in pairs if both[row, column]}
     only_a = [(label, None) for label in in_a if label not in matching]
     only_b = [(None, label) for label in in_b if label not in matching.values()]
     return [*matching.items(), *only_a, *only_b]
-
-
-def joint_counts(a: Labels, b: Labels) -> npt.NDArray[np.int64]:
-    """Pixels by label in A and label in B; (256, 256)."""
-    joint = np.bincount(a.astype(np.uint16).ravel() * VALUES + b.ravel(), minlength=VALUES * VALUES)
-    return joint.reshape(VALUES, VALUES)
 
 
 def pair_counts(counts: npt.NDArray[np.int64]) -> PairCounts:
@@ -248,18 +237,13 @@ def _frame(
     found, different = overlaps(counts, objects)
     if different:
         labels = maps()
-        found = [
-            one if one.iou == 1 else replace(one, boundary_f=_boundary_f(labels, one.a, one.b))
-            for one in found
-        ]
+        found = [one if one.iou == 1 else replace(one, boundary_f=_boundary_f(labels, one)) for one in found]
     return FrameAgreement(name=name, pixels=sum(counts.values()), different=different, objects=tuple(found))
 
 
-def _boundary_f(maps: tuple[Labels, Labels], a_label: int | None, b_label: int | None) -> float:
-    tolerance = boundary_tolerance_px((maps[0].shape[0], maps[0].shape[1]))
-    sides = [
-        contour(np.zeros(labels.shape, bool) if label is None else np.asarray(labels == label), tolerance)
-        for labels, label in zip(maps, (a_label, b_label), strict=True)
-    ]
-    found = contour_f(sides[0], sides[1])
-    return found if math.isfinite(found) else 0.0
+def _boundary_f(maps: tuple[Labels, Labels], one: ObjectAgreement) -> float:
+    a, b = (
+        np.zeros(labels.shape, bool) if label is None else np.asarray(labels == label)
+        for labels, label in zip(maps, (one.a, one.b), strict=True)
+    )
+    return boundary_f(a, b)

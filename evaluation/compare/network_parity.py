@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from ...runtime.comparison.run_results import run_line, save_call
 from ...runtime.contract import NetworkName
 from ...runtime.onnx.host_graph import bundle_tables, has_bfloat16
 from ...runtime.precision import PrecisionName
-from .recording import Call, Recording
+from .recording import Call
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,11 +53,6 @@ class ComparedCall:
     given: Mapping[str, Array]
     differences: tuple[OutputDifference, ...]
 
-    def p99_abs(self, output: str) -> float:
-        """The 99th percentile of an output's absolute error."""
-        errors = np.abs(self.given[output].astype(np.float64) - self.call.outputs[output].astype(np.float64))
-        return float(np.percentile(errors[np.isfinite(errors)], 99)) if np.isfinite(errors).any() else 0.0
-
 
 def compare_calls(
     network: NetworkName, calls: Sequence[Call], backend: Backend, dtypes: Dtypes
@@ -91,6 +86,8 @@ def output_parities(compared: Sequence[ComparedCall]) -> list[OutputParity]:
         found = [one.differences[position] for one in compared]
         worst = worst_of(found)
         at = compared[found.index(worst)]
+        errors = np.abs(at.given[output].astype(np.float64) - at.call.outputs[output].astype(np.float64))
+        errors = errors[np.isfinite(errors)]
         parities.append(
             OutputParity(
                 network=at.network,
@@ -98,31 +95,13 @@ def output_parities(compared: Sequence[ComparedCall]) -> list[OutputParity]:
                 calls=len(compared),
                 call=at.call.index,
                 shapes={key: values.shape for key, values in at.call.inputs.items()},
-                p99_abs=at.p99_abs(output),
+                p99_abs=float(np.percentile(errors, 99)) if errors.size else 0.0,
                 not_finite_a=sum(one.not_finite_a for one in found),
                 not_finite_b=sum(one.not_finite_b for one in found),
                 worst=worst,
             )
         )
     return parities
-
-
-def compare_networks(
-    recorded: Recording,
-    names: Sequence[NetworkName],
-    backend: Backend,
-    dtypes: Mapping[NetworkName, Dtypes],
-    save: Callable[[list[ComparedCall]], None] | None,
-) -> list[OutputParity]:
-    """All networks that the recorded run has called; `save` gets the calls of each, which are kept no longer."""
-    found = []
-    for name in names:
-        if calls := recorded.calls(name):
-            compared = compare_calls(name, calls, backend, dtypes[name])
-            if save is not None:
-                save(compared)
-            found += output_parities(compared)
-    return found
 
 
 class SavedTensors:

@@ -23,7 +23,7 @@ from ..report.files import publish, report_directory
 from .document import networks_document
 from .first_divergence import FirstDivergence, load_onnx
 from .first_divergence import first_divergence as find_divergence
-from .network_parity import OutputParity, SavedTensors, compare_networks
+from .network_parity import OutputParity, SavedTensors, compare_calls, output_parities
 from .recording import Recording, record
 from .report import NetworksReport, networks_json
 from .sides import chosen_networks, input_dtypes, require_same_model
@@ -65,8 +65,14 @@ def compare_sides(
         recorded = record(backend, sequence, frames=frames, limit=calls, batch_size=BATCH_SIZE)
     with closing(side_b.load()) as backend:
         require_same_model(side_a, model, side_b, backend.model)
-        dtypes, save = input_dtypes(side_b, model), None if saved is None else saved.save
-        found = compare_networks(recorded, chosen, backend, dtypes, save)
+        dtypes = input_dtypes(side_b, model)
+        found: list[OutputParity] = []
+        for name in chosen:
+            if recorded.calls(name):
+                compared = compare_calls(name, recorded.calls(name), backend, dtypes[name])
+                if saved is not None:
+                    saved.save(compared)
+                found += output_parities(compared)
     result = NetworksReport(
         a=side_a.text,
         b=side_b.text,

@@ -26,9 +26,9 @@ from .comparison import Comparison, compare_trees
 from .head_agreement import compare_foreground, gmos_s_stage, proposer_stage
 from .label_trees import LabelPair
 from .mask_agreement import MaskLimits, SequenceAgreement
+from .recording import RecordedVideo, RecordingBackend
 from .sides import require_same_model
 from .stage_agreement import StageAgreement, tracker_stage
-from .stage_recording import RecordedVideo, RecordingBackend
 from .teacher_forcing import Forcing, forced_stages
 
 logger = logging.getLogger(__name__)

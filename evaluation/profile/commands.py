@@ -15,8 +15,7 @@ from ...runtime.video.inputs import resolve_inputs
 from ..report.environment import environment
 from ..report.files import publish, report_directory
 from .document import profile_document
-from .gpu_monitor import GpuMonitor
-from .machine import machine_state, machine_use, process_age_s
+from .machine import GpuMonitor, machine_state, machine_use, process_age_s
 from .profiling import NetworksProfile, ProfileOptions, profile_networks
 from .report import NETWORKS, ProfileReport, changes, observations, read_result, result_json
 from .roofline import CPU, host_rates

@@ -1,17 +1,23 @@
-"""The machine while it was measured: load, other programs, clocks of the processor, memory of this process."""
+"""The machine while it is measured: load, other programs, clocks, GPUs, and the memory of this process."""
 
 from __future__ import annotations
 
 import os
 import re
 import sys
+import threading
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Any
 
 import psutil
 
 from ..report.environment import available_cores
+from ..report.nvml import THROTTLING, AskGpus, GpuState, nvidia_gpus
 
 BUSY = ("user", "nice", "system", "irq", "softirq", "interrupt", "dpc")
 """Times of psutil that a core works in, of Linux, macOS and Windows; idling, waiting and what was stolen are none."""
@@ -21,6 +27,14 @@ BUSY_CORES = 0.1
 STOLEN_SHARE = 0.01
 SLOW_CLOCK = 0.9
 """Share of the greatest clock below which a processor counts as slowed down."""
+
+INTERVAL_S = 0.1
+"""Between two looks at the GPUs."""
+
+END_S = 5.0
+"""How long the last look may take."""
+
+MIB = 1 << 20
 
 PROCESS = Path("/proc/self")
 
@@ -130,17 +144,17 @@ def peak_mib(process: Path = PROCESS) -> float:
     if found is not None:
         return int(found[1]) / 1024
     if sys.platform == "win32":
-        return float(psutil.Process().memory_info().peak_wset) / 2**20
+        return float(psutil.Process().memory_info().peak_wset) / MIB
     else:  # noqa: RET505 - the type checker reads what a platform has by its branches
         import resource  # noqa: PLC0415 - not there on Windows, where this module is imported too
 
         unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MIB
 
 
 def resident_mib() -> float:
     """What the process holds now."""
-    return float(psutil.Process().memory_info().rss) / 2**20
+    return float(psutil.Process().memory_info().rss) / MIB
 
 
 def process_age_s(process: Path = PROCESS) -> float | None:
@@ -155,3 +169,85 @@ def process_age_s(process: Path = PROCESS) -> float | None:
             return time.clock_gettime(time.CLOCK_BOOTTIME) - started_s
         except (OSError, ValueError, IndexError):
             return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuUse:
+    """One GPU over some time; None where the driver does not tell.
+
+    Memory in MiB is the whole device's, by all programs: `memory_before_mib` at the first sample. Clocks in
+    MHz, degrees Celsius, watts.
+    """
+
+    index: int
+    samples: int
+    memory_before_mib: float | None
+    memory_peak_mib: float | None
+    clock_least_mhz: float | None
+    clock_greatest_mhz: float | None
+    clock_limit_mhz: float | None
+    temperature_c: float | None
+    power_w: float | None
+    throttled: tuple[str, ...]
+
+    def warnings(self) -> list[str]:
+        """What slowed it down, in words."""
+        if not self.throttled:
+            return []
+        return [f"GPU {self.index} was throttled ({', '.join(self.throttled)}): times are upper bounds"]
+
+
+class GpuMonitor:
+    """Asks the driver while the block runs; `use` is empty where it tells nothing, as on a Jetson."""
+
+    def __init__(self) -> None:
+        self._open = ExitStack()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._samples: list[list[GpuState]] = []
+
+    def __enter__(self) -> GpuMonitor:
+        _, ask = self._open.enter_context(nvidia_gpus())
+        first = ask()
+        if first:
+            self._samples.append(first)
+            self._thread = threading.Thread(target=self._watch, args=(ask,), name="GPU monitor", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the watch."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(END_S)
+        self._open.close()
+
+    @property
+    def use(self) -> tuple[GpuUse, ...]:
+        """What was seen so far of every GPU."""
+        return tuple(_use(samples) for samples in zip(*list(self._samples), strict=True))
+
+    def _watch(self, ask: AskGpus) -> None:
+        while not self._stop.wait(INTERVAL_S):
+            self._samples.append(ask())
+
+
+def _use(samples: Sequence[GpuState]) -> GpuUse:
+    def told(name: str) -> list[Any]:
+        return [found for sample in samples if (found := getattr(sample, name)) is not None]
+
+    memory, clocks, reasons = told("memory_used"), told("clock_mhz"), told("reasons")
+    return GpuUse(
+        index=samples[0].index,
+        samples=len(samples),
+        memory_before_mib=memory[0] / MIB if memory else None,
+        memory_peak_mib=max(memory) / MIB if memory else None,
+        clock_least_mhz=min(clocks, default=None),
+        clock_greatest_mhz=max(clocks, default=None),
+        clock_limit_mhz=samples[0].clock_limit_mhz,
+        temperature_c=max(told("temperature_c"), default=None),
+        power_w=max(told("power_w"), default=None),
+        throttled=tuple(name for bit, name in THROTTLING.items() if any(bits & bit for bits in reasons)),
+    )

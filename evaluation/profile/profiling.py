@@ -104,10 +104,7 @@ class _Loaded:
 
 
 def profile_networks(
-    sides: Sequence[Side],
-    sequence: SequenceInput,
-    options: ProfileOptions,
-    host: Rates,
+    sides: Sequence[Side], sequence: SequenceInput, options: ProfileOptions, host: Rates
 ) -> NetworksProfile:
     """Time every network of several sides in turns, on what the networks see in a video.
 

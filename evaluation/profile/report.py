@@ -9,9 +9,8 @@ from typing import Any
 
 from ...errors import GmosError
 from ..report.files import RESULT_FILE, plain, read_json
-from .gpu_monitor import GpuUse
 from .layer_kinds import NetworkLayers, lengths_text
-from .machine import MachineUse
+from .machine import GpuUse, MachineUse
 from .profiling import NetworkLatency
 from .roofline import Rates
 from .runs import VideoRun

@@ -18,8 +18,7 @@ from ...runtime.results.completion import ResultSet
 from ...runtime.results.outputs import file_results
 from ...runtime.video.sequence import SequenceInput
 from ..progress_bar import run_progress
-from .gpu_monitor import GpuMonitor, GpuUse
-from .machine import forget_peak, peak_mib, resident_mib
+from .machine import GpuMonitor, GpuUse, forget_peak, peak_mib, resident_mib
 from .roofline import on_gpu
 from .timeline import (
     ActivityTime,

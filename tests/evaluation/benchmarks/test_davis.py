@@ -15,9 +15,8 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from gmos_deploy.errors import GmosError
-from gmos_deploy.evaluation.benchmarks.boundary import boundary_tolerance_px
+from gmos_deploy.evaluation.benchmarks.boundary import boundary_f, boundary_tolerance_px
 from gmos_deploy.evaluation.benchmarks.davis import (
-    boundary_f,
     evaluate_davis_sequence,
     overall_davis,
     region_j,

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from gmos_deploy.evaluation.benchmarks.benchmarks import BenchmarkRequest, load_benchmark
+from gmos_deploy.evaluation.benchmarks.boundary import boundary_f
 from gmos_deploy.evaluation.benchmarks.davis import (
-    boundary_f,
     evaluate_davis_sequence,
     overall_davis,
     region_j,

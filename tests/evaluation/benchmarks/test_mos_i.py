@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from gmos_deploy.errors import GmosError
-from gmos_deploy.evaluation.benchmarks.label_maps import LABEL_LIMIT, LabelMap
+from gmos_deploy.evaluation.benchmarks.label_maps import LABEL_LIMIT, LabelMap, joint_histogram
 from gmos_deploy.evaluation.benchmarks.mos_i import (
     MosIScores,
     Overlaps,
     count_overlaps,
     evaluate_mos_i_sequence,
     gate_overlaps,
-    joint_histogram,
     score_overlaps,
 )
 from gmos_deploy.evaluation.benchmarks.results import SequenceScores

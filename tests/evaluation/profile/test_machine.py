@@ -13,9 +13,9 @@ from typing import Any
 import psutil
 import pytest
 
-from gmos_deploy.evaluation.profile import gpu_monitor
-from gmos_deploy.evaluation.profile.gpu_monitor import GpuMonitor
+from gmos_deploy.evaluation.profile import machine
 from gmos_deploy.evaluation.profile.machine import (
+    GpuMonitor,
     MachineState,
     forget_peak,
     machine_state,
@@ -133,7 +133,7 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeNvml]:
     def install(*gpus: list[dict[str, Any]], working: bool = True) -> FakeNvml:
         fake = FakeNvml(*gpus, working=working)
         monkeypatch.setitem(sys.modules, "pynvml", fake)
-        monkeypatch.setattr(gpu_monitor, "INTERVAL_S", 0.001)
+        monkeypatch.setattr(machine, "INTERVAL_S", 0.001)
         return fake
 
     return install
