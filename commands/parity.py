@@ -96,7 +96,8 @@ def masks_command(a: Path, b: Path, video: Path | None, **options: Any) -> int:
     A and B are output directories of gmos-run, trees with a folder of PNGs per video (the published
     results), or the PNGs of one video.
     """
-    from ..evaluation.compare.comparison import Comparison, compare_trees  # noqa: PLC0415 - here and below: the work
+    from ..evaluation.compare.comparison import compare_trees  # noqa: PLC0415 - here and below: the work
+    from ..evaluation.compare.report import Comparison  # noqa: PLC0415
 
     comparison = Comparison.of("masks", str(a), str(b), [video] if video else [], options)
     return compare_trees(a, b, comparison)

@@ -3,64 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
 
-from ...runtime.precision import PrecisionName
 from ..progress_bar import counted
 from ..report.environment import environment
-from ..report.files import publish, report_directory
+from ..report.files import publish
 from .document import parity_document, worst_frames_section
 from .label_trees import LabelPair, label_pairs
-from .mask_agreement import PROFILES, Labels, MaskLimits, SequenceAgreement, sequence_agreement
-from .report import ParityReport, observations, result_json
+from .mask_agreement import Labels, SequenceAgreement, sequence_agreement
+from .report import Comparison, ParityReport, observations, result_json
 from .stage_agreement import StageAgreement
 
 FAILED_STATUS = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """What is compared and what it is held to.
-
-    `kind` is the command, `a` and `b` the sides as given; `videos` are for pictures of their frames.
-    """
-
-    kind: str
-    a: str
-    b: str
-    profile: PrecisionName
-    limits: MaskLimits
-    report: Path | None
-    worst_frames: int
-    wide: bool
-    videos: tuple[Path, ...]
-    started: float = field(default_factory=time.monotonic)
-
-    @classmethod
-    def of(cls, kind: str, a: str, b: str, videos: Sequence[Path], options: Mapping[str, Any]) -> Comparison:
-        """From the options of gmos-parity.
-
-        Raises:
-            GmosError: no report can be written where one is wanted.
-        """
-        report_directory(options["report"])
-        profile = cast(PrecisionName, options["limits"])
-        own = {"frame_iou": options["min_frame_iou"], "mean_iou": options["min_mean_iou"]}
-        given: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
-        return cls(
-            kind=kind,
-            a=a,
-            b=b,
-            profile=profile,
-            limits=replace(PROFILES[profile], **given, ids=not options["any_ids"]),
-            report=options["report"],
-            worst_frames=options["worst_frames"],
-            wide=options["wide"],
-            videos=tuple(videos),
-        )
 
 
 FindStages = Callable[[Sequence[LabelPair], Sequence[SequenceAgreement]], Sequence[StageAgreement]]
@@ -77,11 +32,7 @@ def compare_trees(a: Path, b: Path, comparison: Comparison, stages: FindStages =
     with counted("frames", sum(len(pair.frames) for pair in pairs)) as advance:
         found = tuple(_compare(pair, advance) for pair in pairs)
     report = ParityReport(
-        kind=comparison.kind,
-        a=comparison.a,
-        b=comparison.b,
-        profile=comparison.profile,
-        limits=comparison.limits,
+        asked=comparison,
         found=found,
         stages=tuple(stages(pairs, found)),
         environment=environment(),

@@ -6,7 +6,6 @@ import math
 from collections.abc import Collection, Sequence
 from operator import itemgetter
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -45,12 +44,13 @@ Rgb = npt.NDArray[np.uint8]
 
 def parity_document(report: ParityReport, pictures: Section | None) -> doc.Document:
     """The document of a comparison of masks; pictures are those of `worst_frames_section`."""
-    limits = f"frame IoU at least {report.limits.frame_iou:g}, mean at least {report.limits.mean_iou:g}"
+    asked, limits = report.asked, report.asked.limits
+    words = f"frame IoU at least {limits.frame_iou:g}, mean at least {limits.mean_iou:g}"
     return doc.Document(
-        title=f"gmos-parity {report.kind}",
-        lead=f"{report.environment.get('date', '')}, {report.seconds:.1f} s; limits {report.profile}: {limits}",
-        sides={"A": report.a, "B": report.b},
-        verdict=_verdict(report),
+        title=f"gmos-parity {asked.kind}",
+        lead=f"{report.environment.get('date', '')}, {report.seconds:.1f} s; limits {asked.profile}: {words}",
+        sides={"A": asked.a, "B": asked.b},
+        verdict=_verdict(report.failures, asked.profile),
         cards=[
             *(
                 Card(f"{birth.sequence} born in", birth.stages[0] if birth.stages else "–")
@@ -63,18 +63,18 @@ def parity_document(report: ParityReport, pictures: Section | None) -> doc.Docum
         ],
         remarks=Section("Beyond the limits", [doc.Remarks(report.failures, tone="bad")]),
         sections=[
-            Section("Results", [Table(columns=_result_columns(report.limits), entries=report.found)]),
+            Section("Results", [Table(columns=_result_columns(limits), entries=report.found)]),
             _stages(report),
-            Section("IoU by frame", [_iou(found, report.limits.frame_iou) for found in report.found]),
+            Section("IoU by frame", [_iou(found, limits.frame_iou) for found in report.found]),
             *([] if pictures is None else [pictures]),
         ],
         environment=report.environment,
     )
 
 
-def _verdict(report: ParityReport | NetworksReport) -> Card:
-    word, tone = ("FAIL", "bad") if report.failures else ("PASS", "good")
-    return Card("Verdict", f"{word} ({report.profile})", tone=cast(doc.Tone, tone))
+def _verdict(failures: Sequence[str], profile: str) -> Card:
+    word = "FAIL" if failures else "PASS"
+    return Card("Verdict", f"{word} ({profile})", tone="bad" if failures else "good")
 
 
 def _result_columns(limits: MaskLimits) -> list[Column[SequenceAgreement]]:
@@ -267,7 +267,7 @@ def networks_document(report: NetworksReport) -> doc.Document:
         lead=f"{report.environment.get('date', '')}, {report.seconds:.1f} s, on {report.frames} frames of "
         f"{report.video}",
         sides={"A": report.a, "B": report.b},
-        verdict=_verdict(report),
+        verdict=_verdict(report.failures, report.profile),
         remarks=Section("Beyond the limits", [doc.Remarks(report.failures, tone="bad")]),
         sections=[
             Section(

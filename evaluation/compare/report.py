@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ...runtime.precision import PrecisionName
-from ..report.files import RESULT_FILE, plain, read_json
+from ..report.files import RESULT_FILE, plain, read_json, report_directory
 from .first_divergence import FirstDivergence
-from .mask_agreement import MaskLimits, SequenceAgreement
+from .mask_agreement import PROFILES, MaskLimits, SequenceAgreement
 from .network_parity import OutputParity
 from .stage_agreement import Birth, StageAgreement, births
 
@@ -19,15 +20,53 @@ SCHEMA = "gmos-parity/1"
 """Name and version of the layout of result.json; the number rises when a reader of the old one would break."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ParityReport:
-    """Two sides, what was compared of them, and the limits that it was held to. `kind` is the command."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What is compared and what it is held to.
+
+    `kind` is the command, `a` and `b` the sides as given; `videos` are for pictures of their frames.
+    """
 
     kind: str
     a: str
     b: str
     profile: PrecisionName
     limits: MaskLimits
+    report: Path | None
+    worst_frames: int
+    wide: bool
+    videos: tuple[Path, ...]
+    started: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def of(cls, kind: str, a: str, b: str, videos: Sequence[Path], options: Mapping[str, Any]) -> Comparison:
+        """From the options of gmos-parity.
+
+        Raises:
+            GmosError: no report can be written where one is wanted.
+        """
+        report_directory(options["report"])
+        profile = cast(PrecisionName, options["limits"])
+        own = {"frame_iou": options["min_frame_iou"], "mean_iou": options["min_mean_iou"]}
+        given: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
+        return cls(
+            kind=kind,
+            a=a,
+            b=b,
+            profile=profile,
+            limits=replace(PROFILES[profile], **given, ids=not options["any_ids"]),
+            report=options["report"],
+            worst_frames=options["worst_frames"],
+            wide=options["wide"],
+            videos=tuple(videos),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParityReport:
+    """What was compared of two sides."""
+
+    asked: Comparison
     found: tuple[SequenceAgreement, ...]
     stages: tuple[StageAgreement, ...]
     environment: Mapping[str, Any]
@@ -36,7 +75,7 @@ class ParityReport:
     @cached_property
     def failures(self) -> list[str]:
         """What is beyond the limits, in words."""
-        return [line for agreement in self.found for line in agreement.failures(self.limits)]
+        return [line for agreement in self.found for line in agreement.failures(self.asked.limits)]
 
     @cached_property
     def births(self) -> tuple[Birth, ...]:
@@ -66,15 +105,16 @@ class NetworksReport:
 
 def result_json(report: ParityReport) -> dict[str, Any]:
     """The content of result.json, documented in docs/parity.md."""
+    asked = report.asked
     return {
         "schema": SCHEMA,
-        "kind": report.kind,
+        "kind": asked.kind,
         "passed": not report.failures,
-        "profile": report.profile,
-        "limits": report.limits,
+        "profile": asked.profile,
+        "limits": asked.limits,
         "failures": report.failures,
-        "a": report.a,
-        "b": report.b,
+        "a": asked.a,
+        "b": asked.b,
         "seconds": round(report.seconds, 3),
         "results": [_result(found) for found in report.found],
         "stages": [

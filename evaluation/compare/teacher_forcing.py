@@ -72,29 +72,10 @@ class Forcing:
         return self.names[index]
 
 
-class Crossing:
-    """Takes arrays of A to B through the host, in the dtype that B's own have."""
-
-    def __init__(self, a: Backend, b: Backend) -> None:
-        self._a = a
-        self._b = b
-        self._dtypes: dict[str, str] = {}
-
-    def learn(self, outputs: Mapping[str, Array]) -> None:
-        """See what B's own arrays are."""
-        for name, array in outputs.items():
-            if name not in self._dtypes:
-                self._dtypes[name] = self._b.arrays.to_host(array).dtype
-
-    def __call__(self, name: str, array: Array) -> Array:
-        """An array of B with the values of one of A that has this contract name."""
-        return upload_as(self._b.arrays, self._a.arrays.download(array), self._dtypes[name])
-
-
 class CrossedFeatures:
     """A's stored features as B's tracker reads them. Implements `FrameFeatures`; the last frame is kept."""
 
-    def __init__(self, features: FrameFeatures, cross: Crossing) -> None:
+    def __init__(self, features: FrameFeatures, cross: Callable[[str, Array], Array]) -> None:
         self._features = features
         self._cross = cross
         self._last: tuple[int, dict[str, Array]] | None = None
@@ -178,7 +159,7 @@ class ForcedBackend:
     def __init__(self, a: Backend, b: Backend, forcing: Forcing, heard: HearsHeads) -> None:
         self.model, self.description = a.model, f"{a.description}; {b.description}"
         self.arrays = PairedArrays(a.arrays, b.arrays)
-        self.cross = Crossing(a, b)
+        self._dtypes: dict[str, str] = {}
         self._a = a
         self._b = b
         self._forcing = forcing
@@ -203,7 +184,9 @@ class ForcedBackend:
             if stage is None:
                 return {name: Pair(array, outputs_b[name]) for name, array in outputs_a.items()}
             self._compare(stage, outputs_a, outputs_b)
-            self.cross.learn(outputs_b)
+            for name, array in outputs_b.items():
+                if name not in self._dtypes:
+                    self._dtypes[name] = self._b.arrays.to_host(array).dtype
             return outputs_a
 
         def answer(inputs: Mapping[str, Any]) -> dict[str, Array]:
@@ -215,11 +198,14 @@ class ForcedBackend:
         def draw(inputs: Mapping[str, Any]) -> dict[str, Array]:
             outputs = run_a(inputs)
             own = {name: self._answers[1].get(name, value) for name, value in inputs.items()}
-            sides = ((self._a, self._answers[0], outputs), (self._b, self._answers[1], run_b(own)))
-            self._heard(*({**answers, **maps} for _, answers, maps in sides))
+            self._heard({**self._answers[0], **outputs}, {**self._answers[1], **run_b(own)})
             return outputs
 
         return encode if network in ENCODING else answer if network in HEADS else draw
+
+    def cross(self, name: str, array: Array) -> Array:
+        """An array of B with the values of one of A that has this contract name, in the dtype of B's own."""
+        return upload_as(self._b.arrays, self._a.arrays.download(array), self._dtypes[name])
 
     def close(self) -> None:
         """Both sides stay open."""

@@ -22,11 +22,12 @@ from ...runtime.tensorrt.memory import settle_run
 from ...runtime.video.inputs import resolve_inputs
 from ...runtime.video.sequence import SequenceInput
 from ..progress_bar import run_progress
-from .comparison import Comparison, compare_trees
+from .comparison import compare_trees
 from .head_agreement import compare_foreground, gmos_s_stage, proposer_stage
 from .label_trees import LabelPair
 from .mask_agreement import MaskLimits, SequenceAgreement
 from .recording import RecordedVideo, RecordingBackend
+from .report import Comparison
 from .sides import require_same_model
 from .stage_agreement import StageAgreement, tracker_stage
 from .teacher_forcing import Forcing, forced_stages
