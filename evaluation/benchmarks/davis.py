@@ -111,7 +111,8 @@ def _require_same_size(annotation: LabelMap, prediction: LabelMap) -> None:
 def _evaluate_objects(name: str, pairs: FramePairs) -> SequenceScores:
     notes = Counter(pairs.notes)
     scores: list[tuple[Scores, Scores]] = []
-    objects, late = 0, set()
+    late: set[int] = set()
+    objects = 0
     for t, (annotation, prediction) in enumerate(read_label_pairs(pairs.frames, notes)):
         _require_same_size(annotation, prediction)
         labels = [label for label in annotation.present if label not in (0, VOID_LABEL)]

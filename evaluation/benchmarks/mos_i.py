@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,9 +33,8 @@ Gate = npt.NDArray[np.bool_]
 FRAME_SCORE = "mean IoU over the moving objects and the false positives of the frame, which count 0"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Overlaps:
-    """Pixel counts of one sequence: int64 intersections (T, 20 predicted, 20 annotated), areas (T, 20)."""
+class Overlaps(NamedTuple):
+    """Pixel counts: int64 intersections (20 predicted, 20 annotated), areas (20,); of a sequence with T before."""
 
     intersections: Counts
     predicted: Counts
@@ -59,8 +59,8 @@ class MosIScores:
     occluded: int
 
 
-def count_overlaps(annotation: LabelMap, prediction: LabelMap) -> tuple[Counts, Counts, Counts]:
-    """Intersections (20, 20) and areas (20,), (20,) of one frame; labels above 20 are background.
+def count_overlaps(annotation: LabelMap, prediction: LabelMap) -> Overlaps:
+    """The counts of one frame; labels above 20 are background.
 
     A prediction of another size is resized label by label.
     """
@@ -68,7 +68,7 @@ def count_overlaps(annotation: LabelMap, prediction: LabelMap) -> tuple[Counts, 
     annotated = _within_limit(annotation)
     if annotation.hw == prediction.hw:
         joint = joint_histogram(_within_limit(prediction), annotated, side)
-        return joint[1:, 1:], joint[1:, :].sum(axis=1), joint[:, 1:].sum(axis=0)
+        return Overlaps(joint[1:, 1:], joint[1:, :].sum(axis=1), joint[:, 1:].sum(axis=0))
     intersections = np.zeros((LABEL_LIMIT, LABEL_LIMIT), np.int64)
     predicted = np.zeros(LABEL_LIMIT, np.int64)
     for label in prediction.present:
@@ -78,7 +78,7 @@ def count_overlaps(annotation: LabelMap, prediction: LabelMap) -> tuple[Counts, 
             )
             intersections[label - 1] = counts[1:]
             predicted[label - 1] = counts.sum()
-    return intersections, predicted, np.bincount(annotated.ravel(), minlength=side)[1:]
+    return Overlaps(intersections, predicted, np.bincount(annotated.ravel(), minlength=side)[1:])
 
 
 def _within_limit(label_map: LabelMap) -> npt.NDArray[np.uint8]:
@@ -106,8 +106,7 @@ def score_overlaps(overlaps: Overlaps, moving: Gate, *, frame_level: bool) -> Mo
         frame_level: match predictions to annotations once per frame instead of once per sequence.
     """
     frames = len(moving)
-    pairs = zip(overlaps.intersections, overlaps.predicted, overlaps.annotated, strict=True)
-    ious = np.stack([iou_matrix(*frame) for frame in pairs])
+    ious = np.stack([iou_matrix(*frame) for frame in zip(*overlaps, strict=True)])
     if frame_level:
         matched = np.stack([match_rows_to_columns(frame) for frame in ious])
     else:
@@ -205,7 +204,7 @@ def suffixes(frame_level: bool) -> tuple[str, ...]:
 
 def _read_overlaps(pairs: FramePairs, notes: Counter[str]) -> tuple[Overlaps, set[int]]:
     """Pixel counts of every pair, before any gate, and the annotated labels that occur."""
-    counts: list[tuple[Counts, Counts, Counts]] = []
+    counts: list[Overlaps] = []
     present: set[int] = set()
     for annotation, prediction in read_label_pairs(pairs.frames, notes):
         present.update(label for label in annotation.present if 0 < label <= LABEL_LIMIT)
@@ -213,8 +212,7 @@ def _read_overlaps(pairs: FramePairs, notes: Counter[str]) -> tuple[Overlaps, se
         notes["ignored_annotation_labels"] += bool(annotation.above_limit)
         notes["resized_predictions"] += annotation.hw != prediction.hw
         counts.append(count_overlaps(annotation, prediction))
-    intersections, predicted, annotated = (np.stack(column) for column in zip(*counts, strict=True))
-    return Overlaps(intersections=intersections, predicted=predicted, annotated=annotated), present
+    return Overlaps(*(np.stack(column) for column in zip(*counts, strict=True))), present
 
 
 def _read_motion_gate(path: Path, frames: int, notes: Counter[str]) -> Gate:

@@ -116,10 +116,9 @@ def _sequences(evaluation: Evaluation) -> Section:
         known = [score for score in row.scores if score is not None]
         return Cell("", min(known, default=-1.0), drawing=doc.Spark(row.scores))
 
-    shown: list[doc.Shown] = ["always"] * FIRST_METRICS + ["room"] * len(names)
     columns: list[Column[ScoreRow]] = [
-        Column(METRICS[name].title, partial(metric, name), METRIC_FORM, shown=where)
-        for name, where in zip(names, shown, strict=False)
+        Column(METRICS[name].title, partial(metric, name), METRIC_FORM, "", _shown(number))
+        for number, name in enumerate(names)
     ]
     of_sequences: list[Column[ScoreRow]] = [
         Column("sequence", lambda row: row.sequence),
@@ -138,6 +137,10 @@ def _sequences(evaluation: Evaluation) -> Section:
         Table(columns=of_objects, entries=objects, folded="Objects"),
     ]
     return Section("Sequences", blocks)
+
+
+def _shown(number: int) -> doc.Shown:
+    return "always" if number < FIRST_METRICS else "room"
 
 
 def _direction(name: str) -> str:

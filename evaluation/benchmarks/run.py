@@ -123,8 +123,12 @@ def _in_processes(
     jobs: Sequence[Job], workers: int, advance: Callable[[], None]
 ) -> list[SequenceScores | str]:
     # Spawned, not forked: the parent has a progress thread, and forking beside threads can deadlock.
+    # Ctrl-C reaches the whole process group; only the parent acts on it.
     pool = ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_ignore_interrupts
+        workers,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),
     )
     try:
         futures = [pool.submit(_attempt, job) for job in jobs]
@@ -139,11 +143,6 @@ def _in_processes(
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _ignore_interrupts() -> None:
-    """Ctrl-C reaches the whole process group; only the parent acts on it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _attempt(job: Job) -> SequenceScores | str:

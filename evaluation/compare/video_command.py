@@ -62,12 +62,11 @@ def compare_videos(
             _Run(side, (keep or Path(folder)) / name, Path(folder) / f"logits-{name}")
             for side, name in zip(sides, "ab", strict=True)
         ]
-        trees = [one.masks(resolve, like=runs[0] if teacher_forced else one) for one in runs]
+        tree_a, tree_b = (one.masks(resolve, like=runs[0] if teacher_forced else one) for one in runs)
         if masks is not None:
-            return compare_trees(*trees, comparison)
-        return compare_trees(
-            *trees, comparison, partial(_stages, runs, comparison, teacher_forced=teacher_forced)
-        )
+            return compare_trees(tree_a, tree_b, comparison)
+        stages = partial(_stages, runs, comparison, teacher_forced=teacher_forced)
+        return compare_trees(tree_a, tree_b, comparison, stages)
 
 
 class _Run:
