@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,32 +48,27 @@ class Recording:
     def __init__(self, arrays: Arrays, limit: int) -> None:
         self._arrays = arrays
         self._limit = limit
-        self._seen: dict[NetworkName, int] = {}
-        self._kept: dict[NetworkName, list[Call]] = {}
+        self._seen: Counter[NetworkName] = Counter()
+        self._kept: dict[NetworkName, dict[int, Call]] = {}
         self._random: dict[NetworkName, np.random.Generator] = {}
 
     def calls(self, network: NetworkName) -> list[Call]:
         """The calls kept of a network, in their order."""
-        return sorted(self._kept.get(network, ()), key=lambda call: call.index)
+        return sorted(self._kept.get(network, {}).values(), key=lambda call: call.index)
 
     def seen(self, network: NetworkName) -> int:
         """How often a network was called."""
-        return self._seen.get(network, 0)
+        return self._seen[network]
 
     def offer(self, network: NetworkName, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
         """Keep a call or not: reservoir sampling (Vitter's algorithm R)."""
-        index = self._seen.get(network, 0)
-        self._seen[network] = index + 1
-        kept = self._kept.setdefault(network, [])
+        index = self._seen[network]
+        self._seen[network] += 1
         random = self._random.setdefault(network, np.random.default_rng(zlib.crc32(network.encode())))
         place = index if index < self._limit else int(random.integers(0, index + 1))
-        if place >= self._limit:
-            return
-        call = Call(index=index, inputs=self._on_host(inputs), outputs=self._on_host(outputs))
-        if place < len(kept):
-            kept[place] = call
-        else:
-            kept.append(call)
+        if place < self._limit:
+            call = Call(index=index, inputs=self._on_host(inputs), outputs=self._on_host(outputs))
+            self._kept.setdefault(network, {})[place] = call
 
     def _on_host(self, arrays: Mapping[str, Array]) -> dict[str, NDArray[Any]]:
         return {
