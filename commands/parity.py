@@ -96,7 +96,7 @@ def masks_command(a: Path, b: Path, video: Path | None, **options: Any) -> int:
     A and B are output directories of gmos-run, trees with a folder of PNGs per video (the published
     results), or the PNGs of one video.
     """
-    from ..evaluation.compare.comparison import compare_trees  # noqa: PLC0415 - here and below: the work
+    from ..evaluation.compare.mask_commands import compare_trees  # noqa: PLC0415 - here and below: the work
     from ..evaluation.compare.report import Comparison  # noqa: PLC0415
 
     comparison = Comparison.of("masks", str(a), str(b), [video] if video else [], options)
@@ -128,7 +128,7 @@ def video_command(**options: Any) -> int:
     INPUT is one or more .mp4 files, or one or more directories of frames. A side runs networks as gmos-run
     does, or is a directory of masks.
     """
-    from ..evaluation.compare.video_command import compare_videos  # noqa: PLC0415
+    from ..evaluation.compare.mask_commands import compare_videos  # noqa: PLC0415
 
     return compare_videos(**options)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -165,11 +166,11 @@ def _davis(request: BenchmarkRequest, predictions: Path) -> Prepared:
         frames = [] if sequence.frame_dir == folder else _frame_names(sequence)
         pairs = _pairs(sequence.name, annotated, predictions, frames, missing)
         jobs[sequence.name] = partial(davis.evaluate_davis_sequence, sequence.name, pairs, merged=merged)
-    return Prepared(
-        jobs=_complete(jobs, missing),
-        missing=missing,
-        total=len(jobs),
-        notes=Counter(unlisted_prediction_sequences=unlisted_sequences(predictions, set(jobs))),
+    return _of_split(
+        split,
+        predictions,
+        jobs,
+        missing,
         sources={"annotations": annotations or split.root},
         overall=davis.overall_davis,
         frame_score=davis.FRAME_SCORE,
@@ -195,12 +196,11 @@ def _motion_grouping(request: BenchmarkRequest, predictions: Path) -> Prepared:
         jobs[sequence.name] = partial(
             motion_grouping.evaluate_foreground_sequence, sequence.name, pairs, fbms=own
         )
-    names = {sequence.name for sequence in split.sequences}
-    return Prepared(
-        jobs=_complete(jobs, missing),
-        missing=missing,
-        total=len(names),
-        notes=Counter(unlisted_prediction_sequences=unlisted_sequences(predictions, names)),
+    return _of_split(
+        split,
+        predictions,
+        jobs,
+        missing,
         sources={"dataset": split.root},
         overall=motion_grouping.overall_foreground,
         frame_score=motion_grouping.FRAME_SCORE,
@@ -289,8 +289,17 @@ def _pairs(
     return pairs
 
 
-def _complete(jobs: Mapping[str, Job], missing: Missing) -> dict[str, Job]:
-    return {name: job for name, job in jobs.items() if name not in missing.sequences}
+def _of_split(
+    split: DatasetSplit, predictions: Path, jobs: Mapping[str, Job], missing: Missing, **rest: Any
+) -> Prepared:
+    names = {sequence.name for sequence in split.sequences}
+    return Prepared(
+        jobs={name: job for name, job in jobs.items() if name not in missing.sequences},
+        missing=missing,
+        total=len(names),
+        notes=Counter(unlisted_prediction_sequences=unlisted_sequences(predictions, names)),
+        **rest,
+    )
 
 
 def _merged_annotations(annotation_dir: Path, frame_names: list[str]) -> Annotations:

@@ -16,8 +16,7 @@ from typing import Any
 
 import psutil
 
-from ..report.environment import available_cores
-from ..report.nvml import THROTTLING, AskGpus, GpuState, nvidia_gpus
+from ..report.environment import THROTTLING, AskGpus, GpuState, available_cores, nvidia_gpus
 
 BUSY = ("user", "nice", "system", "irq", "softirq", "interrupt", "dpc")
 """Times of psutil that a core works in, of Linux, macOS and Windows; idling, waiting and what was stolen are none."""

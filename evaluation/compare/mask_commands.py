@@ -1,4 +1,4 @@
-"""`gmos-parity video`: two sides on the same videos, their masks and what the stages before them answered."""
+"""`gmos-parity masks` and `video`: label maps of two sides, and what the stages before them answered on videos."""
 
 from __future__ import annotations
 
@@ -21,18 +21,68 @@ from ...runtime.results.outputs import check_save_dir, file_results
 from ...runtime.tensorrt.memory import settle_run
 from ...runtime.video.inputs import resolve_inputs
 from ...runtime.video.sequence import SequenceInput
-from ..progress_bar import run_progress
-from .comparison import compare_trees
+from ..progress_bar import counted, run_progress
+from ..report.environment import environment
+from ..report.files import publish
+from .document import parity_document, worst_frames_section
 from .head_agreement import compare_foreground, gmos_s_stage, proposer_stage
-from .label_trees import LabelPair
-from .mask_agreement import MaskLimits, SequenceAgreement
+from .label_trees import LabelPair, label_pairs
+from .mask_agreement import Labels, MaskLimits, SequenceAgreement, sequence_agreement
 from .recording import RecordedVideo, RecordingBackend
-from .report import Comparison
+from .report import Comparison, ParityReport, observations, result_json
 from .sides import require_same_model
 from .stage_agreement import StageAgreement, tracker_stage
 from .teacher_forcing import Forcing, forced_stages
 
+FAILED_STATUS = 1
+
 logger = logging.getLogger(__name__)
+
+FindStages = Callable[[Sequence[LabelPair], Sequence[SequenceAgreement]], Sequence[StageAgreement]]
+"""Stage by stage, given the masks and how far they agree."""
+
+
+def compare_trees(a: Path, b: Path, comparison: Comparison, stages: FindStages = lambda *_: ()) -> int:
+    """Compare, show and report; the exit status.
+
+    Raises:
+        GmosError: the directories do not hold the same videos and frames, or a report cannot be written.
+    """
+    pairs = label_pairs(a, b)
+    with counted("frames", sum(len(pair.frames) for pair in pairs)) as advance:
+        found = tuple(_compare(pair, advance) for pair in pairs)
+    report = ParityReport(
+        asked=comparison,
+        found=found,
+        stages=tuple(stages(pairs, found)),
+        environment=environment(),
+        seconds=time.monotonic() - comparison.started,
+    )
+    pictures = (
+        None
+        if comparison.report is None
+        else worst_frames_section(pairs, found, comparison.videos, comparison.worst_frames)
+    )
+    publish(
+        parity_document(report, pictures),
+        result_json(report),
+        observations(report),
+        wide=comparison.wide,
+        report=comparison.report,
+    )
+    return FAILED_STATUS if report.failures else 0
+
+
+def _compare(pair: LabelPair, advance: Callable[[], None]) -> SequenceAgreement:
+    seen: set[int] = set()
+
+    def read(index: int) -> tuple[Labels, Labels]:
+        if index not in seen:
+            seen.add(index)
+            advance()
+        return pair.read(index)
+
+    return sequence_agreement(pair.sequence, pair.result, pair.frames, read)
 
 
 def compare_videos(
