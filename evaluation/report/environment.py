@@ -1,4 +1,4 @@
-"""Where a report was made: machine, GPUs, versions and command line; what is not told, as by a Jetson, is None."""
+"""Where a report was made: machine, GPUs as NVIDIA's library tells of them, versions and command line."""
 
 from __future__ import annotations
 
