@@ -167,7 +167,7 @@ def clip_masks(backend: Backend) -> tuple[dict[ResultName, NDArray[np.uint8]], f
     sequence = resolve_frames(
         selftest_clip(), name=NAME, fps=8, stride=1, pi3_area_px=model.pi3_area_px, patch_px=model.patch_px
     )
-    options = settle_run(backend, RunOptions(), [(sequence.video_hw, sequence.stride)])
+    options = settle_run(backend, RunOptions(), [sequence])
     start = time.perf_counter()
     stores = label_maps(ClipRun(backend, sequence, options))
     run_s = time.perf_counter() - start
