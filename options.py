@@ -238,17 +238,18 @@ wide_option = flag(
 )
 
 
+def count_option(
+    name: str, group: str, default: int, text: str, *, least: int = 1, most: int | None = None
+) -> Decorator[Any]:
+    """How many of something."""
+    kind = click.IntRange(least, most)
+    return option(name, group=group, type=kind, default=default, show_default=True, metavar="N", help=text)
+
+
 def worst_frames_option(default: int, most: int, where: str) -> Decorator[Any]:
     """How many of the worst frames a report shows."""
-    return option(
-        "worst_frames",
-        group=RESULTS,
-        type=click.IntRange(0, most),
-        default=default,
-        show_default=True,
-        metavar="N",
-        help=f"How many of the worst frames {where}.",
-    )
+    text = f"How many of the worst frames {where}."
+    return count_option("worst_frames", RESULTS, default, text, least=0, most=most)
 
 
 force_option = flag("force", group=RESULTS, help="Replace a bundle that is there.")

@@ -8,8 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from gmos_deploy.evaluation.compare.limits import PROFILES, failures
-from gmos_deploy.evaluation.compare.mask_agreement import SequenceAgreement, sequence_agreement
+from gmos_deploy.evaluation.compare.mask_agreement import PROFILES, SequenceAgreement, sequence_agreement
 from gmos_deploy.evaluation.doctor.selftest import clip_masks, frame_names, stored_masks
 from gmos_deploy.networks import Side
 
@@ -84,7 +83,7 @@ def tell_agreement(
     name: str, found: list[SequenceAgreement], precision: str, notes: Notes, more: str = "", **values: object
 ) -> None:
     """Write down how far masks agree, against the limits of a precision."""
-    beyond = [line for one in found for line in failures(one, PROFILES[precision])]
+    beyond = [line for one in found for line in one.failures(PROFILES[precision])]
     figures = ", ".join(
         f"{one.result} mean IoU {one.mean_iou:.5f}, least {one.worst_frame.iou:.5f}" for one in found
     )
