@@ -7,7 +7,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -22,14 +21,16 @@ from .runtime.pipeline.options import ALL_CONDITIONING, DEFAULT_BATCH_SIZE, RunO
 from .runtime.pipeline.thresholds import PUBLISHED, Thresholds
 from .runtime.progress import Advance
 from .runtime.tensorrt.memory import settle_run
-from .runtime.video.frame_iterable import resolve_frames
-from .runtime.video.inputs import check_rate, resolve_inputs, sequence_name
+from .runtime.video.inputs import check_rate, resolve_frames, resolve_inputs, sequence_name
 from .runtime.video.sequence import SequenceInput
 
 if TYPE_CHECKING:
+    from .runtime.backend import Backend
     from .runtime.results.completion import Existing
 
 MIB = 1 << 20
+
+CHECKPOINT_FIELDS = ("pi3", "sam2", "gmos", "gmos_s")
 
 ProgressCallback = Callable[[str, int, int | None], None]
 """Called with a stage's name, how many of its frames are done, and how many there are (None: unknown)."""
@@ -93,9 +94,7 @@ def load(
     Raises:
         GmosError: something given cannot be used; the text is the command's.
     """
-    given = checkpoints and {
-        f"{name}_ckpt": None if path is None else Path(path) for name, path in _fields(checkpoints).items()
-    }
+    given = {} if checkpoints is None else {name: getattr(checkpoints, name) for name in CHECKPOINT_FIELDS}
     options = RunOptions.in_mib(
         batch_size=batch_size,
         thresholds=thresholds,
@@ -115,7 +114,7 @@ def load(
         build=build,
         memory_budget=None if memory_budget is None else memory_budget * MIB,
         cuda_graphs=not no_cuda_graphs,
-        **(given or {}),
+        **{f"{name}_ckpt": None if path is None else Path(path) for name, path in given.items()},
     )
     return Model(choice, options)
 
@@ -136,7 +135,7 @@ class Model:
         self._options = options or RunOptions()
         self._settings = {**source.settings(), **self._options.settings()}
         self._delay_frames = 0
-        self._backend: Any = source.load()
+        self._backend: Backend | None = source.load()
         self.variant: Variant = source.model.variant
         """"gmos" or "gmos-s"."""
         self.description: str = self._backend.description
@@ -145,9 +144,7 @@ class Model:
     def __enter__(self) -> Model:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -248,7 +245,7 @@ class Model:
         finally:
             answers.close()
 
-    def _opened(self) -> Any:  # noqa: ANN401 - a Backend; typed where it is used
+    def _opened(self) -> Backend:
         if self._backend is None:
             raise GmosError("this model is closed; load it again, or leave the with statement later")
         return self._backend
@@ -381,7 +378,3 @@ class _Callback:
             self._call(stage, done, frames)
 
         yield advance
-
-
-def _fields(checkpoints: Checkpoints) -> dict[str, str | os.PathLike[str] | None]:
-    return {name: getattr(checkpoints, name) for name in ("pi3", "sam2", "gmos", "gmos_s")}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from collections.abc import Callable
+from importlib import import_module
 from types import TracebackType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -79,52 +81,32 @@ def set_up_logging(command: str, *, quiet: bool) -> None:
     package.setLevel(logging.WARNING if quiet else logging.INFO)
 
 
-def run() -> None:
-    """Entry point of `gmos-run`."""
-    from .commands.run import run_command  # noqa: PLC0415 - each entry point imports its own command
+def entry_point(program: str, module: str, *added: str) -> Callable[[], NoReturn]:
+    """What runs a command on this process's arguments and ends with its status; its log goes to stderr.
 
-    start(run_command, "gmos-run")
+    Args:
+        program: what it is called.
+        module: of `commands`, which has a `MODULE_command`; imported when it is called.
+        added: modules whose commands are sub-commands of it.
+    """
 
+    def command_of(name: str) -> Any:  # noqa: ANN401 - click's
+        return getattr(import_module(f".commands.{name}", __package__), f"{name}_command")
 
-def export() -> None:
-    """Entry point of `gmos-export`."""
-    from .commands.calibrate import calibrate_command  # noqa: PLC0415
-    from .commands.export import export_command  # noqa: PLC0415
+    def entry() -> NoReturn:
+        set_up_logging(program, quiet=False)
+        end_traceback(program)
+        command = command_of(module)
+        for name in added:
+            command.add_command(command_of(name))
+        sys.exit(guarded(command, program))
 
-    export_command.add_command(calibrate_command)
-    start(export_command, "gmos-export")
-
-
-def evaluate() -> None:
-    """Entry point of `gmos-eval`."""
-    from .commands.evaluate import evaluate_command  # noqa: PLC0415
-
-    start(evaluate_command, "gmos-eval")
-
-
-def parity() -> None:
-    """Entry point of `gmos-parity`."""
-    from .commands.parity import parity_command  # noqa: PLC0415
-
-    start(parity_command, "gmos-parity")
+    return entry
 
 
-def profile() -> None:
-    """Entry point of `gmos-profile`."""
-    from .commands.profile import profile_command  # noqa: PLC0415
-
-    start(profile_command, "gmos-profile")
-
-
-def doctor() -> None:
-    """Entry point of `gmos-doctor`."""
-    from .commands.doctor import doctor_command  # noqa: PLC0415
-
-    start(doctor_command, DOCTOR)
-
-
-def start(command: click.Command, name: str) -> NoReturn:
-    """Run a command on this process's arguments and end with its status; its log goes to stderr."""
-    set_up_logging(name, quiet=False)
-    end_traceback(name)
-    sys.exit(guarded(command, name))
+run = entry_point("gmos-run", "run")
+export = entry_point("gmos-export", "export", "calibrate")
+evaluate = entry_point("gmos-eval", "evaluate")
+parity = entry_point("gmos-parity", "parity")
+profile = entry_point("gmos-profile", "profile")
+doctor = entry_point(DOCTOR, "doctor")

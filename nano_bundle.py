@@ -11,7 +11,7 @@ from platformdirs import user_cache_path
 
 from . import __version__
 from .errors import GmosError
-from .gmos_ref.checkpoints.nano_weights import FOLDER, NANO, PACKED_BUNDLES, nano_checkpoints
+from .gmos_ref.reference_config import FOLDER, NANO, PACKED_BUNDLES, nano_checkpoints
 from .runtime.bundle.manifest import Bundle, open_bundle
 from .runtime.bundle.packed_bundle import unpack_bundle
 from .runtime.checkpoint_identity import checkpoint_identity

@@ -161,7 +161,7 @@ class NetworkChoice:
             GmosError: options that contradict each other, missing checkpoints, an unusable bundle, missing
                 engines.
         """
-        if self._quantised() and self.bundle is None:
+        if self.precision in QUANTISED and self.bundle is None:
             raise GmosError(
                 f"--precision {self.precision} is that of a calibrated bundle; make one with gmos-export calibrate "
                 f"--precision {self.precision}, and give it with --bundle"
@@ -169,16 +169,12 @@ class NetworkChoice:
         self._refuse_options_of_others()
         if self._is_nano_bundle():
             return self._nano_source()
-        if self.backend != AUTO:
-            entry = BACKENDS[self.backend]
-            return (
-                self._checkpoint_source()
-                if entry.runs == "checkpoints"
-                else self._bundle_source(self._read())
-            )
-        if self.bundle is None:
-            return self._decided("torch")._checkpoint_source("backend auto: torch, no --bundle was given")
-        return self._automatic_source(self._read())
+        if self.backend == AUTO and self.bundle is None:
+            reference = replace(self, backend="torch")
+            return reference._checkpoint_source("backend auto: torch, no --bundle was given")
+        if self.backend != AUTO and BACKENDS[self.backend].runs == "checkpoints":
+            return self._checkpoint_source()
+        return self._bundle_source(self._read())
 
     def reference(self) -> ReferenceConfig:
         """The checkpoints, or the preset that goes without.
@@ -212,12 +208,6 @@ class NetworkChoice:
         """Whether neither checkpoints nor a bundle were given."""
         return self.bundle is None and not any(self._checkpoints().values())
 
-    def _quantised(self) -> bool:
-        return self.precision in QUANTISED
-
-    def _decided(self, backend: str) -> NetworkChoice:
-        return replace(self, backend=backend)
-
     def _refuse_options_of_others(self) -> None:
         taken = BACKENDS[self.backend].options if self.backend != AUTO else frozenset()
         given = {
@@ -246,14 +236,10 @@ class NetworkChoice:
     def _nano_source(self) -> NetworkSource:
         from .nano_bundle import nano_bundle  # noqa: PLC0415 - see _is_nano_bundle
 
-        variant = self.variant or "gmos"
-        reference = self._decided("torch")._checkpoint_source()
-        return NetworkSource(
-            choice=self._decided("onnxruntime"),
-            model=reference.model,
-            identity=reference.identity,
-            bundle=lambda: nano_bundle(variant),
-            notes=reference.notes,
+        reference = replace(self, backend="torch")._checkpoint_source()
+        variant = reference.model.variant
+        return replace(
+            reference, choice=replace(self, backend="onnxruntime"), bundle=lambda: nano_bundle(variant)
         )
 
     def _checkpoint_source(self, *notes: str) -> NetworkSource:
@@ -278,27 +264,27 @@ class NetworkChoice:
             notes=(BY_DEFAULT, *notes) if by_default else notes,
         )
 
-    def _bundle_source(self, bundle: Bundle, *notes: str) -> NetworkSource:
-        settle = BACKENDS[self.backend].settle
+    def _bundle_source(self, bundle: Bundle) -> NetworkSource:
+        """A bundle on the backend that was named; else on engines where they fit the machine, or ONNX Runtime."""
+        choice, notes = self, tuple[str, ...]()
+        if self.backend == AUTO:
+            # Only runs that engines may take need these.
+            from .runtime.tensorrt.backend import device_index  # noqa: PLC0415
+            from .runtime.tensorrt.choice import usable_flavour  # noqa: PLC0415
+
+            flavour, reason = None, f"which runs on --device {self.device}"
+            if self.device.startswith((AUTO, "cuda")):
+                flavour, reason = usable_flavour(bundle, device_index(self.device, "tensorrt"))
+            choice = replace(self, backend=flavour or "onnxruntime")
+            notes = (f"backend auto: {choice.backend}, {reason}",)
+        settle = BACKENDS[choice.backend].settle
         return NetworkSource(
-            choice=self if settle is None else settle(self, bundle),
+            choice=choice if settle is None else settle(choice, bundle),
             model=bundle.model,
             identity=lambda: {"bundle": bundle.identity},
             bundle=lambda: bundle,
             notes=notes,
         )
-
-    def _automatic_source(self, bundle: Bundle) -> NetworkSource:
-        """Engines where they fit the machine, else ONNX Runtime."""
-        # Only runs that engines may take need these.
-        from .runtime.tensorrt.backend import device_index  # noqa: PLC0415
-        from .runtime.tensorrt.choice import usable_flavour  # noqa: PLC0415
-
-        flavour, reason = None, f"which runs on --device {self.device}"
-        if self.device.startswith((AUTO, "cuda")):
-            flavour, reason = usable_flavour(bundle, device_index(self.device, "tensorrt"))
-        chosen = flavour or "onnxruntime"
-        return self._decided(chosen)._bundle_source(bundle, f"backend auto: {chosen}, {reason}")
 
     def _read(self) -> Bundle:
         """The bundle, checked against the other options."""

@@ -19,7 +19,15 @@ logger = logging.getLogger(__name__)
 
 MIB = 1 << 20
 
-PATH = click.Path(path_type=Path)
+
+def named_path(name: str) -> click.Path:
+    """A path that --help shows by this name."""
+    path = click.Path(path_type=Path)
+    path.name = name
+    return path
+
+
+PATH, DIR, FILE = named_path("path"), named_path("dir"), named_path("file")
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 INPUT = "Input"
@@ -105,23 +113,29 @@ def spellings(name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}")))
 
 
-def option(name: str, *, group: str, old: Sequence[str] = (), **attributes: Any) -> Decorator[Any]:
-    """An option in both spellings, passed on as `name` unless `to` says otherwise.
+def option(
+    name: str, group: str, text: str | None = None, *, old: Sequence[str] = (), **attributes: Any
+) -> Decorator[Any]:
+    """An option in both spellings, passed on as `name` unless `to` says otherwise; its default is shown.
 
     Args:
         name: in snake_case, without the dashes.
         group: its group of --help.
+        text: its help.
         old: names of earlier releases, in snake_case.
         attributes: click's; `to` is the name of the argument that gets the value.
     """
     olds = [spelling for one in old for spelling in spellings(one)]
     to = attributes.pop("to", name)
-    return click.option(*spellings(name), to, cls=GroupedOption, group=group, old=olds, **attributes)
+    shown = {"help": text, "show_default": "default" in attributes}
+    return click.option(
+        *spellings(name), to, cls=GroupedOption, group=group, old=olds, **(shown | attributes)
+    )
 
 
-def flag(name: str, *, group: str, **attributes: Any) -> Decorator[Any]:
+def flag(name: str, group: str, text: str | None = None, **attributes: Any) -> Decorator[Any]:
     """An option without a value."""
-    return option(name, group=group, is_flag=True, **attributes)
+    return option(name, group, text, is_flag=True, **attributes)
 
 
 def together(*decorators: Decorator[Any]) -> Decorator[Any]:
@@ -138,17 +152,16 @@ def together(*decorators: Decorator[Any]) -> Decorator[Any]:
 rate_options = together(
     option(
         "fps",
-        group=INPUT,
+        INPUT,
+        "Frames per second of the input; needed for directories unless --stride is given.  [default: the file's own]",
         type=float,
-        help="Frames per second of the input; needed for directories unless --stride is given.  "
-        "[default: the file's own]",
     ),
     option(
         "stride",
-        group=INPUT,
+        INPUT,
+        "Frames between the neighbours of a window, 1 or more.  [default: fps / 8, rounded down]",
         type=int,
         metavar="FRAMES",
-        help="Frames between the neighbours of a window, 1 or more.  [default: fps / 8, rounded down]",
     ),
 )
 """The rate of a video, and the windows that follow from it."""
@@ -156,31 +169,15 @@ rate_options = together(
 checkpoint_options = together(
     option(
         "variant",
-        group=NETWORKS,
-        type=click.Choice(["gmos", "gmos-s"]),
-        help="gmos: tracked objects; gmos-s: one foreground mask per frame.  [default: gmos, or gmos-s if only "
+        NETWORKS,
+        "gmos: tracked objects; gmos-s: one foreground mask per frame.  [default: gmos, or gmos-s if only "
         "--gmos_s_ckpt is given]",
+        type=click.Choice(["gmos", "gmos-s"]),
     ),
-    option(
-        "pi3_ckpt", group=NETWORKS, type=PATH, metavar="FILE", help="Pi3 checkpoint (.safetensors or .pth)."
-    ),
-    option(
-        "sam2_ckpt",
-        group=NETWORKS,
-        type=PATH,
-        metavar="FILE",
-        help="SAM2.1 Hiera-L checkpoint (.pt or .safetensors).",
-    ),
-    option(
-        "gmos_ckpt", group=NETWORKS, type=PATH, metavar="FILE", help="GMOS checkpoint (.pth or .safetensors)."
-    ),
-    option(
-        "gmos_s_ckpt",
-        group=NETWORKS,
-        type=PATH,
-        metavar="FILE",
-        help="GMOS-S checkpoint (.pth or .safetensors).",
-    ),
+    option("pi3_ckpt", NETWORKS, "Pi3 checkpoint (.safetensors or .pth).", type=FILE),
+    option("sam2_ckpt", NETWORKS, "SAM2.1 Hiera-L checkpoint (.pt or .safetensors).", type=FILE),
+    option("gmos_ckpt", NETWORKS, "GMOS checkpoint (.pth or .safetensors).", type=FILE),
+    option("gmos_s_ckpt", NETWORKS, "GMOS-S checkpoint (.pth or .safetensors).", type=FILE),
 )
 """The published checkpoints."""
 
@@ -188,26 +185,13 @@ checkpoint_options = together(
 def engine_backend_option(text: str) -> Decorator[Any]:
     """The library whose engines are built or checked."""
     return option(
-        "backend",
-        group=ENGINES,
-        to="flavour",
-        type=click.Choice(["tensorrt", "tensorrt-rtx"]),
-        required=True,
-        help=text,
+        "backend", ENGINES, text, to="flavour", type=click.Choice(["tensorrt", "tensorrt-rtx"]), required=True
     )
 
 
 def device_number_option(text: str) -> Decorator[Any]:
     """A GPU by its number."""
-    return option(
-        "device",
-        group=ENGINES,
-        type=click.IntRange(min=0),
-        default=0,
-        show_default=True,
-        metavar="N",
-        help=text,
-    )
+    return option("device", ENGINES, text, type=click.IntRange(min=0), default=0, metavar="N")
 
 
 def names_option(
@@ -217,9 +201,9 @@ def names_option(
     repeated = " or repeated" if attributes.get("multiple") else ""
     return option(
         "networks",
-        group=group,
+        group,
+        f"{what}, joined by commas{repeated}.  [default: {default}]",
         metavar="NAMES",
-        help=f"{what}, joined by commas{repeated}.  [default: {default}]",
         **attributes,
     )
 
@@ -228,13 +212,13 @@ def report_option(
     text: str = "Write result.json, observations.jsonl and report.html there.",
 ) -> Decorator[Any]:
     """Where a report goes, as `report`; None is not written."""
-    return option("report", group=RESULTS, type=PATH, metavar="DIR", help=f"{text}  [default: not written]")
+    return option("report", RESULTS, f"{text}  [default: not written]", type=DIR)
 
 
 wide_option = flag(
     "wide",
-    group=RESULTS,
-    help="Print every column and table, in lines as long as they need.  [default: what fits 80 columns]",
+    RESULTS,
+    "Print every column and table, in lines as long as they need.  [default: what fits 80 columns]",
 )
 
 
@@ -243,7 +227,7 @@ def count_option(
 ) -> Decorator[Any]:
     """How many of something."""
     kind = click.IntRange(least, most)
-    return option(name, group=group, type=kind, default=default, show_default=True, metavar="N", help=text)
+    return option(name, group, text, type=kind, default=default, metavar="N")
 
 
 def worst_frames_option(default: int, most: int, where: str) -> Decorator[Any]:
@@ -252,12 +236,12 @@ def worst_frames_option(default: int, most: int, where: str) -> Decorator[Any]:
     return count_option("worst_frames", RESULTS, default, text, least=0, most=most)
 
 
-force_option = flag("force", group=RESULTS, help="Replace a bundle that is there.")
+force_option = flag("force", RESULTS, "Replace a bundle that is there.")
 
 
 def json_flag(what: str) -> Decorator[Any]:
     """JSON on stdout, as `as_json`."""
-    return flag("json", group=RESULTS, to="as_json", help=f"Print {what} as JSON.")
+    return flag("json", RESULTS, f"Print {what} as JSON.", to="as_json")
 
 
 def listed(texts: Sequence[str]) -> tuple[str, ...]:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-
-from rich.console import Console
+from typing import TYPE_CHECKING
 
 from .errors import GmosError
+from .evaluation.progress_bar import run_progress
 from .networks import NetworkChoice
 from .runtime.backend import Backend
-from .runtime.console_progress import LineProgress, TerminalProgress
-from .runtime.contract import ModelSpec, Variant
+from .runtime.console_progress import LineProgress
+from .runtime.contract import Variant
 from .runtime.pipeline.clip import ClipRun, ClipSummary
 from .runtime.pipeline.first_pass import FirstPassFile
 from .runtime.pipeline.options import RunOptions
@@ -27,27 +28,12 @@ from .runtime.tensorrt.memory import settle_run
 from .runtime.video.inputs import resolve_inputs
 from .runtime.video.sequence import SequenceInput
 
+if TYPE_CHECKING:
+    from .evaluation.benchmarks.datasets import DatasetSplit
+
 logger = logging.getLogger(__name__)
 
 MIB = 1 << 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRequest:
-    """Everything `gmos-run` was asked for; fields as its options."""
-
-    networks: NetworkChoice
-    inputs: tuple[Path, ...]
-    save_dir: Path
-    save_mode: str | None
-    fps: float | None
-    stride: int | None
-    options: RunOptions
-    existing: Existing
-    quiet: bool
-    dataset: str | None = None
-    root: Path | None = None
-    time_anno_csv: Path | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -102,30 +88,62 @@ def _sequence_lines(summary: SequenceSummary) -> list[str]:
     return lines
 
 
-def run_all(request: RunRequest) -> RunSummary:
-    """Run every input that is not finished yet.
+def run_all(
+    *,
+    networks: NetworkChoice,
+    inputs: Sequence[Path],
+    save_dir: Path,
+    save_mode: str | None = None,
+    fps: float | None = None,
+    stride: int | None = None,
+    dataset: str | None = None,
+    root: Path | None = None,
+    time_anno_csv: Path | None = None,
+    options: RunOptions | None = None,
+    existing: Existing = "error",
+    quiet: bool = False,
+) -> RunSummary:
+    """Run every input that is not finished yet; arguments as `gmos-run`'s options.
 
     Raises:
         GmosError: before any network is loaded, for everything that can be known by then; later for
             a video or device that fails. Sequences finished by then stay.
     """
-    source = request.networks.resolve()
+    source, options = networks.resolve(), options or RunOptions()
     model = source.model
-    modes = parse_save_mode(request.save_mode, model.variant)
-    sequences = _sequences(request, model)
-    check_save_dir(request.save_dir)
-    settings = {**source.settings(), **request.options.settings()}
+    modes = parse_save_mode(save_mode, model.variant)
+    names = None
+    if dataset is None:
+        for name, value in (("--root", root), ("--time_anno_csv", time_anno_csv)):
+            if value is not None:
+                raise GmosError(f"{name} {value}: goes with --dataset, which was not given")
+    else:
+        if inputs:
+            raise GmosError(f"--dataset {dataset} and {inputs[0]} were both given; give one")
+        split = _split(dataset, root, time_anno_csv)
+        inputs, names = [one.frame_dir for one in split.sequences], [one.name for one in split.sequences]
+        fps = split.fps if fps is None else fps
+    sequences = resolve_inputs(
+        inputs,
+        fps=fps,
+        stride=stride,
+        names=names,
+        pi3_area_px=model.pi3_area_px,
+        patch_px=model.patch_px,
+    )
+    check_save_dir(save_dir)
+    settings = {**source.settings(), **options.settings()}
     summary = RunSummary(variant=model.variant, preset=model.preset)
     todo = []
     for sequence in sequences:
         results = ResultSet(
-            save_dir=request.save_dir,
+            save_dir=save_dir,
             sequence=sequence.name,
             variant=model.variant,
             modes=modes,
             settings={**settings, "stride": sequence.stride, "fps": sequence.output_fps},
         )
-        if should_skip(results, request.existing):
+        if should_skip(results, existing):
             summary.sequences.append(SequenceSummary(name=sequence.name, skipped=True))
         else:
             todo.append((sequence, results))
@@ -136,21 +154,34 @@ def run_all(request: RunRequest) -> RunSummary:
         summary.load_s = time.monotonic() - start
         summary.backend = backend.description
         logger.info("%s; loaded in %.1f s", backend.description, summary.load_s)
-        options = settle_run(backend, request.options, [video for video, _ in todo])
-        with _progress(request) as progress:
-            summary.sequences += _run_each(todo, backend, options, progress, request.existing)
+        options = settle_run(backend, options, [video for video, _ in todo])
+        with LineProgress() if quiet else run_progress() as progress:
+            summary.sequences += run_clips(backend, todo, options, progress=progress, existing=existing)
     return summary
 
 
-def _run_each(
-    todo: list[tuple[SequenceInput, ResultSet]],
+def run_clips(
     backend: Backend,
+    clips: Sequence[tuple[SequenceInput, ResultSet]],
     options: RunOptions,
+    *,
     progress: Progress,
     existing: Existing,
 ) -> list[SequenceSummary]:
+    """Run clips one after the other and file the results of each.
+
+    Args:
+        backend: runs the networks.
+        clips: checked inputs, and what to write of each.
+        options: how to run, settled for these clips.
+        progress: hears of every stage.
+        existing: what to do about results that are there.
+
+    Raises:
+        GmosError: a video or the device fails. Results filed by then stay.
+    """
     summaries = []
-    for sequence, results in todo:
+    for sequence, results in clips:
         for note in sequence.notes:
             logger.info("%s: %s", sequence.name, note)
         # How many memories stage 2 reads does not change what stage 1 finds: it has one an object.
@@ -170,39 +201,16 @@ def _run_each(
     return summaries
 
 
-def _progress(request: RunRequest) -> TerminalProgress | LineProgress:
-    console = Console(stderr=True)
-    return TerminalProgress(console) if console.is_terminal and not request.quiet else LineProgress()
+def _split(dataset: str, root: Path | None, time_anno_csv: Path | None) -> DatasetSplit:
+    """A benchmark split whose frames are all there."""
+    if root is None:
+        raise GmosError(f"--dataset {dataset} needs --root, the dataset's own folder")
+    from .evaluation.benchmarks.datasets import dataset_split  # noqa: PLC0415 - only benchmark runs need it
 
-
-def _sequences(request: RunRequest, model: ModelSpec) -> list[SequenceInput]:
-    """The checked inputs: those named, or those of a benchmark split."""
-    if request.dataset is None:
-        for name, value in (("--root", request.root), ("--time_anno_csv", request.time_anno_csv)):
-            if value is not None:
-                raise GmosError(f"{name} {value}: goes with --dataset, which was not given")
-        paths, names, fps = request.inputs, None, request.fps
-    else:
-        if request.inputs:
-            raise GmosError(f"--dataset {request.dataset} and {request.inputs[0]} were both given; give one")
-        if request.root is None:
-            raise GmosError(f"--dataset {request.dataset} needs --root, the dataset's own folder")
-        from .evaluation.benchmarks.datasets import dataset_split  # noqa: PLC0415 - only benchmark runs need it
-
-        split = dataset_split(request.dataset, request.root, time_annotation=request.time_anno_csv)
-        missing = split.missing(frames=True, annotations=False)
-        if missing.lines:
-            for line in missing.listing():
-                logger.warning("missing: %s", line)
-            raise missing.error(len(split.sequences))
-        paths = tuple(sequence.frame_dir for sequence in split.sequences)
-        names = [sequence.name for sequence in split.sequences]
-        fps = split.fps if request.fps is None else request.fps
-    return resolve_inputs(
-        paths,
-        fps=fps,
-        stride=request.stride,
-        names=names,
-        pi3_area_px=model.pi3_area_px,
-        patch_px=model.patch_px,
-    )
+    split = dataset_split(dataset, root, time_annotation=time_anno_csv)
+    missing = split.missing(frames=True, annotations=False)
+    if missing.lines:
+        for line in missing.listing():
+            logger.warning("missing: %s", line)
+        raise missing.error(len(split.sequences))
+    return split

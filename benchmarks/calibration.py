@@ -131,7 +131,7 @@ def ranges(options: argparse.Namespace) -> None:
                         chooser.choose(activation, statistics[activation.name], weights)
                         for activation in activations
                     ]
-                    found = Quantiser(trial, choices, form).choice((), 0, validation)
+                    found = Quantiser(trial, choices, form).tried((), validation)
                     row += f"{found.error:16.4f}"
                 print(row, flush=True)
 
@@ -154,7 +154,7 @@ def quantiser(options: argparse.Namespace) -> None:
         ]
         own = Quantiser(trial, choices, FORMATS["int8"])
         print(
-            f"own, ONNX Runtime's form: error {own.choice((), 0, validation).error:.4f}, "
+            f"own, ONNX Runtime's form: error {own.tried((), validation).error:.4f}, "
             f"{_activations(own.graph(()))} tensors"
         )
         limits = {layer.node: choice.threshold for choice in choices for layer in choice.activation.layers}
@@ -199,7 +199,7 @@ def quantiser(options: argparse.Namespace) -> None:
             )
         for precision, form in FORMATS.items():
             own = Quantiser(trial, choose_all(trial, seen, LayerChooser(form=form)), form)
-            print(f"own, {precision}, all that is done: error {own.choice((), 0, validation).error:.4f}")
+            print(f"own, {precision}, all that is done: error {own.tried((), validation).error:.4f}")
         for path in options.others:
             error = worst_error(path, trial, bundle, validation)
             print(f"{path.name}: error {error:.4f}, {_activations(ir.load(path))} tensors")
@@ -247,7 +247,7 @@ def published(options: argparse.Namespace) -> None:
         seen, validation = split(store.samples(records, name))
         trial = NetworkTrial(bundle, name)
         quantiser = Quantiser(trial, choose_all(trial, seen, LayerChooser(form=form)), form)
-        found = quantiser.choice((), 0, validation)
+        found = quantiser.tried((), validation)
         weights = WeightFiles(out)
         for target, suffix in (("standard", ""), ("onnxruntime", ".onnxruntime")):
             graph = ir.load(bundle.graph_file(name, target))

@@ -26,7 +26,7 @@ from gmos_deploy.evaluation.benchmarks.mos_i import count_overlaps
 from gmos_deploy.evaluation.benchmarks.run import evaluate_sequences
 from gmos_deploy.evaluation.report.environment import available_cores
 from gmos_deploy.runtime.pipeline.mask_overlap import iou_matrix
-from gmos_deploy.runtime.results.palette import davis_palette
+from gmos_deploy.runtime.results.overlay import davis_palette
 
 SEQUENCES, FRAMES = 19, 65
 HEIGHT, WIDTH = 480, 854

@@ -1,9 +1,9 @@
 """What memory attention takes in long videos: its plan and activations by objects and memories, from real plans.
 
-    python benchmarks/long_memory.py [--preset published] [--precision fp16] [--target sm86] [--cases 1x7,4x24,1x136,4x136]
+    python benchmarks/long_memory.py [--preset published] [--precision fp16] [--target sm86] [--cases 1x7,4x24,…]
 
-Exports the network alone, with stand-in weights, and builds it with TensorRT-RTX for the bundle's own shape profiles and
-for each case, OBJECTSxMEMORIES with nine pointers more. Times nothing; needs no GPU.
+Exports the network alone, with stand-in weights, and builds it with TensorRT-RTX for the bundle's own shape profiles
+and for each case, OBJECTSxMEMORIES with nine pointers more. Times nothing; needs no GPU.
 """
 
 from __future__ import annotations

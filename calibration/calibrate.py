@@ -7,7 +7,11 @@ import shutil
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
+from typing import Any
 
+import onnxruntime
+
+from .. import __version__
 from ..errors import GmosError
 from ..evaluation.progress_bar import run_progress
 from ..export.onnx.bundle_directory import check_place
@@ -17,20 +21,26 @@ from ..runtime.contract import WITHOUT_WEIGHTS, NetworkName
 from ..runtime.onnx.backend import open_bundle_backend
 from ..runtime.precision import PRECISIONS
 from ..runtime.video.inputs import resolve_inputs
-from ..runtime.video.sequence import SequenceInput
 from .config import EXCLUDED, CalibrationConfig
 from .graph.quantised_bundle import write_quantised
-from .network_forms import CalibratedNetwork, FormMaker, NetworkForms
+from .network_forms import CalibratedNetwork, Form, FormMaker
 from .quantiser.formats import FORMATS
 from .quantiser.layer_choice import LayerChooser
-from .record import VideoRecords, calibration_record, work_settings
 from .sampling.record_calls import check_lengths, sample_videos
 from .sampling.sample_store import SampleStore
 from .search.finished_work import FinishedWork
+from .search.network_trial import measured
 from .search.target_masks import MaskReference, MaskScore, MaskTrial, hold_masks
-from .search.times import measured
 
 logger = logging.getLogger(__name__)
+
+VERSIONS = {"gmos-deploy": __version__, "onnxruntime": str(onnxruntime.__version__)}
+"""ONNX Runtime's is of the one that runs the networks, whatever distribution it came with."""
+
+VideoRecords = Mapping[str, Mapping[str, Any]]
+"""Records of sampled videos by name."""
+
+Forms = Mapping[NetworkName, Mapping[Form, CalibratedNetwork]]
 
 
 def calibrate(config: CalibrationConfig) -> tuple[Bundle, tuple[CalibratedNetwork, ...]]:
@@ -54,46 +64,55 @@ def calibrate(config: CalibrationConfig) -> tuple[Bundle, tuple[CalibratedNetwor
     store.check()
     work = FinishedWork(config.beside("unfinished"))
     work.check()
-    videos = _sampled(config, parent, sequences, store, names)
+    with (
+        closing(open_bundle_backend(config.bundle, device=config.device)) as backend,
+        run_progress() as progress,
+    ):
+        videos = sample_videos(
+            backend, parent, sequences, store, networks=names, limits=config.limits, progress=progress
+        )
     with writing(config.out):
         config.out.resolve().parent.mkdir(parents=True, exist_ok=True)
-    work.begin(work_settings(config, parent, videos, names))
+    work.begin(_work_settings(config, parent, videos, names))
     # What cannot run is found out before the long part.
-    reference = None if config.target_masks is None else _mask_reference(config, parent, sequences, work)
-    maker = FormMaker(
-        config=config,
-        parent=parent,
-        chooser=LayerChooser(form=FORMATS[config.precision], options=config.quantiser),
-        work=work,
-    )
-    forms = _forms(maker, store, videos, names)
-    quantised = sorted(
-        (name for name, form in forms.items() if form.quantised is not None),
-        key=lambda name: -_operations(parent, name, videos),
-    )
+    reference = None
+    if config.target_masks is not None:
+        reference = MaskReference(
+            parent.root, sequences, work, frames=config.limits.frames, device=config.device
+        )
+    chooser = LayerChooser(form=FORMATS[config.precision], options=config.quantiser)
+    maker = FormMaker(config=config, parent=parent, chooser=chooser, work=work)
+    calls = {name: sum(int(video["networks"][name]["seen"]) for video in videos.values()) for name in names}
+    forms = _forms(maker, store, videos, calls)
+
+    def operations(name: NetworkName) -> float:
+        """Of a network on the videos, at the lengths that the bundle counts them at."""
+        entry = parent.networks[name]
+        return calls[name] * entry.flops / entry.flops_at.get("B", 1)
+
+    quantised = sorted((name for name in forms if "quantised" in forms[name]), key=operations, reverse=True)
     trials: tuple[MaskTrial, ...] = ()
     if reference is not None:
         trials = _mask_trials(maker, reference, forms, quantised)
         quantised = list(trials[-1].quantised)
-    made = [form.chosen(quantised=name in quantised) for name, form in forms.items()]
+    made = _taken(forms, quantised)
     bundle = write_quantised(
         config.out,
         parent,
-        {network.name: network.result for network in made},
+        made,
         precision=config.precision,
-        calibration=calibration_record(config, parent, videos, made, trials),
+        calibration=_record(config, parent, videos, made, trials),
     )
+    networks = tuple(made.values())
     if config.timed:
-        made = [
-            replace(
-                network, times=measured(parent, bundle, network.name, network.validated_on[0], config.device)
-            )
-            for network in made
-        ]
+        networks = tuple(
+            replace(one, times=measured(parent, bundle, one.name, one.validated_on[0], config.device))
+            for one in networks
+        )
     work.remove()
     if config.samples is None:
         shutil.rmtree(store.root, ignore_errors=True)
-    return bundle, tuple(made)
+    return bundle, networks
 
 
 def _chosen(config: CalibrationConfig) -> tuple[Bundle, tuple[NetworkName, ...]]:
@@ -108,7 +127,9 @@ def _chosen(config: CalibrationConfig) -> tuple[Bundle, tuple[NetworkName, ...]]
         if name not in known:
             raise GmosError(f"--networks {name}: expected one of {', '.join(known)}")
     wanted = [name for name in known if not config.networks or name in config.networks]
-    config.target_parity.check(wanted)
+    for name in config.target_parity.networks:
+        if name not in wanted:
+            raise GmosError(f"--target_parity {name}=…: expected one of {', '.join(wanted)}")
     for name in config.weight_only:
         if name not in (*wanted, EXCLUDED):
             raise GmosError(f"--weight_only {name}: expected {EXCLUDED} or one of {', '.join(wanted)}")
@@ -125,79 +146,48 @@ def _chosen(config: CalibrationConfig) -> tuple[Bundle, tuple[NetworkName, ...]]
     return parent, half
 
 
-def _sampled(
-    config: CalibrationConfig,
-    parent: Bundle,
-    sequences: Sequence[SequenceInput],
-    store: SampleStore,
-    names: Sequence[NetworkName],
-) -> VideoRecords:
-    with (
-        closing(open_bundle_backend(config.bundle, device=config.device)) as backend,
-        run_progress() as progress,
-    ):
-        return sample_videos(
-            backend, parent, sequences, store, networks=names, limits=config.limits, progress=progress
-        )
-
-
 def _forms(
-    maker: FormMaker, store: SampleStore, videos: VideoRecords, names: Sequence[NetworkName]
-) -> dict[NetworkName, NetworkForms]:
+    maker: FormMaker, store: SampleStore, videos: VideoRecords, calls: Mapping[NetworkName, int]
+) -> Forms:
     """The forms of the networks that were called; weights that two share are rounded for the one called most."""
     forms = {}
-    for name in sorted(names, key=lambda name: _calls(name, videos), reverse=True):
+    for name in sorted(calls, key=calls.__getitem__, reverse=True):
         samples = store.samples(videos, name)
-        if not samples:
+        if samples:
+            forms[name] = maker.forms(name, samples)
+        else:
             logger.warning("%s: never called on these videos; it stays in half precision", name)
-            continue
-        forms[name] = maker.forms(name, samples)
     if not forms:
         raise GmosError(
             "no network to quantise was called on these videos; give videos in which something moves"
         )
-    return {name: forms[name] for name in names if name in forms}
+    return {name: forms[name] for name in calls if name in forms}
 
 
-def _calls(name: NetworkName, videos: VideoRecords) -> int:
-    return sum(int(video["networks"][name]["seen"]) for video in videos.values())
-
-
-def _operations(parent: Bundle, name: NetworkName, videos: VideoRecords) -> float:
-    """Of a network on the videos, at the lengths that the bundle counts them at."""
-    entry = parent.networks[name]
-    return _calls(name, videos) * entry.flops / entry.flops_at.get("B", 1)
-
-
-def _mask_reference(
-    config: CalibrationConfig, parent: Bundle, sequences: Sequence[SequenceInput], work: FinishedWork
-) -> MaskReference:
-    return MaskReference(parent.root, sequences, work, frames=config.limits.frames, device=config.device)
+def _taken(forms: Forms, quantised: Collection[NetworkName]) -> dict[NetworkName, CalibratedNetwork]:
+    """The networks, some of them in the form that computes in eight bits."""
+    return {name: form["quantised" if name in quantised else "weight_only"] for name, form in forms.items()}
 
 
 def _mask_trials(
-    maker: FormMaker,
-    reference: MaskReference,
-    forms: Mapping[NetworkName, NetworkForms],
-    ordered: Sequence[NetworkName],
+    maker: FormMaker, reference: MaskReference, forms: Forms, ordered: Sequence[NetworkName]
 ) -> tuple[MaskTrial, ...]:
     """Trials of networks that compute in eight bits; the last one is the answer."""
     config, work = maker.config, maker.work
     target = config.target_masks or 0.0
 
-    def scores(quantised: Collection[NetworkName]) -> Sequence[MaskScore]:
-        made = {name: form.chosen(quantised=name in quantised).result for name, form in forms.items()}
-        key = [(name, name in quantised, sorted(result.excluded)) for name, result in made.items()]
-        known = work.result("masks", key)
-        if known is not None:
-            return [MaskScore(**score) for score in known["scores"]]
-        with work.trial_folder() as folder:
-            bundle = write_quantised(
-                folder / "bundle", maker.parent, made, precision=config.precision, calibration={}
-            )
-            found = reference.scores(bundle.root)
-        work.keep_result({"scores": [asdict(score) for score in found]}, "masks", key)
-        return found
+    def scores(quantised: Collection[NetworkName]) -> list[MaskScore]:
+        made = _taken(forms, quantised)
+
+        def run() -> list[MaskScore]:
+            with work.trial_folder() as folder:
+                bundle = write_quantised(
+                    folder / "bundle", maker.parent, made, precision=config.precision, calibration={}
+                )
+                return list(reference.scores(bundle.root))
+
+        key = [(name, name in quantised, sorted(network.excluded)) for name, network in made.items()]
+        return work.once(list[MaskScore], run, "masks", key)
 
     trials = hold_masks(ordered, scores, target)
     answer = trials[-1]
@@ -208,3 +198,58 @@ def _mask_trials(
             "kept. Leave networks out with --networks, lower the target, or give --no_validation to look at the files"
         )
     return trials
+
+
+def _work_settings(
+    config: CalibrationConfig, parent: Bundle, videos: VideoRecords, names: Sequence[NetworkName]
+) -> dict[str, Any]:
+    """What choices, comparisons and masks depend on. Which layers are excluded is a part of each comparison."""
+    return {
+        "versions": VERSIONS,
+        "bundle": parent.identity,
+        "precision": config.precision,
+        "quantiser": asdict(config.quantiser),
+        # Weights that networks share are rounded for the first of them.
+        "networks": list(names),
+        "weight_only": [*config.weight_only, config.target_masks is not None],
+        "device": config.device,
+        "videos": dict(videos),
+    }
+
+
+def _record(
+    config: CalibrationConfig,
+    parent: Bundle,
+    videos: VideoRecords,
+    made: Mapping[NetworkName, CalibratedNetwork],
+    trials: Sequence[MaskTrial],
+) -> dict[str, Any]:
+    """The field `calibration` of `bundle.json`."""
+    quantiser = asdict(config.quantiser)
+    method, percentile = quantiser.pop("method"), quantiser.pop("percentile")
+    return {
+        "precision": config.precision,
+        "parent": {"identity": parent.identity, "precision": parent.precision},
+        "ranges": method,
+        "percentile": percentile if method == "percentile" else None,
+        **quantiser,
+        "target_parity": str(config.target_parity) or None,
+        "weight_only": list(config.weight_only),
+        "target_masks": config.target_masks,
+        "mask_trials": [asdict(trial) for trial in trials],
+        "seed": config.limits.seed,
+        "max_samples": config.limits.max_samples,
+        "max_bytes": config.limits.max_bytes,
+        "videos": [
+            {
+                **video["settings"]["video"],
+                "frames": video["frames"],
+                "stride": video["settings"]["stride"],
+                "calls": {name: entry["seen"] for name, entry in video["networks"].items()},
+                "samples": {name: len(entry["samples"]) for name, entry in video["networks"].items()},
+            }
+            for video in videos.values()
+        ],
+        "networks": {name: network.record() for name, network in made.items()},
+        "versions": VERSIONS,
+    }

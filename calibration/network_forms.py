@@ -6,8 +6,8 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 from numpy.typing import NDArray
 
@@ -17,68 +17,90 @@ from ..runtime.bundle.manifest import Bundle
 from ..runtime.comparison.parity import OutputDifference
 from ..runtime.contract import NetworkName
 from ..runtime.precision import Limits
-from .config import EXCLUDED, CalibrationConfig
-from .graph.quantised_bundle import QuantisedNetwork
+from .config import EXCLUDED, CalibrationConfig, TargetParity
 from .quantiser.activation_statistics import calls, collect
 from .quantiser.layer_choice import ActivationChoice, LayerChooser
-from .quantiser.linear_layers import Activation, LinearLayer, find_activations, weight_of
+from .quantiser.linear_layers import Activation, LinearLayer, all_layers, find_activations, groups, weight_of
 from .sampling.sample_store import Sample
 from .search.finished_work import FinishedWork
-from .search.network_trial import NetworkTrial
-from .search.sensitivity import Choice, GroupSensitivity, Quantiser, excluded_nodes
-from .search.target_parity import TargetParity
-from .search.times import Times
+from .search.network_trial import Comparison, NetworkTrial, Times
+from .search.sensitivity import GroupSensitivity, Quantiser, excluded_nodes
 
 logger = logging.getLogger(__name__)
 
 VALIDATION_EVERY = 4
 """Every so many samples one is left out of all choices, for the validation."""
 
+Form = Literal["quantised", "weight_only"]
+"""How the layers of a network compute that are not excluded, or all of them."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibratedNetwork:
-    """A network and how it came to be what it is; `ranking` and `curve` are empty if they were not asked for."""
+    """A network and how it came to be what it is.
+
+    `choices` are those of its activations, `excluded` nodes of layers that stay in half precision, `differences` how it
+    compared with the bundle's own graph. `ranking` and `curve` are empty if they were not asked for.
+    """
 
     name: NetworkName
-    result: QuantisedNetwork
-    groups: Mapping[str, tuple[LinearLayer, ...]]
+    choices: tuple[ActivationChoice, ...]
+    excluded: frozenset[str]
+    limits: Limits
+    differences: tuple[OutputDifference, ...]
     calibrated_on: tuple[Sample, ...]
     validated_on: tuple[Sample, ...]
     ranking: tuple[GroupSensitivity, ...] = ()
-    curve: tuple[Choice, ...] = ()
+    curve: tuple[Comparison, ...] = ()
     times: Times | None = None
 
     @property
-    def excluded_groups(self) -> tuple[str, ...]:
-        """Groups of layers that are excluded and stay in half precision."""
-        excluded = self.result.excluded
-        return tuple(name for name, layers in self.groups.items() if layers[0].node in excluded)
-
-    @property
-    def weight_only(self) -> int:
-        """How many layers compute in half precision from weights in eight bits."""
-        return sum(
-            node in self.result.excluded for choice in self.result.choices for node in choice.weight_only
-        )
+    def groups(self) -> Mapping[str, tuple[LinearLayer, ...]]:
+        """All layers that could be quantised, by group."""
+        return groups([choice.activation for choice in self.choices])
 
     @property
     def layers(self) -> tuple[LinearLayer, ...]:
         """All layers that could be quantised."""
-        return tuple(layer for layers in self.groups.values() for layer in layers)
+        return all_layers([choice.activation for choice in self.choices])
+
+    @property
+    def quantised(self) -> int:
+        """How many layers compute in eight bits."""
+        return len(self.layers) - len(self.excluded)
+
+    @property
+    def excluded_groups(self) -> tuple[str, ...]:
+        """Groups of layers that are excluded and stay in half precision."""
+        return tuple(name for name, layers in self.groups.items() if layers[0].node in self.excluded)
+
+    @property
+    def weight_only(self) -> int:
+        """How many layers compute in half precision from weights in eight bits."""
+        return sum(node in self.excluded for choice in self.choices for node in choice.weight_only)
 
     @property
     def excess(self) -> tuple[OutputDifference, str] | None:
         """The first output that is beyond the limits, and how."""
-        found = ((one, one.excess(self.result.limits)) for one in self.result.differences)
+        found = ((one, one.excess(self.limits)) for one in self.differences)
         return next(((one, excess) for one, excess in found if excess is not None), None)
 
+    def gate(self) -> dict[str, Any]:
+        """The comparison with the parent's graph, as it is kept in the bundle."""
+        return {
+            "passed": self.excess is None,
+            "compared": "the graph it was made from, on recorded inputs",
+            "limits": asdict(self.limits),
+            "differences": [asdict(found) for found in self.differences],
+        }
+
     def record(self) -> dict[str, Any]:
-        """As it is kept in the bundle."""
-        choices = self.result.choices
+        """How it came to be, as it is kept in the bundle."""
+        choices = self.choices
         return {
             "samples": len(self.calibrated_on),
             "validated_on": len(self.validated_on),
-            "layers": len(self.layers) - len(self.result.excluded),
+            "layers": self.quantised,
             "excluded": list(self.excluded_groups),
             "weight_only": self.weight_only,
             "largest_layer_error": max((choice.error for choice in choices), default=0.0),
@@ -93,21 +115,6 @@ class CalibratedNetwork:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NetworkForms:
-    """A network in the forms that it may take in the bundle."""
-
-    quantised: CalibratedNetwork | None = None
-    weight_only: CalibratedNetwork | None = None
-
-    def chosen(self, *, quantised: bool) -> CalibratedNetwork:
-        """One of them, which must have been made."""
-        found = self.quantised if quantised else self.weight_only
-        if found is None:
-            raise LookupError("no such form was made")
-        return found
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FormMaker:
     """Makes the forms of the networks of a bundle; what `work` knows is not worked out again."""
 
@@ -116,112 +123,103 @@ class FormMaker:
     chooser: LayerChooser
     work: FinishedWork
 
-    def forms(self, name: NetworkName, samples: Sequence[Sample]) -> NetworkForms:
+    def forms(self, name: NetworkName, samples: Sequence[Sample]) -> dict[Form, CalibratedNetwork]:
         """The forms that the options allow: in eight bits, weight-only, or both for `--target_masks`.
 
         Raises:
             GmosError: a form that must be within its limits is not, or a sample cannot be used.
         """
-        whole = name in self.config.weight_only
-        either = self.config.target_masks is not None
+        config = self.config
+        only, either = name in config.weight_only, config.target_masks is not None
+        half = EXCLUDED in config.weight_only
         seen, validation = split(samples)
-        quantised = weight_only = None
         trial = NetworkTrial(self.parent, name)
-        stored = whole or either or EXCLUDED in self.config.weight_only
-        choices = choose_all(trial, seen, self.chooser, weight_only=stored, work=self.work)
-        if whole or either:
-            weight_only = self._weight_only(self._quantiser(trial, choices), seen, validation)
-        if not whole:
-            if EXCLUDED not in self.config.weight_only:
-                choices = tuple(replace(choice, weight_only={}) for choice in choices)
-            quantised = self._quantised(self._quantiser(trial, choices), seen, validation)
-        if quantised is not None and weight_only is not None:
-            weight_only = replace(weight_only, ranking=quantised.ranking, curve=quantised.curve)
-        if quantised is not None and (excess := quantised.excess) is not None:
-            if weight_only is None:
-                self._refuse(name, *excess)
-            elif self.config.validated or not excess[0].finite:
-                logger.info("%s: %s: %s; it becomes weight-only", name, excess[0].output, excess[1])
-                quantised = None
-        if weight_only is not None and (excess := weight_only.excess) is not None:
-            self._refuse(name, *excess)
-        return NetworkForms(quantised=quantised, weight_only=weight_only)
-
-    def _quantiser(self, trial: NetworkTrial, choices: Sequence[ActivationChoice]) -> Quantiser:
-        return Quantiser(trial, choices, self.chooser.form, self.work)
-
-    def _weight_only(
-        self, quantiser: Quantiser, seen: Sequence[Sample], validation: Sequence[Sample]
-    ) -> CalibratedNetwork:
-        """A network whose layers all compute in half precision from weights in eight bits."""
-        # Where nothing is quantised nothing can be excluded either.
-        limits = TargetParity().limits(quantiser.trial.name, self.config.precision)
-        every = frozenset(layer.node for layer in quantiser.layers)
-        return self._made(
-            quantiser, quantiser.all_excluded(validation), every, limits, seen=seen, validation=validation
-        )
-
-    def _quantised(
-        self, quantiser: Quantiser, seen: Sequence[Sample], validation: Sequence[Sample]
-    ) -> CalibratedNetwork:
-        """A network that computes in eight bits, but for the groups of layers that are excluded for its target."""
-        name = quantiser.trial.name
-        target = self.config.target_parity.of(name)
-        limits = self.config.target_parity.limits(name, self.config.precision)
-        found = quantiser.choice((), 0, validation)
-        ranking: tuple[GroupSensitivity, ...] = ()
-        curve: tuple[Choice, ...] = ()
-        short = target is not None and not found.within(limits)
-        if self.config.sensitivity or short:
-            ranking = quantiser.rank(seen)
-            if self.config.sensitivity:
-                curve = quantiser.curve(ranking, validation)
-        if target is not None and short:
-            found = quantiser.least_excluded(ranking, limits, validation) or _hopeless(name, target)
-        excluded = excluded_nodes(ranking[: found.excluded])
-        made = self._made(quantiser, found, excluded, limits, seen=seen, validation=validation)
-        return replace(made, ranking=ranking, curve=curve)
+        choices = choose_all(trial, seen, self.chooser, weight_only=only or either or half, work=self.work)
+        forms: dict[Form, CalibratedNetwork] = {}
+        if not only:
+            kept = choices if half else [replace(choice, weight_only={}) for choice in choices]
+            forms["quantised"] = self._made(trial, kept, seen, validation)
+        if only or either:
+            made = self._made(trial, choices, seen, validation, weight_only=True)
+            if not only:
+                made = replace(made, ranking=forms["quantised"].ranking, curve=forms["quantised"].curve)
+            forms["weight_only"] = made
+        for form in tuple(forms):
+            excess = forms[form].excess
+            # What is not finite cannot be looked at.
+            if excess is None or (excess[0].finite and not config.validated):
+                continue
+            if form == "weight_only" or len(forms) == 1:
+                raise GmosError(
+                    f"quantised {name} differs from the bundle's own graph in {excess[0].output}: {excess[1]}; nothing "
+                    f"was kept. Give --target_parity {name}={config.precision} to exclude its most sensitive layers, "
+                    "leave it out of --networks, or give --no_validation to look at the files"
+                )
+            logger.info("%s: %s: %s; it becomes weight-only", name, excess[0].output, excess[1])
+            del forms[form]
+        return forms
 
     def _made(
         self,
-        quantiser: Quantiser,
-        found: Choice,
-        excluded: frozenset[str],
-        limits: Limits,
-        *,
+        trial: NetworkTrial,
+        choices: Sequence[ActivationChoice],
         seen: Sequence[Sample],
         validation: Sequence[Sample],
+        *,
+        weight_only: bool = False,
     ) -> CalibratedNetwork:
+        """A network that computes in eight bits, but for the groups of layers that are excluded for its target.
+
+        `weight_only`: all its layers compute in half precision from weights in eight bits.
+        """
+        config, name = self.config, trial.name
+        quantiser = Quantiser(trial, choices, self.chooser.form, self.work)
+        # Where nothing is quantised nothing can be excluded either.
+        parity = TargetParity() if weight_only else config.target_parity
+        target, limits = parity.of(name), parity.limits(name, config.precision)
+        ranking: tuple[GroupSensitivity, ...] = ()
+        curve: tuple[Comparison, ...] = ()
+        if weight_only:
+            found = quantiser.all_excluded(validation)
+            excluded = frozenset(layer.node for layer in quantiser.layers)
+        else:
+            found = quantiser.tried((), validation)
+            short = target is not None and not found.within(limits)
+            if config.sensitivity or short:
+                ranking = quantiser.rank(seen)
+            if config.sensitivity:
+                curve = quantiser.curve(ranking, validation)
+            if short:
+                least = quantiser.least_excluded(ranking, limits, validation)
+                if least is None:
+                    raise GmosError(
+                        f"{name} is beyond the limits of --target_parity {target} even with every layer excluded; "
+                        f"leave it out of --networks, or give it a wider target: --target_parity {name}=…"
+                    )
+                found = least
+            excluded = excluded_nodes(ranking[: found.excluded])
         made = CalibratedNetwork(
-            name=quantiser.trial.name,
-            result=QuantisedNetwork(
-                choices=quantiser.choices, excluded=excluded, limits=limits, differences=found.differences
-            ),
-            groups=quantiser.groups,
+            name=name,
+            choices=quantiser.choices,
+            excluded=excluded,
+            limits=limits,
+            differences=found.differences,
             calibrated_on=tuple(seen),
             validated_on=tuple(validation),
+            ranking=ranking,
+            curve=curve,
         )
         logger.info(
             "%s: %d of %d layers %s, %d weight-only, relative error up to %.1e on %d samples",
-            made.name,
-            len(made.layers) - len(excluded),
+            name,
+            made.quantised,
             len(made.layers),
-            self.config.precision,
+            config.precision,
             made.weight_only,
             found.error,
             len(validation),
         )
         return made
-
-    def _refuse(self, name: str, difference: OutputDifference, excess: str) -> None:
-        """Say which output of a quantised network was off, unless it is to be kept all the same."""
-        # What is not finite cannot be looked at either.
-        if self.config.validated or not difference.finite:
-            raise GmosError(
-                f"quantised {name} differs from the bundle's own graph in {difference.output}: {excess}; nothing was "
-                f"kept. Give --target_parity {name}={self.config.precision} to exclude its most sensitive layers, "
-                "leave it out of --networks, or give --no_validation to look at the files"
-            )
 
 
 def choose_all(
@@ -251,7 +249,8 @@ def choose_all(
 
     found: dict[str, ActivationChoice] = {}
     for activation in activations:
-        known = None if work is None else work.choice(trial.name, activation)
+        key = ("activation", trial.name, activation.name)
+        known = None if work is None else work.known(ActivationChoice, *key)
         if known is not None:
             found[activation.name] = chooser.take_over(known, weights(activation))
     missing = [activation for activation in activations if activation.name not in found]
@@ -259,7 +258,7 @@ def choose_all(
         for activation, statistics in collect(trial, missing, samples, done):
             choice = chooser.choose(activation, statistics, weights(activation), weight_only=weight_only)
             if work is not None:
-                work.keep_choice(trial.name, choice)
+                work.keep(choice, "activation", trial.name, activation.name)
             found[activation.name] = choice
             done()
     return tuple(found[activation.name] for activation in activations)
@@ -271,10 +270,3 @@ def split(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
         return list(samples), list(samples)
     validation = list(samples[VALIDATION_EVERY - 1 :: VALIDATION_EVERY])
     return [sample for sample in samples if sample not in validation], validation
-
-
-def _hopeless(name: str, target: str) -> NoReturn:
-    raise GmosError(
-        f"{name} is beyond the limits of --target_parity {target} even with every layer excluded; leave it "
-        f"out of --networks, or give it a wider target: --target_parity {name}=…"
-    )

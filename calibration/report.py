@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,8 @@ from .config import CalibrationConfig
 from .network_forms import CalibratedNetwork
 
 if TYPE_CHECKING:
-    from .search.sensitivity import Choice, GroupSensitivity
+    from .search.network_trial import Comparison
+    from .search.sensitivity import GroupSensitivity
 
 SCHEMA = "gmos-calibration/2"
 """Name and version of the JSON layout; the number rises when a reader of the old one would break."""
@@ -71,8 +72,8 @@ def _network(network: CalibratedNetwork) -> dict[str, Any]:
     return {
         "name": network.name,
         **network.record(),
-        "error": worst_severity(network.result.differences),
-        "differences": network.result.differences,
+        "error": worst_severity(network.differences),
+        "differences": network.differences,
         "curve": [
             {"excluded": one.excluded, "weight_bytes": one.weight_bytes, "error": one.error}
             for one in network.curve
@@ -88,12 +89,11 @@ def _document(
     networks: Sequence[CalibratedNetwork],
     made_on: Mapping[str, Any],
 ) -> doc.Document:
-    layers = sum(len(network.layers) for network in networks)
-    excluded = sum(len(network.result.excluded) for network in networks)
+    layers, quantised = sum(len(one.layers) for one in networks), sum(one.quantised for one in networks)
     cards = [
         Card("Precision", config.precision),
         Card("Weights", f"{sizes['after'] / MIB:.1f} MiB", f"from {sizes['before'] / MIB:.1f} MiB"),
-        Card("Layers quantised", f"{layers - excluded} of {layers}"),
+        Card("Layers quantised", f"{quantised} of {layers}"),
     ]
     return doc.Document(
         title=f"Calibration of {config.bundle}",
@@ -126,28 +126,21 @@ def _networks(networks: Sequence[CalibratedNetwork]) -> Section:
         f"its ranges have not seen. {measured}"
     )
 
-    def layers(network: CalibratedNetwork) -> Cell:
-        quantised = len(network.layers) - len(network.result.excluded)
-        return Cell(f"{quantised} of {len(network.layers)}", quantised)
-
-    def samples(network: CalibratedNetwork) -> Cell:
-        found, compared = len(network.calibrated_on), len(network.validated_on)
-        return Cell(f"{found} + {compared}", found)
-
-    def time(name: str) -> Callable[[CalibratedNetwork], float | None]:
-        return lambda network: None if network.times is None else getattr(network.times, name)
+    def samples(one: CalibratedNetwork) -> Cell:
+        found = len(one.calibrated_on)
+        return Cell(f"{found} + {len(one.validated_on)}", found)
 
     columns: list[Column[CalibratedNetwork]] = [
-        Column("network", lambda network: network.name),
-        Column("layers quantised", layers, "d"),
-        Column("weight-only", lambda network: network.weight_only, "d", "layers", "room"),
-        Column("samples", samples, "d", "ranges + error", "wide"),
+        Column("network", lambda one: one.name),
         Column(
-            "error", lambda network: worst_severity(network.result.differences), ".2e", "greatest relative"
+            "layers quantised", lambda one: Cell(f"{one.quantised} of {len(one.layers)}", one.quantised), "d"
         ),
-        Column("before ms", time("before_ms"), ".1f", "median", "wide"),
-        Column("after ms", time("after_ms"), ".1f", "median", "room"),
-        Column("before / after", time("speed_up"), ".2f", "of medians"),
+        Column("weight-only", lambda one: one.weight_only, "d", "layers", "room"),
+        Column("samples", samples, "d", "ranges + error", "wide"),
+        Column("error", lambda one: worst_severity(one.differences), ".2e", "greatest relative"),
+        Column("before ms", lambda one: one.times.before_ms if one.times else None, ".1f", "median", "wide"),
+        Column("after ms", lambda one: one.times.after_ms if one.times else None, ".1f", "median", "room"),
+        Column("before / after", lambda one: one.times.speed_up if one.times else None, ".2f", "of medians"),
     ]
     return Section("Networks", [doc.Text(note), Table(columns=columns, entries=networks)])
 
@@ -194,12 +187,12 @@ def _sensitivity(network: CalibratedNetwork) -> Iterator[doc.Block]:
     yield _ranking(network)
 
 
-def _curves(curve: Sequence[Choice]) -> Iterator[doc.Block]:
+def _curves(curve: Sequence[Comparison]) -> Iterator[doc.Block]:
     sizes = [one.weight_bytes / MIB for one in curve]
     yield _curve(curve, sizes, "MiB of these layers' weights", joined=True)
     speeds = [one.speed_up for one in curve]
     yield _curve(curve, speeds, "times as fast as fp16, on this machine's CPU", joined=False)
-    columns: list[Column[Choice]] = [
+    columns: list[Column[Comparison]] = [
         Column("most sensitive groups", lambda one: f"{one.excluded} groups excluded (fp16)"),
         Column("weights, MiB", lambda one: one.weight_bytes / MIB, ".2f"),
         Column("error", lambda one: one.error, ".2e", "greatest relative"),
@@ -209,7 +202,7 @@ def _curves(curve: Sequence[Choice]) -> Iterator[doc.Block]:
     yield Table(columns=columns, entries=curve)
 
 
-def _curve(curve: Sequence[Choice], places: Sequence[float], across: str, *, joined: bool) -> doc.Block:
+def _curve(curve: Sequence[Comparison], places: Sequence[float], across: str, *, joined: bool) -> doc.Block:
     points = [
         (x, one.error, f"{one.excluded} groups excluded (fp16): error {one.error:.2e}, {x:.2f} {across}")
         for x, one in zip(places, curve, strict=True)

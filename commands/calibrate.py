@@ -12,6 +12,7 @@ import click
 
 from ..errors import GmosError
 from ..options import (
+    DIR,
     INPUT,
     NETWORKS,
     PATH,
@@ -33,136 +34,123 @@ from ..runtime.precision import QUANTISED
 
 logger = logging.getLogger(__name__)
 
+AS_GIVEN = (
+    "bundle",
+    "precision",
+    "out",
+    "target_masks",
+    "sensitivity",
+    "samples",
+    "fps",
+    "stride",
+    "device",
+    "force",
+)
+
 SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
 @click.command(name="calibrate", cls=GroupedCommand)
 @click.argument("inputs", nargs=-1, type=PATH, metavar="INPUT...")
 @rate_options
-@option("frames", group=INPUT, type=int, metavar="N", help="Frames of each input, 1 or more.  [default: all]")
-@option(
-    "device",
-    group=INPUT,
-    default="cpu",
-    show_default=True,
-    metavar="NAME",
-    help="Where the videos run: cpu, cuda, cuda:N or auto.",
-)
-@option(
-    "bundle", group=NETWORKS, type=PATH, required=True, metavar="DIR", help="The fp16 bundle to quantise."
-)
+@option("frames", INPUT, "Frames of each input, 1 or more.  [default: all]", type=int, metavar="N")
+@option("device", INPUT, "Where the videos run: cpu, cuda, cuda:N or auto.", default="cpu", metavar="NAME")
+@option("bundle", NETWORKS, "The fp16 bundle to quantise.", type=DIR, required=True)
 @names_option(NETWORKS, "Networks to quantise", "all that are fp16", multiple=True)
-@option("out", group=RESULTS, type=PATH, required=True, metavar="DIR", help="Directory of the new bundle.")
+@option("out", RESULTS, "Directory of the new bundle.", type=DIR, required=True)
 @force_option
 @wide_option
 @report_option("Write result.json and report.html there, with times measured on this machine.")
-@flag("no_validation", group=RESULTS, old=("no_gate",), help="Keep the networks whatever they differ by.")
+@flag("no_validation", RESULTS, "Keep the networks whatever they differ by.", old=("no_gate",))
 @option(
     "precision",
-    group=QUANTISATION,
+    QUANTISATION,
+    "int8 runs everywhere; fp8 (E4M3) needs an Ada, Hopper or Blackwell GPU.",
     type=click.Choice(QUANTISED),
     required=True,
-    help="int8 runs everywhere; fp8 (E4M3) needs an Ada, Hopper or Blackwell GPU.",
 )
 @option(
     "ranges",
-    group=QUANTISATION,
+    QUANTISATION,
+    "How far a tensor's range reaches: its maximum (max), a percentile, the least divergence (entropy), or for "
+    "each layer what changes its output least (best).",
     type=click.Choice(["best", "max", "percentile", "entropy"]),
     default="best",
-    show_default=True,
     metavar="METHOD",
-    help="How far a tensor's range reaches: its maximum (max), a percentile, the least divergence (entropy), or for "
-    "each layer what changes its output least (best).",
 )
 @option(
     "percentile",
-    group=QUANTISATION,
+    QUANTISATION,
+    "The percentile of --ranges percentile, above 50 to 100.",
     type=float,
     default=99.99,
-    show_default=True,
-    help="The percentile of --ranges percentile, above 50 to 100.",
 )
 @flag(
     "no_smoothquant",
-    group=QUANTISATION,
+    QUANTISATION,
+    "int8: no SmoothQuant of activations that a LayerNorm gives.",
     old=("no_balance",),
-    help="int8: no SmoothQuant of activations that a LayerNorm gives.",
 )
 @flag(
     "no_mean_shift",
-    group=QUANTISATION,
+    QUANTISATION,
+    "fp8: do not take the means of channels away before they are quantised.",
     old=("no_centre",),
-    help="fp8: do not take the means of channels away before they are quantised.",
 )
 @flag(
     "no_gptq",
-    group=QUANTISATION,
+    QUANTISATION,
+    "Round weights to the nearest, not by GPTQ, and correct no bias.",
     old=("no_compensation",),
-    help="Round weights to the nearest, not by GPTQ, and correct no bias.",
 )
-@flag(
-    "sensitivity",
-    group=QUANTISATION,
-    help="Quantise each group of layers alone and rank them by the error.",
-)
+@flag("sensitivity", QUANTISATION, "Quantise each group of layers alone and rank them by the error.")
 @option(
     "target_parity",
-    group=TARGETS,
+    TARGETS,
+    "Exclude the most sensitive layers, which stay fp16, until every network is within these limits (fp16, bf16, "
+    "int8, fp8), or within this relative error, such as 0.01; NETWORK=TARGET for one of them. Joined by commas "
+    "or repeated.  [default: none is excluded]",
     multiple=True,
     metavar="TARGET",
-    help="Exclude the most sensitive layers, which stay fp16, until every network is within these limits (fp16, bf16, "
-    "int8, fp8), or within this relative error, such as 0.01; NETWORK=TARGET for one of them. Joined by commas or "
-    "repeated.  [default: none is excluded]",
 )
 @option(
     "weight_only",
-    group=TARGETS,
+    TARGETS,
+    "Networks whose layers compute in half precision from weights in eight bits, joined by commas or repeated; "
+    "excluded stands for the layers that --target_parity excludes.  [default: none]",
     old=("weights_only",),
     multiple=True,
     metavar="NAMES",
-    help="Networks whose layers compute in half precision from weights in eight bits, joined by commas or repeated; "
-    "excluded stands for the layers that --target_parity excludes.  [default: none]",
 )
 @option(
     "target_masks",
-    group=TARGETS,
+    TARGETS,
+    "Run INPUT again and make networks weight-only, until each result of each video keeps this mean IoU with the "
+    "bundle's, such as 0.97.  [default: masks are not compared]",
     type=float,
     metavar="IOU",
-    help="Run INPUT again and make networks weight-only, until each result of each video keeps this mean IoU with the "
-    "bundle's, such as 0.97.  [default: masks are not compared]",
 )
 @option(
     "max_samples",
-    group=SAMPLES,
+    SAMPLES,
+    "Calls kept of each network, over all inputs, 1 or more.",
     type=int,
     default=32,
-    show_default=True,
     metavar="N",
-    help="Calls kept of each network, over all inputs, 1 or more.",
 )
 @option(
     "max_bytes",
-    group=SAMPLES,
+    SAMPLES,
+    "Bytes of all samples on the disk; K, M and G may follow.",
     default="4G",
-    show_default=True,
     metavar="SIZE",
-    help="Bytes of all samples on the disk; K, M and G may follow.",
 )
-@option(
-    "seed",
-    group=SAMPLES,
-    type=int,
-    default=0,
-    show_default=True,
-    metavar="N",
-    help="Seed of the choice of samples.",
-)
+@option("seed", SAMPLES, "Seed of the choice of samples.", type=int, default=0, metavar="N")
 @option(
     "samples",
-    group=SAMPLES,
-    type=PATH,
-    metavar="DIR",
-    help="Where samples go, to be kept.  [default: beside --out, removed when the bundle is complete]",
+    SAMPLES,
+    "Where samples go, to be kept.  [default: beside --out, removed when the bundle is complete]",
+    type=DIR,
 )
 def calibrate_command(**options: Any) -> None:
     """Quantise the linear layers of a bundle's networks on what they see in INPUT.
@@ -176,44 +164,30 @@ def calibrate_command(**options: Any) -> None:
     _require_quantiser()
     # Imported here so that --help does not pay for NumPy, ONNX and ONNX Runtime.
     from ..calibration.calibrate import calibrate  # noqa: PLC0415
-    from ..calibration.config import CalibrationConfig  # noqa: PLC0415
+    from ..calibration.config import CalibrationConfig, parse_target_parity  # noqa: PLC0415
     from ..calibration.quantiser.layer_choice import QuantiserOptions  # noqa: PLC0415
     from ..calibration.report import report_calibration  # noqa: PLC0415
     from ..calibration.sampling.record_calls import SampleLimits  # noqa: PLC0415
-    from ..calibration.search.target_parity import parse_target_parity  # noqa: PLC0415
     from ..evaluation.report.files import PAGE_FILE, report_directory  # noqa: PLC0415
 
     report = None if options["report"] is None else report_directory(options["report"])
     config = CalibrationConfig(
-        bundle=options["bundle"],
-        inputs=tuple(options["inputs"]),
-        precision=options["precision"],
-        out=options["out"],
+        **{name: options[name] for name in AS_GIVEN},
+        inputs=options["inputs"],
         networks=listed(options["networks"]),
         limits=SampleLimits(
-            max_samples=options["max_samples"],
+            **{name: options[name] for name in ("max_samples", "frames", "seed")},
             max_bytes=parse_size(options["max_bytes"]),
-            frames=options["frames"],
-            seed=options["seed"],
         ),
         quantiser=QuantiserOptions(
             method=options["ranges"],
             percentile=options["percentile"],
-            smoothquant=not options["no_smoothquant"],
-            mean_shift=not options["no_mean_shift"],
-            gptq=not options["no_gptq"],
+            **{name: not options[f"no_{name}"] for name in ("smoothquant", "mean_shift", "gptq")},
         ),
         target_parity=parse_target_parity(options["target_parity"]),
         weight_only=_weight_only(options["weight_only"]),
-        target_masks=options["target_masks"],
-        sensitivity=options["sensitivity"],
         validated=not options["no_validation"],
-        samples=options["samples"],
         timed=report is not None,
-        fps=options["fps"],
-        stride=options["stride"],
-        device=options["device"],
-        force=options["force"],
     )
     bundle, networks = calibrate(config)
     report_calibration(config, bundle, networks, directory=report, wide=options["wide"])

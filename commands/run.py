@@ -13,6 +13,7 @@ from ..errors import GmosError
 from ..networks import AUTO, CHECKPOINTS, NetworkChoice
 from ..options import (
     CONTEXT,
+    DIR,
     INPUT,
     MIB,
     NETWORKS,
@@ -30,150 +31,131 @@ from ..options import (
 from ..runtime.precision import PRECISIONS
 
 BUDGETS = ("offload_cpu", "device_budget", "host_budget")
+AS_GIVEN = ("save_dir", "save_mode", "fps", "stride", "dataset", "root", "time_anno_csv", "quiet")
 
 
 @click.command(name="gmos-run", cls=GroupedCommand, context_settings=CONTEXT)
 @click.argument("inputs", nargs=-1, type=PATH, metavar="INPUT...")
 @option(
     "input_rgb",
-    group=INPUT,
+    INPUT,
+    "An input, as the published scripts spell it; further inputs may follow it.",
     multiple=True,
     type=PATH,
     metavar="INPUT",
-    help="An input, as the published scripts spell it; further inputs may follow it.",
 )
 @rate_options
 @option(
     "dataset",
-    group=INPUT,
-    metavar="NAME",
-    help="Run every sequence of a benchmark split instead of INPUT: davis16, davis17, davis17-im, ytvos19-im, "
+    INPUT,
+    "Run every sequence of a benchmark split instead of INPUT: davis16, davis17, davis17-im, ytvos19-im, "
     "segtrackv2, fbms59 or moca; needs --root.",
+    metavar="NAME",
 )
-@option("root", group=INPUT, type=PATH, metavar="DIR", help="The dataset's own folder, as it is unpacked.")
+@option("root", INPUT, "The dataset's own folder, as it is unpacked.", type=DIR)
 @option(
     "time_anno_csv",
-    group=INPUT,
+    INPUT,
+    "Motion annotation that names the sequences of davis17-im and ytvos19-im.  [default: looked for in --root]",
     type=PATH,
     metavar="CSV",
-    help="Motion annotation that names the sequences of davis17-im and ytvos19-im.  [default: looked for in "
-    "--root]",
 )
 @option(
     "save_dir",
-    group=RESULTS,
-    type=PATH,
+    RESULTS,
+    "Where results go, one folder per kind of result.",
+    type=DIR,
     default=Path("gmos-output"),
-    show_default=True,
-    metavar="DIR",
-    help="Where results go, one folder per kind of result.",
 )
 @option(
     "save_mode",
-    group=RESULTS,
+    RESULTS,
+    "What to write: mask (palette PNGs), mp4 (overlay), prob (GMOS-S, 8-bit grey PNGs), or several joined by +.  "
+    "[default: mask for gmos, prob for gmos-s]",
     metavar="MODES",
-    help="What to write: mask (palette PNGs), mp4 (overlay), prob (GMOS-S, 8-bit grey PNGs), or several "
-    "joined by +.  [default: mask for gmos, prob for gmos-s]",
 )
-@flag("resume", group=RESULTS, help="Skip sequences that are finished with the same settings.")
-@flag("overwrite", group=RESULTS, help="Replace existing results.")
+@flag("resume", RESULTS, "Skip sequences that are finished with the same settings.")
+@flag("overwrite", RESULTS, "Replace existing results.")
 @json_flag("the summary")
-@flag("quiet", group=RESULTS, help="Only warnings, errors and the summary.")
-@option(
-    "bundle",
-    group=NETWORKS,
-    type=PATH,
-    metavar="DIR",
-    help="Run an exported bundle instead of checkpoints (gmos-export onnx).",
-)
+@flag("quiet", RESULTS, "Only warnings, errors and the summary.")
+@option("bundle", NETWORKS, "Run an exported bundle instead of checkpoints (gmos-export onnx).", type=DIR)
 @checkpoint_options
 @option(
     "preset",
-    group=NETWORKS,
-    metavar="NAME",
-    help="Network sizes: published, nano, small or tiny. Without checkpoints nano runs on the trained weights that "
+    NETWORKS,
+    "Network sizes: published, nano, small or tiny. Without checkpoints nano runs on the trained weights that "
     "come with gmos-deploy, small and tiny on untrained ones.  [default: published with checkpoints, else nano]",
+    metavar="NAME",
 )
 @option(
     "backend",
-    group=SPEED,
-    default=AUTO,
-    show_default=True,
-    metavar="NAME",
-    help="What runs the networks: torch is the PyTorch reference, onnxruntime runs a bundle, tensorrt and "
+    SPEED,
+    "What runs the networks: torch is the PyTorch reference, onnxruntime runs a bundle, tensorrt and "
     "tensorrt-rtx run its engines (gmos-export build-engines); auto is torch without --bundle, else engines that "
     "fit the GPU, else onnxruntime.",
-)
-@option(
-    "device",
-    group=SPEED,
     default=AUTO,
-    show_default=True,
     metavar="NAME",
-    help="cpu, cuda, cuda:N, or auto: CUDA where there is one.",
 )
+@option("device", SPEED, "cpu, cuda, cuda:N, or auto: CUDA where there is one.", default=AUTO, metavar="NAME")
 @option(
     "precision",
-    group=SPEED,
+    SPEED,
+    "fp32, bf16, fp16, int8 or fp8; auto is that of the bundle, or of the published runs: bf16 on CUDA (fp16 "
+    "where there is no bf16), fp32 on a CPU. int8 and fp8 run a bundle of gmos-export calibrate.",
     type=click.Choice([AUTO, *PRECISIONS]),
     default=AUTO,
-    show_default=True,
     metavar="NAME",
-    help="fp32, bf16, fp16, int8 or fp8; auto is that of the bundle, or of the published runs: bf16 on CUDA (fp16 "
-    "where there is no bf16), fp32 on a CPU. int8 and fp8 run a bundle of gmos-export calibrate.",
 )
 @option(
     "batch_size",
-    group=SPEED,
+    SPEED,
+    "Windows per network call; lower it to save memory.",
     type=click.IntRange(min=1),
     default=8,
-    show_default=True,
     metavar="N",
-    help="Windows per network call; lower it to save memory.",
 )
-@flag("build", group=SPEED, help="Build the engines that are missing or out of date first; minutes.")
+@flag("build", SPEED, "Build the engines that are missing or out of date first; minutes.")
 @flag(
     "no_cuda_graphs",
-    group=SPEED,
-    help="Launch the kernels of engines one by one; for devices or drivers on which CUDA graphs fail.",
+    SPEED,
+    "Launch the kernels of engines one by one; for devices or drivers on which CUDA graphs fail.",
 )
 @option(
     "memory_budget",
-    group=SPEED,
+    SPEED,
+    "MiB of device memory for all of a run on engines: weights, activations, arrays and stored features.  "
+    "[default: what is free]",
     type=click.IntRange(min=1),
     metavar="MIB",
-    help="MiB of device memory for all of a run on engines: weights, activations, arrays and stored features.  "
-    "[default: what is free]",
 )
 @option(
     "device_budget",
-    group=SPEED,
+    SPEED,
+    "MiB of features kept on the device.  [default: a quarter of what is free]",
     type=click.IntRange(min=0),
     metavar="MIB",
-    help="MiB of features kept on the device.  [default: a quarter of what is free]",
 )
 @option(
     "host_budget",
-    group=SPEED,
+    SPEED,
+    "MiB of features kept in host memory; more go to a file.  [default: a quarter of what is free]",
     type=click.IntRange(min=0),
     metavar="MIB",
-    help="MiB of features kept in host memory; more go to a file.  [default: a quarter of what is free]",
 )
-@flag("offload_cpu", group=SPEED, help="Keep features in host memory, not on the device (--device_budget 0).")
+@flag("offload_cpu", SPEED, "Keep features in host memory, not on the device (--device_budget 0).")
 @option(
     "spill_dir",
-    group=SPEED,
-    type=PATH,
-    metavar="DIR",
-    help="Directory for features beyond both budgets.  [default: the system's temporary one]",
+    SPEED,
+    "Directory for features beyond both budgets.  [default: the system's temporary one]",
+    type=DIR,
 )
 @option(
     "thresholds",
-    group=TRACKING,
-    metavar="NAME=VALUE,…",
-    help="Thresholds of the propagator in place of the published ones: motion, iou, match_iou, new_object_precision, "
+    TRACKING,
+    "Thresholds of the propagator in place of the published ones: motion, iou, match_iou, new_object_precision, "
     "motion_transfer_precision, moving_frames, stage2_share and stage2_iou from 0 to 1, max_objects and "
     "prompt_gap_frames from 1.  [default: as published]",
+    metavar="NAME=VALUE,…",
 )
 @option(
     "max_conditioning",
@@ -197,7 +179,7 @@ def run_command(**options: Any) -> None:
 
     Exit status: 0 done, 2 something given cannot be used (one line says what), 130 interrupted.
     """
-    from ..run import RunRequest, run_all  # noqa: PLC0415 - NumPy, PyAV and rich
+    from ..run import run_all  # noqa: PLC0415 - NumPy, PyAV and rich
     from ..runtime.pipeline.options import RunOptions  # noqa: PLC0415 - the same
     from ..runtime.pipeline.thresholds import parse_thresholds  # noqa: PLC0415 - the same
 
@@ -208,19 +190,18 @@ def run_command(**options: Any) -> None:
         memory_budget=None if options["memory_budget"] is None else options["memory_budget"] * MIB,
         cuda_graphs=not options["no_cuda_graphs"],
     )
-    same = ("save_dir", "save_mode", "fps", "stride", "dataset", "root")
-    request = RunRequest(
+    summary = run_all(
         networks=networks,
         # The published spelling takes several values; those after the first arrive as arguments.
         inputs=(*options["input_rgb"], *options["inputs"]),
-        **{name: options[name] for name in (*same, "time_anno_csv", "quiet")},
+        **{name: options[name] for name in AS_GIVEN},
         options=RunOptions.in_mib(
             **{name: options[name] for name in ("batch_size", "spill_dir", "max_conditioning", *BUDGETS)},
             thresholds=parse_thresholds(options["thresholds"]),
         ),
         existing=choose_existing(resume=options["resume"], overwrite=options["overwrite"]),
     )
-    click.echo(run_all(request).render(as_json=options["as_json"]))
+    click.echo(summary.render(as_json=options["as_json"]))
 
 
 def choose_existing(*, resume: bool, overwrite: bool) -> Literal["error", "resume", "overwrite"]:

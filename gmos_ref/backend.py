@@ -1,25 +1,25 @@
-"""The runtime's backend on PyTorch: the reference networks on one device."""
+"""The runtime's backend on PyTorch: the reference networks and their tensors on one device."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import GmosError
+from ..runtime.arrays import HostArray, SimpleArrays
 from ..runtime.backend import Runner
 from ..runtime.contract import ModelSpec, NetworkName, network_specs
+from ..runtime.host_memory import free_host_bytes
 from ..runtime.precision import PRECISIONS, PrecisionName
 from ..runtime.tracker import FrameFeatures
-from .arrays import TorchArrays
-from .networks import DinoNetwork, HeadNetwork
-from .reference_networks import ReferenceNetworks
-from .resizing import Sam2Resize, foreground_map, proposal_labels
+from .networks import HeadNetwork, ReferenceNetworks, Sam2Resize, foreground_map, proposal_labels
 from .sam2.tracker import Sam2Tracker
 from .sam2.tracker_networks import tracker_runners
 
@@ -34,6 +34,67 @@ def video_size(inputs: Inputs) -> tuple[int, int]:
     """The host input `video_hw` as a pair of ints."""
     height, width = np.asarray(inputs["video_hw"]).tolist()
     return height, width
+
+
+class TorchArrays(SimpleArrays):
+    """Tensors of one device. Copies to it are started and not waited for."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def upload(self, host: NDArray[np.generic]) -> Tensor:
+        """On a CPU the array's own memory."""
+        return torch.from_numpy(host).to(self._device, non_blocking=True)
+
+    def download(self, array: Tensor) -> NDArray[Any]:
+        """Waits for the device."""
+        whole = array.float() if array.is_floating_point() else array
+        return whole.cpu().numpy()
+
+    def stack(self, arrays: Sequence[Tensor]) -> Tensor:
+        """A copy with a new first axis."""
+        return torch.stack(list(arrays))
+
+    def unstack(self, array: Tensor) -> Sequence[Tensor]:
+        """Views."""
+        return array.unbind()
+
+    def nbytes(self, array: Tensor) -> int:
+        """Bytes of the elements."""
+        return array.nbytes
+
+    def to_host(self, array: Tensor) -> HostArray:
+        """Pinned memory, if the device is a GPU."""
+        host = torch.empty(
+            array.shape, dtype=array.dtype, device="cpu", pin_memory=self._device.type == "cuda"
+        )
+        host.copy_(array)
+        return HostArray(
+            data=host.flatten().view(torch.uint8).numpy(),
+            shape=tuple(array.shape),
+            dtype=str(array.dtype).removeprefix("torch."),
+        )
+
+    def from_host(self, parked: HostArray) -> Tensor:
+        """On a CPU the parked memory itself, if it can be written."""
+        dtype = getattr(torch, parked.dtype)
+        if not parked.data.size:  # torch cannot view no bytes as another dtype
+            return torch.empty(parked.shape, dtype=dtype, device=self._device)
+        # torch cannot share memory that is mapped read-only: that is a file, and read here.
+        data = parked.data if parked.data.flags.writeable else np.array(parked.data)
+        flat = torch.from_numpy(data).view(dtype)
+        return flat.view(parked.shape).to(self._device, non_blocking=True)
+
+    def free_bytes(self) -> int:
+        """Of the GPU, beside what PyTorch keeps for later."""
+        if self._device.type == "cuda":
+            return torch.cuda.mem_get_info(self._device)[0]
+        return free_host_bytes()
+
+    def synchronize(self) -> None:
+        """Wait for the GPU."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
 
 
 @contextmanager
@@ -80,7 +141,6 @@ class TorchBackend:
         self._pi3 = networks.pi3.to(device).eval()
         no_mem_embed = self._sam2.no_mem_embed
         self._head = HeadNetwork(networks.head, no_mem_embed, model.kept_queries).to(device).eval()
-        self._dino = DinoNetwork(self._pi3)
         self._resize = Sam2Resize(model.sam2_image_px).to(device)
         self._tables = lru_cache(maxsize=RESOLUTIONS_KEPT)(self._pi3.tables)
         name = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
@@ -137,7 +197,7 @@ class TorchBackend:
         frames = inputs["frames"]
         patch = self.model.patch_px
         tables = self._tables(frames.shape[-2] // patch, frames.shape[-1] // patch)
-        return {"tokens": self._dino(frames, tables)}
+        return {"tokens": self._pi3.encode_frames(frames.float() / 255, tables)}
 
     def _run_pi3_decoder(self, inputs: Inputs) -> dict[str, Tensor]:
         tokens = inputs["tokens"]
@@ -151,26 +211,20 @@ class TorchBackend:
         }
 
     def _run_head(self, inputs: Inputs) -> dict[str, Tensor]:
-        out = self._head(inputs["geometry"], inputs["s0"], inputs["s1"], inputs["f"])
-        return out._asdict()
+        return self._head(*(inputs[name] for name in ("geometry", "s0", "s1", "f")))._asdict()
 
     def _run_foreground_map(self, inputs: Inputs) -> dict[str, Tensor]:
         mask, probability = foreground_map(inputs["foreground_logits"], video_size(inputs))
         return {"mask": mask, "probability": probability}
 
-    def _autocast(self) -> AbstractContextManager[None]:
-        return torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype != torch.float32)
-
     @contextmanager
     def _network_context(self) -> Iterator[None]:
+        """In the precision of this backend; out of memory is one line that says what to do."""
+        half = self._dtype != torch.float32
         exact = exact_float32() if self._exact else nullcontext()
-        with exact, self._autocast(), self._explain_out_of_memory():
-            yield
-
-    @contextmanager
-    def _explain_out_of_memory(self) -> Iterator[None]:
         try:
-            yield
+            with exact, torch.autocast(self._device.type, dtype=self._dtype, enabled=half):
+                yield
         except torch.cuda.OutOfMemoryError as error:
             free, total = (value / 2**20 for value in torch.cuda.mem_get_info(self._device))
             raise GmosError(

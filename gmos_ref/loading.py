@@ -10,13 +10,14 @@ from ..errors import GmosError
 from ..runtime.device_name import parse_device
 from ..runtime.precision import EXPORTED, PRECISIONS, PrecisionName
 from .backend import TorchBackend
-from .checkpoints import loading as checkpoints
+from .checkpoints.loading import assign_strict, load_network, network_state
 from .checkpoints.stand_in import stand_in_networks
 from .gmos.gmos_s import GmosS
 from .gmos.proposer import GmosProposer
+from .networks import ReferenceNetworks
+from .pi3.encoder import Pi3Encoder
 from .presets import Preset, model_spec, preset
 from .reference_config import ReferenceConfig
-from .reference_networks import ReferenceNetworks
 from .sam2.model import build_sam2
 
 logger = logging.getLogger(__name__)
@@ -59,13 +60,14 @@ def checkpoint_networks(sizes: Preset, config: ReferenceConfig) -> ReferenceNetw
         raise ValueError("ReferenceConfig lets no incomplete set of checkpoints through")
     # The small files first: a wrong one is found before gigabytes are read.
     head: GmosProposer | GmosS = (
-        checkpoints.load_gmos(head_path, sizes.proposer)
+        load_network(head_path, "GMOS", lambda: GmosProposer(sizes.proposer))
         if config.variant == "gmos"
-        else checkpoints.load_gmos_s(head_path, sizes.proposer)
+        else load_network(head_path, "GMOS-S", lambda: GmosS(sizes.proposer))
     )
     sam2 = build_sam2(sizes.sam2)
-    checkpoints.assign_strict(sam2, checkpoints.load_sam2_state(sam2_path), sam2_path, "SAM2")
-    return ReferenceNetworks(pi3=checkpoints.load_pi3(pi3_path, sizes.pi3), sam2=sam2, head=head)
+    assign_strict(sam2, network_state(sam2_path, "SAM2"), sam2_path, "SAM2")
+    pi3 = load_network(pi3_path, "Pi3", lambda: Pi3Encoder(sizes.pi3))
+    return ReferenceNetworks(pi3=pi3, sam2=sam2, head=head)
 
 
 def choose_device(name: str) -> torch.device:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 
 from ..errors import GmosError
 from ..runtime.contract import ModelSpec, Variant
+
+SMALL_MEMORY_CHANNELS = 32
 
 SAM2_STRIDE = 16
 """Pixels of the SAM2 image per token of its coarsest feature map."""
 
 
-def _require_positive(owner: str, **values: float) -> None:
-    for name, value in values.items():
-        if value <= 0:
-            raise GmosError(f"{owner}: {name} is {value}, expected a positive number")
+def _require_positive(owner: str, config: Pi3Config | ProposerConfig, *, but: str) -> None:
+    """All sizes but one, which is checked on its own."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.name != but and value <= 0:
+            raise GmosError(f"{owner}: {field.name} is {value}, expected a positive number")
 
 
 def _require_rope_width(owner: str, channels: int, heads: int) -> None:
@@ -48,20 +53,7 @@ class Pi3Config:
     area_px: int = 255_000
 
     def __post_init__(self) -> None:
-        _require_positive(
-            "Pi3",
-            dim=self.dim,
-            heads=self.heads,
-            dino_depth=self.dino_depth,
-            decoder_depth=self.decoder_depth,
-            patch_px=self.patch_px,
-            dino_grid=self.dino_grid,
-            dino_registers=self.dino_registers,
-            decoder_registers=self.decoder_registers,
-            window=self.window,
-            mlp_ratio=self.mlp_ratio,
-            rope_base=self.rope_base,
-        )
+        _require_positive("Pi3", self, but="area_px")
         _require_rope_width("Pi3", self.dim, self.heads)
         if self.decoder_depth % 2:
             raise GmosError(
@@ -137,19 +129,7 @@ class ProposerConfig:
     rope_base: float = 56.25
 
     def __post_init__(self) -> None:
-        _require_positive(
-            "proposer",
-            dim=self.dim,
-            heads=self.heads,
-            mlp_dim=self.mlp_dim,
-            encoder_layers=self.encoder_layers,
-            decoder_layers=self.decoder_layers,
-            cross_downsample=self.cross_downsample,
-            queries=self.queries,
-            pi3_dim=self.pi3_dim,
-            grid=self.grid,
-            rope_base=self.rope_base,
-        )
+        _require_positive("proposer", self, but="sam2_channels")
         if self.dim % self.cross_downsample:
             raise GmosError(
                 f"proposer: dim {self.dim}, expected a multiple of cross_downsample {self.cross_downsample}"
@@ -180,19 +160,21 @@ class Preset:
                 raise GmosError(f"preset {self.name}: {name} is {given}, expected {other} {expected}")
 
 
-def _small_sam2(
+def _small_preset(
+    name: str,
     *,
+    dim: int,
     image_px: int,
     trunk_dim: int,
     stages: tuple[int, int, int, int],
     global_block: int,
-    channels: int,
-    memory_channels: int,
     memory_layers: int,
     memory_mlp_dim: int,
     memory_frames: int = 7,
-) -> Sam2Config:
-    """`sam2.1_hiera_t.yaml` shrunk by Hydra overrides.
+    pi3: Mapping[str, int],
+    proposer: Mapping[str, int],
+) -> Preset:
+    """Sizes with one width `dim` throughout; SAM2's are `sam2.1_hiera_t.yaml` shrunk by Hydra overrides.
 
     `global_block` counts over all stages and must not open a stage: the package pools queries there
     by the window size, and a global block has none.
@@ -206,107 +188,80 @@ def _small_sam2(
         f"{trunk}.embed_dim={trunk_dim}",
         f"{trunk}.stages=[{','.join(map(str, stages))}]",
         f"{trunk}.global_att_blocks=[{global_block}]",
-        f"{neck}.d_model={channels}",
-        f"{neck}.position_encoding.num_pos_feats={channels}",
+        f"{neck}.d_model={dim}",
+        f"{neck}.position_encoding.num_pos_feats={dim}",
         f"{neck}.backbone_channel_list=[{8 * trunk_dim},{4 * trunk_dim},{2 * trunk_dim},{trunk_dim}]",
-        f"{attention}.d_model={channels}",
+        f"{attention}.d_model={dim}",
         f"{attention}.num_layers={memory_layers}",
-        f"{attention}.layer.d_model={channels}",
+        f"{attention}.layer.d_model={dim}",
         f"{attention}.layer.dim_feedforward={memory_mlp_dim}",
-        f"{attention}.layer.cross_attention.kv_in_dim={memory_channels}",
-        f"++{memory}.in_dim={channels}",
-        f"{memory}.out_dim={memory_channels}",
-        f"{memory}.position_encoding.num_pos_feats={memory_channels}",
-        f"++{memory}.mask_downsampler.embed_dim={channels}",
-        f"{memory}.fuser.layer.dim={channels}",
+        f"{attention}.layer.cross_attention.kv_in_dim={SMALL_MEMORY_CHANNELS}",
+        f"++{memory}.in_dim={dim}",
+        f"{memory}.out_dim={SMALL_MEMORY_CHANNELS}",
+        f"{memory}.position_encoding.num_pos_feats={SMALL_MEMORY_CHANNELS}",
+        f"++{memory}.mask_downsampler.embed_dim={dim}",
+        f"{memory}.fuser.layer.dim={dim}",
     ]
     for part in ("self_attention", "cross_attention"):
         overrides += [
-            f"{attention}.layer.{part}.embedding_dim={channels}",
+            f"{attention}.layer.{part}.embedding_dim={dim}",
             f"{attention}.layer.{part}.feat_sizes=[{grid},{grid}]",
         ]
-    return Sam2Config(
-        config=_HIERA_TINY,
-        image_px=image_px,
-        channels=channels,
-        memory_channels=memory_channels,
-        memory_frames=memory_frames,
-        overrides=tuple(overrides),
+    return Preset(
+        name=name,
+        pi3=Pi3Config(dim=dim, heads=4, **pi3),
+        sam2=Sam2Config(
+            config="configs/sam2.1/sam2.1_hiera_t.yaml",
+            image_px=image_px,
+            channels=dim,
+            memory_channels=SMALL_MEMORY_CHANNELS,
+            memory_frames=memory_frames,
+            overrides=tuple(overrides),
+        ),
+        proposer=ProposerConfig(dim=dim, pi3_dim=dim, sam2_channels=dim, grid=grid, **proposer),
     )
 
 
-_HIERA_TINY = "configs/sam2.1/sam2.1_hiera_t.yaml"
-
 PUBLISHED = Preset(name="published", pi3=Pi3Config(), sam2=Sam2Config(), proposer=ProposerConfig())
 
-SMALL = Preset(
-    name="small",
-    pi3=Pi3Config(dim=128, heads=4, dino_depth=4, decoder_depth=6, dino_grid=16, area_px=40_000),
-    sam2=_small_sam2(
-        image_px=256,
-        trunk_dim=32,
-        stages=(1, 2, 3, 2),
-        global_block=5,
-        channels=128,
-        memory_channels=32,
-        memory_layers=1,
-        memory_mlp_dim=512,
-    ),
-    proposer=ProposerConfig(dim=128, mlp_dim=512, queries=50, pi3_dim=128, sam2_channels=128, grid=16),
+SMALL = _small_preset(
+    "small",
+    dim=128,
+    image_px=256,
+    trunk_dim=32,
+    stages=(1, 2, 3, 2),
+    global_block=5,
+    memory_layers=1,
+    memory_mlp_dim=512,
+    pi3={"dino_depth": 4, "decoder_depth": 6, "dino_grid": 16, "area_px": 40_000},
+    proposer={"mlp_dim": 512, "queries": 50},
 )
 
-TINY = Preset(
-    name="tiny",
-    pi3=Pi3Config(dim=64, heads=4, dino_depth=2, decoder_depth=4, dino_grid=5, area_px=20_000),
-    sam2=_small_sam2(
-        image_px=128,
-        trunk_dim=16,
-        stages=(1, 2, 2, 1),
-        global_block=4,
-        channels=64,
-        memory_channels=32,
-        memory_layers=1,
-        memory_mlp_dim=128,
-    ),
-    proposer=ProposerConfig(
-        dim=64,
-        heads=4,
-        mlp_dim=128,
-        encoder_layers=1,
-        decoder_layers=2,
-        queries=24,
-        pi3_dim=64,
-        sam2_channels=64,
-        grid=8,
-    ),
+TINY = _small_preset(
+    "tiny",
+    dim=64,
+    image_px=128,
+    trunk_dim=16,
+    stages=(1, 2, 2, 1),
+    global_block=4,
+    memory_layers=1,
+    memory_mlp_dim=128,
+    pi3={"dino_depth": 2, "decoder_depth": 4, "dino_grid": 5, "area_px": 20_000},
+    proposer={"heads": 4, "mlp_dim": 128, "encoder_layers": 1, "decoder_layers": 2, "queries": 24},
 )
 
-NANO = Preset(
-    name="nano",
-    pi3=Pi3Config(
-        dim=128, heads=4, dino_depth=2, decoder_depth=6, dino_grid=4, mlp_ratio=2, area_px=280 * 154
-    ),
-    sam2=_small_sam2(
-        image_px=256,
-        trunk_dim=24,
-        stages=(1, 1, 2, 1),
-        global_block=3,
-        channels=128,
-        memory_channels=32,
-        memory_layers=2,
-        memory_mlp_dim=256,
-        memory_frames=4,
-    ),
-    proposer=ProposerConfig(
-        dim=128,
-        mlp_dim=256,
-        encoder_layers=2,
-        decoder_layers=3,
-        queries=20,
-        pi3_dim=128,
-        sam2_channels=128,
-        grid=16,
-    ),
+NANO = _small_preset(
+    "nano",
+    dim=128,
+    image_px=256,
+    trunk_dim=24,
+    stages=(1, 1, 2, 1),
+    global_block=3,
+    memory_layers=2,
+    memory_mlp_dim=256,
+    memory_frames=4,
+    pi3={"dino_depth": 2, "decoder_depth": 6, "dino_grid": 4, "mlp_ratio": 2, "area_px": 280 * 154},
+    proposer={"mlp_dim": 256, "encoder_layers": 2, "decoder_layers": 3, "queries": 20},
 )
 """The one whose trained weights come with the package."""
 

@@ -9,7 +9,6 @@ from typing import Literal
 from ..errors import GmosError
 from ..runtime.contract import Variant
 from ..runtime.precision import PrecisionName
-from .checkpoints.nano_weights import NANO, nano_checkpoints
 from .presets import preset
 
 PUBLISHED_WHERE = {
@@ -19,6 +18,25 @@ PUBLISHED_WHERE = {
     "gmos_s_ckpt": "the GMOS-S proposer, https://github.com/Jyxarthur/gmos",
 }
 """What each flag takes and where its authors publish it."""
+
+NANO = "nano"
+"""The preset whose trained weights come with the package."""
+
+FOLDER = Path(__file__).parent / "nano"
+"""Where they are: checkpoints with the published keys, fp16 safetensors."""
+
+PACKED_BUNDLES = FOLDER / "bundles.zip"
+"""Its bundles by variant, for `runtime.bundle.packed_bundle`; tools/nano/pack_bundles.py makes the file."""
+
+
+def nano_checkpoints(variant: Variant, folder: Path = FOLDER) -> dict[str, Path]:
+    """The file for each checkpoint flag of a variant, fp16 safetensors; of the package, or of a folder like it."""
+    head = "gmos_ckpt" if variant == "gmos" else "gmos_s_ckpt"
+    return {
+        "pi3_ckpt": folder / "pi3.safetensors",
+        "sam2_ckpt": folder / "sam2.safetensors",
+        head: folder / f"{head.removesuffix('_ckpt')}.safetensors",
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ import importlib.util
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -318,7 +318,7 @@ class LongVideo:
             return {name: draw.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
 
         class Features:
-            @lru_cache(maxsize=None)  # noqa: B019 - they live as long as the test
+            @cache  # noqa: B019 - they live as long as the test
             def get(self, frame: int) -> dict[str, Any]:
                 low, high, share = drawn(frame // 30), drawn(frame // 30 + 1), np.float32(frame % 30 / 30)
                 return {name: arrays.upload(low[name] * (1 - share) + high[name] * share) for name in shapes}

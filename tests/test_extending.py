@@ -53,7 +53,6 @@ class Pattern:
             open=lambda: Pattern(int(count)),
             video_hw=HW,
             stride=stride or 1,
-            stride_source="--stride",
             output_fps=fps or 8.0,
             time_base_s=Fraction(1, 8),
             frame_count_estimate=None,

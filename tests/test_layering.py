@@ -193,7 +193,7 @@ def test_imports_point_one_way(package: str) -> None:
 @pytest.mark.parametrize(
     ("room", "line", "breach"),
     [
-        ("runtime/video", "from ..results.outputs import SequenceOutputs", "runtime.results.outputs"),
+        ("runtime/video", "from ..results.outputs import file_results", "runtime.results.outputs"),
         ("runtime/video", "from .. import onnx", "runtime.onnx"),
         ("runtime/pipeline", "import gmos_deploy.runtime.tensorrt.backend", "runtime.tensorrt.backend"),
         ("runtime", "from ..export.onnx.validation import Validation", "export.onnx.validation"),

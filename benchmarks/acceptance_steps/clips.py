@@ -7,8 +7,7 @@ from pathlib import Path
 
 from gmos_deploy.evaluation.doctor.selftest_clip import selftest_clip
 from gmos_deploy.runtime.contract import ModelSpec
-from gmos_deploy.runtime.video.frame_iterable import resolve_frames
-from gmos_deploy.runtime.video.inputs import resolve_inputs
+from gmos_deploy.runtime.video.inputs import resolve_frames, resolve_inputs
 from gmos_deploy.runtime.video.sequence import SequenceInput
 
 REAL_CLIP = "bigbuckbunny.mp4"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,37 +25,17 @@ from ...runtime.bundle.manifest import (
     open_bundle,
 )
 from ...runtime.bundle.new_bundle import new_bundle
-from ...runtime.comparison.parity import OutputDifference
 from ...runtime.contract import HEADS, NetworkName
-from ...runtime.precision import Limits, PrecisionName
+from ...runtime.precision import PrecisionName
+from ..network_forms import CalibratedNetwork
 from ..quantiser.formats import FORMATS
-from ..quantiser.layer_choice import ActivationChoice
 from .quantised_graph import quantise
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QuantisedNetwork:
-    """What was decided about a network: choices of its activations, excluded nodes, and how it compared."""
-
-    choices: tuple[ActivationChoice, ...]
-    excluded: frozenset[str]
-    limits: Limits
-    differences: tuple[OutputDifference, ...]
-
-    def gate(self) -> dict[str, Any]:
-        """The comparison with the parent's graph, as it is kept in the bundle."""
-        return {
-            "passed": all(found.excess(self.limits) is None for found in self.differences),
-            "compared": "the graph it was made from, on recorded inputs",
-            "limits": asdict(self.limits),
-            "differences": [asdict(found) for found in self.differences],
-        }
 
 
 def write_quantised(
     out: Path,
     parent: Bundle,
-    networks: Mapping[NetworkName, QuantisedNetwork],
+    networks: Mapping[NetworkName, CalibratedNetwork],
     *,
     precision: PrecisionName,
     calibration: Mapping[str, Any],
@@ -99,7 +79,7 @@ def _write(
     entry: BundleNetwork,
     weights: WeightFiles,
     *,
-    chosen: QuantisedNetwork | None,
+    chosen: CalibratedNetwork | None,
     precision: PrecisionName,
 ) -> dict[Target, BundleGraph]:
     """Both graphs of a network; one file where they are the same."""

@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GmosError
-from .activation_statistics import ActivationStatistics
+from .activation_statistics import ActivationStatistics, MagnitudeHistogram, RangeMethod
 from .formats import Format, weight_forms
 from .gptq import Gptq, RoundedWeights
 from .linear_layers import Activation
-from .ranges import MagnitudeHistogram, RangeMethod
 
 Array = NDArray[Any]
 
@@ -89,11 +88,14 @@ class ActivationChoice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _View:
-    """An activation as its quantised layers read it, before rounding."""
+    """An activation as its quantised layers read it, before rounding; the range that was tried on it, and its error."""
 
     factors: Array | None = None
     alpha: float = 0.0
     mean_shift: Array | None = None
+    method: str = ""
+    threshold: float = 0.0
+    error: float = 0.0
 
     def of(self, rows: Array) -> Array:
         smoothed = rows if self.factors is None else rows / self.factors
@@ -108,14 +110,6 @@ class _View:
     def mean_shifted(self, mean: Array) -> _View:
         mean_shift = (mean if self.factors is None else mean / self.factors).astype(np.float16)
         return replace(self, mean_shift=mean_shift)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Candidate:
-    view: _View
-    method: str
-    threshold: float
-    error: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,36 +139,27 @@ class LayerChooser:
         rows = statistics.rows
         parts = {layer.node: np.asarray(weights[layer.node], np.float32) for layer in activation.layers}
         expected = {node: rows @ part for node, part in parts.items()}
-        best = self._best(activation, statistics, list(parts.values()), list(expected.values()))
-        view = best.view
+        view = self._best(activation, statistics, list(parts.values()), list(expected.values()))
         moment = view.moment(statistics.moment())
         gptq = Gptq(moment) if self.options.gptq else None
-        stored = {node: view.weight(part) for node, part in parts.items()}
-        seen = self.form.emulated(view.of(rows), self.form.scale(best.threshold))
+        seen = self.form.emulated(view.of(rows), self.form.scale(view.threshold))
+        halves_seen = replace(view, mean_shift=None).of(rows)
         corrected = self.options.gptq or view.mean_shift is not None
-        quantised, errors = {}, []
-        for node, weight in stored.items():
-            layer = self._stored(weight, gptq, self.form)
-            quantised[node], error = _corrected(layer, seen, expected[node], corrected=corrected)
+        quantised, halves, errors = {}, {}, []
+        for node, part in parts.items():
+            weight, wanted = view.weight(part), expected[node]
+            quantised[node], error = self._layer(weight, self.form, gptq, seen, wanted, corrected=corrected)
             errors.append(error)
-        halves = {}
-        if weight_only:
-            seen = replace(view, mean_shift=None).of(rows)
-            for node, weight in stored.items():
+            if weight_only:
                 tried = [
-                    _corrected(
-                        self._stored(weight, gptq, form),
-                        seen,
-                        expected[node],
-                        corrected=self.options.gptq,
-                    )
+                    self._layer(weight, form, gptq, halves_seen, wanted, corrected=self.options.gptq)
                     for form in weight_forms(self.form)
                 ]
                 halves[node], _ = min(tried, key=lambda found: _length([found[1]]))
         return ActivationChoice(
             activation=activation,
-            threshold=best.threshold,
-            method=best.method,
+            threshold=view.threshold,
+            method=view.method,
             factors=view.factors,
             alpha=view.alpha,
             mean_shift=view.mean_shift,
@@ -204,7 +189,7 @@ class LayerChooser:
         statistics: ActivationStatistics,
         parts: Sequence[Array],
         expected: Sequence[Array],
-    ) -> _Candidate:
+    ) -> _View:
         smoothed = self.options.smoothquant and not self.form.floating
         views = _smoothed_views(activation, statistics, parts) if smoothed else [_View()]
         best = self._tried(views, statistics, parts, expected)
@@ -220,7 +205,7 @@ class LayerChooser:
         statistics: ActivationStatistics,
         parts: Sequence[Array],
         expected: Sequence[Array],
-    ) -> _Candidate:
+    ) -> _View:
         """The best view of an activation and the best threshold, with weights rounded to the nearest."""
         found = []
         for view in views:
@@ -231,8 +216,8 @@ class LayerChooser:
                 errors = [seen @ part - wanted for part, wanted in zip(stored, expected, strict=True)]
                 if self.options.gptq or view.mean_shift is not None:
                     errors = [error - error.mean(axis=0) for error in errors]
-                found.append(_Candidate(view=view, method=method, threshold=threshold, error=_length(errors)))
-        return min(found, key=lambda candidate: candidate.error)
+                found.append(replace(view, method=method, threshold=threshold, error=_length(errors)))
+        return min(found, key=lambda view: view.error)
 
     def _thresholds(self, histogram: MagnitudeHistogram) -> list[tuple[str, float]]:
         options, headroom = self.options, self.form.headroom
@@ -245,23 +230,19 @@ class LayerChooser:
             found += [(f"{share:g} %", histogram.percentile(share)) for share in PERCENTILES]
         return found
 
-    def _stored(self, weight: Array, gptq: Gptq | None, form: Format) -> StoredLayer:
+    def _layer(
+        self, weight: Array, form: Format, gptq: Gptq | None, seen: Array, wanted: Array, *, corrected: bool
+    ) -> tuple[StoredLayer, Array]:
+        """A layer with the mean of its output made up for, if that is wanted, and the error (n, N) that remains."""
         scale = weight_scale(weight, form)
         stored = (
             form.rounded(weight, scale) if gptq is None else self._rounded.rounded(weight, scale, form, gptq)
         )
-        return StoredLayer(form=form, weight=stored, scale=scale, bias_correction=None)
-
-
-def _corrected(
-    layer: StoredLayer, seen: Array, expected: Array, *, corrected: bool
-) -> tuple[StoredLayer, Array]:
-    """A layer with the mean of its output made up for, if that is wanted, and the error (n, N) that remains."""
-    error = seen @ (layer.weight.astype(np.float32) * layer.scale.astype(np.float32)) - expected
-    if not corrected:
-        return layer, error
-    mean = error.mean(axis=0)
-    return replace(layer, bias_correction=-mean), error - mean
+        error = seen @ (stored.astype(np.float32) * scale.astype(np.float32)) - wanted
+        if not corrected:
+            return StoredLayer(form=form, weight=stored, scale=scale, bias_correction=None), error
+        mean = error.mean(axis=0)
+        return StoredLayer(form=form, weight=stored, scale=scale, bias_correction=-mean), error - mean
 
 
 def _length(parts: Sequence[Array]) -> float:

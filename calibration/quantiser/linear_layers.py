@@ -71,7 +71,7 @@ def find_activations(graph: ir.Graph) -> tuple[Activation, ...]:
         layer = _linear_layer(node)
         if layer is not None:
             found.setdefault(layer.activation, []).append(layer)
-            values[layer.activation] = _input(node, 0)
+            values[layer.activation] = input_of(node, 0)
     return tuple(
         Activation(name=name, layers=tuple(layers), norm=_smoothed_norm(values[name], layers))
         for name, layers in found.items()
@@ -93,7 +93,7 @@ def groups(activations: Sequence[Activation]) -> Mapping[str, tuple[LinearLayer,
 
 def weight_of(node: ir.Node) -> NDArray[Any]:
     """The weight (K, N) of a layer that `find_activations` has found."""
-    value = constant(_input(node, 1))
+    value = constant(input_of(node, 1))
     if value is None:
         raise TypeError(f"{node.name} has no constant weight")
     return value
@@ -117,7 +117,7 @@ def constant(value: ir.Value) -> NDArray[Any] | None:
 def _linear_layer(node: ir.Node) -> LinearLayer | None:
     if node.op_type != "MatMul" or node.domain:
         return None
-    data, weight = _input(node, 0), _input(node, 1)
+    data, weight = input_of(node, 0), input_of(node, 1)
     stored = _stored(weight).const_value
     if stored is None or stored.dtype != ir.DataType.FLOAT16 or constant(data) is not None:
         return None
@@ -138,18 +138,19 @@ def _module(node: ir.Node) -> str:
     name = node.name or ""
     if "/" in name:
         return name.rpartition("/")[0]
-    part = (_stored(_input(node, 1)).name or "").removesuffix(".weight")
+    part = (_stored(input_of(node, 1)).name or "").removesuffix(".weight")
     return part if "." in part else name
 
 
 def _stored(value: ir.Value) -> ir.Value:
     """The initializer that a constant is, or is a part of."""
     while value.const_value is None and (maker := value.producer()) is not None and maker.inputs:
-        value = _input(maker, 0)
+        value = input_of(maker, 0)
     return value
 
 
-def _input(node: ir.Node, index: int) -> ir.Value:
+def input_of(node: ir.Node, index: int) -> ir.Value:
+    """An input that a node must have."""
     value = node.inputs[index]
     if value is None:
         raise TypeError(f"{node.name} lacks input {index}")

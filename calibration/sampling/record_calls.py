@@ -24,7 +24,7 @@ from ...runtime.pipeline.watched_backend import Saw, WatchedBackend
 from ...runtime.progress import Progress
 from ...runtime.shapes import call_lengths
 from ...runtime.video.sequence import SequenceInput
-from .balanced_sample import BalancedSample, Kept
+from .balanced_sample import BalancedSample
 from .sample_store import SampleStore
 
 logger = logging.getLogger(__name__)
@@ -138,24 +138,20 @@ def sample_videos(
         _check_length(sequence, sampler.frames, bundle)
         records[sequence.name] = sampler.record()
         store.finish(sequence.name, records[sequence.name])
-        counts = ", ".join(
-            f"{name} {len(entry['samples'])} of {entry['seen']}"
-            for name, entry in records[sequence.name]["networks"].items()
-        )
+        kept = records[sequence.name]["networks"].items()
+        counts = ", ".join(f"{name} {len(entry['samples'])} of {entry['seen']}" for name, entry in kept)
         logger.info("%s: calls kept: %s", sequence.name, counts)
     return records
 
 
-class EncoderInputs:
-    """A backend that shows what DINO and the decoder would get. Implements `Backend`.
+class EncoderInputs(WatchedBackend):
+    """A backend that shows what DINO and the decoder would get.
 
     Nothing runs that their inputs do not need: DINO only for the decoder's, and no other network at all.
     """
 
     def __init__(self, backend: Backend, saw: Saw, *, decoded: bool) -> None:
-        self.model, self.description, self.arrays = backend.model, backend.description, backend.arrays
-        self._backend = backend
-        self._saw = saw
+        super().__init__(backend, saw)
         self._decoded = decoded
 
     def runner(self, network: NetworkName) -> Runner:
@@ -170,9 +166,6 @@ class EncoderInputs:
             return dict.fromkeys(outputs, next(iter(inputs.values()))) if run is None else run(inputs)
 
         return call
-
-    def close(self) -> None:
-        """The other backend stays open."""
 
 
 def _identity(sequence: SequenceInput) -> dict[str, Any]:
@@ -220,16 +213,16 @@ class _VideoSampler:
         """Keep the inputs of a call, or not."""
         if network == "dino":
             self.frames += int(inputs["frames"].shape[0])
-        entry, chosen = self._entries.get(network), self._chosen.get(network)
-        if entry is None or chosen is None:
+        if network not in self._entries:
             return
+        entry, chosen = self._entries[network], self._chosen[network]
         size = sum(
             array.nbytes if isinstance(array, np.ndarray) else self._arrays.nbytes(array)
             for array in inputs.values()
         )
         kept, gone = chosen.offer(self._kind(entry, inputs, chosen.seen), size)
         for item in gone:
-            self._store.remove(self._video, network, item.index)
+            self._store.path(self._video, network, item.index).unlink(missing_ok=True)
         if kept is not None:
             self._store.write(self._video, network, kept.index, self._on_host(entry, inputs))
 
@@ -251,15 +244,19 @@ class _VideoSampler:
             "networks": {
                 name: {
                     "seen": chosen.seen,
-                    "samples": [self._sample(name, kept) for kept in chosen.kept],
+                    "samples": [
+                        {
+                            "file": self._store.path(self._video, name, kept.index).name,
+                            "index": kept.index,
+                            "kind": kept.kind,
+                            "bytes": kept.size,
+                        }
+                        for kept in chosen.kept
+                    ],
                 }
                 for name, chosen in self._chosen.items()
             },
         }
-
-    def _sample(self, network: NetworkName, kept: Kept) -> dict[str, Any]:
-        file = self._store.path(self._video, network, kept.index).name
-        return {"file": file, "index": kept.index, "kind": kept.kind, "bytes": kept.size}
 
     def _kind(self, entry: BundleNetwork, inputs: Mapping[str, Array], index: int) -> tuple[int, ...]:
         """What a call is like: of the tracker its lengths, of the others its time and how much has moved."""
@@ -267,17 +264,17 @@ class _VideoSampler:
         if "O" in lengths:
             return (lengths["O"], lengths.get("R", 0), -(-lengths.get("P", 0) // POINTER_STEP))
         part = min(TIME_PARTS * index // (self.expected or 1), TIME_PARTS - 1)
-        first = inputs[entry.inputs[0].name]
-        seen = first if isinstance(first, np.ndarray) else self._arrays.download(first)
-        return (part, self._motion[entry.name].level(seen))
+        return (part, self._motion[entry.name].level(self._host(inputs[entry.inputs[0].name])))
 
     def _on_host(self, entry: BundleNetwork, inputs: Mapping[str, Array]) -> dict[str, NDArray[Any]]:
-        found = {}
-        for tensor in entry.inputs:
-            array = inputs[tensor.name]
-            values = array if isinstance(array, np.ndarray) else self._arrays.download(array)
-            found[tensor.name] = values.astype(tensor.dtype) if tensor.dtype == "float16" else values
-        return found
+        found = {tensor.name: self._host(inputs[tensor.name]) for tensor in entry.inputs}
+        halves = {tensor.name for tensor in entry.inputs if tensor.dtype == "float16"}
+        return {
+            name: values.astype("float16") if name in halves else values for name, values in found.items()
+        }
+
+    def _host(self, array: Array) -> NDArray[Any]:
+        return array if isinstance(array, np.ndarray) else self._arrays.download(array)
 
 
 class _Motion:

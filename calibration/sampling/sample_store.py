@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GmosError
-from ...runtime.atomic_file import writing
+from ...runtime.atomic_file import replaced_at_end, writing
 from ...runtime.contract import NetworkName
-from .own_files import UNREADABLE, as_json, check_own, read_arrays, read_json, write_arrays, write_json
 
 SCHEMA = "gmos-calibration-samples/1"
 RECORD = "video.json"
-FOLDER = re.compile(r"video-[0-9a-f]{8}")
 
-Inputs = Mapping[str, NDArray[Any]]
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
+"""What reading a damaged archive of arrays may raise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,15 +42,26 @@ class Sample:
             GmosError: the file cannot be read.
         """
         try:
-            return read_arrays(self.path)
+            # Opened here: NumPy leaves a file open that turns out to be damaged.
+            with self.path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                return dict(archive)
         except UNREADABLE as error:
             raise GmosError(
                 f"sample {self.path} cannot be read ({error}); remove its directory and run again"
             ) from error
 
 
-class SampleStore:
-    """The directory of the samples of a calibration."""
+class OwnDirectory:
+    """A directory that a calibration keeps for itself: it is new, empty, or holds nothing but our own entries."""
+
+    own: re.Pattern[str]
+    """Names of our entries."""
+    option = ""
+    """What it was given with."""
+    file_advice: str
+    """End of the message where it is a file."""
+    foreign_advice: str
+    """End of the message where it holds another entry."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -59,13 +72,23 @@ class SampleStore:
         Raises:
             GmosError: it is a file, or a directory with other files.
         """
-        check_own(
-            self.root,
-            lambda entry: entry.is_dir() and FOLDER.fullmatch(entry.name) is not None,
-            given=f"--samples {self.root}",
-            file="; expected a directory",
-            foreign=", which is no sample; expected a directory that is new, empty or of an earlier calibration",
-        )
+        given = f"{self.option}{self.root}"
+        if self.root.exists() and not self.root.is_dir():
+            raise GmosError(f"{given} is a file{self.file_advice}")
+        for entry in self.root.iterdir() if self.root.is_dir() else ():
+            if not self.own.fullmatch(entry.name):
+                raise GmosError(f"{given} holds {entry.name}{self.foreign_advice}")
+
+
+class SampleStore(OwnDirectory):
+    """The directory of the samples of a calibration."""
+
+    own = re.compile(r"video-[0-9a-f]{8}")
+    option = "--samples "
+    file_advice = "; expected a directory"
+    foreign_advice = (
+        ", which is no sample; expected a directory that is new, empty or of an earlier calibration"
+    )
 
     def finished(self, video: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
         """The record of a video that was sampled with the same settings; None if there is none."""
@@ -81,17 +104,14 @@ class SampleStore:
             shutil.rmtree(self._folder(video), ignore_errors=True)
             self._folder(video).mkdir(parents=True)
 
-    def write(self, video: str, network: NetworkName, index: int, inputs: Inputs) -> None:
+    def write(self, video: str, network: NetworkName, index: int, inputs: Mapping[str, NDArray[Any]]) -> None:
         """Write the inputs of a call.
 
         Raises:
             GmosError: the file cannot be written.
         """
-        write_arrays(self.path(video, network, index), inputs)
-
-    def remove(self, video: str, network: NetworkName, index: int) -> None:
-        """Remove a call that gave way to another."""
-        self.path(video, network, index).unlink(missing_ok=True)
+        with replaced_at_end(self.path(video, network, index)) as temporary, temporary.open("wb") as file:
+            np.savez(file, **dict(inputs))  # type: ignore[arg-type]
 
     def finish(self, video: str, record: Mapping[str, Any]) -> None:
         """Write the record of a video, the last of its files.
@@ -99,7 +119,7 @@ class SampleStore:
         Raises:
             GmosError: it cannot be written.
         """
-        write_json(self._folder(video) / RECORD, {"schema": SCHEMA, **record}, indent=1)
+        write_json(self._folder(video) / RECORD, {"schema": SCHEMA, **record})
 
     def path(self, video: str, network: NetworkName, index: int) -> Path:
         """Where a call is."""
@@ -120,3 +140,27 @@ class SampleStore:
 
     def _folder(self, video: str) -> Path:
         return self.root / f"video-{zlib.crc32(video.encode()):08x}"
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object; None if there is none."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object.
+
+    Raises:
+        GmosError: the file cannot be written.
+    """
+    with replaced_at_end(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+
+def as_json(value: Any) -> Any:  # noqa: ANN401 - any JSON
+    """A value as it comes back from JSON, to compare with."""
+    return json.loads(json.dumps(value))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,15 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ...errors import GmosError
+from ...evaluation.profile.latency import measure
+from ...runtime.backend import Backend
 from ...runtime.bundle.manifest import Bundle
-from ...runtime.comparison.parity import OutputDifference, compare_outputs, worst_of
+from ...runtime.bundle.uploading import dtypes_of, upload_inputs
+from ...runtime.comparison.parity import OutputDifference, compare_outputs, worst_of, worst_severity
 from ...runtime.contract import NetworkName
+from ...runtime.onnx.backend import open_bundle_backend
 from ...runtime.onnx.host_graph import HostGraph, bundle_tables
+from ...runtime.precision import Limits
 from ...runtime.shapes import call_lengths
 from ..sampling.sample_store import Sample
 
@@ -27,6 +32,12 @@ Run = Callable[[Arrays], dict[str, NDArray[Any]]]
 
 Done = Callable[[], None]
 """Called after each call of a network, for a progress bar."""
+
+SEEN = ".seen"
+"""Ending of an output that only repeats an input."""
+
+TINY_MS = 1e-6
+REPETITIONS = 5
 
 
 def nothing() -> None:
@@ -38,21 +49,29 @@ class Comparison:
     """A changed graph against the bundle's own: of each output the worst sample, and the median time of a call.
 
     Times are of this machine's CPU, without the packed weights of a run proper: only their ratio means something.
+    `excluded` groups of layers are in half precision; `weight_bytes` are those of all layers that could be quantised,
+    scales not counted.
     """
 
     differences: tuple[OutputDifference, ...]
     own_ms: float
     call_ms: float
+    excluded: int = 0
+    weight_bytes: int = 0
 
-    @classmethod
-    def of(cls, fields: Mapping[str, Any]) -> Comparison:
-        """From what `dataclasses.asdict` makes of one."""
-        differences = tuple(OutputDifference(**found) for found in fields["differences"])
-        return cls(differences=differences, own_ms=fields["own_ms"], call_ms=fields["call_ms"])
+    @property
+    def error(self) -> float:
+        """The greatest relative error of an output."""
+        return worst_severity(self.differences)
 
+    @property
+    def speed_up(self) -> float:
+        """How many times as fast as the bundle's own graph; below 1 it is slower."""
+        return self.own_ms / max(self.call_ms, TINY_MS)
 
-SEEN = ".seen"
-"""Ending of an output that only repeats an input."""
+    def within(self, limits: Limits) -> bool:
+        """Whether every output is within the limits."""
+        return all(found.excess(limits) is None for found in self.differences)
 
 
 class NetworkTrial:
@@ -73,11 +92,12 @@ class NetworkTrial:
     @contextmanager
     def session(self, model: ir.Model) -> Iterator[Run]:
         """Run a form of the graph: inputs by name to outputs by name, in float32 or whole numbers."""
+        fp8 = any(value.dtype == ir.DataType.FLOAT8E4M3FN for value in model.graph.initializers.values())
         graph = HostGraph(
             ir.to_proto(model).SerializeToString(),
             tables=self._tables,
             folder=self._path.parent,
-            precision="fp8" if _has_fp8(model) else self._entry.precision,
+            precision="fp8" if fp8 else self._entry.precision,
         )
 
         def run(inputs: Arrays) -> dict[str, NDArray[Any]]:
@@ -120,7 +140,7 @@ class NetworkTrial:
                 inputs = sample.load()
                 given, seconds = _timed(run, inputs)
                 times.append(seconds)
-                expected, lengths = self._expected[sample.path], self._lengths(inputs)
+                expected, lengths = self._expected[sample.path], call_lengths(self._entry.inputs, inputs)
                 for one in compare_outputs(self.name, given, expected, target="onnxruntime", lengths=lengths):
                     found.setdefault(one.output, []).append(one)
                 done()
@@ -130,15 +150,48 @@ class NetworkTrial:
             call_ms=1000 * statistics.median(times),
         )
 
-    def _lengths(self, inputs: Arrays) -> dict[str, int]:
-        return call_lengths(self._entry.inputs, inputs)
-
-
-def _has_fp8(model: ir.Model) -> bool:
-    return any(value.dtype == ir.DataType.FLOAT8E4M3FN for value in model.graph.initializers.values())
-
 
 def _timed(run: Run, inputs: Arrays) -> tuple[dict[str, NDArray[Any]], float]:
     start = time.perf_counter()
     outputs = run(inputs)
     return outputs, time.perf_counter() - start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """Median milliseconds of a call of the fp16 graph and of the quantised one, on the device named."""
+
+    before_ms: float
+    after_ms: float
+    device: str
+
+    @property
+    def speed_up(self) -> float:
+        """How many times as fast the quantised graph is; below 1 it is slower."""
+        return self.before_ms / self.after_ms
+
+
+def measured(before: Bundle, after: Bundle, network: NetworkName, sample: Sample, device: str) -> Times:
+    """Run a recorded call on both bundles in turns, with its inputs on the device already.
+
+    Raises:
+        GmosError: as `runtime.onnx.backend.open_bundle_backend`.
+    """
+    inputs, dtypes = sample.load(), dtypes_of(before.networks[network].inputs)
+
+    def caller(backend: Backend) -> Callable[[], None]:
+        given, run = upload_inputs(backend.arrays, inputs, dtypes), backend.runner(network)
+
+        def call() -> None:
+            run(given)
+            backend.arrays.synchronize()
+
+        return call
+
+    with (
+        closing(open_bundle_backend(before.root, device=device)) as old,
+        closing(open_bundle_backend(after.root, device=device)) as new,
+    ):
+        found = measure({"old": caller(old), "new": caller(new)}, warm_up=1, iterations=REPETITIONS)
+        before_ms, after_ms = (1000 * found[name].median_s for name in ("old", "new"))
+        return Times(before_ms=before_ms, after_ms=after_ms, device=new.description)

@@ -11,9 +11,9 @@ from pathlib import Path
 from ...evaluation.compare.mask_agreement import Labels, sequence_agreement
 from ...evaluation.progress_bar import run_progress
 from ...runtime.contract import NetworkName
+from ...runtime.frame_result import CompactMap
 from ...runtime.onnx.backend import open_bundle_backend
 from ...runtime.pipeline.clip import ClipRun, label_maps
-from ...runtime.pipeline.label_store import LabelStore
 from ...runtime.pipeline.options import RunOptions
 from ...runtime.video.sequence import SequenceInput
 from .finished_work import FinishedWork
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 BATCH_SIZE = 8
 """Windows per network call."""
 
-VideoLabels = Mapping[tuple[str, str], LabelStore]
+VideoLabels = Mapping[tuple[str, str], Sequence[CompactMap]]
 """Label maps by video and result."""
 
 
@@ -131,13 +131,12 @@ class MaskReference:
             given = labels[video, result]
 
             def read(
-                index: int, wanted: LabelStore = wanted, given: LabelStore = given
+                index: int, wanted: Sequence[CompactMap] = wanted, given: Sequence[CompactMap] = given
             ) -> tuple[Labels, Labels]:
-                return wanted[index], given[index]
+                return wanted[index].unpack(), given[index].unpack()
 
-            agreement = sequence_agreement(
-                video, result, [f"{index:05d}" for index in range(len(wanted))], read
-            )
+            names = [f"{index:05d}" for index in range(len(wanted))]
+            agreement = sequence_agreement(video, result, names, read)
             found.append(
                 MaskScore(
                     video=video,
@@ -149,15 +148,22 @@ class MaskReference:
         return tuple(found)
 
     def _run(self, bundle: Path, work: FinishedWork | None = None) -> VideoLabels:
-        found: dict[tuple[str, str], LabelStore] = {}
+        found: dict[tuple[str, str], list[CompactMap]] = {}
         with closing(open_bundle_backend(bundle, device=self._device)) as backend, run_progress() as progress:
             for sequence in self._sequences:
-                labels = None if work is None else work.labels(sequence.name)
-                if labels is None:
-                    options = RunOptions(batch_size=BATCH_SIZE)
-                    run = ClipRun(backend, sequence, options, progress=progress, frames=self._frames)
-                    labels = {str(result): maps for result, maps in label_maps(run).items()}
-                    if work is not None:
-                        work.keep_labels(sequence.name, labels)
-                found |= {(sequence.name, result): maps for result, maps in labels.items()}
+                options = RunOptions(batch_size=BATCH_SIZE)
+                run = ClipRun(backend, sequence, options, progress=progress, frames=self._frames)
+
+                def maps(run: ClipRun = run) -> dict[str, list[CompactMap]]:
+                    return {
+                        str(result): [labels.compact(frame) for frame in range(len(labels))]
+                        for result, labels in label_maps(run).items()
+                    }
+
+                labels = (
+                    maps()
+                    if work is None
+                    else work.once(dict[str, list[CompactMap]], maps, "labels", sequence.name)
+                )
+                found |= {(sequence.name, result): kept for result, kept in labels.items()}
         return found

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from ...runtime.results.palette import davis_palette
+from ...runtime.results.overlay import davis_palette
 from ..report.pictures import reduced, strip_png
 from .label_maps import Labels, Mask, foreground, read_label_map
 from .motion_grouping import FOREGROUND_ABOVE, read_merged_annotation

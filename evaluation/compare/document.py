@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ...runtime.comparison.parity import LIMITS
-from ...runtime.results.palette import davis_palette
+from ...runtime.results.overlay import davis_palette
 from ...runtime.video.inputs import resolve_inputs
 from ..report import document as doc
 from ..report.document import Card, Cell, Column, Section, Table

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import GmosError
-from ...runtime.results.png_writer import MaskFormat
+from ...runtime.results.png_writer import MASKS as MASK_FORMAT
 from ..benchmarks.label_maps import read_label_map
 from ..benchmarks.sequence_trees import list_frames
 from .mask_agreement import Labels
@@ -16,7 +16,7 @@ MASKS = "masks"
 """The result of a directory that is not laid out as gmos-run's."""
 
 RESULTS: dict[str, str] = {
-    folder: result for folders in MaskFormat.folders.values() for result, folder in folders.items()
+    folder: result for folders in MASK_FORMAT.folders.values() for result, folder in folders.items()
 }
 """Results by the folder of gmos-run that their label maps are in."""
 

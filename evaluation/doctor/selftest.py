@@ -26,7 +26,7 @@ from ...runtime.frame_result import ResultName
 from ...runtime.pipeline.clip import ClipRun, label_maps
 from ...runtime.pipeline.options import RunOptions
 from ...runtime.tensorrt.memory import settle_run
-from ...runtime.video.frame_iterable import resolve_frames
+from ...runtime.video.inputs import resolve_frames
 from ..child_process import child_main, run_child
 from ..compare.mask_agreement import PROFILES, Labels, sequence_agreement
 from .finding import SELFTEST, Finding

@@ -17,10 +17,10 @@ from ... import __version__
 from ...errors import GmosError
 from ...gmos_ref.checkpoints.stand_in import stand_in_networks
 from ...gmos_ref.loading import checkpoint_networks
+from ...gmos_ref.networks import ReferenceNetworks
 from ...gmos_ref.pi3.encoder import Pi3Encoder
 from ...gmos_ref.presets import model_spec, preset
 from ...gmos_ref.reference_config import ReferenceConfig
-from ...gmos_ref.reference_networks import ReferenceNetworks
 from ...runtime.bundle.files import file_sha256
 from ...runtime.bundle.manifest import TABLES_FILE, Bundle, BundleNetwork, Manifest, Rotation, open_bundle
 from ...runtime.bundle.new_bundle import new_bundle

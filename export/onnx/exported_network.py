@@ -8,8 +8,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from ...gmos_ref.networks import ReferenceNetworks
 from ...gmos_ref.presets import Preset
-from ...gmos_ref.reference_networks import ReferenceNetworks
 from ...runtime.bundle.manifest import TARGETS, BundleGraph, BundleNetwork, Ranges, Target
 from ...runtime.bundle.tables import Pi3TableSource, TableMaker
 from ...runtime.contract import HEADS, WITHOUT_WEIGHTS, ModelSpec, NetworkName

@@ -8,15 +8,14 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from ...gmos_ref.attention import RopeTable
 from ...gmos_ref.gmos.feature_fusion import GridRope, confidence
 from ...gmos_ref.gmos.gmos_s import Foreground, GmosS
 from ...gmos_ref.gmos.proposer import GmosProposer, Proposals
-from ...gmos_ref.networks import HeadNetwork
+from ...gmos_ref.networks import HeadNetwork, ReferenceNetworks
 from ...gmos_ref.pi3.dino import DinoV2
 from ...gmos_ref.pi3.encoder import IMAGENET_MEAN, IMAGENET_STD, Pi3Encoder, Pi3Tables
 from ...gmos_ref.pi3.vit_block import LayerScale, VitBlock
-from ...gmos_ref.reference_networks import ReferenceNetworks
-from ...gmos_ref.rope import RopeTable
 from ...gmos_ref.sam2.model import FeaturePredictor
 from ...gmos_ref.sam2.tracker_networks import tracker_networks
 from ...runtime.contract import ModelSpec, NetworkName

@@ -11,8 +11,8 @@ import onnx
 import onnx_ir as ir
 from onnx import parser
 
+from ...gmos_ref.networks import FOREGROUND_PROBABILITY
 from ...gmos_ref.pi3.encoder import IMAGENET_MEAN, IMAGENET_STD
-from ...gmos_ref.resizing import FOREGROUND_PROBABILITY
 from ...runtime.bundle.manifest import Target
 from ...runtime.contract import ModelSpec, NetworkName
 from ...runtime.tracker import LABEL_THRESHOLD_LOGIT

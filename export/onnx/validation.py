@@ -16,7 +16,7 @@ import torch
 
 from ...errors import GmosError
 from ...gmos_ref.backend import TorchBackend
-from ...gmos_ref.reference_networks import ReferenceNetworks
+from ...gmos_ref.networks import ReferenceNetworks
 from ...runtime.bundle.manifest import TARGETS, BundleGraph, Target
 from ...runtime.bundle.seeded_inputs import seeded_inputs
 from ...runtime.bundle.tables import TableMaker

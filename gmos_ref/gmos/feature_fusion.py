@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..attention import SeparateAttention
+from ..attention import RopeTable, SeparateAttention, grid_positions, rope_table
 from ..presets import ProposerConfig
-from ..rope import RopeTable, grid_positions, rope_table
 
 PROJECTOR_NORM_EPS = 1e-6
 TRANSFORMER_NORM_EPS = 1e-5

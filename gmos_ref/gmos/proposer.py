@@ -7,9 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..attention import SeparateAttention
+from ..attention import RopeTable, SeparateAttention
 from ..presets import ProposerConfig
-from ..rope import RopeTable
 from .feature_fusion import TRANSFORMER_NORM_EPS, FeatureFusion, GridRope, Mlp, confidence
 from .mask_upsampling import MaskUpsampling
 

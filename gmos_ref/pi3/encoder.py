@@ -8,8 +8,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from ..attention import RopeTable, grid_positions, rope_table
 from ..presets import Pi3Config
-from ..rope import RopeTable, grid_positions, rope_table
 from .dino import DinoV2
 from .vit_block import VitBlock
 

@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..attention import FusedAttention
-from ..rope import RopeTable
+from ..attention import FusedAttention, RopeTable
 
 BLOCK_NORM_EPS = 1e-6
 """LayerNorm of every DINOv2 and Pi3 block, and of DINOv2's output."""

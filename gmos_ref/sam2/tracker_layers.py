@@ -16,8 +16,7 @@ from sam2.modeling.sam.transformer import Attention, RoPEAttention
 from sam2.modeling.sam2_utils import LayerNorm2d
 from torch import Tensor, nn
 
-from ..attention import ScaledDotProduct, join_heads, split_heads
-from ..rope import RopeTable
+from ..attention import RopeTable, ScaledDotProduct, join_heads, split_heads
 
 
 class Float32Tables(nn.Module):

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from ...runtime.contract import ModelSpec, NetworkName, NetworkSpec, network_specs
 from ...runtime.tracker import LABEL_THRESHOLD_LOGIT
-from ..rope import RopeTable
+from ..attention import RopeTable
 from .model import FeaturePredictor
 from .tracker_layers import Float32Tables, MemoryLayer, shared_axial_table, with_shared_layers
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -15,8 +15,7 @@ from ...errors import GmosError
 from ..contract import ModelSpec, NetworkName, NetworkSpec, TensorSpec, network_specs
 from ..precision import TENSOR_DTYPES
 from ..typed_json import Whole, parse_json, typed
-from .external_data import external_locations
-from .files import BundleFiles, FileRecord
+from .files import BundleFiles, FileRecord, external_locations
 from .tables import Pi3TableSource
 
 MANIFEST = "bundle.json"
@@ -195,17 +194,26 @@ def open_bundle(root: Path) -> Bundle:
             "gmos-export onnx --out DIR"
         ) from error
     found = parse_json(text, manifest, "copy the bundle again")
-    _check_format(typed(found, _Format, where=MANIFEST, advice=ADVICE).format, manifest)
+    version = typed(found, _Format, where=MANIFEST, advice=ADVICE).format
+    if version > FORMAT:
+        raise GmosError(
+            f"{manifest} has format {version}, written by a newer gmos-deploy; this one reads format {FORMAT}: "
+            "upgrade it, or export the bundle with this version"
+        )
+    if version < FORMAT:
+        raise GmosError(f"{manifest} has format {version}, expected {FORMAT}; {ADVICE}")
     top = typed(found, Manifest, where=MANIFEST, advice=ADVICE)
-    _check_names(top, manifest)
-    networks = {name: _network(name, entry) for name, entry in top.networks.items()}
-    _check_contract(networks, top.model, manifest)
+    networks = _networks(top, manifest)
     records = {
         name: typed(entry, FileRecord, where=f"{MANIFEST}.files.{name}", advice=ADVICE)
         for name, entry in top.files.items()
     }
     files = BundleFiles(root, records)
-    _check_listed(networks.values(), files, root)
+    graphs = [graph for network in networks.values() for graph in network.graphs.values()]
+    needed = {TABLES_FILE} | {name for graph in graphs for name in (graph.file, *graph.weights)}
+    for name in sorted(needed):
+        if name not in files:
+            raise GmosError(f"bundle {root} does not list the file {name} that it uses; export it again")
     return Bundle(
         root=root,
         identity=hashlib.sha256(text).hexdigest(),
@@ -215,43 +223,28 @@ def open_bundle(root: Path) -> Bundle:
     )
 
 
-def _check_format(found: int, manifest: Path) -> None:
-    if found > FORMAT:
-        raise GmosError(
-            f"{manifest} has format {found}, written by a newer gmos-deploy; this one reads format {FORMAT}: "
-            "upgrade it, or export the bundle with this version"
-        )
-    if found < FORMAT:
-        raise GmosError(f"{manifest} has format {found}, expected {FORMAT}; {ADVICE}")
-
-
-def _network(name: str, entry: object) -> BundleNetwork:
-    where = f"{MANIFEST}.networks.{name}"
-    given = {**entry, "name": name} if isinstance(entry, dict) else entry
-    network = typed(given, BundleNetwork, where=where, advice=ADVICE)
-    for target in TARGETS:
-        if target not in network.graphs:
-            raise GmosError(f"{where}.graphs.{target} is missing; {ADVICE}")
-    return network
-
-
-def _check_names(top: Manifest, manifest: Path) -> None:
-    expected = network_specs(top.model)
-    missing, unknown = expected.keys() - top.networks.keys(), top.networks.keys() - expected.keys()
+def _networks(top: Manifest, manifest: Path) -> dict[str, BundleNetwork]:
+    """The networks, which must be called with the tensors that this version gives them."""
+    specs, found = network_specs(top.model), dict[str, BundleNetwork]()
+    missing, unknown = specs.keys() - top.networks.keys(), top.networks.keys() - specs.keys()
     if missing or unknown:
         difference = f"lacks {', '.join(sorted(missing))}" if missing else f"has {', '.join(sorted(unknown))}"
         raise GmosError(f"{manifest} {difference}: another version of gmos-deploy wrote it; export it again")
-
-
-def _check_contract(networks: Mapping[str, BundleNetwork], model: ModelSpec, manifest: Path) -> None:
-    """Refuse a bundle whose networks would be called with tensors that they do not have."""
-    for name, spec in network_specs(model).items():
-        given, wanted = _signature(networks[name]), _signature(spec)
-        if given != wanted:
+    for name, entry in top.networks.items():
+        where = f"{MANIFEST}.networks.{name}"
+        given = {**entry, "name": name} if isinstance(entry, dict) else entry
+        found[name] = typed(given, BundleNetwork, where=where, advice=ADVICE)
+        for target in TARGETS:
+            if target not in found[name].graphs:
+                raise GmosError(f"{where}.graphs.{target} is missing; {ADVICE}")
+    for name, spec in specs.items():
+        signature, wanted = _signature(found[name]), _signature(spec)
+        if signature != wanted:
             raise GmosError(
-                f"{manifest}: {name} is {given}, expected {wanted}: another version of gmos-deploy wrote it; "
+                f"{manifest}: {name} is {signature}, expected {wanted}: another version of gmos-deploy wrote it; "
                 "export it again"
             )
+    return found
 
 
 def _signature(network: BundleNetwork | NetworkSpec) -> str:
@@ -259,13 +252,3 @@ def _signature(network: BundleNetwork | NetworkSpec) -> str:
         return " ".join(f"{tensor.name}({','.join(map(str, tensor.axes))})" for tensor in tensors)
 
     return f"{side(network.inputs)} -> {side(network.outputs)}"
-
-
-def _check_listed(networks: Iterable[BundleNetwork], files: BundleFiles, root: Path) -> None:
-    needed = {TABLES_FILE}
-    for network in networks:
-        for graph in network.graphs.values():
-            needed |= {graph.file, *graph.weights}
-    for name in sorted(needed):
-        if name not in files:
-            raise GmosError(f"bundle {root} does not list the file {name} that it uses; export it again")

@@ -13,8 +13,7 @@ from ..arrays import Array
 from ..backend import Backend
 from ..contract import ModelSpec
 from ..pi3_frame import pi3_frame, pi3_size_wh
-from ..video.sequence import Frame
-from ..video.windows import window_indices
+from ..video.sequence import Frame, window_indices
 
 SAM2_FEATURES = ("s0", "s1", "f")
 

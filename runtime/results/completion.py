@@ -13,7 +13,7 @@ from ...errors import GmosError
 from ..atomic_file import writing
 from ..contract import Variant
 from ..frame_result import ResultName
-from .formats import formats_of, modes_of, target
+from .formats import FORMATS, ResultFormat, modes_of
 
 PRIVATE_FOLDER = ".gmos"
 """Folder of completion records and unfinished work inside the output place."""
@@ -56,11 +56,23 @@ class ResultSet:
 
     def paths(self) -> list[Path]:
         """Where the results lie, or will."""
-        return [self.save_dir / place for place in self.targets().values()]
+        return [self.save_dir / place for place in self.targets()]
 
-    def targets(self) -> dict[tuple[str, ResultName], PurePosixPath]:
-        """Where each result belongs, relative to `save_dir`."""
+    def targets(self) -> dict[PurePosixPath, tuple[ResultFormat, ResultName]]:
+        """What belongs where, relative to `save_dir`."""
         return targets(self.variant, self.modes, self.sequence)
+
+
+def targets(
+    variant: Variant, modes: frozenset[str], sequence: str
+) -> dict[PurePosixPath, tuple[ResultFormat, ResultName]]:
+    """The results of a sequence by their places, relative to the output place."""
+    return {
+        PurePosixPath(folder, sequence + known.ending): (known, result)
+        for known in FORMATS
+        if known.mode in modes
+        for result, folder in known.folders[variant].items()
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +84,12 @@ class CompletionRecord:
     settings: dict[str, Any]
     complete: bool
 
-    def to_json(self, results: ResultSet) -> str:
-        """The text of the record file."""
+    def write(self, results: ResultSet, temporary: Path) -> None:
+        """Write it by way of a temporary file on the same disk.
+
+        Raises:
+            GmosError: it cannot be written.
+        """
         fields = {
             "format": RECORD_FORMAT,
             "software": f"gmos-deploy {__version__}",
@@ -84,18 +100,11 @@ class CompletionRecord:
             "complete": self.complete,
             "settings": self.settings,
         }
-        return json.dumps(fields, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
-
-
-def targets(
-    variant: Variant, modes: frozenset[str], sequence: str
-) -> dict[tuple[str, ResultName], PurePosixPath]:
-    """Where each result of a sequence belongs, relative to the output place."""
-    return {
-        (known.mode, result): target(known, variant, result, sequence)
-        for known in formats_of(modes)
-        for result in known.folders[variant]
-    }
+        text = json.dumps(fields, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+        with writing(results.record_path):
+            results.record_path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(results.record_path)
 
 
 def read_record(results: ResultSet) -> CompletionRecord | None:
@@ -119,10 +128,8 @@ def read_record(results: ResultSet) -> CompletionRecord | None:
             settings=dict(fields["settings"]),
             complete=fields["complete"] is True,
         )
-    except FileNotFoundError:
-        return None
-    except NotADirectoryError:
-        # A part of the path is a file; making the directory says so.
+    except (FileNotFoundError, NotADirectoryError):
+        # Where a part of the path is a file, making the directory says so.
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise GmosError(
@@ -145,7 +152,14 @@ def finished(results: ResultSet) -> bool:
             f"{results.save_dir} has results of {results.sequence} made with other settings: {differences}; "
             f"expected the same to resume; use --overwrite, or another --save-dir"
         )
-    return record.complete and record.modes >= results.modes and _is_there(results, record.frames)
+    return (
+        record.complete
+        and record.modes >= results.modes
+        and all(
+            known.is_whole(results.save_dir / place, record.frames)
+            for place, (known, _) in results.targets().items()
+        )
+    )
 
 
 def should_skip(results: ResultSet, existing: Existing) -> bool:
@@ -154,20 +168,21 @@ def should_skip(results: ResultSet, existing: Existing) -> bool:
     Raises:
         GmosError: there are results that the policy does not allow to replace, or a file is in the way.
     """
-    for target_place in results.targets().values():
-        folder = results.save_dir / target_place.parent
+    for path in results.paths():
+        folder = path.parent
         if folder.exists() and not folder.is_dir():
             raise GmosError(
                 f"{folder} is a file; expected a directory for results; move it or choose another place"
             )
     if existing == "overwrite":
         return False
-    present = [place for place in results.targets().values() if (results.save_dir / place).exists()]
+    present = [path for path in results.paths() if path.exists()]
     if existing == "error":
-        if present or results.record_path.exists():
-            place = results.save_dir / present[0] if present else results.record_path
+        if results.record_path.exists():
+            present.append(results.record_path)
+        if present:
             raise GmosError(
-                f"{place} exists already; expected no results of {results.sequence}; use --resume to keep "
+                f"{present[0]} exists already; expected no results of {results.sequence}; use --resume to keep "
                 f"finished sequences, --overwrite to replace them, or another --save-dir"
             )
         return False
@@ -175,30 +190,10 @@ def should_skip(results: ResultSet, existing: Existing) -> bool:
         return True
     if present and read_record(results) is None:
         raise GmosError(
-            f"{results.save_dir / present[0]} has no completion record, so it is unknown what made it; "
+            f"{present[0]} has no completion record, so it is unknown what made it; "
             f"expected results of an earlier run; use --overwrite to replace it, or another --save-dir"
         )
     return False
-
-
-def write_record(results: ResultSet, record: CompletionRecord, temporary: Path) -> None:
-    """Write the record by way of a temporary file on the same disk.
-
-    Raises:
-        GmosError: it cannot be written.
-    """
-    with writing(results.record_path):
-        results.record_path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(record.to_json(results), encoding="utf-8")
-        temporary.replace(results.record_path)
-
-
-def _is_there(results: ResultSet, frames: int) -> bool:
-    return all(
-        known.is_whole(results.save_dir / target(known, results.variant, result, results.sequence), frames)
-        for known in formats_of(results.modes)
-        for result in known.folders[results.variant]
-    )
 
 
 def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path, PurePosixPath
-from types import TracebackType
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Protocol
 
 from ...errors import GmosError
@@ -12,25 +12,15 @@ from ..contract import Variant
 from ..frame_result import FrameResult, ResultName
 from ..media import Media
 from .mp4_writer import OverlayFormat
-from .png_writer import MaskFormat, ProbabilityFormat
+from .png_writer import MASKS, PROBABILITIES
 
 
 class FrameWriter(Protocol):
-    """Writes one result of one video, frame by frame in their order.
-
-    A context manager: left with an error it only closes its files, which are not worth keeping then.
-    """
+    """Writes one result of one video, frame by frame in their order."""
 
     @property
     def frames_written(self) -> int:
         """Number of frames written so far."""
-        ...
-
-    def __enter__(self) -> FrameWriter: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
 
     def write(self, answer: FrameResult) -> None:
         """Add a frame.
@@ -38,7 +28,6 @@ class FrameWriter(Protocol):
         Raises:
             GmosError: the file cannot be written.
         """
-        ...
 
 
 class ResultFormat(Protocol):
@@ -54,20 +43,20 @@ class ResultFormat(Protocol):
     ending: str
     needs_rgb: bool
 
-    def writer(self, path: Path, result: ResultName, media: Media) -> FrameWriter:
+    def writer(self, path: Path, result: ResultName, media: Media) -> AbstractContextManager[FrameWriter]:
         """What writes a result to a path that does not exist yet.
+
+        Left with an error it only closes its files, which are not worth keeping then.
 
         Raises:
             GmosError: this machine cannot write the format.
         """
-        ...
 
     def is_whole(self, path: Path, frames: int) -> bool:
         """Whether a result of that many frames lies there."""
-        ...
 
 
-FORMATS: list[ResultFormat] = [MaskFormat(), OverlayFormat(), ProbabilityFormat()]
+FORMATS: list[ResultFormat] = [MASKS, OverlayFormat(), PROBABILITIES]
 """All formats, in the order in which they are named."""
 
 DEFAULT_MODE: Mapping[Variant, str] = {"gmos": "mask", "gmos-s": "prob"}
@@ -88,15 +77,10 @@ def register_format(added: ResultFormat) -> None:
     FORMATS.append(added)
 
 
-def formats_of(modes: Iterable[str]) -> list[ResultFormat]:
-    """The formats of these modes, in the registry's order."""
-    wanted = set(modes)
-    return [known for known in FORMATS if known.mode in wanted]
-
-
 def needs_rgb(modes: Iterable[str]) -> bool:
     """Whether any of these modes draws over the frames."""
-    return any(known.needs_rgb for known in formats_of(modes))
+    wanted = set(modes)
+    return any(known.needs_rgb for known in FORMATS if known.mode in wanted)
 
 
 def modes_of(variant: Variant) -> tuple[str, ...]:
@@ -126,11 +110,6 @@ def parse_save_mode(text: str | None, variant: Variant) -> frozenset[str]:
             raise GmosError(f"--save-mode {text!r}: {mode!r} is named twice; {expected}")
         modes.add(mode)
     return frozenset(modes)
-
-
-def target(known: ResultFormat, variant: Variant, result: ResultName, sequence: str) -> PurePosixPath:
-    """Where a result of a sequence belongs, relative to the output place."""
-    return PurePosixPath(known.folders[variant][result], sequence + known.ending)
 
 
 def _folders(known: ResultFormat) -> set[str]:

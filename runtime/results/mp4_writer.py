@@ -161,21 +161,12 @@ class Mp4Writer:
                 ) from error
 
 
-class OverlayWriter:
-    """The overlay of one result as an .mp4 file. Implements `formats.FrameWriter`."""
+class _OverlayFrames:
+    """The overlay of one result in an .mp4 file. A `formats.FrameWriter`."""
 
-    def __init__(self, path: Path, result: ResultName, media: Media) -> None:
+    def __init__(self, mp4: Mp4Writer, result: ResultName) -> None:
+        self._mp4 = mp4
         self._result: ResultName = result
-        self._mp4 = Mp4Writer(path, video_hw=media.video_hw, fps=media.fps, time_base_s=media.time_base_s)
-
-    def __enter__(self) -> OverlayWriter:
-        self._mp4.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._mp4.__exit__(kind, error, trace)
 
     @property
     def frames_written(self) -> int:
@@ -200,9 +191,11 @@ class OverlayFormat:
     ending = ".mp4"
     needs_rgb = True
 
-    def writer(self, path: Path, result: ResultName, media: Media) -> OverlayWriter:
+    @contextmanager
+    def writer(self, path: Path, result: ResultName, media: Media) -> Iterator[_OverlayFrames]:
         """See `formats.ResultFormat`."""
-        return OverlayWriter(path, result, media)
+        with Mp4Writer(path, video_hw=media.video_hw, fps=media.fps, time_base_s=media.time_base_s) as mp4:
+            yield _OverlayFrames(mp4, result)
 
     def is_whole(self, path: Path, frames: int) -> bool:  # noqa: ARG002 - an .mp4 is filed only when it is whole
         """See `formats.ResultFormat`."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Literal
 
 import numpy as np
@@ -20,7 +21,7 @@ from ..atomic_file import writing
 from ..contract import Variant
 from ..frame_result import FrameResult, MapName, ResultName
 from ..media import Media
-from .palette import davis_palette
+from .overlay import davis_palette
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 BIT_DEPTH = 8
@@ -88,19 +89,11 @@ class PngWriter:
 
 
 class _PngFrames:
-    """The PNGs of one result. Implements `formats.FrameWriter`."""
+    """The PNGs of one result. A `formats.FrameWriter`."""
 
     def __init__(self, path: Path, kind: PngKind, shown: MapName) -> None:
         self._writer = PngWriter(path, kind)
         self._shown: MapName = shown
-
-    def __enter__(self) -> _PngFrames:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Nothing stays open between frames."""
 
     @property
     def frames_written(self) -> int:
@@ -112,37 +105,32 @@ class _PngFrames:
         self._writer.write(answer.index, answer.values(self._shown))
 
 
-class _PngFormat:
-    """A folder of PNGs, one a frame."""
+@dataclass(slots=True, kw_only=True)
+class PngFormat:
+    """A folder of PNGs, one a frame. A `formats.ResultFormat`."""
 
-    ending = ""
-    needs_rgb = False
+    mode: str
+    kind: PngKind
+    folders: Mapping[Variant, Mapping[ResultName, str]]
+    ending: str = ""
+    needs_rgb: bool = False
+
+    @contextmanager
+    def writer(self, path: Path, result: ResultName, media: Media) -> Iterator[_PngFrames]:  # noqa: ARG002 - the protocol's
+        """See `formats.ResultFormat`."""
+        yield _PngFrames(path, self.kind, "probability" if self.kind == "grey" else result)
 
     def is_whole(self, path: Path, frames: int) -> bool:
         """See `formats.ResultFormat`."""
         return path.is_dir() and sum(1 for _ in path.glob("*.png")) == frames
 
 
-class MaskFormat(_PngFormat):
-    """Label maps as palette PNGs. A `formats.ResultFormat`."""
+MASKS = PngFormat(
+    mode="mask",
+    kind="palette",
+    folders={"gmos": {"mos-i": "mos-i_frame", "mos": "mos_frame"}, "gmos-s": {"foreground": "frame"}},
+)
+"""Label maps as palette PNGs."""
 
-    mode = "mask"
-    folders: Mapping[Variant, Mapping[ResultName, str]] = {
-        "gmos": {"mos-i": "mos-i_frame", "mos": "mos_frame"},
-        "gmos-s": {"foreground": "frame"},
-    }
-
-    def writer(self, path: Path, result: ResultName, media: Media) -> _PngFrames:  # noqa: ARG002 - the protocol's
-        """See `formats.ResultFormat`."""
-        return _PngFrames(path, "palette", result)
-
-
-class ProbabilityFormat(_PngFormat):
-    """GMOS-S's probabilities as grey PNGs. A `formats.ResultFormat`."""
-
-    mode = "prob"
-    folders: Mapping[Variant, Mapping[ResultName, str]] = {"gmos-s": {"foreground": "prob"}}
-
-    def writer(self, path: Path, result: ResultName, media: Media) -> _PngFrames:  # noqa: ARG002 - the protocol's
-        """See `formats.ResultFormat`."""
-        return _PngFrames(path, "grey", "probability")
+PROBABILITIES = PngFormat(mode="prob", kind="grey", folders={"gmos-s": {"foreground": "prob"}})
+"""GMOS-S's probabilities as grey PNGs."""

@@ -10,14 +10,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from ...errors import GmosError
-from .sequence import Frame
 
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
 DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
@@ -140,35 +138,17 @@ def _damaged(path: Path, error: Exception) -> GmosError:
     )
 
 
-class DirectoryReader:
-    """Reads frame files in the order given. Times follow from the frame rate."""
+def read_frames(paths: Sequence[Path], video_hw: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
+    """Decode frames in the order given.
 
-    is_variable_rate = False
-
-    def __init__(self, paths: Sequence[Path], *, fps: float, video_hw: tuple[int, int]) -> None:
-        self._paths = tuple(paths)
-        self._fps = fps
-        self._video_hw = video_hw
-
-    def __enter__(self) -> DirectoryReader:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Nothing stays open between frames."""
-
-    def __iter__(self) -> Iterator[Frame]:
-        """Yield every frame.
-
-        Raises:
-            GmosError: a frame is damaged, or its size has changed since the check.
-        """
-        for index, path in enumerate(self._paths):
-            rgb = read_frame(path)
-            if rgb.shape[:2] != self._video_hw:
-                raise GmosError(
-                    f"{path} is now {rgb.shape[1]}x{rgb.shape[0]} pixels, it was "
-                    f"{self._video_hw[1]}x{self._video_hw[0]}; expected files that do not change; run again"
-                )
-            yield Frame(index=index, rgb=rgb, time_s=index / self._fps)
+    Raises:
+        GmosError: a frame is damaged, or its size has changed since the check.
+    """
+    for path in paths:
+        rgb = read_frame(path)
+        if rgb.shape[:2] != video_hw:
+            raise GmosError(
+                f"{path} is now {rgb.shape[1]}x{rgb.shape[0]} pixels, it was {video_hw[1]}x{video_hw[0]}; expected "
+                "files that do not change; run again"
+            )
+        yield rgb

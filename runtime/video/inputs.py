@@ -1,21 +1,29 @@
-"""Checks everything about the inputs before any other work starts."""
+"""Checks everything about the inputs before any other work starts: files, directories, frames already there."""
 
 from __future__ import annotations
 
 import math
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import GmosError
 from ..pi3_frame import PI3_AREA_PX, PI3_PATCH_PX, pi3_size_wh
-from .sequence import SequenceInput
+from ..spill_file import SpillFile
+from .sequence import SequenceInput, even_sequence
 from .sources import Source, source_of, unreadable
 
 NAME_LIMIT_BYTES = 240
 """Longest sequence name: a file name may have 255 bytes, and results add endings to it."""
 
 Given = str | os.PathLike[str]
+
+KIND = "frames"
 
 
 def resolve_inputs(
@@ -124,3 +132,120 @@ def _refuse_repeated(inputs: Sequence[str], names: Sequence[str]) -> None:
                 f"rename one or run them with different --save-dir"
             )
         seen[name] = one
+
+
+def resolve_frames(
+    frames: Iterable[NDArray[np.uint8]],
+    *,
+    name: str,
+    fps: float | None,
+    stride: int | None,
+    keep: bool = True,
+    spill_dir: Path | None = None,
+    pi3_area_px: int = PI3_AREA_PX,
+    patch_px: int = PI3_PATCH_PX,
+) -> SequenceInput:
+    """An input made of frames; the first one is taken at once, to see its size.
+
+    Args:
+        frames: (H, W, 3) uint8 RGB each, all of one size. What can be gone through only once (a generator) is
+            kept in a temporary file as it passes, so that overlays can be drawn later.
+        name: of the results.
+        fps: frames per second.
+        stride: frames between neighbours of a window; by default it follows from `fps`.
+        keep: False: frames that can be gone through once are not kept, and only read once.
+        spill_dir: directory of the temporary file; None: the system's.
+        pi3_area_px: area budget of a Pi3 frame in pixels.
+        patch_px: side of a Pi3 patch in pixels.
+
+    Raises:
+        GmosError: neither `fps` nor `stride` is given, or there is no first frame, or it is none.
+    """
+    if fps is None and stride is None:
+        raise GmosError("frames of an iterable have no frame rate; expected fps= (of the video) or stride=")
+    iterator = iter(frames)
+    first = next(iterator, None)
+    if first is None:
+        raise GmosError("the iterable of frames is empty; expected at least one frame")
+    height, width = checked(first, 0, None).shape[:2]
+    pi3_size_wh(width, height, pi3_area_px, patch_px)
+    video_hw = (height, width)
+    once = iterator is frames
+    source = (
+        PassedOnce(chain([first], iterator), video_hw, keep=keep, spill_dir=spill_dir) if once else frames
+    )
+    return even_sequence(
+        lambda: (checked(frame, index, video_hw) for index, frame in enumerate(source)),
+        fps=fps,
+        stride=stride,
+        name=name,
+        path=Path(name),
+        kind=KIND,
+        video_hw=video_hw,
+        frame_count_estimate=len(frames) if isinstance(frames, Sized) else None,
+    )
+
+
+def checked(frame: object, index: int, video_hw: tuple[int, int] | None) -> NDArray[np.uint8]:
+    """A frame as it must be, C-contiguous; of the size of those before it.
+
+    Raises:
+        GmosError: it is not (H, W, 3) uint8, or of another size.
+    """
+    if not isinstance(frame, np.ndarray):
+        raise GmosError(
+            f"frame {index} is a {type(frame).__name__}; expected a NumPy array (H, W, 3) uint8, RGB"
+        )
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
+        raise GmosError(f"frame {index} is {frame.shape} {frame.dtype}; expected (H, W, 3) uint8, RGB")
+    if video_hw is not None and frame.shape[:2] != video_hw:
+        raise GmosError(
+            f"frame {index} is {frame.shape[1]}x{frame.shape[0]} pixels and the frames before it are "
+            f"{video_hw[1]}x{video_hw[0]}; expected one size"
+        )
+    return np.ascontiguousarray(frame)
+
+
+class PassedOnce:
+    """Frames that can be had once, kept in a file as they pass; later passes read the file."""
+
+    def __init__(
+        self,
+        frames: Iterator[NDArray[np.uint8]],
+        video_hw: tuple[int, int],
+        *,
+        keep: bool,
+        spill_dir: Path | None,
+    ) -> None:
+        self._frames: Iterator[NDArray[np.uint8]] | None = frames
+        self._video_hw = video_hw
+        self._keep = keep
+        self._kept = 0
+        self._file = SpillFile(
+            spill_dir,
+            content="frames of the video",
+            advice="name another place with spill_dir=, or give keep_frames=False: overlays cannot be drawn then",
+        )
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        if self._frames is not None:
+            fresh, self._frames = self._frames, None
+            return self._pass(fresh)
+        if not self._keep:
+            raise GmosError(
+                "the frames were an iterator, which has been used up; expected a list or an array of frames, or "
+                "keep_frames=True"
+            )
+        return (self._frame(index) for index in range(self._kept))
+
+    def _pass(self, frames: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+        for index, frame in enumerate(frames):
+            if self._keep:
+                self._file.append(checked(frame, index, self._video_hw).tobytes())
+                self._kept += 1
+            yield frame
+
+    def _frame(self, index: int) -> NDArray[np.uint8]:
+        shape = (*self._video_hw, 3)
+        size = int(np.prod(shape))
+        return np.array(self._file.read(index * size, size)).reshape(shape)

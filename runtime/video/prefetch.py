@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
-from threading import Condition, RLock, Thread
-from types import GeneratorType, TracebackType
-from typing import Generic, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext
+from queue import SimpleQueue
+from threading import Thread
+from types import GeneratorType
+from typing import Final, Generic, NoReturn, TypeVar
 
 from ...errors import GmosError
 
 Source = TypeVar("Source")
 Result = TypeVar("Result")
+
+CLOSED = "the prefetcher is closed"
+END: Final = object()
 
 
 class Prefetched(Generic[Source, Result]):
@@ -47,16 +50,15 @@ class Prefetched(Generic[Source, Result]):
             raise GmosError(f"prefetch depth {depth} with {workers} workers: expected at least 1 of each")
         self._iterable = iterable
         self._transform = transform
-        self._depth = depth
-        self._ahead: deque[Future[Result]] = deque()
-        self._error: BaseException | None = None
-        self._finished = False
-        self._stopped = False
-        self._closed = False
-        # Taken by itself: Condition enters it in Python code, where Ctrl-C can land when it is held and not yet to be
-        # released; the threads would then wait for it for ever.
-        self._lock = RLock()
-        self._changed = Condition(self._lock)
+        self._stopped = self._closed = False
+        # Queues that are C code: Ctrl-C in what is entered in Python code, as a Condition is, can leave it locked, and
+        # the threads would then wait for it for ever.
+        self._room: SimpleQueue[bool] = SimpleQueue()
+        """A True for each item that may be read; False wakes the reader up to end."""
+        self._ahead: SimpleQueue[SimpleQueue[Callable[[], Result]]] = SimpleQueue()
+        """For each item in order what its outcome will be put into, a function that returns or raises it."""
+        for _ in range(depth):
+            self._room.put(True)
         self._workers = ThreadPoolExecutor(workers, thread_name_prefix="transform")
         # A daemon: a read that hangs in the system must not keep the process alive.
         self._reader = Thread(target=self._read, name="prefetch", daemon=True)
@@ -65,16 +67,14 @@ class Prefetched(Generic[Source, Result]):
         self._reader.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
         """Stop after the items in hand, drop what was not consumed and wait for the threads to end."""
-        with self._lock:
-            self._closed = True
-            self._stop()
+        self._closed = True
+        self._stop()
+        self._ahead_of(RuntimeError(CLOSED))
         if self._reader.ident is not None:
             self._reader.join()
         self._workers.shutdown()
@@ -85,80 +85,56 @@ class Prefetched(Generic[Source, Result]):
     def __next__(self) -> Result:
         if self._reader.ident is None:
             raise RuntimeError("the prefetcher was never entered: use it in a with statement")
-        with self._lock:
-            # Not in future.result(): its condition is entered in Python code too.
-            self._changed.wait_for(self._answerable)
-            if self._closed:
-                raise RuntimeError("the prefetcher is closed")
-            if not self._ahead:
-                error, self._error = self._error, None
-                if error is not None:
-                    raise error
-                raise StopIteration
-            future = self._ahead[0]
+        if self._stopped:
+            raise RuntimeError(CLOSED) if self._closed else StopIteration
+        outcome = self._ahead.get().get()
+        if self._closed:
+            raise RuntimeError(CLOSED)
         try:
-            result = future.result()
+            result = outcome()
         except BaseException:
-            with self._lock:
-                self._stop()
+            self._stop()
             raise
-        with self._lock:
-            # It counted as ahead while it was waited for; closing may have cleared it since.
-            if self._ahead and self._ahead[0] is future:
-                self._ahead.popleft()
-            self._changed.notify_all()
+        self._room.put(True)
         return result
 
-    def _answerable(self) -> bool:
-        return self._stopped or (self._ahead[0].done() if self._ahead else self._finished)
-
     def _stop(self) -> None:
-        """End the reading and forget what is ahead. The caller holds the lock."""
         self._stopped = True
-        self._error = None
-        for future in self._ahead:
-            future.cancel()
-        self._ahead.clear()
-        self._changed.notify_all()
+        self._room.put(False)
 
     def _read(self) -> None:
-        error: BaseException | None = None
+        end: BaseException = StopIteration()
         try:
             iterator = iter(self._iterable)
-            if isinstance(iterator, GeneratorType):
-                # Its clean-up must run here, not wherever the garbage collector finds it.
-                with closing(iterator):
-                    self._submit_all(iterator)
-            else:
-                self._submit_all(iterator)
+            # A generator's clean-up must run here, not wherever the garbage collector finds it.
+            with closing(iterator) if isinstance(iterator, GeneratorType) else nullcontext():
+                while self._room.get() and not self._stopped and (source := next(iterator, END)) is not END:
+                    box: SimpleQueue[Callable[[], Result]] = SimpleQueue()
+                    self._ahead.put(box)
+                    self._workers.submit(self._fill, box, source)  # type: ignore[arg-type]  # END is handled above
         except BaseException as caught:  # noqa: BLE001 - not swallowed: the consumer raises it
-            error = caught
-        with self._lock:
-            if not self._stopped:
-                self._error = error
-            self._finished = True
-            self._changed.notify_all()
+            end = caught
+        self._ahead_of(end)
 
-    def _submit_all(self, iterator: Iterator[Source]) -> None:
-        while True:
-            with self._lock:
-                self._changed.wait_for(lambda: len(self._ahead) < self._depth or self._stopped)
-                if self._stopped:
-                    return
-            try:
-                source = next(iterator)
-            except StopIteration:
-                return
-            with self._lock:
-                self._submit(source)
+    def _fill(self, box: SimpleQueue[Callable[[], Result]], source: Source) -> None:
+        """Put the outcome of an item into its box."""
+        try:
+            if self._stopped:
+                raise RuntimeError(CLOSED)  # noqa: TRY301 - as any other outcome
+            result = self._transform(source)
+            box.put(lambda: result)
+        except BaseException as error:  # noqa: BLE001 - not swallowed: the consumer raises it
+            box.put(_raising(error))
 
-    def _submit(self, source: Source) -> None:
-        """Hand an item to the workers, unless the end came while it was read. The caller holds the lock."""
-        if not self._stopped:
-            future = self._workers.submit(self._transform, source)
-            self._ahead.append(future)
-            future.add_done_callback(self._done)
+    def _ahead_of(self, error: BaseException) -> None:
+        """Let the consumer get an error behind what is there."""
+        box: SimpleQueue[Callable[[], Result]] = SimpleQueue()
+        box.put(_raising(error))
+        self._ahead.put(box)
 
-    def _done(self, _: Future[Result]) -> None:
-        with self._lock:
-            self._changed.notify_all()
+
+def _raising(error: BaseException) -> Callable[[], NoReturn]:
+    def fail() -> NoReturn:
+        raise error
+
+    return fail

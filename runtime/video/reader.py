@@ -1,17 +1,17 @@
-"""Frames of a sequence in order, from an .mp4 file or a directory."""
+"""Frames of an .mp4 file in order, none of them lost."""
 
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 
 import av
 import numpy as np
 from av.container import InputContainer
+from av.packet import Packet
 from av.sidedata.sidedata import SideData
 from av.stream import Disposition
 from av.video.frame import VideoFrame
@@ -19,7 +19,6 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from ...errors import GmosError
-from .frame_ledger import FrameLedger
 from .sequence import Frame
 
 RATE_JITTER = 0.1
@@ -31,6 +30,13 @@ SWSCALE_MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 SWSCALE_BT601 = 5
 RGB_MATRIX = 0
 """H.273 code of frames that are stored as RGB: there is no matrix to apply."""
+
+FIRST_BOXES = frozenset(
+    (b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"uuid", b"sidx")
+)
+"""Boxes that real files start with; QuickTime files may lack `ftyp`."""
+MEDIA_BOXES = frozenset((b"moov", b"mdat", b"moof"))
+"""Boxes without whose full length frames are missing. Other overruns are junk after the last box."""
 
 
 class VideoReader:
@@ -52,21 +58,6 @@ class VideoReader:
         slack_s = max(RATE_JITTER_S, RATE_JITTER * self._shortest_s)
         return self._longest_s > self._shortest_s + slack_s
 
-    @property
-    def average_rate(self) -> Fraction | None:
-        """Frames per second that the file states, None where it states none. Needs an open file."""
-        return self._stream().average_rate or None
-
-    @property
-    def time_base_s(self) -> Fraction:
-        """Unit of the file's time stamps in seconds. Needs an open file."""
-        return self._stream().time_base or Fraction(1, 90_000)
-
-    @property
-    def frame_count_estimate(self) -> int | None:
-        """Frames the file's index lists, None where it lists none. Needs an open file."""
-        return self._stream().frames or None
-
     def __enter__(self) -> VideoReader:
         try:
             # The format is pinned: a playlist or a subtitle file must not be followed because of its name.
@@ -78,15 +69,13 @@ class VideoReader:
                 f"re-encode it, for instance with ffmpeg"
             ) from error
         try:
-            self._stream().thread_type = "AUTO"
+            self.stream.thread_type = "AUTO"
         except GmosError:
             self._container.close()
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._container is not None:
             self._container.close()
             self._container = None
@@ -96,7 +85,13 @@ class VideoReader:
             raise RuntimeError("the reader is not open: use it in a with statement")
         return self._container
 
-    def _stream(self) -> VideoStream:
+    @property
+    def stream(self) -> VideoStream:
+        """The stream that is decoded. Needs an open file.
+
+        Raises:
+            GmosError: there is none.
+        """
         container = self._opened()
         # An audio file's cover picture is a video stream too.
         for stream in container.streams.video:
@@ -113,19 +108,15 @@ class VideoReader:
         Raises:
             GmosError: as for iterating.
         """
-        frames = self._frames()
-        with closing(frames):
+        with closing(iter(self)) as frames:
             return next(frames)
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Generator[Frame, None, None]:
         """Yield every frame.
 
         Raises:
             GmosError: a frame is damaged, lost or of another size, or there is none at all.
         """
-        return self._frames()
-
-    def _frames(self) -> Generator[Frame, None, None]:
         ledger = FrameLedger()
         first_hw: tuple[int, int] | None = None
         previous_s = 0.0
@@ -150,7 +141,7 @@ class VideoReader:
 
     def _decoded(self, ledger: FrameLedger) -> Iterator[VideoFrame]:
         """Frames as the decoder gives them, each counted in `ledger`."""
-        container, stream = self._opened(), self._stream()
+        container, stream = self._opened(), self.stream
         try:
             for packet in container.demux(stream):
                 if packet.is_corrupt:
@@ -173,7 +164,7 @@ class VideoReader:
         times: list[int] = []
         failed: int | None = None
         with VideoReader(self._path) as reader:
-            container, stream = reader._opened(), reader._stream()
+            container, stream = reader._opened(), reader.stream
             stream.thread_type, stream.thread_count = "NONE", 1
             for packet in container.demux(stream):
                 if packet.size and packet.pts is not None and not packet.is_discard:
@@ -194,7 +185,7 @@ class VideoReader:
 
     def _time_s(self, index: int, frame: VideoFrame, ledger: FrameLedger) -> float:
         if frame.pts is None or frame.time_base is None:
-            return index / float(self.average_rate or 1)
+            return index / float(self.stream.average_rate or 1)
         return float((frame.pts - ledger.times[0]) * frame.time_base)
 
     def _matrix(self, frame: VideoFrame) -> tuple[int, int, int, int]:
@@ -228,6 +219,49 @@ class VideoReader:
         return np.ascontiguousarray(rgb.to_ndarray(), dtype=np.uint8)
 
 
+class FrameLedger:
+    """Counts packets in and frames out, by time stamp where there is one.
+
+    With several threads a decoder may drop frames without an error, which would shorten a video and
+    shift every mask after it.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: Counter[int] = Counter()
+        self._packets = 0
+        self._interlaced = False
+        self.times: list[int] = []
+        self.frames = 0
+
+    def enter(self, packet: Packet[VideoStream]) -> None:
+        """A packet goes in. Empty ones, and those the file itself marks as not shown, do not count."""
+        if packet.size and not packet.is_discard:
+            self._packets += 1
+            if packet.pts is not None:
+                self._waiting[packet.pts] += 1
+
+    def leave(self, frame: VideoFrame) -> None:
+        """A frame comes out."""
+        self.frames += 1
+        self._interlaced |= frame.interlaced_frame
+        if frame.pts is not None:
+            self.times.append(frame.pts)
+            self._waiting[frame.pts] -= 1
+
+    def first_lost(self) -> int | None:
+        """The first frame that did not come out although all packets went in, None if all did.
+
+        Frames before the first one out do not count: they belong to a group of pictures that was cut
+        on purpose. Neither does interlaced video, whose two fields may come in two packets.
+        """
+        first = min(self.times, default=0)
+        early = sum(count for time, count in self._waiting.items() if time < first and count > 0)
+        if self._interlaced or self._packets - self.frames - early <= 0:
+            return None
+        late = [time for time, count in self._waiting.items() if time > first and count > 0]
+        return sum(time < min(late) for time in self.times) if late else self.frames
+
+
 def _sign(value: int) -> int:
     return (value > 0) - (value < 0)
 
@@ -241,3 +275,49 @@ def oriented(rgb: NDArray[np.uint8], matrix: tuple[int, int, int, int]) -> NDArr
     if a:
         return np.ascontiguousarray(rgb[::d, ::a])
     return np.ascontiguousarray(rgb.transpose(1, 0, 2)[::b, ::c])
+
+
+def check_mp4_complete(path: Path) -> None:
+    """Raise unless the file has an index and every byte that its boxes promise.
+
+    FFmpeg plays a cut file up to the cut and then just ends, which would silently shorten a video.
+
+    Raises:
+        GmosError: empty file, not an MP4 file, cut off, or never finished by its recorder.
+        OSError: the file cannot be read.
+    """
+    size = path.stat().st_size
+    if size == 0:
+        raise GmosError(f"{path} is empty (0 bytes): expected an .mp4 video; copy or record it again")
+    seen: list[bytes] = []
+    with path.open("rb") as file:
+        start = 0
+        while start + 8 <= size:
+            file.seek(start)
+            length, kind = struct.unpack(">I4s", file.read(8))
+            if length == 1:
+                length = int.from_bytes(file.read(8), "big")
+            elif length == 0:
+                length = size - start
+            if not seen and (kind not in FIRST_BOXES or length < 8):
+                break
+            missing = start + length - size
+            if missing > 0 and kind in MEDIA_BOXES:
+                raise GmosError(
+                    f"{path} is truncated: {missing} of {size + missing} bytes are missing; "
+                    f"expected a whole .mp4 file; copy or download it again"
+                )
+            if length < 8:
+                break
+            seen.append(kind)
+            start += length
+    if not seen:
+        raise GmosError(
+            f"{path} is not an MP4 file, whatever its name says; expected an .mp4 video; convert it, for "
+            f"instance with ffmpeg"
+        )
+    if b"moov" not in seen:
+        raise GmosError(
+            f"{path} has no index (no moov box), so it is truncated or its recording was never finished; "
+            f"expected a whole .mp4 file; copy it again or repair it"
+        )

@@ -2,19 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import GmosError
 from ..media import Media
 
-RateSource = Literal["--stride", "--fps", "file"]
+WINDOW_RATE_FPS = 8
+"""Frames of a window are about 1/8 s apart (published implementation)."""
+
+DEFAULT_OUTPUT_FPS = 24.0
+"""Frames per second of an overlay whose input has no rate of its own (published implementation)."""
+
+TIME_BASE_LIMIT = 1_000_000
+"""Largest denominator of a frame duration; enough to recover 1001/60000 from a decimal."""
+
+
+def stride_for_fps(fps: float) -> int:
+    """Distance in frames between neighbours of a window, max(1, int(fps / 8)).
+
+    Raises:
+        GmosError: `fps` is not a positive finite number.
+    """
+    if not (math.isfinite(fps) and fps > 0):
+        raise GmosError(f"frame rate {fps}: expected a positive number of frames per second; give --fps")
+    return max(1, int(fps / WINDOW_RATE_FPS))
+
+
+def window_indices(i: int, frames: int, stride: int, window: int = 5) -> tuple[int, ...]:
+    """Frames around frame `i`, `stride` apart, clipped to 0..frames-1; `i` is the middle one."""
+    half = window // 2
+    return tuple(min(max(i + step * stride, 0), frames - 1) for step in range(-half, half + 1))
+
+
+def resolve_stride(fps: float | None, stride: int | None, own_fps: Fraction | None) -> int:
+    """Stride in frames: --stride before --fps before the file's own rate."""
+    if stride is not None:
+        return stride
+    rate = fps if fps is not None else own_fps
+    if rate is None:
+        raise RuntimeError("no frame rate: the caller checks for one")
+    return stride_for_fps(float(rate))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +61,7 @@ class SequenceInput:
     `kind` is the name of its source (`sources.py`); `open` gives its frames, each time from the start.
     `name` is safe as the name of a directory and is unique in a run.
     `video_hw` is (height, width) in pixels as shown, that is after the rotation the file asks for.
-    `stride` is in frames; `stride_source` says which option or file decided it.
+    `stride` is in frames.
     `output_fps` is in frames per second: the file's own average, or --fps, or 24.
     `time_base_s` is the unit of time stamps in seconds; every frame's `time_s` is a multiple of it.
     `frame_count_estimate` is exact for a directory; for a video it is what the file's index claims,
@@ -38,7 +75,6 @@ class SequenceInput:
     open: Callable[[], FrameReader] = field(repr=False, compare=False)
     video_hw: tuple[int, int]
     stride: int
-    stride_source: RateSource
     output_fps: float
     time_base_s: Fraction
     frame_count_estimate: int | None
@@ -60,18 +96,57 @@ class Frame:
     time_s: float
 
 
-class FrameReader(Protocol):
+class FrameReader(AbstractContextManager["FrameReader"], Protocol):
     """Frames of one sequence in order, each one once. A context manager."""
 
     @property
     def is_variable_rate(self) -> bool:
         """Whether the frames read so far are unevenly spaced in time."""
-        ...
-
-    def __enter__(self) -> FrameReader: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
 
     def __iter__(self) -> Iterator[Frame]: ...
+
+
+class EvenReader:
+    """Frames (H, W, 3) uint8 that have no times of their own: these follow from the frame rate."""
+
+    is_variable_rate = False
+
+    def __init__(self, frames: Callable[[], Iterable[NDArray[np.uint8]]], fps: float) -> None:
+        self._frames = frames
+        self._fps = fps
+
+    def __enter__(self) -> EvenReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing stays open between frames."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield every frame."""
+        for index, rgb in enumerate(self._frames()):
+            yield Frame(index=index, rgb=rgb, time_s=index / self._fps)
+
+
+def even_sequence(
+    frames: Callable[[], Iterable[NDArray[np.uint8]]],
+    *,
+    fps: float | None,
+    stride: int | None,
+    **fields: Any,
+) -> SequenceInput:
+    """An input whose frames have no rate of their own; at least one of `fps` and `stride` is given.
+
+    Args:
+        frames: gives them from the start, checked.
+        fps: frames per second.
+        stride: frames between neighbours of a window.
+        fields: the other ones of `SequenceInput`.
+    """
+    output_fps = fps or DEFAULT_OUTPUT_FPS
+    return SequenceInput(
+        open=partial(EvenReader, frames, output_fps),
+        stride=resolve_stride(fps, stride, None),
+        output_fps=output_fps,
+        time_base_s=1 / Fraction(output_fps).limit_denominator(TIME_BASE_LIMIT),
+        **fields,
+    )

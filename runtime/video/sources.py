@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from ...errors import GmosError
-from .directory_source import DirectorySource
-from .file_source import FileSource
-from .sequence import SequenceInput
+from .frame_directory import FRAME_SUFFIXES, check_frames, list_frames, read_frames
+from .reader import VideoReader, check_mp4_complete
+from .sequence import DEFAULT_OUTPUT_FPS, SequenceInput, even_sequence, resolve_stride
+
+USUAL_TIME_BASE_S = Fraction(1, 90_000)
+"""Of files that state none."""
 
 
 class Source(Protocol):
@@ -29,11 +34,9 @@ class Source(Protocol):
             OSError: it cannot be told, because the input cannot be read.
             GmosError: it is of this kind and cannot be used.
         """
-        ...
 
     def sequence_name(self, given: str) -> str:
         """The name of an input's results; any text, checked by the caller."""
-        ...
 
     def resolve(self, given: str, *, name: str, fps: float | None, stride: int | None) -> SequenceInput:
         """Check an input before any other work.
@@ -42,7 +45,101 @@ class Source(Protocol):
             OSError: it cannot be read.
             GmosError: it cannot be used.
         """
-        ...
+
+
+class DirectorySource:
+    """Directories of JPEG or PNG frames."""
+
+    kind = "directory"
+    article = "a directory"
+    needs_rate = True
+
+    def takes(self, given: str) -> bool:
+        """See `Source`."""
+        return Path(given).is_dir()
+
+    def sequence_name(self, given: str) -> str:
+        """The directory's real name, `.` included."""
+        path = Path(given)
+        return path.resolve().name if path.name in ("", "..") else path.name
+
+    def resolve(self, given: str, *, name: str, fps: float | None, stride: int | None) -> SequenceInput:
+        """See `Source`; reads the headers of all frames."""
+        path = Path(given)
+        frame_paths = list_frames(path)
+        video_hw, notes = check_frames(frame_paths)
+        return even_sequence(
+            partial(read_frames, frame_paths, video_hw),
+            fps=fps,
+            stride=stride,
+            name=name,
+            path=path,
+            kind=self.kind,
+            video_hw=video_hw,
+            frame_count_estimate=len(frame_paths),
+            frame_paths=frame_paths,
+            notes=notes,
+        )
+
+
+class FileSource:
+    """.mp4 files."""
+
+    kind = "video"
+    article = "a video"
+    needs_rate = False
+
+    def takes(self, given: str) -> bool:
+        """See `Source`."""
+        path = Path(given)
+        if not path.is_file():
+            return False
+        suffix = path.suffix.lower()
+        if suffix in FRAME_SUFFIXES:
+            raise GmosError(
+                f"{path} is a single image; expected its directory {path.parent}, or an .mp4 file"
+            )
+        if suffix != ".mp4":
+            raise GmosError(
+                f"{path} is not an .mp4 file; expected .mp4 or a directory of frames; convert it, for instance "
+                f"with ffmpeg"
+            )
+        return True
+
+    def sequence_name(self, given: str) -> str:
+        """The file name without its ending."""
+        return Path(given).stem
+
+    def resolve(self, given: str, *, name: str, fps: float | None, stride: int | None) -> SequenceInput:
+        """See `Source`; decodes the first frame."""
+        path = Path(given)
+        check_mp4_complete(path)
+        with VideoReader(path) as reader:
+            stream = reader.stream
+            own_fps, estimate = stream.average_rate or None, stream.frames or None
+            time_base_s = stream.time_base or USUAL_TIME_BASE_S
+            height, width = reader.first_frame().rgb.shape[:2]
+        if own_fps is None and fps is None and stride is None:
+            raise GmosError(
+                f"{path} states no frame rate; expected --fps (of the original video) or --stride"
+            )
+        notes: tuple[str, ...] = ()
+        if own_fps is None and fps is None:
+            notes = (
+                f"{path} states no frame rate: overlays play at {DEFAULT_OUTPUT_FPS:g} frames per second",
+            )
+        return SequenceInput(
+            name=name,
+            path=path,
+            kind=self.kind,
+            open=partial(VideoReader, path),
+            video_hw=(height, width),
+            stride=resolve_stride(fps, stride, own_fps),
+            output_fps=float(own_fps or fps or DEFAULT_OUTPUT_FPS),
+            time_base_s=time_base_s,
+            frame_count_estimate=estimate,
+            notes=notes,
+        )
 
 
 SOURCES: list[Source] = [DirectorySource(), FileSource()]

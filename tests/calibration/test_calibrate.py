@@ -19,13 +19,12 @@ from click.testing import CliRunner
 
 from gmos_deploy.calibration import calibrate as calibrate_module
 from gmos_deploy.calibration.calibrate import calibrate
-from gmos_deploy.calibration.config import CalibrationConfig
+from gmos_deploy.calibration.config import CalibrationConfig, TargetParity, parse_target_parity
 from gmos_deploy.calibration.network_forms import CalibratedNetwork
 from gmos_deploy.calibration.report import report_calibration, weight_bytes
 from gmos_deploy.calibration.sampling.record_calls import SampleLimits, sample_videos
 from gmos_deploy.calibration.sampling.sample_store import SampleStore
 from gmos_deploy.calibration.search.target_masks import MaskScore, hold_masks
-from gmos_deploy.calibration.search.target_parity import TargetParity, parse_target_parity
 from gmos_deploy.cli import guarded
 from gmos_deploy.commands.calibrate import calibrate_command, parse_size
 from gmos_deploy.commands.export import export_command
@@ -290,7 +289,7 @@ def test_target_parity_keeps_the_most_sensitive_layers_in_half(config: MakeConfi
     bundle, (network,) = calibrate(
         config(tmp_path / "out", target_parity=TargetParity(target="fp16"), **options)
     )
-    assert 0 < len(network.result.excluded) < len(network.layers)
+    assert 0 < len(network.excluded) < len(network.layers)
     assert bundle.networks["pi3_decoder"].gate["passed"] is True
     assert bundle.networks["pi3_decoder"].gate["limits"]["relative"] == 0.02
     assert bundle.calibration is not None
@@ -307,9 +306,9 @@ def test_target_parity_may_differ_by_network(config: MakeConfig, tmp_path: Path)
     target = parse_target_parity(["pi3_decoder=fp16"])
     options = {"networks": ("dino", "pi3_decoder"), "precision": "fp8", "target_parity": target}
     bundle, (dino, decoder) = calibrate(config(tmp_path / "out", **options))
-    assert not dino.result.excluded
+    assert not dino.excluded
     assert not dino.ranking
-    assert decoder.result.excluded
+    assert decoder.excluded
     assert bundle.networks["dino"].gate["limits"]["relative"] == 0.3
     assert bundle.networks["pi3_decoder"].gate["limits"]["relative"] == 0.02
     assert bundle.calibration is not None
@@ -325,9 +324,7 @@ def test_a_network_may_have_only_its_weights_in_eight_bits(
     bundle, (only,) = calibrate(config(tmp_path / "only", weight_only=("pi3_decoder",), **options))
     assert only.weight_only == len(only.layers)
     assert network.weight_only == 0
-    errors = [
-        max(found.relative for found in made.result.differences if found.finite) for made in (network, only)
-    ]
+    errors = [max(found.relative for found in made.differences if found.finite) for made in (network, only)]
     assert errors[1] < 0.5 * errors[0]
     assert bundle.calibration is not None
     assert bundle.calibration["weight_only"] == ["pi3_decoder"]
@@ -340,7 +337,7 @@ def test_a_network_may_have_only_its_weights_in_eight_bits(
     excluded, (part,) = calibrate(
         config(tmp_path / "excluded", weight_only=("excluded",), target_parity=target, **options)
     )
-    assert 0 < part.weight_only == len(part.result.excluded) < len(part.layers)
+    assert 0 < part.weight_only == len(part.excluded) < len(part.layers)
     assert excluded.files.size("pi3_decoder.weights") <= sizes[2]
 
 
@@ -420,7 +417,7 @@ def test_a_network_beyond_its_limits_is_not_tried_on_masks(
     options = {"networks": ("pi3_decoder",), "precision": "fp8", "target_masks": 0.97, "sensitivity": True}
     _, (network,) = calibrate(config(tmp_path / "within", **options))
     assert network.weight_only == 0
-    error = max(found.relative for found in network.result.differences)
+    error = max(found.relative for found in network.differences)
     monkeypatch.setitem(cast(dict[str, Limits], LIMITS), "fp8", replace(LIMITS["fp8"], relative=0.9 * error))
     bundle, (beyond,) = calibrate(config(tmp_path / "beyond", **options))
     assert beyond.weight_only == len(beyond.layers)

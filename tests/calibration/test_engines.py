@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from gmos_deploy.calibration.calibrate import calibrate
-from gmos_deploy.calibration.config import CalibrationConfig
+from gmos_deploy.calibration.config import CalibrationConfig, parse_target_parity
 from gmos_deploy.calibration.network_forms import CalibratedNetwork
-from gmos_deploy.calibration.search.target_parity import parse_target_parity
 from gmos_deploy.errors import GmosError
 from gmos_deploy.export.engines.build import EngineBuild, build_engines
 from gmos_deploy.export.engines.options import BuildOptions

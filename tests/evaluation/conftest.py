@@ -16,7 +16,7 @@ from PIL import Image
 from gmos_deploy.commands.evaluate import evaluate_command
 from gmos_deploy.errors import GmosError
 from gmos_deploy.runtime.pipeline.memory_tracker import make_tracker
-from gmos_deploy.runtime.results.palette import davis_palette
+from gmos_deploy.runtime.results.overlay import davis_palette
 from gmos_deploy.runtime.tracker import Prompt, TrackerStep
 
 Labels = NDArray[np.uint8]

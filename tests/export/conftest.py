@@ -17,9 +17,9 @@ from gmos_deploy.export.onnx.shape_profiles import shape_profiles
 from gmos_deploy.gmos_ref.backend import TorchBackend
 from gmos_deploy.gmos_ref.checkpoints.stand_in import stand_in_networks
 from gmos_deploy.gmos_ref.loading import load_reference
+from gmos_deploy.gmos_ref.networks import ReferenceNetworks
 from gmos_deploy.gmos_ref.presets import model_spec, preset
 from gmos_deploy.gmos_ref.reference_config import ReferenceConfig
-from gmos_deploy.gmos_ref.reference_networks import ReferenceNetworks
 from gmos_deploy.runtime.bundle.manifest import MANIFEST, Bundle, BundleNetwork
 from gmos_deploy.runtime.contract import NetworkName
 from gmos_deploy.runtime.onnx.backend import OnnxBackend, open_bundle_backend

@@ -14,9 +14,8 @@ import pytest
 from PIL import Image
 
 from gmos_deploy.networks import NetworkChoice
-from gmos_deploy.run import RunRequest, run_all
+from gmos_deploy.run import run_all
 from gmos_deploy.runtime.bundle.manifest import Bundle
-from gmos_deploy.runtime.pipeline.options import RunOptions
 from gmos_deploy.runtime.results.mp4_writer import Mp4Writer
 
 TOOL = Path(__file__).parents[2] / "tools" / "device_environment.py"
@@ -69,18 +68,14 @@ def test_bundle_runs(device: Path, tiny_bundle: Bundle, clip: Path, tmp_path: Pa
     )
     assert ran.returncode == 0, ran.stderr
     assert "ONNX Runtime" in ran.stdout
-    request = RunRequest(
+    run_all(
         networks=NetworkChoice(bundle=tiny_bundle.root, device="cpu"),
         inputs=(clip,),
         save_dir=tmp_path / "here",
         save_mode="mask",
-        fps=None,
         stride=1,
-        options=RunOptions(),
-        existing="error",
         quiet=True,
     )
-    run_all(request)
     maps = sorted((tmp_path / "here").glob("*_frame/clip/*.png"))
     assert len(maps) == 12
     for path in maps:

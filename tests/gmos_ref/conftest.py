@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from gmos_deploy.gmos_ref.checkpoints.weights import fill_deterministic
+from gmos_deploy.gmos_ref.checkpoints.stand_in import fill_deterministic
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

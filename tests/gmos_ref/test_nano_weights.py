@@ -9,9 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from gmos_deploy.errors import GmosError
-from gmos_deploy.gmos_ref.checkpoints.nano_weights import FOLDER, nano_checkpoints
 from gmos_deploy.gmos_ref.loading import load_reference
-from gmos_deploy.gmos_ref.reference_config import ReferenceConfig
+from gmos_deploy.gmos_ref.reference_config import FOLDER, ReferenceConfig, nano_checkpoints
 from gmos_deploy.runtime.backend import Backend
 from gmos_deploy.runtime.contract import Variant
 from gmos_deploy.runtime.pipeline.encode import WindowEncoder, frame_preparer

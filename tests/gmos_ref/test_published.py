@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gmos_deploy.gmos_ref.checkpoints.weights import fill_deterministic
+from gmos_deploy.gmos_ref.checkpoints.stand_in import fill_deterministic
 from gmos_deploy.gmos_ref.presets import PUBLISHED
 from gmos_deploy.gmos_ref.sam2.model import FeaturePredictor, build_sam2
 from gmos_deploy.gmos_ref.sam2.tracker import Sam2Tracker

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gmos_deploy.gmos_ref.checkpoints.weights import fill_deterministic
+from gmos_deploy.gmos_ref.checkpoints.stand_in import fill_deterministic
 from gmos_deploy.gmos_ref.presets import Sam2Config
 from gmos_deploy.gmos_ref.sam2.model import FeaturePredictor, build_sam2
 from gmos_deploy.gmos_ref.sam2.tracker import Answer, Sam2Tracker

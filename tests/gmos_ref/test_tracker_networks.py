@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gmos_deploy.gmos_ref.checkpoints.weights import fill_deterministic
+from gmos_deploy.gmos_ref.checkpoints.stand_in import fill_deterministic
 from gmos_deploy.gmos_ref.presets import TINY, Sam2Config, model_spec
 from gmos_deploy.gmos_ref.sam2.model import FeaturePredictor, build_sam2
 from gmos_deploy.gmos_ref.sam2.tracker_layers import Float32Tables, mix_narrow_values

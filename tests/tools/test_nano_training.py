@@ -24,11 +24,11 @@ import training_loop
 from initial_weights import initialise_pi3, initialise_tracker
 from safetensors.torch import load_file
 
-from gmos_deploy.gmos_ref.checkpoints.nano_weights import FOLDER
 from gmos_deploy.gmos_ref.gmos.gmos_s import GmosS
 from gmos_deploy.gmos_ref.gmos.proposer import GmosProposer
 from gmos_deploy.gmos_ref.pi3.encoder import Pi3Encoder
 from gmos_deploy.gmos_ref.presets import NANO
+from gmos_deploy.gmos_ref.reference_config import FOLDER
 from gmos_deploy.gmos_ref.sam2.model import build_sam2
 
 

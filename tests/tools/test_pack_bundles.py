@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from gmos_deploy.errors import GmosError
-from gmos_deploy.gmos_ref.checkpoints.nano_weights import FOLDER, PACKED_BUNDLES
+from gmos_deploy.gmos_ref.reference_config import FOLDER, PACKED_BUNDLES
 from gmos_deploy.nano_bundle import cached_bundle, nano_bundle
 from gmos_deploy.networks import VARIANTS
 from gmos_deploy.runtime.bundle.files import file_sha256

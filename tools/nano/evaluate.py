@@ -22,16 +22,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from scenes import CAMERAS, WINDOW_REACH
 
-from gmos_deploy.gmos_ref.checkpoints.nano_weights import FOLDER, nano_checkpoints
 from gmos_deploy.gmos_ref.loading import load_reference
-from gmos_deploy.gmos_ref.reference_config import ReferenceConfig
+from gmos_deploy.gmos_ref.reference_config import FOLDER, ReferenceConfig, nano_checkpoints
 from gmos_deploy.runtime.contract import Variant
 from gmos_deploy.runtime.pipeline.clip import AfterTracking, ClipRun, Tracks
 from gmos_deploy.runtime.pipeline.memory_tracker import make_tracker
 from gmos_deploy.runtime.pipeline.options import RunOptions
 from gmos_deploy.runtime.results.png_writer import PngWriter
 from gmos_deploy.runtime.tracker import FrameFeatures, Prompt
-from gmos_deploy.runtime.video.frame_iterable import resolve_frames
+from gmos_deploy.runtime.video.inputs import resolve_frames
 
 FPS = 8
 """Of the clips: neighbours of a window are one frame apart."""

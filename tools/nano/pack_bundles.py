@@ -20,8 +20,7 @@ import numpy as np
 import onnx
 
 from gmos_deploy.export.onnx.bundle_export import ExportConfig, export_bundle
-from gmos_deploy.gmos_ref.checkpoints.nano_weights import FOLDER, NANO, PACKED_BUNDLES
-from gmos_deploy.gmos_ref.reference_config import ReferenceConfig
+from gmos_deploy.gmos_ref.reference_config import FOLDER, NANO, PACKED_BUNDLES, ReferenceConfig
 from gmos_deploy.networks import VARIANTS
 from gmos_deploy.runtime.atomic_file import replaced_at_end
 from gmos_deploy.runtime.bundle.manifest import MANIFEST, Bundle, open_bundle

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gmos_deploy.gmos_ref.checkpoints.nano_weights import FOLDER
+from gmos_deploy.gmos_ref.reference_config import FOLDER
 
 FEW = 16
 """Tensors of up to so many values, such as the mean of colours, stay as they are."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from gmos_deploy.calibration.search.finished_work import FinishedWork
 from gmos_deploy.calibration.search.network_trial import NetworkTrial
 from gmos_deploy.errors import GmosError
 from gmos_deploy.runtime.bundle.manifest import Bundle
-from gmos_deploy.runtime.pipeline.label_store import LabelStore
+from gmos_deploy.runtime.frame_result import CompactMap
 
 MakeConfig = Callable[..., CalibrationConfig]
 
@@ -79,45 +78,46 @@ def test_choices_come_back_as_they_were(tmp_path: Path) -> None:
     wanted = choice(
         mean_shift=np.array([1, 2, 3], np.float16), factors=None, weight_only={LAYER.node: floating}
     )
-    begun(tmp_path / "work").keep_choice("dino", wanted)
+    begun(tmp_path / "work").keep(wanted, "dino", "x")
     work = begun(tmp_path / "work")
-    found = work.choice("dino", ACTIVATION)
+    found = work.known(ActivationChoice, "dino", "x")
     assert found is not None
     assert (found.activation, found.threshold, found.method) == (ACTIVATION, 1 / 3, "99.99 %")
     assert (found.alpha, found.error, found.factors) == (0.35, 0.01, None)
     np.testing.assert_array_equal(found.mean_shift, wanted.mean_shift)
     assert_same_layer(found.quantised[LAYER.node], wanted.quantised[LAYER.node])
     assert_same_layer(found.weight_only[LAYER.node], floating)
-    assert work.choice("sam2_encoder", ACTIVATION) is None
-    assert work.choice("dino", replace(ACTIVATION, name="y")) is None
+    assert work.known(ActivationChoice, "sam2_encoder", "x") is None
+    assert work.known(ActivationChoice, "dino", "y") is None
 
 
 def test_label_maps_come_back_as_they_were(tmp_path: Path) -> None:
     """By result and frame; empty ones too."""
-    maps = LabelStore(11, (4, 5))
-    maps[10] = np.arange(20, dtype=np.uint8).reshape(4, 5)
+    shown = np.arange(20, dtype=np.uint8).reshape(4, 5)
+    maps = {"mos": [CompactMap.of(shown), CompactMap.of(0 * shown)], "mos-i": [CompactMap(None, (4, 5))]}
     work = begun(tmp_path / "work")
-    work.keep_labels("clip", {"mos": maps, "mos-i": LabelStore(11, (4, 5))})
-    found = work.labels("clip")
-    assert found is not None
-    assert set(found) == {"mos", "mos-i"}
-    for result, wanted in (("mos", maps), ("mos-i", LabelStore(11, (4, 5)))):
-        np.testing.assert_array_equal(list(found[result]), list(wanted))
-    assert work.labels("another") is None
+    assert work.once(dict[str, list[CompactMap]], lambda: maps, "clip") is maps
+    found = work.once(dict[str, list[CompactMap]], dict, "clip")
+    assert {name: len(kept) for name, kept in found.items()} == {"mos": 2, "mos-i": 1}
+    for name, wanted in maps.items():
+        np.testing.assert_array_equal(
+            [kept.unpack() for kept in found[name]], [one.unpack() for one in wanted]
+        )
+    assert work.known(dict[str, list[CompactMap]], "another") is None
 
 
 def test_work_is_of_its_settings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """With the same ones it stays, and this is said; with others it is begun anew."""
     caplog.set_level(logging.INFO)
-    begun(tmp_path / "work", seed=0).keep_result({"x": [1]}, "key", ("a", 2))
+    begun(tmp_path / "work", seed=0).keep({"x": [1]}, "key", ("a", 2))
     assert not caplog.messages
     (tmp_path / "work" / "trial-of_a_killed_run").mkdir()
-    assert begun(tmp_path / "work", seed=0).result("key", ("a", 2)) == {"x": [1]}
+    assert begun(tmp_path / "work", seed=0).known(dict[str, list[int]], "key", ("a", 2)) == {"x": [1]}
     assert not list((tmp_path / "work").glob("trial-*"))
     assert "goes on with what an earlier calibration left" in caplog.text
     work = begun(tmp_path / "work", seed=1)
     assert "of other settings" in caplog.text
-    assert work.result("key", ("a", 2)) is None
+    assert work.known(dict[str, list[int]], "key", ("a", 2)) is None
     work.remove()
     assert not (tmp_path / "work").exists()
 
@@ -126,15 +126,13 @@ def test_work_is_of_its_settings(tmp_path: Path, caplog: pytest.LogCaptureFixtur
 def test_damaged_work_is_done_again(tmp_path: Path, spoil: Callable[[bytes], bytes]) -> None:
     """It is as good as none."""
     work = begun(tmp_path / "work")
-    work.keep_choice("dino", choice())
-    work.keep_labels("clip", {"mos": LabelStore(2, (4, 5))})
-    work.keep_result({"x": 1}, "key")
+    work.keep(choice(), "dino", "x")
+    work.keep({"x": 1}, "key")
     for path in (tmp_path / "work").iterdir():
         path.write_bytes(spoil(path.read_bytes()))
-    assert work.choice("dino", ACTIVATION) is None
-    assert work.labels("clip") is None
-    assert work.result("key") is None
-    assert begun(tmp_path / "work").choice("dino", ACTIVATION) is None
+    assert work.known(ActivationChoice, "dino", "x") is None
+    assert work.known(dict[str, int], "key") is None
+    assert begun(tmp_path / "work").known(ActivationChoice, "dino", "x") is None
 
 
 def test_a_place_that_holds_something_else_is_not_touched(tmp_path: Path) -> None:
@@ -213,7 +211,7 @@ def test_networks_that_share_weights_still_do(
     """Mask prompt and mask decoder have one transformer: after a break between them it is stored once."""
     given: dict[str, Any] = {"samples": tmp_path / "samples", "networks": ("mask_prompt", "mask_decoder")}
     wanted, networks = calibrate(config(tmp_path / "whole", **given))
-    first = min(len(network.result.choices) for network in networks)
+    first = min(len(network.choices) for network in networks)
     with monkeypatch.context() as patch:
         patch.setattr(LayerChooser, "choose", Interrupted(first + 1).of(LayerChooser.choose))
         with pytest.raises(KeyboardInterrupt):

@@ -14,7 +14,7 @@ import pytest
 from gmos_deploy.gmos_ref.backend import TorchBackend
 from gmos_deploy.runtime.bundle.manifest import Bundle
 from gmos_deploy.runtime.onnx.backend import OnnxBackend
-from gmos_deploy.runtime.video.frame_iterable import resolve_frames
+from gmos_deploy.runtime.video.inputs import resolve_frames
 from gmos_deploy.runtime.video.sequence import SequenceInput
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gmos_deploy.export.onnx.exported_network import NetworkExporter
 from gmos_deploy.gmos_ref.backend import TorchBackend
-from gmos_deploy.gmos_ref.reference_networks import ReferenceNetworks
+from gmos_deploy.gmos_ref.networks import ReferenceNetworks
 from gmos_deploy.runtime.bundle.manifest import TARGETS, Bundle, BundleNetwork
 from gmos_deploy.runtime.bundle.seeded_inputs import seeded_inputs
 from gmos_deploy.runtime.comparison.parity import LIMITS

@@ -16,10 +16,9 @@ from onnx import numpy_helper
 from gmos_deploy.export.onnx.bundle_export import PACKAGES, ExportConfig, table_source
 from gmos_deploy.export.onnx.exported_network import NetworkExporter, Plan
 from gmos_deploy.export.onnx.shape_profiles import shape_profiles
-from gmos_deploy.gmos_ref.checkpoints.nano_weights import FOLDER, PACKED_BUNDLES
 from gmos_deploy.gmos_ref.loading import checkpoint_networks
 from gmos_deploy.gmos_ref.presets import model_spec, preset
-from gmos_deploy.gmos_ref.reference_config import ReferenceConfig
+from gmos_deploy.gmos_ref.reference_config import FOLDER, PACKED_BUNDLES, ReferenceConfig
 from gmos_deploy.runtime.bundle.manifest import Bundle
 from gmos_deploy.runtime.bundle.packed_bundle import unpack_bundle
 from gmos_deploy.runtime.contract import NetworkName, Variant, network_specs

@@ -17,8 +17,8 @@ import torch
 from gmos_deploy.cli import guarded
 from gmos_deploy.commands.parity import networks_command, video_command
 from gmos_deploy.gmos_ref.backend import TorchBackend
+from gmos_deploy.gmos_ref.networks import ReferenceNetworks
 from gmos_deploy.gmos_ref.presets import model_spec, preset
-from gmos_deploy.gmos_ref.reference_networks import ReferenceNetworks
 from gmos_deploy.networks import BACKENDS, NetworkChoice
 from gmos_deploy.runtime.bundle.manifest import Bundle
 from gmos_deploy.runtime.contract import network_specs

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from gmos_deploy.gmos_ref.attention import grid_positions
+from gmos_deploy.gmos_ref.attention import rope_table as reference_rope_table
 from gmos_deploy.gmos_ref.pi3.dino import DinoV2
 from gmos_deploy.gmos_ref.presets import preset
-from gmos_deploy.gmos_ref.rope import grid_positions
-from gmos_deploy.gmos_ref.rope import rope_table as reference_rope_table
 from gmos_deploy.runtime.bundle.tables import (
     bilinear_weights,
     resized_position_embedding,

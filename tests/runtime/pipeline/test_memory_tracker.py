@@ -16,8 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gmos_deploy.gmos_ref.backend import TorchBackend
-from gmos_deploy.gmos_ref.checkpoints.stand_in import TRACKER_IOU_GAIN, stand_in_networks
-from gmos_deploy.gmos_ref.checkpoints.weights import fill_deterministic
+from gmos_deploy.gmos_ref.checkpoints.stand_in import TRACKER_IOU_GAIN, fill_deterministic, stand_in_networks
 from gmos_deploy.gmos_ref.presets import TINY, Sam2Config, model_spec
 from gmos_deploy.gmos_ref.sam2.model import FeaturePredictor, build_sam2
 from gmos_deploy.gmos_ref.sam2.tracker import Sam2Tracker

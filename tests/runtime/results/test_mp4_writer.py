@@ -34,7 +34,7 @@ def test_frames_come_back(tmp_path: Path, quadrants: Callable[..., NDArray[np.ui
     image = quadrants(48, 64)
     with VideoReader(write(tmp_path / "a.mp4", [image] * 10)) as reader:
         frames = list(reader)
-        assert reader.average_rate == 25
+        assert reader.stream.average_rate == 25
     assert [frame.time_s for frame in frames] == [index / 25 for index in range(10)]
     assert max(np.abs(frame.rgb.astype(int) - image).mean() for frame in frames) < H264_ERROR
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +21,22 @@ from gmos_deploy.runtime.contract import Variant
 from gmos_deploy.runtime.frame_result import FrameResult
 from gmos_deploy.runtime.media import Media
 from gmos_deploy.runtime.results.completion import Existing, ResultSet, finished, should_skip
-from gmos_deploy.runtime.results.outputs import SequenceOutputs
+from gmos_deploy.runtime.results.outputs import check_save_dir, file_results, work_directory
 from gmos_deploy.runtime.video.reader import VideoReader
 
 HW = (16, 24)
 FRAMES = 3
 MEDIA = Media(video_hw=HW, fps=10)
 SETTINGS: dict[str, Any] = {"precision": "fp16", "stride": 3}
+
+CRASHING_RUN = """
+import os, sys
+from pathlib import Path
+from gmos_deploy.runtime.results.outputs import work_directory
+with work_directory(Path(sys.argv[1]), ".gmos") as work:
+    (work / "half.png").write_bytes(b"half")
+    os._exit(9)
+"""
 
 
 @pytest.fixture
@@ -57,17 +69,18 @@ def answer(index: int, *, value: int = 1) -> FrameResult:
     )
 
 
-def write(outputs: SequenceOutputs, *, value: int = 1) -> None:
-    """Every frame."""
-    for index in range(FRAMES):
-        outputs.write(answer(index, value=value))
+def answers(
+    *, value: int = 1, frames: int = FRAMES, then: Callable[[], object] = lambda: None
+) -> Generator[FrameResult, None, None]:
+    """Every frame, and what happens after the last one."""
+    for index in range(frames):
+        yield answer(index, value=value)
+    then()
 
 
-def run(results: ResultSet, *, existing: Existing = "error", value: int = 1) -> None:
+def run(results: ResultSet, *, existing: Existing = "error", **how: Any) -> None:
     """A whole successful run."""
-    with SequenceOutputs(results, MEDIA, existing=existing) as outputs:
-        write(outputs, value=value)
-        outputs.commit(FRAMES)
+    file_results(answers(**how), results, MEDIA, existing=existing)
 
 
 def snapshot(place: Path) -> dict[str, bytes | None]:
@@ -125,40 +138,38 @@ def test_gmos_s_results_are_beside_them(results: ResultSet) -> None:
         assert image.mode == "L"
 
 
-@pytest.mark.parametrize("ending", [KeyboardInterrupt, GmosError, None])
-def test_a_run_that_does_not_commit_leaves_nothing(
-    results: ResultSet, tmp_path: Path, ending: type[BaseException] | None
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, GmosError])
+def test_a_run_that_does_not_finish_leaves_nothing(
+    results: ResultSet, tmp_path: Path, ending: type[BaseException]
 ) -> None:
-    """Neither after an error, nor after Ctrl-C, nor when commit was not reached."""
+    """Neither after an error, nor after Ctrl-C; the answers are closed."""
+    closed = []
 
-    def stopped() -> None:
-        with SequenceOutputs(results, MEDIA) as outputs:
-            write(outputs)
-            if ending is not None:
-                raise ending
+    def stopped() -> Generator[FrameResult, None, None]:
+        try:
+            yield from answers()
+            raise ending
+        finally:
+            closed.append(True)
 
-    if ending is None:
-        stopped()
-    else:
-        with pytest.raises(ending):
-            stopped()
+    with pytest.raises(ending):
+        file_results(stopped(), results, MEDIA)
+    assert closed
     assert snapshot(tmp_path) == {}
 
 
-def test_nothing_shows_before_the_commit(results: ResultSet) -> None:
+def test_nothing_shows_before_the_end(results: ResultSet) -> None:
     """A reader of the output place never sees half a sequence."""
-    with SequenceOutputs(results, MEDIA) as outputs:
-        write(outputs)
-        assert {path.name for path in results.save_dir.iterdir()} == {".gmos"}
-        outputs.commit(FRAMES)
+    seen = []
+    run(results, then=lambda: seen.extend(path.name for path in results.save_dir.iterdir()))
+    assert seen == [".gmos"]
 
 
 def test_missing_frames_are_a_mistake(results: ResultSet, tmp_path: Path) -> None:
     """A record of a sequence that is not whole would be a lie."""
-    with SequenceOutputs(results, MEDIA) as outputs:
-        write(outputs)
-        with pytest.raises(RuntimeError, match="frames written, 4 expected"):
-            outputs.commit(FRAMES + 1)
+    twice = (answer(index) for index in (0, 1, 1))
+    with pytest.raises(RuntimeError, match="frames written, 3 expected"):
+        file_results(twice, results, MEDIA)
     assert snapshot(tmp_path) == {}
 
 
@@ -339,14 +350,8 @@ def test_results_that_turn_up_meanwhile_are_kept(results: ResultSet) -> None:
     for existing, message in (("error", "exists already"), ("resume", "finished by another run")):
         place = replace(results, save_dir=results.save_dir / existing)
 
-        def late(place: ResultSet = place, existing: Existing = existing) -> None:
-            with SequenceOutputs(place, MEDIA, existing=existing) as outputs:
-                write(outputs, value=2)
-                run(place, value=1)
-                outputs.commit(FRAMES)
-
         with pytest.raises(GmosError, match=message):
-            late()
+            run(place, existing=existing, value=2, then=partial(run, place))
         assert mask_value(place) == 1
         assert finished(place)
 
@@ -402,3 +407,76 @@ def test_a_finished_sequence_is_not_written_again(results: ResultSet) -> None:
     run(results)
     with pytest.raises(RuntimeError, match="bear is finished"):
         run(results, existing="resume")
+
+
+def everything(place: Path) -> list[str]:
+    """All paths below a place."""
+    return sorted(str(path.relative_to(place)) for path in place.rglob("*"))
+
+
+def test_nothing_is_left(tmp_path: Path) -> None:
+    """The parents made for it are removed too, those that were there stay."""
+    with work_directory(tmp_path / "a" / "b", ".gmos") as work:
+        (work / "file").write_text("x")
+        assert work.is_relative_to(tmp_path / "a" / "b" / ".gmos")
+    assert everything(tmp_path) == []
+    assert tmp_path.exists()
+
+
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, GmosError])
+def test_nothing_is_left_after_an_error(tmp_path: Path, ending: type[BaseException]) -> None:
+    """Ctrl-C included."""
+
+    def stop() -> None:
+        with work_directory(tmp_path, ".gmos") as work:
+            (work / "file").write_text("x")
+            raise ending
+
+    with pytest.raises(ending):
+        stop()
+    assert everything(tmp_path) == []
+
+
+def test_what_others_put_beside_it_stays(tmp_path: Path) -> None:
+    """Parents are removed only where they are empty."""
+    with work_directory(tmp_path / "out", ".gmos"):
+        (tmp_path / "out" / "mine").write_text("x")
+    assert everything(tmp_path) == ["out", "out/mine"]
+
+
+def test_dead_runs_are_cleaned_up_and_live_ones_are_not(tmp_path: Path) -> None:
+    """A killed process leaves its directory; the next run removes it."""
+    with work_directory(tmp_path, ".gmos") as alive:
+        crashed = subprocess.run([sys.executable, "-c", CRASHING_RUN, str(tmp_path)], check=False)
+        assert crashed.returncode == 9
+        assert len(list((tmp_path / ".gmos").iterdir())) == 2
+        with work_directory(tmp_path, ".gmos") as work:
+            assert alive.exists()
+            assert work.exists()
+            assert len(list((tmp_path / ".gmos").iterdir())) == 2
+    assert everything(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("file", "cannot write .*file: a part of this path is a file|there is a file where"),
+        ("file/out", "cannot write .*file/out: a part of this path is a file, not a directory"),
+        (f"{'n' * 300}", "the name is too long; choose a shorter one"),
+        ("/proc/results", "cannot write /proc/results: "),
+    ],
+)
+def test_unwritable_places_are_found_at_once(tmp_path: Path, place: str, message: str) -> None:
+    """Before any network is loaded."""
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(GmosError, match=message) as caught:
+        check_save_dir(tmp_path / place)
+    assert "\n" not in str(caught.value)
+    assert everything(tmp_path) == ["file"]
+
+
+def test_a_good_place_is_left_as_it_was(tmp_path: Path) -> None:
+    """The check makes nothing that stays."""
+    check_save_dir(tmp_path / "new" / "out")
+    check_save_dir(tmp_path)
+    assert everything(tmp_path) == []

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from gmos_deploy.runtime.results.overlay import overlay
-from gmos_deploy.runtime.results.palette import davis_palette
+from gmos_deploy.runtime.results.overlay import davis_palette, overlay
 
 
 def naive_overlay(rgb: NDArray[np.uint8], labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -74,3 +73,15 @@ def test_without_labels_the_frame_is_unchanged() -> None:
     drawn = overlay(rgb, np.zeros((4, 5), dtype=np.uint8))
     np.testing.assert_array_equal(drawn, rgb)
     assert drawn is not rgb
+
+
+def test_palette_matches_the_published_one(preprocess_arrays: dict[str, NDArray[Any]]) -> None:
+    """All 256 colours."""
+    palette = davis_palette()
+    assert palette.dtype == np.uint8
+    np.testing.assert_array_equal(palette, preprocess_arrays["palette"])
+
+
+def test_colours_are_all_different() -> None:
+    """A mask can be read back from its colours."""
+    assert len(np.unique(davis_palette(), axis=0)) == 256

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gmos_deploy.errors import GmosError
-from gmos_deploy.runtime.results.palette import davis_palette
+from gmos_deploy.runtime.results.overlay import davis_palette
 from gmos_deploy.runtime.results.png_writer import PngKind, PngWriter, encode_png
 
 

@@ -10,12 +10,8 @@ import pytest
 from PIL import Image
 
 from gmos_deploy.errors import GmosError
-from gmos_deploy.runtime.video.frame_directory import (
-    DirectoryReader,
-    check_frames,
-    list_frames,
-    read_frame,
-)
+from gmos_deploy.runtime.video.frame_directory import check_frames, list_frames, read_frame, read_frames
+from gmos_deploy.runtime.video.inputs import resolve_inputs
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".png", ".JPG", ".Png"])
@@ -102,11 +98,10 @@ def test_a_corrupt_frame_is_named(tmp_path: Path, suffix: str) -> None:
     content = paths[1].read_bytes()
     paths[1].write_bytes(content[: len(content) // 2])
     video_hw, _ = check_frames(paths)
-    with DirectoryReader(paths, fps=10, video_hw=video_hw) as reader:
-        frames = iter(reader)
-        assert next(frames).index == 0
-        with pytest.raises(GmosError, match=f"00001{suffix} cannot be read: .*replace or remove it"):
-            next(frames)
+    frames = read_frames(paths, video_hw)
+    assert next(frames).shape == (48, 64, 3)
+    with pytest.raises(GmosError, match=f"00001{suffix} cannot be read: .*replace or remove it"):
+        next(frames)
 
 
 @pytest.mark.parametrize("position", range(8, 200, 7))
@@ -198,8 +193,8 @@ def test_exif_orientation_is_ignored_and_noted(tmp_path: Path) -> None:
 
 def test_times_follow_from_the_rate(make_directory: Callable[..., Path]) -> None:
     """Frame i is shown at i / fps."""
-    paths = list_frames(make_directory(count=3))
-    with DirectoryReader(paths, fps=10, video_hw=(48, 64)) as reader:
+    [sequence] = resolve_inputs([make_directory(count=3)], fps=10, stride=None)
+    with sequence.open() as reader:
         frames = list(reader)
     assert [(frame.index, frame.time_s) for frame in frames] == [(0, 0.0), (1, 0.1), (2, 0.2)]
     assert [int(frame.rgb[0, 0, 0]) for frame in frames] == [0, 10, 20]
@@ -209,11 +204,8 @@ def test_times_follow_from_the_rate(make_directory: Callable[..., Path]) -> None
 def test_a_frame_that_changes_meanwhile_is_an_error(make_directory: Callable[..., Path]) -> None:
     """The size was checked at the start of the run."""
     paths = list_frames(make_directory(count=1))
-    with (
-        DirectoryReader(paths, fps=10, video_hw=(24, 32)) as reader,
-        pytest.raises(GmosError, match=r"00000.png is now 64x48 pixels, it was 32x24"),
-    ):
-        list(reader)
+    with pytest.raises(GmosError, match=r"00000.png is now 64x48 pixels, it was 32x24"):
+        list(read_frames(paths, (24, 32)))
 
 
 def test_no_frames_at_all_is_an_error() -> None:

@@ -46,7 +46,6 @@ def test_a_video_brings_its_own_rate(make_video: MakeVideo) -> None:
         open=sequence.open,
         video_hw=(48, 64),
         stride=3,
-        stride_source="file",
         output_fps=30000 / 1001,
         time_base_s=Fraction(1, 30000),
         frame_count_estimate=12,
@@ -60,7 +59,7 @@ def test_a_directory_plays_at_the_rate_given(make_directory: MakeDirectory) -> N
     path = make_directory()
     (sequence,) = resolve(path, fps=29.97)
     assert (sequence.name, sequence.kind, sequence.video_hw) == ("frames", "directory", (48, 64))
-    assert (sequence.stride, sequence.stride_source, sequence.output_fps) == (3, "--fps", 29.97)
+    assert (sequence.stride, sequence.output_fps) == (3, 29.97)
     assert sequence.time_base_s == Fraction(100, 2997)
     assert sequence.frame_count_estimate == 3
     assert [frame.name for frame in sequence.frame_paths] == ["00000.png", "00001.png", "00002.png"]
@@ -71,25 +70,24 @@ def test_a_directory_plays_at_the_rate_given(make_directory: MakeDirectory) -> N
 def test_a_directory_with_a_stride_plays_at_24(make_directory: MakeDirectory) -> None:
     """The published default."""
     (sequence,) = resolve(make_directory(), stride=2)
-    assert (sequence.stride, sequence.stride_source, sequence.output_fps) == (2, "--stride", 24.0)
+    assert (sequence.stride, sequence.output_fps) == (2, 24.0)
 
 
 @pytest.mark.parametrize(
     ("fps", "stride", "expected"),
     [
-        (None, None, (3, "file")),
-        (50.0, None, (6, "--fps")),
-        (50.0, 2, (2, "--stride")),
-        (None, 9, (9, "--stride")),
+        (None, None, 3),
+        (50.0, None, 6),
+        (50.0, 2, 2),
+        (None, 9, 9),
     ],
 )
 def test_stride_goes_before_fps_goes_before_the_file(
-    make_video: MakeVideo, fps: float | None, stride: int | None, expected: tuple[int, str]
+    make_video: MakeVideo, fps: float | None, stride: int | None, expected: int
 ) -> None:
     """The overlay of a video keeps the video's rate in every case."""
     (sequence,) = resolve(make_video(), fps=fps, stride=stride)
-    assert (sequence.stride, sequence.stride_source) == expected
-    assert sequence.output_fps == 25.0
+    assert (sequence.stride, sequence.output_fps) == (expected, 25.0)
 
 
 def test_turned_videos_report_the_size_shown(make_video: MakeVideo) -> None:

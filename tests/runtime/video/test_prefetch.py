@@ -202,12 +202,15 @@ def test_ctrl_c_cannot_land_on_a_lock_that_is_held_and_not_yet_to_be_released(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Entering a Condition is Python code: an interrupt in it leaves the lock taken, and the threads wait for ever."""
+    entered, consumer = threading.Condition.__enter__, threading.get_ident()
 
-    class Interrupted(threading.Condition):
-        def __enter__(self) -> bool:
-            super().__enter__()
+    def interrupted(self: threading.Condition) -> bool:
+        if threading.get_ident() == consumer:
             raise KeyboardInterrupt
+        return entered(self)
 
-    monkeypatch.setattr("gmos_deploy.runtime.video.prefetch.Condition", Interrupted)
     with Prefetched(range(5), depth=2, transform=identity) as items:
-        assert list(items) == list(range(5))
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Condition, "__enter__", interrupted)
+            received = list(items)
+        assert received == list(range(5))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gmos_deploy.errors import GmosError
-from gmos_deploy.runtime.bundle.external_data import external_locations
+from gmos_deploy.runtime.bundle.files import external_locations
 
 
 def message(*fields: tuple[int, bytes]) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gmos_deploy.errors import GmosError
-from gmos_deploy.runtime.video.windows import stride_for_fps, window_indices
+from gmos_deploy.runtime.video.sequence import stride_for_fps, window_indices
 
 
 def test_windows_match_the_published_ones(preprocess_tables: dict[str, Any]) -> None:

@@ -10,8 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from gmos_deploy.gmos_ref.gmos.proposer import Proposals as ProposerOutput
-from gmos_deploy.gmos_ref.networks import keep_best
-from gmos_deploy.gmos_ref.resizing import Sam2Resize, foreground_map, proposal_labels
+from gmos_deploy.gmos_ref.networks import Sam2Resize, foreground_map, keep_best, proposal_labels
 from gmos_deploy.runtime.pipeline.proposals import ProposalCollector
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from gmos_deploy.gmos_ref.checkpoints.weights import (
+from gmos_deploy.gmos_ref.checkpoints.stand_in import (
     deterministic_state,
     deterministic_tensor,
     fill_deterministic,
