@@ -25,6 +25,7 @@ from gmos_deploy.export.engines.shapes import engine_profile
 from gmos_deploy.export.onnx.exported_network import NetworkExporter
 from gmos_deploy.gmos_ref.presets import preset
 from gmos_deploy.gmos_ref.sam2.model import build_sam2
+from gmos_deploy.runtime.precision import EXPORTED
 from gmos_deploy.runtime.tensorrt.library import load_tensorrt
 
 MIB = 1 << 20
@@ -38,7 +39,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--preset", default="published")
-    parser.add_argument("--precision", default="fp16", choices=["fp32", "bf16", "fp16"])
+    parser.add_argument("--precision", default="fp16", choices=EXPORTED)
     parser.add_argument("--target", default="sm86")
     parser.add_argument("--cases", default="1x7,4x7,1x24,4x24,1x136,4x136")
     given = parser.parse_args()
