@@ -222,16 +222,18 @@ wide_option = flag(
 )
 
 
+def count_option(
+    name: str, group: str, default: int, text: str, *, least: int = 1, most: int | None = None
+) -> Decorator[Any]:
+    """How many of something."""
+    kind = click.IntRange(least, most)
+    return option(name, group, text, type=kind, default=default, metavar="N")
+
+
 def worst_frames_option(default: int, most: int, where: str) -> Decorator[Any]:
     """How many of the worst frames a report shows."""
-    return option(
-        "worst_frames",
-        RESULTS,
-        f"How many of the worst frames {where}.",
-        type=click.IntRange(0, most),
-        default=default,
-        metavar="N",
-    )
+    text = f"How many of the worst frames {where}."
+    return count_option("worst_frames", RESULTS, default, text, least=0, most=most)
 
 
 force_option = flag("force", RESULTS, "Replace a bundle that is there.")

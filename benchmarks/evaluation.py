@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from gmos_deploy.evaluation.benchmarks.benchmarks import BenchmarkRequest, load_benchmark
 from gmos_deploy.evaluation.benchmarks.label_maps import LABEL_LIMIT, read_label_map
-from gmos_deploy.evaluation.benchmarks.mos_i import count_overlaps, evaluate_mos_i_sequence, overall_mos_i
-from gmos_deploy.evaluation.benchmarks.parallel import evaluate_sequences
-from gmos_deploy.evaluation.benchmarks.preparation import prepare_mos_i
+from gmos_deploy.evaluation.benchmarks.mos_i import count_overlaps
+from gmos_deploy.evaluation.benchmarks.run import evaluate_sequences
 from gmos_deploy.evaluation.report.environment import available_cores
 from gmos_deploy.runtime.pipeline.mask_overlap import iou_matrix
 from gmos_deploy.runtime.results.overlay import davis_palette
@@ -107,20 +107,20 @@ def main() -> None:
         print(f"writing 2 x {SEQUENCES} x {FRAMES} frames of {WIDTH}x{HEIGHT} …")
         write_tree(root)
         start = time.perf_counter()
-        prepared = prepare_mos_i(
-            "davis17-im",
-            root / "predictions",
-            root / "annotations",
-            root / "time_annotation.csv",
-            frame_level=True,
+        request = BenchmarkRequest(
+            dataset="davis17-im",
+            res_dir=root / "predictions",
+            anno_dir=root / "annotations",
+            time_anno_csv=root / "time_annotation.csv",
+            frame_level_match=True,
         )
-        sequences = evaluate_sequences(
-            evaluate_mos_i_sequence, prepared.jobs, workers=arguments.jobs, advance=lambda: None
-        )
-        overall = overall_mos_i(sequences, frame_level=True)
+        prepared = load_benchmark("mos-i", request)
+        jobs = list(prepared.jobs.values())
+        sequences = evaluate_sequences(jobs, workers=arguments.jobs, advance=lambda: None)
+        overall = prepared.overall(sequences)
         elapsed = time.perf_counter() - start
         start = time.process_time()
-        evaluate_mos_i_sequence(prepared.jobs[0])
+        jobs[0]()
         whole = (time.process_time() - start) / FRAMES
         reading, ours, dense = time_overlaps(root, arguments.dense_frames)
     frames = SEQUENCES * FRAMES

@@ -15,6 +15,7 @@ from ..options import (
     SPEED,
     Decorator,
     GroupedCommand,
+    count_option,
     flag,
     option,
     together,
@@ -59,15 +60,7 @@ report_options = together(
     written_option("html", "a page with bars per sequence and the worst frames"),
     worst_frames_option(12, 200, "JSON lists and HTML shows"),
     flag("verbose", group=RESULTS, help="Also print every sequence and object."),
-    option(
-        "jobs",
-        group=SPEED,
-        type=click.IntRange(0, 256),
-        default=0,
-        show_default=True,
-        metavar="N",
-        help="Processes; 0 is one per core, 1 works without any.",
-    ),
+    count_option("jobs", SPEED, 0, "Processes; 0 is one per core, 1 works without any.", least=0, most=256),
 )
 """Which reports to write and where, how many cores to use."""
 
@@ -90,15 +83,11 @@ def evaluate_command() -> None:
     "Motion annotations: frame intervals per object.  [default: time_annotation.csv under --root]",
     metavar="CSV",
 )
-@flag(
-    "frame_level_match",
-    group=INPUT,
-    help="Also match objects frame by frame, not only once per sequence.",
-)
+@flag("frame_level_match", group=INPUT, help="Also match objects frame by frame, not only once per sequence.")
 @report_options
 def mos_i_command(**options: Any) -> None:
     """MOS-I: J_mov, mtIoU and false positives on the frames where objects move."""
-    evaluate_benchmark("mos-i", options)
+    evaluate_benchmark("mos-i", **options)
 
 
 @evaluate_command.command("davis", cls=GroupedCommand)
@@ -118,7 +107,7 @@ def mos_i_command(**options: Any) -> None:
 @report_options
 def davis_command(**options: Any) -> None:
     """DAVIS J and F, unsupervised, on all frames."""
-    evaluate_benchmark("davis", options)
+    evaluate_benchmark("davis", **options)
 
 
 @evaluate_command.command("motion-grouping", cls=GroupedCommand)
@@ -135,7 +124,7 @@ def davis_command(**options: Any) -> None:
 @report_options
 def motion_grouping_command(**options: Any) -> None:
     """SegTrackv2 and FBMS-59 by the motion-grouping protocol: J of all objects merged."""
-    evaluate_benchmark("motion-grouping", options)
+    evaluate_benchmark("motion-grouping", **options)
 
 
 @evaluate_command.command("moca", cls=GroupedCommand)
@@ -154,7 +143,7 @@ def motion_grouping_command(**options: Any) -> None:
 @report_options
 def moca_command(**options: Any) -> None:
     """MoCA by the motion-grouping protocol: IoU of boxes and success rates."""
-    evaluate_benchmark("moca", {"dataset": "moca", **options})
+    evaluate_benchmark("moca", dataset="moca", **options)
 
 
 @evaluate_command.command("gmos-2k", cls=GroupedCommand)
@@ -167,11 +156,8 @@ def gmos_2k_command(csv: Path, json: Path | None) -> None:
     show_summary(csv, json)
 
 
-def evaluate_benchmark(name: str, options: dict[str, Any]) -> None:
+def evaluate_benchmark(name: str, **options: Any) -> None:
     """Score the predictions of a benchmark, show the numbers and write the reports asked for."""
-    from ..evaluation.benchmarks.benchmarks import BenchmarkRequest  # noqa: PLC0415
-    from ..evaluation.benchmarks.run import ReportOptions, run_benchmark  # noqa: PLC0415
+    from ..evaluation.benchmarks.run import run_benchmark  # noqa: PLC0415
 
-    written = ("json", "csv", "html", "worst_frames", "jobs", "verbose", "skip_missing")
-    reports = ReportOptions(**{key: options.pop(key) for key in written})
-    run_benchmark(name, BenchmarkRequest(**options), reports)
+    run_benchmark(name, **options)

@@ -18,6 +18,7 @@ from ..options import (
     RESULTS,
     Decorator,
     GroupedCommand,
+    count_option,
     flag,
     names_option,
     option,
@@ -49,25 +50,19 @@ def limits_option(text: str) -> Decorator[Any]:
     )
 
 
+def iou_option(name: str, text: str) -> Decorator[Any]:
+    """One limit in place of that of the precision."""
+    help_text = f"{text}  [default: that of --limits]"
+    return option(name, group=COMPARISON, type=click.FloatRange(0, 1), metavar="IOU", help=help_text)
+
+
 mask_limits = together(
     limits_option(
         "Least IoU on every frame and its mean: of fp32 0.999 and 0.9999, fp16 and bf16 0.98 and 0.99, int8 and fp8 "
         "0.90 and 0.97."
     ),
-    option(
-        "min_frame_iou",
-        group=COMPARISON,
-        type=click.FloatRange(0, 1),
-        metavar="IOU",
-        help="Least IoU of every frame.  [default: that of --limits]",
-    ),
-    option(
-        "min_mean_iou",
-        group=COMPARISON,
-        type=click.FloatRange(0, 1),
-        metavar="IOU",
-        help="Least mean IoU.  [default: that of --limits]",
-    ),
+    iou_option("min_frame_iou", "Least IoU of every frame."),
+    iou_option("min_mean_iou", "Least mean IoU."),
     flag("any_ids", group=COMPARISON, help="Let objects have other ids."),
     wide_option,
     report_option(),
@@ -101,7 +96,8 @@ def masks_command(a: Path, b: Path, video: Path | None, **options: Any) -> int:
     A and B are output directories of gmos-run, trees with a folder of PNGs per video (the published
     results), or the PNGs of one video.
     """
-    from ..evaluation.compare.comparison import Comparison, compare_trees  # noqa: PLC0415 - here and below: the work
+    from ..evaluation.compare.mask_commands import compare_trees  # noqa: PLC0415 - here and below: the work
+    from ..evaluation.compare.report import Comparison  # noqa: PLC0415
 
     comparison = Comparison.of("masks", str(a), str(b), [video] if video else [], options)
     return compare_trees(a, b, comparison)
@@ -132,20 +128,14 @@ def video_command(**options: Any) -> int:
     INPUT is one or more .mp4 files, or one or more directories of frames. A side runs networks as gmos-run
     does, or is a directory of masks.
     """
-    from ..evaluation.compare.video_command import compare_videos  # noqa: PLC0415
+    from ..evaluation.compare.mask_commands import compare_videos  # noqa: PLC0415
 
     return compare_videos(**options)
 
 
 @parity_command.command("networks", cls=GroupedCommand)
 @click.argument("video", type=PATH)
-@option(
-    "bundle",
-    group=NETWORKS,
-    type=PATH,
-    metavar="DIR",
-    help="The bundle of side B, if --b is not given.",
-)
+@option("bundle", group=NETWORKS, type=PATH, metavar="DIR", help="The bundle of side B, if --b is not given.")
 @option(
     "backend",
     group=NETWORKS,
@@ -168,24 +158,8 @@ def video_command(**options: Any) -> int:
     help="The side in question, as in gmos-parity video, instead of --bundle.",
 )
 @names_option(COMPARISON)
-@option(
-    "frames",
-    group=COMPARISON,
-    type=click.IntRange(1),
-    default=16,
-    show_default=True,
-    metavar="N",
-    help="Frames of the video.",
-)
-@option(
-    "calls",
-    group=COMPARISON,
-    type=click.IntRange(1),
-    default=4,
-    show_default=True,
-    metavar="N",
-    help="Calls of each network that are compared, spread over the video.",
-)
+@count_option("frames", COMPARISON, 16, "Frames of the video.")
+@count_option("calls", COMPARISON, 4, "Calls of each network that are compared, spread over the video.")
 @limits_option("What outputs may differ by: the limits of this precision.")
 @option(
     "first_divergence",

@@ -15,6 +15,7 @@ from ..options import (
     PATH,
     RESULTS,
     GroupedCommand,
+    count_option,
     flag,
     names_option,
     option,
@@ -48,24 +49,8 @@ from ..options import (
     help="Also time the layers of each network, where the library tells them: ONNX Runtime, TensorRT and "
     "TensorRT-RTX do. Each network is loaded once more for that.",
 )
-@option(
-    "iterations",
-    group=MEASUREMENT,
-    type=click.IntRange(1),
-    default=20,
-    show_default=True,
-    metavar="N",
-    help="Timed calls of a network.",
-)
-@option(
-    "warm_up",
-    group=MEASUREMENT,
-    type=click.IntRange(0),
-    default=3,
-    show_default=True,
-    metavar="N",
-    help="Calls before them.",
-)
+@count_option("iterations", MEASUREMENT, 20, "Timed calls of a network.")
+@count_option("warm_up", MEASUREMENT, 3, "Calls before them.", least=0)
 @option(
     "batches",
     group=MEASUREMENT,
@@ -108,4 +93,4 @@ def profile_command(video: Path, sides: tuple[str, ...], **options: Any) -> int:
     """
     from ..evaluation.profile.commands import profile_sides  # noqa: PLC0415 - the work
 
-    return profile_sides(video, [parse_side("--side", text) for text in sides], options)
+    return profile_sides(video, [parse_side("--side", text) for text in sides], **options)

@@ -194,3 +194,8 @@ QUANTISED = tuple(name for name, precision in PRECISIONS.items() if precision.qu
 
 TENSOR_DTYPES = ("uint8", "int64", *dict.fromkeys(PRECISIONS[name].dtype for name in EXPORTED))
 """Element types that inputs and outputs of a bundle's networks may have."""
+
+HALF_DTYPES = tuple(
+    dtype for dtype in TENSOR_DTYPES if dtype in ELEMENT_TYPES and ELEMENT_TYPES[dtype].bytes == 2
+)
+"""Element types of half precision."""

@@ -95,7 +95,7 @@ for package in (gmos_deploy.runtime, gmos_deploy.commands):
         imported += 1
 for name in (
     "cli", "run", "networks", "nano_bundle", "evaluation.profile.commands", "evaluation.benchmarks.run",
-    "evaluation.compare.video_command", "evaluation.report.environment", "evaluation.doctor.command",
+    "evaluation.compare.mask_commands", "evaluation.report.environment", "evaluation.doctor.command",
 ):
     importlib.import_module("gmos_deploy." + name)
 print("imported", imported)

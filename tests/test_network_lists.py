@@ -8,7 +8,7 @@ pytest.importorskip("torch")
 
 import torch
 
-from gmos_deploy.evaluation.compare.stage_recording import HEADS as RECORDED_HEADS
+from gmos_deploy.evaluation.compare.recording import HEADS as RECORDED_HEADS
 from gmos_deploy.evaluation.compare.teacher_forcing import ENCODING, MAPS
 from gmos_deploy.export.onnx.network_modules import MODULES
 from gmos_deploy.export.onnx.small_graphs import small_graph

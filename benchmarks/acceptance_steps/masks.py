@@ -8,14 +8,12 @@ from functools import partial
 
 import numpy as np
 
-from gmos_deploy.evaluation.compare.limits import PROFILES, failures
-from gmos_deploy.evaluation.compare.mask_agreement import SequenceAgreement, sequence_agreement
+from gmos_deploy.evaluation.compare.mask_agreement import PROFILES, SequenceAgreement, sequence_agreement
 from gmos_deploy.evaluation.doctor.selftest import clip_masks, frame_names, stored_masks
 from gmos_deploy.networks import Side
+from gmos_deploy.runtime.precision import EXPORTED
 
 from .record import Context, MissingError, Notes
-
-PRECISIONS = ("fp32", "fp16", "bf16")
 
 REPEATS = 3
 """Runs that must agree in every pixel: what races gives other masks now and then."""
@@ -32,7 +30,7 @@ def reference(context: Context, notes: Notes) -> None:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     for name in names:
-        for precision in PRECISIONS if "cuda" in name else PRECISIONS[:1]:
+        for precision in EXPORTED if "cuda" in name else EXPORTED[:1]:
             side = context.side(name, precision=precision)
             notes.attempt(side.text, partial(hold_masks, side, precision, notes))
     if "torch on cuda" not in names:
@@ -84,7 +82,7 @@ def tell_agreement(
     name: str, found: list[SequenceAgreement], precision: str, notes: Notes, more: str = "", **values: object
 ) -> None:
     """Write down how far masks agree, against the limits of a precision."""
-    beyond = [line for one in found for line in failures(one, PROFILES[precision])]
+    beyond = [line for one in found for line in one.failures(PROFILES[precision])]
     figures = ", ".join(
         f"{one.result} mean IoU {one.mean_iou:.5f}, least {one.worst_frame.iou:.5f}" for one in found
     )

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmos_deploy.errors import GmosError
-from gmos_deploy.evaluation.compare.network_parity import compare_networks
+from gmos_deploy.evaluation.compare.network_parity import compare_calls, output_parities
 from gmos_deploy.evaluation.compare.recording import record
 from gmos_deploy.evaluation.compare.sides import input_dtypes
 from gmos_deploy.evaluation.profile.roofline import host_rates
@@ -108,8 +108,8 @@ def compare_recorded(
             continue
 
         def compare(network: Any = network, entry: Any = entry) -> None:  # noqa: ANN401 - a name
-            dtypes = {network: {t.name: "host" if t.host else t.dtype for t in entry.inputs}}
-            found = compare_networks(recorded, [network], truth, dtypes)
+            dtypes = {t.name: "host" if t.host else t.dtype for t in entry.inputs}
+            found = output_parities(compare_calls(network, recorded.calls(network), truth, dtypes))
             beyond = [line for one in found if (line := one.excess(entry.precision)) is not None]
             worst = max(one.worst.severity for one in found)
             calls = len(recorded.calls(network))

@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any
 
 from gmos_deploy.evaluation.compare.sides import input_dtypes
-from gmos_deploy.evaluation.profile.device_clock import DeviceTimer, device_timer
-from gmos_deploy.evaluation.profile.gpu_monitor import GpuMonitor, GpuUse
+from gmos_deploy.evaluation.profile.latency import DeviceTimer, device_timer
+from gmos_deploy.evaluation.profile.machine import GpuMonitor, GpuUse
 from gmos_deploy.evaluation.profile.roofline import Rates, gpu_rates, host_rates, limit, network_work, on_gpu
 from gmos_deploy.networks import Side
 from gmos_deploy.runtime.backend import Backend

@@ -105,3 +105,11 @@ def contour_f(predicted: Contour, annotated: Contour) -> float:
         return float(len(predicted) == len(annotated))
     precision, recall = predicted.share_near(annotated), annotated.share_near(predicted)
     return 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0
+
+
+def boundary_f(predicted: Mask, annotated: Mask, void: Mask | None = None) -> float:
+    """The boundary measure of two masks, with void pixels cleared in both. All bool (H, W)."""
+    if void is not None:
+        predicted, annotated = predicted & ~void, annotated & ~void
+    tolerance = boundary_tolerance_px((annotated.shape[0], annotated.shape[1]))
+    return contour_f(contour(predicted, tolerance), contour(annotated, tolerance))

@@ -5,25 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 from ...errors import GmosError
 from ...runtime.video.frame_directory import FRAME_SUFFIXES
 from .sequence_trees import Missing, list_frames, read_sequence_list, require_directory
 from .time_annotation import SPLIT_OF_DATASET, read_time_annotation, select_rows
 
-DatasetName = Literal[
-    "davis16",
-    "davis17",
-    "davis16-m",
-    "davis17-m",
-    "davis17-im",
-    "ytvos19-im",
-    "segtrackv2",
-    "fbms59",
-    "moca",
-]
-DATASET_NAMES: tuple[str, ...] = get_args(DatasetName)
+DATASET_NAMES = (
+    *("davis16", "davis17", "davis16-m", "davis17-m"),
+    *("davis17-im", "ytvos19-im", "segtrackv2", "fbms59", "moca"),
+)
 
 MASK_SUFFIXES = (".png", ".bmp")
 """Annotation files of the foreground datasets."""
@@ -40,7 +31,7 @@ FRAME_RATES: dict[str, float] = {
 _YTVOS_PARTS = ("valid", "test", "train", "")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class DatasetSequence:
     """One sequence: the folder of its frames, and that of its annotations (None for box datasets)."""
 
@@ -51,12 +42,16 @@ class DatasetSequence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetSplit:
-    """The sequences of a split in evaluation order, and the frame rate of their frame folders."""
+    """The sequences of a split in evaluation order."""
 
     dataset: str
     root: Path
-    fps: float
     sequences: tuple[DatasetSequence, ...]
+
+    @property
+    def fps(self) -> float:
+        """Frames per second of their frame folders."""
+        return FRAME_RATES.get(self.dataset, FRAME_RATES["davis"])
 
     def missing(self, *, frames: bool, annotations: bool) -> Missing:
         """What the split lacks on disk: folders without images, and frames without an annotation file.
@@ -81,11 +76,7 @@ class DatasetSplit:
 
 
 def dataset_split(
-    dataset: str,
-    root: Path,
-    *,
-    time_annotation: Path | None = None,
-    sequence_list: Path | None = None,
+    dataset: str, root: Path, *, time_annotation: Path | None = None, sequence_list: Path | None = None
 ) -> DatasetSplit:
     """The sequences of a benchmark split under a dataset's root folder.
 
@@ -110,14 +101,13 @@ def dataset_split(
     elif dataset.startswith("davis"):
         sequences = _davis_sequences(dataset, root, listed)
     elif dataset == "segtrackv2":
-        annotations = _first_folder(root, ("Annotations", "GroundTruth"))
+        annotations = _first_folder((root / "Annotations", root / "GroundTruth"))
         sequences = _folder_sequences(root / "JPEGImages", annotations, listed)
     elif dataset == "fbms59":
         sequences = _fbms_sequences(root, listed)
     else:
         sequences = _folder_sequences(root / "JPEGImages", None, listed)
-    fps = FRAME_RATES.get(dataset, FRAME_RATES["davis"])
-    return DatasetSplit(dataset=dataset, root=root, fps=fps, sequences=tuple(sequences))
+    return DatasetSplit(dataset=dataset, root=root, sequences=tuple(sequences))
 
 
 def find_time_annotation(root: Path) -> Path:
@@ -126,20 +116,14 @@ def find_time_annotation(root: Path) -> Path:
     Raises:
         GmosError: there is none.
     """
-    candidates = (root / "time_annotation.csv", root / "gmos_2k" / "time_annotation.csv")
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    raise GmosError(
-        f"{root}: no time_annotation.csv: expected GMOS-2K's motion-annotation CSV there;"
-        " put it there or name it with --time_anno_csv"
-    )
+    hint = "GMOS-2K's motion-annotation CSV there; put it there or name it with --time_anno_csv"
+    return _find(root, "time_annotation.csv", "gmos_2k", hint)
 
 
 def gmos_2k_annotations(dataset: str, root: Path) -> Path:
     """The annotation folder of a MOS-I split in a GMOS-2K folder."""
-    subset, split = SPLIT_OF_DATASET[dataset]
-    return _first_folder(root, (f"annotations/{subset}/{split}", f"gmos_2k/annotations/{subset}/{split}"))
+    folder = Path("annotations", *SPLIT_OF_DATASET[dataset])
+    return _first_folder((root / folder, root / "gmos_2k" / folder))
 
 
 def find_boxes(root: Path) -> Path:
@@ -148,10 +132,15 @@ def find_boxes(root: Path) -> Path:
     Raises:
         GmosError: there is none.
     """
-    for candidate in (root / "annotations.csv", root / "Annotations" / "annotations.csv"):
+    return _find(root, "annotations.csv", "Annotations", "MoCA's box CSV there; name it with --anno_csv")
+
+
+def _find(root: Path, name: str, folder: str, expected: str) -> Path:
+    """A file of a root folder, or of one folder in it."""
+    for candidate in (root / name, root / folder / name):
         if candidate.is_file():
             return candidate
-    raise GmosError(f"{root}: no annotations.csv: expected MoCA's box CSV there; name it with --anno_csv")
+    raise GmosError(f"{root}: no {name}: expected {expected}")
 
 
 def _mos_i_sequences(
@@ -169,11 +158,7 @@ def _mos_i_sequences(
     else:
         parts = [root / "JPEGImages" / "480p", root / "JPEGImages"]
     return [
-        DatasetSequence(
-            name=name,
-            frame_dir=next((part / name for part in parts if (part / name).is_dir()), parts[0] / name),
-            annotation_dir=annotations / name,
-        )
+        DatasetSequence(name, _first_folder(part / name for part in parts), annotations / name)
         for name in names
     ]
 
@@ -193,15 +178,9 @@ def _davis_sequences(dataset: str, root: Path, listed: list[str] | None) -> list
                 f" {dataset}'s sequences: unpack the whole dataset, or give a list with --sequences"
             )
         listed = read_sequence_list(path)
-    folder = "Annotations" if year == "2016" else "Annotations_unsupervised"
-    return [
-        DatasetSequence(
-            name=name,
-            frame_dir=root / "JPEGImages" / "480p" / name,
-            annotation_dir=root / folder / "480p" / name,
-        )
-        for name in listed
-    ]
+    annotations = root / ("Annotations" if year == "2016" else "Annotations_unsupervised") / "480p"
+    frames = root / "JPEGImages" / "480p"
+    return [DatasetSequence(name, frames / name, annotations / name) for name in listed]
 
 
 def _fbms_sequences(root: Path, listed: list[str] | None) -> list[DatasetSequence]:
@@ -209,23 +188,17 @@ def _fbms_sequences(root: Path, listed: list[str] | None) -> list[DatasetSequenc
     if not test_set.is_dir():
         return _folder_sequences(root / "JPEGImages", root / "Annotations", listed)
     names = listed if listed is not None else _folder_names(test_set)
-    return [
-        DatasetSequence(name=name, frame_dir=test_set / name, annotation_dir=test_set / name / "GroundTruth")
-        for name in names
-    ]
+    return [DatasetSequence(name, test_set / name, test_set / name / "GroundTruth") for name in names]
 
 
 def _folder_sequences(
     frames: Path, annotations: Path | None, listed: list[str] | None
 ) -> list[DatasetSequence]:
     require_directory(frames, "frames")
+    names = listed if listed is not None else _folder_names(frames)
     return [
-        DatasetSequence(
-            name=name,
-            frame_dir=frames / name,
-            annotation_dir=annotations / name if annotations is not None else None,
-        )
-        for name in (listed if listed is not None else _folder_names(frames))
+        DatasetSequence(name, frames / name, None if annotations is None else annotations / name)
+        for name in names
     ]
 
 
@@ -238,9 +211,9 @@ def _folder_names(directory: Path) -> list[str]:
     return names
 
 
-def _first_folder(root: Path, candidates: Iterable[str]) -> Path:
+def _first_folder(candidates: Iterable[Path]) -> Path:
     """The first candidate that exists, else the first of all, so that it can be reported missing."""
-    paths = [root / candidate for candidate in candidates]
+    paths = list(candidates)
     return next((path for path in paths if path.is_dir()), paths[0])
 
 

@@ -1,17 +1,19 @@
-"""Small pictures of single frames, annotation beside prediction, for the HTML report."""
+"""Small pictures of the worst frames, annotation beside prediction, for the HTML report."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from ...runtime.results.overlay import davis_palette
-from ..report.pictures import PICTURE_WIDTH_PX, reduced, strip_png
-from .fbms_annotation import read_fbms_mask
-from .label_maps import Mask, read_binary_mask, read_label_map
-from .moca import FOREGROUND_ABOVE
-from .results import FrameBoxes, FrameScore, SequenceScores
+from ..report.pictures import reduced, strip_png
+from .label_maps import Labels, Mask, foreground, read_label_map
+from .motion_grouping import FOREGROUND_ABOVE, read_merged_annotation
+from .results import METRIC_FORM, Evaluation, FrameBoxes, FrameScore
 
 _COLOURS = 32
 """Of a picture; what it shows has fewer."""
@@ -22,64 +24,62 @@ _MERGED = (64, 160, 255)
 _ANNOTATED_BOX = (0, 220, 0)
 _PREDICTED_BOX = (255, 80, 80)
 
-_Rgb = npt.NDArray[np.uint8]
 
-
-def frame_picture(sequence: SequenceScores, frame: FrameScore, *, merged: bool, fbms: bool) -> bytes:
-    """A PNG with the annotation on the left and the prediction on the right.
-
-    A predicted object has the colour of the annotated object it was matched to. Objects that do not
-    count in this frame are dark grey, predicted ones without a match magenta.
+def worst_pictures(
+    evaluation: Evaluation, count: int, *, merged: bool, fbms: bool
+) -> tuple[list[tuple[bytes, str]], str]:
+    """PNGs of the worst frames with their captions, and what their colours mean.
 
     Args:
-        sequence: the frame's sequence, for its matching.
-        frame: the frame.
-        merged: all labels are one foreground.
-        fbms: the annotation follows FBMS-59's own reading rules.
+        evaluation: whose frames.
+        count: how many.
+        merged: all labels of this benchmark are one foreground.
+        fbms: annotations follow FBMS-59's own reading rules.
+
+    Raises:
+        GmosError: a pictured frame is gone.
     """
-    if frame.boxes is not None:
-        pictures = [_box_picture(frame, frame.boxes)]
+    worst = evaluation.worst_frames(count)
+    if any(frame.boxes is not None for _, frame in worst):
+        legend = "Predicted foreground in blue, annotated box in green, predicted box in red."
     elif merged:
-        masks = [
-            read_fbms_mask(path, sequence.name) if fbms else read_binary_mask(path)
-            for path in frame.annotation
-        ]
-        pictures = [_mask_picture(np.logical_or.reduce(masks)), _mask_picture(_prediction_mask(frame))]
+        legend = "Left the annotation, right the prediction, all objects merged."
     else:
-        pictures = [
-            _annotation_picture(frame),
-            _prediction_picture(frame, sequence.matching),
-        ]
-    return strip_png(pictures, colours=_COLOURS)
+        legend = (
+            "Left the annotation, right the prediction; matched objects share a colour. Dark grey: does not"
+            " count in this frame. Magenta: predicted without a match."
+        )
+    pictures = []
+    for sequence, frame in worst:
+        if frame.boxes is not None:
+            images = [_box_picture(frame.prediction, frame.boxes)]
+        elif merged:
+            annotated = read_merged_annotation(frame.annotation, fbms=fbms, sequence=sequence.name)
+            images = [_mask_picture(annotated), _mask_picture(foreground(read_label_map(frame.prediction)))]
+        else:
+            images = _label_pictures(frame, sequence.matching)
+        caption = f"{sequence.name} / {frame.name}: {frame.score:{METRIC_FORM}}"
+        pictures.append((strip_png(images, colours=_COLOURS), caption))
+    return pictures, legend
 
 
-def _annotation_picture(frame: FrameScore) -> Image.Image:
-    colours = davis_palette()
+def _label_pictures(frame: FrameScore, matching: Mapping[int, int]) -> list[Image.Image]:
+    """Annotation and prediction; a predicted object has the colour of the annotated one it was matched to."""
+    palette = davis_palette()
+    annotated = palette.copy()
     if frame.judged is not None:
         unjudged = np.ones(256, dtype=bool)
         unjudged[[0, *frame.judged]] = False
-        colours[unjudged] = _UNJUDGED
-    return _coloured(read_label_map(frame.annotation[0]).labels, colours)
-
-
-def _prediction_picture(frame: FrameScore, matching: dict[int, int]) -> Image.Image:
-    palette = davis_palette()
-    colours = np.empty_like(palette)
-    colours[:] = _UNMATCHED
-    colours[0] = palette[0]
-    colours[list(frame.cleared)] = _UNJUDGED
-    for predicted, annotated in matching.items():
-        if predicted not in frame.cleared and (frame.judged is None or annotated in frame.judged):
-            colours[predicted] = palette[annotated]
-    if frame.prediction is None:
-        return Image.new("RGB", (PICTURE_WIDTH_PX, PICTURE_WIDTH_PX))
-    return _coloured(read_label_map(frame.prediction).labels, colours)
-
-
-def _prediction_mask(frame: FrameScore) -> Mask:
-    if frame.prediction is None:
-        return np.zeros((1, 1), bool)
-    return np.asarray(read_label_map(frame.prediction).labels != 0)
+        annotated[unjudged] = _UNJUDGED
+    predicted = np.empty_like(palette)
+    predicted[:] = _UNMATCHED
+    predicted[0] = palette[0]
+    predicted[list(frame.cleared)] = _UNJUDGED
+    for label, match in matching.items():
+        if label not in frame.cleared and (frame.judged is None or match in frame.judged):
+            predicted[label] = palette[match]
+    sides = ((frame.annotation[0], annotated), (frame.prediction, predicted))
+    return [_coloured(read_label_map(path).labels, colours) for path, colours in sides]
 
 
 def _mask_picture(mask: Mask) -> Image.Image:
@@ -88,14 +88,11 @@ def _mask_picture(mask: Mask) -> Image.Image:
     return _coloured(mask.astype(np.uint8), colours)
 
 
-def _box_picture(frame: FrameScore, boxes: FrameBoxes) -> Image.Image:
+def _box_picture(prediction: Path, boxes: FrameBoxes) -> Image.Image:
     """The predicted foreground with both boxes, in the coordinates of the video's frame."""
-    if frame.prediction is None:
-        return Image.new("RGB", (PICTURE_WIDTH_PX, PICTURE_WIDTH_PX))
-    with Image.open(frame.prediction) as image:
-        is_grey = image.mode == "L"
-        mask = np.asarray(image) > FOREGROUND_ABOVE if is_grey else np.asarray(image) != 0
-    picture = _mask_picture(np.asarray(mask))
+    with Image.open(prediction) as image:
+        mask = np.asarray(image) > (FOREGROUND_ABOVE if image.mode == "L" else 0)
+    picture = _mask_picture(mask)
     scale = picture.width / boxes.frame_width
     draw = ImageDraw.Draw(picture)
     for box, colour in ((boxes.annotated, _ANNOTATED_BOX), (boxes.predicted, _PREDICTED_BOX)):
@@ -104,6 +101,6 @@ def _box_picture(frame: FrameScore, boxes: FrameBoxes) -> Image.Image:
     return picture
 
 
-def _coloured(labels: npt.NDArray[np.uint8], colours: _Rgb) -> Image.Image:
+def _coloured(labels: Labels, colours: npt.NDArray[np.uint8]) -> Image.Image:
     """A label map as RGB at picture width, nearest neighbour so that thin objects keep their colour."""
     return reduced(Image.fromarray(colours[labels]), Image.Resampling.NEAREST)

@@ -1,7 +1,9 @@
-"""Reads one PNG label map and refuses what is not one: colour images, probability maps, broken files."""
+"""Reads PNG label maps and refuses what is none, as colour images and probability maps; resizes their masks."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from PIL import Image
 
 from ...errors import GmosError
 from ...runtime.video.frame_directory import UNREADABLE
+from .sequence_trees import FramePair
 
 LABEL_LIMIT = 20
 """The largest label that is an object: 20 channels in every evaluator of the benchmark."""
@@ -20,12 +23,17 @@ VOID_LABEL = 255
 
 _BACKGROUND_COLOUR = (0, 0, 0)
 _LABEL_MODES = ("P", "L", "1")
+_BYTE_CODES = 256
+"""Label pairs that one byte can name."""
+
 _MOST_LABELS = 64
 """More distinct palette indices than this is a quantised colour image, not a label map."""
 
 Colour = tuple[int, int, int]
 Labels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
+_Index = npt.NDArray[np.intp]
+_Weight = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +166,21 @@ class PaletteWatch:
         return None
 
 
+def read_label_pairs(frames: Iterable[FramePair], notes: Counter[str]) -> Iterator[tuple[LabelMap, LabelMap]]:
+    """Annotation and prediction of each frame, one pair in memory at a time; each label keeps its colour.
+
+    Raises:
+        GmosError: a file is no label map, or a predicted label has another colour than before.
+    """
+    watch, annotation_watch, mixed = PaletteWatch(), PaletteWatch(), False
+    for frame in frames:
+        annotation, prediction = read_label_map(frame.annotation[0]), read_label_map(frame.prediction)
+        watch.check(prediction)
+        mixed = mixed or not annotation_watch.agrees(annotation)
+        yield annotation, prediction
+    notes["mixed_palettes"] += mixed
+
+
 def foreground(label_map: LabelMap) -> Mask:
     """Every labelled pixel, bool (H, W)."""
     return np.asarray(label_map.labels != 0)
@@ -178,3 +201,58 @@ def read_binary_mask(path: Path) -> Mask:
     if image.mode in _LABEL_MODES:
         return np.asarray(np.asarray(image) != 0)
     raise GmosError(f"{path}: a {image.mode} image: expected a palette, grey or colour mask of 8 bits")
+
+
+def joint_histogram(rows: Labels, columns: Labels, side: int = 256) -> npt.NDArray[np.int64]:
+    """How often each pair of labels meets, int64 (side, side).
+
+    Args:
+        rows: uint8 (H, W), values below `side`.
+        columns: the same.
+        side: at most 256.
+    """
+    highest = int(columns.max()) + 1
+    if (int(rows.max()) + 1) * highest >= _BYTE_CODES:
+        codes = np.multiply(rows, side, dtype=np.uint16)
+        codes += columns
+        return np.bincount(codes.ravel(), minlength=side * side).reshape(side, side)
+    # The usual few objects fit one byte, and counting bytes is several times faster than bincount.
+    counts = np.array(Image.fromarray(rows * np.uint8(highest) + columns).histogram(), dtype=np.int64)
+    joint = np.zeros((side, side), dtype=np.int64)
+    used = min(_BYTE_CODES // highest, side)
+    joint[:used, :highest] = counts[: used * highest].reshape(used, highest)
+    return joint
+
+
+def resize_label(labels: Labels, label: int, hw: tuple[int, int]) -> Mask:
+    """The mask of one label at another size: bilinear, align_corners false, above 0.5.
+
+    Float32 throughout, in the order of `torch.nn.functional.interpolate`, because ties at 0.5
+    decide pixels.
+
+    Args:
+        labels: uint8 (H, W).
+        label: the label whose mask is wanted.
+        hw: target height and width in pixels.
+
+    Returns:
+        bool of size `hw`.
+    """
+    mask = (labels == label).astype(np.float32)
+    top, bottom, top_weight, bottom_weight = _taps(labels.shape[0], hw[0])
+    left, right, left_weight, right_weight = _taps(labels.shape[1], hw[1])
+    across = left_weight * mask[:, left] + right_weight * mask[:, right]
+    resized = top_weight[:, None] * across[top] + bottom_weight[:, None] * across[bottom]
+    return np.asarray(resized > np.float32(0.5))
+
+
+def _taps(source: int, target: int) -> tuple[_Index, _Index, _Weight, _Weight]:
+    """Two source positions and their weights for every target position along one axis."""
+    scale = np.float32(source) / np.float32(target)
+    centre = np.arange(target) + 0.5
+    # One rounding at the end, not two: PyTorch's builds fuse this multiplication and subtraction.
+    position = np.maximum((scale.astype(np.float64) * centre - 0.5).astype(np.float32), np.float32(0.0))
+    first = np.minimum(position.astype(np.intp), source - 1)
+    second = np.minimum(first + 1, source - 1)
+    weight = np.clip(position - first.astype(np.float32), np.float32(0.0), np.float32(1.0))
+    return first, second, np.float32(1.0) - weight, weight

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from ...errors import GmosError
 from ...runtime.pipeline.mask_overlap import iou_matrix, match_rows_to_columns
-from .label_maps import LABEL_LIMIT, LabelMap, Labels, PaletteWatch, read_label_map
-from .mask_resize import resize_label
-from .results import FrameScore, ObjectScores, SequenceScores, merge_notes
+from .label_maps import LABEL_LIMIT, LabelMap, joint_histogram, read_label_pairs, resize_label
+from .results import FrameScore, ObjectScores, SequenceScores
 from .sequence_trees import FramePairs
 from .time_annotation import MotionRow
 
@@ -27,9 +26,6 @@ MOTION_GATE = 0.5
 _TEMPORAL_EPSILON = 1e-8
 """Added to mtIoU's denominator by the published script."""
 
-_BYTE_CODES = 256
-"""Label pairs that one byte can name."""
-
 Counts = npt.NDArray[np.int64]
 Ious = npt.NDArray[np.float32]
 Gate = npt.NDArray[np.bool_]
@@ -37,20 +33,8 @@ Gate = npt.NDArray[np.bool_]
 FRAME_SCORE = "mean IoU over the moving objects and the false positives of the frame, which count 0"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MosISequence:
-    """One sequence to evaluate: its frames in pairs, its row of the CSV, its motion file if it has one."""
-
-    name: str
-    pairs: FramePairs
-    row: MotionRow
-    motion_file: Path | None
-    frame_level: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Overlaps:
-    """Pixel counts of one sequence: int64 intersections (T, 20 predicted, 20 annotated), areas (T, 20)."""
+class Overlaps(NamedTuple):
+    """Pixel counts: int64 intersections (20 predicted, 20 annotated), areas (20,); of a sequence with T before."""
 
     intersections: Counts
     predicted: Counts
@@ -75,8 +59,8 @@ class MosIScores:
     occluded: int
 
 
-def count_overlaps(annotation: LabelMap, prediction: LabelMap) -> tuple[Counts, Counts, Counts]:
-    """Intersections (20, 20) and areas (20,), (20,) of one frame; labels above 20 are background.
+def count_overlaps(annotation: LabelMap, prediction: LabelMap) -> Overlaps:
+    """The counts of one frame; labels above 20 are background.
 
     A prediction of another size is resized label by label.
     """
@@ -84,7 +68,7 @@ def count_overlaps(annotation: LabelMap, prediction: LabelMap) -> tuple[Counts, 
     annotated = _within_limit(annotation)
     if annotation.hw == prediction.hw:
         joint = joint_histogram(_within_limit(prediction), annotated, side)
-        return joint[1:, 1:], joint[1:, :].sum(axis=1), joint[:, 1:].sum(axis=0)
+        return Overlaps(joint[1:, 1:], joint[1:, :].sum(axis=1), joint[:, 1:].sum(axis=0))
     intersections = np.zeros((LABEL_LIMIT, LABEL_LIMIT), np.int64)
     predicted = np.zeros(LABEL_LIMIT, np.int64)
     for label in prediction.present:
@@ -94,28 +78,7 @@ def count_overlaps(annotation: LabelMap, prediction: LabelMap) -> tuple[Counts, 
             )
             intersections[label - 1] = counts[1:]
             predicted[label - 1] = counts.sum()
-    return intersections, predicted, np.bincount(annotated.ravel(), minlength=side)[1:]
-
-
-def joint_histogram(rows: Labels, columns: Labels, side: int) -> Counts:
-    """How often each pair of labels meets, int64 (side, side).
-
-    Args:
-        rows: uint8 (H, W), values below `side`.
-        columns: the same.
-        side: at most 256.
-    """
-    highest = int(columns.max()) + 1
-    if (int(rows.max()) + 1) * highest >= _BYTE_CODES:
-        codes = np.multiply(rows, side, dtype=np.uint16)
-        codes += columns
-        return np.bincount(codes.ravel(), minlength=side * side).reshape(side, side)
-    # The usual few objects fit one byte, and counting bytes is several times faster than bincount.
-    counts = np.array(Image.fromarray(rows * np.uint8(highest) + columns).histogram(), dtype=np.int64)
-    joint = np.zeros((side, side), dtype=np.int64)
-    used = min(_BYTE_CODES // highest, side)
-    joint[:used, :highest] = counts[: used * highest].reshape(used, highest)
-    return joint
+    return Overlaps(intersections, predicted, np.bincount(annotated.ravel(), minlength=side)[1:])
 
 
 def _within_limit(label_map: LabelMap) -> npt.NDArray[np.uint8]:
@@ -143,8 +106,7 @@ def score_overlaps(overlaps: Overlaps, moving: Gate, *, frame_level: bool) -> Mo
         frame_level: match predictions to annotations once per frame instead of once per sequence.
     """
     frames = len(moving)
-    pairs = zip(overlaps.intersections, overlaps.predicted, overlaps.annotated, strict=True)
-    ious = np.stack([iou_matrix(*frame) for frame in pairs])
+    ious = np.stack([iou_matrix(*frame) for frame in zip(*overlaps, strict=True)])
     if frame_level:
         matched = np.stack([match_rows_to_columns(frame) for frame in ious])
     else:
@@ -177,27 +139,35 @@ def score_overlaps(overlaps: Overlaps, moving: Gate, *, frame_level: bool) -> Mo
     )
 
 
-def evaluate_mos_i_sequence(sequence: MosISequence) -> SequenceScores:
+def evaluate_mos_i_sequence(
+    row: MotionRow, pairs: FramePairs, motion_file: Path | None, *, frame_level: bool
+) -> SequenceScores:
     """Read one sequence frame by frame and score it.
+
+    Args:
+        row: the sequence in the CSV.
+        pairs: its frames.
+        motion_file: its `___motion.npy`, if it has one.
+        frame_level: also match frame by frame.
 
     Raises:
         GmosError: no frame is paired, or a label map or the motion file cannot be used.
     """
-    frames = len(sequence.pairs.names)
+    frames = len(pairs.frames)
     if frames == 0:
-        raise GmosError(f"{sequence.name}: no frame to pair: expected PNGs in both folders")
-    notes: Counter[str] = Counter(sequence.pairs.notes)
-    overlaps, present = _read_overlaps(sequence, notes)
-    moving = sequence.row.moving(frames)
-    kept = _read_motion_gate(sequence.motion_file, frames, notes) if sequence.motion_file else None
+        raise GmosError(f"{row.name}: no frame to pair: expected PNGs in both folders")
+    notes = Counter(pairs.notes)
+    overlaps, present = _read_overlaps(pairs, notes)
+    moving = row.moving(frames)
+    kept = _read_motion_gate(motion_file, frames, notes) if motion_file else None
     if kept is not None:
         notes["motion_gated_masks"] += int(((overlaps.predicted > 0) & ~kept).sum())
-    _note_objects(sequence.row, frames, present, moving, notes)
+    _note_objects(row, frames, present, moving, notes)
     gated = gate_overlaps(overlaps, moving, kept)
-    scores = score_overlaps(gated, moving, frame_level=False)
-    levels = {"": scores}
-    if sequence.frame_level:
-        levels["_frame_level"] = score_overlaps(gated, moving, frame_level=True)
+    levels = {
+        suffix: score_overlaps(gated, moving, frame_level=bool(suffix)) for suffix in suffixes(frame_level)
+    }
+    scores = levels[""]
     notes["occluded_true_positives"] += scores.occluded
     notes["mtiou_above_one"] += any(level.mtiou > 1 for level in levels.values())
     metrics: dict[str, float] = {}
@@ -209,50 +179,40 @@ def evaluate_mos_i_sequence(sequence: MosISequence) -> SequenceScores:
         metrics["mtiou" + suffix] = level.mtiou
         metrics["fp_count" + suffix] = level.fp_count
     ever_predicted = gated.predicted.sum(axis=0)
-    matching = {
-        int(scores.matched[0, c]) + 1: c + 1
-        for c in range(LABEL_LIMIT)
-        if ever_predicted[scores.matched[0, c]]
-    }
-    backward = {annotated: predicted for predicted, annotated in matching.items()}
-    objects = tuple(
-        ObjectScores(
-            label=label,
-            matched=backward.get(label),
-            metrics={"j_mov" + suffix: level.object_j[label] for suffix, level in levels.items()},
-        )
-        for label in scores.object_j
-    )
+    matched = {c + 1: int(p) + 1 for c, p in enumerate(scores.matched[0]) if ever_predicted[p]}
     return SequenceScores(
-        name=sequence.name,
+        name=row.name,
         metrics=metrics,
-        objects=objects,
-        frames=_frame_scores(sequence, scores, gated, moving, overlaps.predicted > gated.predicted),
-        notes=merge_notes([notes]),
-        matching=matching,
+        objects=tuple(
+            ObjectScores(
+                label=label,
+                matched=matched.get(label),
+                metrics={"j_mov" + suffix: level.object_j[label] for suffix, level in levels.items()},
+            )
+            for label in scores.object_j
+        ),
+        frames=_frame_scores(pairs, scores, gated, moving, overlaps.predicted > gated.predicted),
+        notes=notes,
+        matching={predicted: annotated for annotated, predicted in matched.items()},
     )
 
 
-def _read_overlaps(sequence: MosISequence, notes: Counter[str]) -> tuple[Overlaps, set[int]]:
+def suffixes(frame_level: bool) -> tuple[str, ...]:
+    """Of the metrics' names, by way of matching."""
+    return ("", "_frame_level") if frame_level else ("",)
+
+
+def _read_overlaps(pairs: FramePairs, notes: Counter[str]) -> tuple[Overlaps, set[int]]:
     """Pixel counts of every pair, before any gate, and the annotated labels that occur."""
-    counts: list[tuple[Counts, Counts, Counts]] = []
+    counts: list[Overlaps] = []
     present: set[int] = set()
-    watch, annotation_watch = PaletteWatch(), PaletteWatch()
-    mixed = False
-    for (annotation_path,), prediction_path in zip(
-        sequence.pairs.annotations, sequence.pairs.predictions, strict=True
-    ):
-        annotation, prediction = read_label_map(annotation_path), read_label_map(prediction_path)
-        watch.check(prediction)
-        mixed = mixed or not annotation_watch.agrees(annotation)
+    for annotation, prediction in read_label_pairs(pairs.frames, notes):
         present.update(label for label in annotation.present if 0 < label <= LABEL_LIMIT)
         notes["ignored_prediction_labels"] += bool(prediction.above_limit)
         notes["ignored_annotation_labels"] += bool(annotation.above_limit)
         notes["resized_predictions"] += annotation.hw != prediction.hw
         counts.append(count_overlaps(annotation, prediction))
-    notes["mixed_palettes"] += mixed
-    intersections, predicted, annotated = (np.stack(column) for column in zip(*counts, strict=True))
-    return Overlaps(intersections=intersections, predicted=predicted, annotated=annotated), present
+    return Overlaps(*(np.stack(column) for column in zip(*counts, strict=True))), present
 
 
 def _read_motion_gate(path: Path, frames: int, notes: Counter[str]) -> Gate:
@@ -286,33 +246,24 @@ def _note_objects(row: MotionRow, frames: int, present: set[int], moving: Gate, 
 
 
 def _frame_scores(
-    sequence: MosISequence, scores: MosIScores, gated: Overlaps, moving: Gate, cleared: Gate
+    pairs: FramePairs, scores: MosIScores, gated: Overlaps, moving: Gate, cleared: Gate
 ) -> tuple[FrameScore, ...]:
+    def labels(channels: Gate) -> tuple[int, ...]:
+        return tuple(int(c) + 1 for c in np.flatnonzero(channels))
+
     frames = []
-    for t, name in enumerate(sequence.pairs.names):
+    for t, frame in enumerate(pairs.frames):
         false_positives = (gated.predicted[t, scores.matched[t]] > 0) & ~moving[t]
         judged = int(moving[t].sum() + false_positives.sum())
-        frames.append(
-            FrameScore(
-                name=name,
-                score=float(scores.ious[t, moving[t]].sum()) / judged if judged else None,
-                annotation=sequence.pairs.annotations[t],
-                prediction=sequence.pairs.predictions[t],
-                judged=_labels(moving[t]),
-                cleared=_labels(cleared[t]),
-            )
-        )
+        score = float(scores.ious[t, moving[t]].sum()) / judged if judged else None
+        frames.append(FrameScore(*frame, score, labels(moving[t]), labels(cleared[t])))
     return tuple(frames)
-
-
-def _labels(channels: Gate) -> tuple[int, ...]:
-    return tuple(int(c) + 1 for c in np.flatnonzero(channels))
 
 
 def overall_mos_i(sequences: list[SequenceScores], *, frame_level: bool) -> dict[str, float]:
     """The benchmark's numbers: J_mov over all objects, mtIoU and false positives over sequences."""
     overall: dict[str, float] = {}
-    for suffix in ("", "_frame_level") if frame_level else ("",):
+    for suffix in suffixes(frame_level):
         object_j = [scores.metrics["j_mov" + suffix] for s in sequences for scores in s.objects]
         overall["j_mov" + suffix] = float(np.mean(object_j)) if object_j else float("nan")
         for metric in ("mtiou", "fp_count"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -15,53 +15,43 @@ from ..report import document as doc
 from ..report.document import Cell, Column, Section, Table
 from ..report.files import write_json
 from ..report.terminal import show
-from .frame_pictures import frame_picture
-from .motion_summary import SplitSummary, summarise_time_annotation, time_annotation_notes
-from .results import METRICS, NOTE_TEXTS, WORST_PER_SEQUENCE, Evaluation, finite, note_lines
-from .time_annotation import read_time_annotation
+from .results import METRIC_FORM, METRICS, NOTE_TEXTS, WORST_PER_SEQUENCE, Evaluation, note_lines
+from .time_annotation import (
+    SplitSummary,
+    read_time_annotation,
+    summarise_time_annotation,
+    time_annotation_notes,
+)
 
 JSON_SCHEMA = "gmos-eval/1"
 """Name and version of the JSON layout; the number rises when a reader of the old one would break."""
-
-METRIC_FORM = ".4f"
-"""Four decimals, as the published scripts print."""
 
 FIRST_METRICS = 2
 """Metrics that a phone has room for."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class ScoreRow:
     """A row of the tables and of the CSV: the whole, a sequence or an object; `scores` are those of its frames."""
 
     level: str
-    sequence: str = ""
-    label: int | None = None
-    matched: int | None = None
+    sequence: str
     frames: int
     metrics: dict[str, float]
+    label: int | None = None
+    matched: int | None = None
     scores: tuple[float | None, ...] = ()
 
 
 def score_rows(evaluation: Evaluation) -> Iterator[ScoreRow]:
     """The whole, then each sequence with its objects."""
     total = sum(len(sequence.frames) for sequence in evaluation.sequences)
-    yield ScoreRow(level="overall", frames=total, metrics=evaluation.overall)
+    yield ScoreRow("overall", "", total, evaluation.overall)
     for sequence in evaluation.sequences:
-        name, frames = sequence.name, len(sequence.frames)
         scores = tuple(frame.score for frame in sequence.frames)
-        yield ScoreRow(
-            level="sequence", sequence=name, frames=frames, metrics=sequence.metrics, scores=scores
-        )
+        yield ScoreRow("sequence", sequence.name, len(scores), sequence.metrics, scores=scores)
         for item in sequence.objects:
-            yield ScoreRow(
-                level="object",
-                sequence=name,
-                label=item.label,
-                matched=item.matched,
-                frames=frames,
-                metrics=item.metrics,
-            )
+            yield ScoreRow("object", sequence.name, len(scores), item.metrics, item.label, item.matched)
 
 
 def evaluation_document(
@@ -127,12 +117,7 @@ def _sequences(evaluation: Evaluation) -> Section:
         return Cell("", min(known, default=-1.0), drawing=doc.Spark(row.scores))
 
     columns: list[Column[ScoreRow]] = [
-        Column(
-            METRICS[name].title,
-            partial(metric, name),
-            METRIC_FORM,
-            shown="always" if number < FIRST_METRICS else "room",
-        )
+        Column(METRICS[name].title, partial(metric, name), METRIC_FORM, "", _shown(number))
         for number, name in enumerate(names)
     ]
     of_sequences: list[Column[ScoreRow]] = [
@@ -154,6 +139,10 @@ def _sequences(evaluation: Evaluation) -> Section:
     return Section("Sequences", blocks)
 
 
+def _shown(number: int) -> doc.Shown:
+    return "always" if number < FIRST_METRICS else "room"
+
+
 def _direction(name: str) -> str:
     return "" if METRICS[name].higher_is_better else "lower is better"
 
@@ -170,55 +159,14 @@ def _metric(name: str, value: float | None, largest: float | None = None) -> Cel
     return Cell(text, value, drawing=doc.Bar(share, f"{metric.title} {text}", good=metric.higher_is_better))
 
 
-def worst_pictures(
-    evaluation: Evaluation, count: int, *, merged: bool, fbms: bool
-) -> tuple[list[tuple[bytes, str]], str]:
-    """Pictures of the worst frames with their captions, and what their colours mean.
-
-    Args:
-        evaluation: whose frames.
-        count: how many.
-        merged: all labels of this benchmark are one foreground.
-        fbms: annotations follow FBMS-59's own reading rules.
-
-    Raises:
-        GmosError: a pictured frame is gone.
-    """
-    worst = evaluation.worst_frames(count)
-    if any(frame.boxes is not None for _, frame in worst):
-        legend = "Predicted foreground in blue, annotated box in green, predicted box in red."
-    elif merged:
-        legend = "Left the annotation, right the prediction, all objects merged."
-    else:
-        legend = (
-            "Left the annotation, right the prediction; matched objects share a colour. Dark grey: does not"
-            " count in this frame. Magenta: predicted without a match."
-        )
-    pictures = [
-        (
-            frame_picture(sequence, frame, merged=merged, fbms=fbms),
-            f"{sequence.name} / {frame.name}: {frame.score:{METRIC_FORM}}",
-        )
-        for sequence, frame in worst
-    ]
-    return pictures, legend
-
-
 def show_summary(csv: Path, json: Path | None) -> None:
-    """Print what a motion-annotation CSV holds, and write it as JSON if a file is named.
+    """Print what a motion-annotation CSV holds, one row per split, and write it as JSON if a file is named.
 
     Raises:
         GmosError: the CSV cannot be used, or the file cannot be written.
     """
     rows = read_time_annotation(csv)
     splits, notes = summarise_time_annotation(rows), time_annotation_notes(rows)
-    show(_summary_document(splits, notes))
-    if json is not None:
-        write_json(json, summary_json(csv, splits, notes))
-
-
-def _summary_document(splits: dict[str, SplitSummary], notes: dict[str, int]) -> doc.Document:
-    """The counts of a motion-annotation CSV, one row per split."""
     columns: list[Column[tuple[str, SplitSummary]]] = [
         Column("split", lambda entry: entry[0]),
         Column("rows", lambda entry: entry[1].rows, "d"),
@@ -229,11 +177,26 @@ def _summary_document(splits: dict[str, SplitSummary], notes: dict[str, int]) ->
         Column("moving %", lambda entry: entry[1].motion_pct_object_mean, ".1f", "mean of objects"),
         Column("moving %", lambda entry: entry[1].motion_pct_object_mean_no_union, ".1f", "as published"),
     ]
-    return doc.Document(
+    document = doc.Document(
         title="gmos-2k",
         sections=[Section("", [Table(columns=columns, entries=list(splits.items()))])],
         remarks=Section("Remarks", [doc.Remarks(note_lines(notes), word="note")]),
     )
+    show(document)
+    if json is not None:
+        values = {
+            "schema": JSON_SCHEMA,
+            "version": __version__,
+            "evaluator": "gmos-2k",
+            "sources": {"csv": str(csv)},
+            "rows": len(rows),
+            "by_split": {
+                name: {key: round(v, 3) if isinstance(v, float) else v for key, v in asdict(split).items()}
+                for name, split in splits.items()
+            },
+            "notes": _notes(notes),
+        }
+        write_json(json, values)
 
 
 def evaluation_json(evaluation: Evaluation, worst: int) -> dict[str, object]:
@@ -266,10 +229,10 @@ def evaluation_json(evaluation: Evaluation, worst: int) -> dict[str, object]:
     }
 
 
-def _notes(notes: dict[str, int]) -> list[dict[str, object]]:
+def _notes(notes: Mapping[str, int]) -> list[dict[str, object]]:
     return [
-        {"code": code, "count": notes[code], "text": NOTE_TEXTS[code]}
-        for code in NOTE_TEXTS
+        {"code": code, "count": notes[code], "text": text}
+        for code, text in NOTE_TEXTS.items()
         if notes.get(code)
     ]
 
@@ -292,22 +255,7 @@ def write_csv(path: Path, evaluation: Evaluation) -> None:
         writer = csv.writer(file)
         writer.writerow(["level", "sequence", "object", "matched", "frames", *metrics])
         for row in rows:
+            values = (row.metrics.get(name, math.nan) for name in metrics)
             # None is an empty cell.
-            numbers = (finite(row.metrics.get(name, math.nan)) for name in metrics)
+            numbers = (value if math.isfinite(value) else None for value in values)
             writer.writerow([row.level, row.sequence, row.label, row.matched, row.frames, *numbers])
-
-
-def summary_json(source: Path, splits: dict[str, SplitSummary], notes: dict[str, int]) -> dict[str, object]:
-    """The summary of a motion-annotation CSV as plain values."""
-    return {
-        "schema": JSON_SCHEMA,
-        "version": __version__,
-        "evaluator": "gmos-2k",
-        "sources": {"csv": str(source)},
-        "rows": sum(split.rows for split in splits.values()),
-        "by_split": {
-            name: {key: round(v, 3) if isinstance(v, float) else v for key, v in asdict(split).items()}
-            for name, split in splits.items()
-        },
-        "notes": _notes(notes),
-    }

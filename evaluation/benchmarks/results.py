@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
@@ -15,6 +14,9 @@ Box = tuple[float, float, float, float]
 
 WORST_PER_SEQUENCE = 3
 """How many of the worst frames may come from one sequence."""
+
+METRIC_FORM = ".4f"
+"""Four decimals, as the published scripts print."""
 
 NOTE_TEXTS: dict[str, str] = {
     # Pairing of frames.
@@ -108,7 +110,7 @@ class ObjectScores:
     metrics: dict[str, float]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class FrameBoxes:
     """The annotated and the predicted box of a frame, in its pixels; `frame_width` is its width."""
 
@@ -117,7 +119,7 @@ class FrameBoxes:
     frame_width: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class FrameScore:
     """One paired frame. `score` is None where there is nothing to judge.
 
@@ -126,9 +128,9 @@ class FrameScore:
     """
 
     name: str
-    score: float | None
     annotation: tuple[Path, ...]
-    prediction: Path | None
+    prediction: Path
+    score: float | None
     judged: tuple[int, ...] | None = None
     cleared: tuple[int, ...] = ()
     boxes: FrameBoxes | None = None
@@ -142,7 +144,7 @@ class SequenceScores:
     metrics: dict[str, float]
     objects: tuple[ObjectScores, ...] = ()
     frames: tuple[FrameScore, ...] = ()
-    notes: dict[str, int] = field(default_factory=dict)
+    notes: Counter[str] = field(default_factory=Counter)
     matching: dict[int, int] = field(default_factory=dict)
 
 
@@ -155,7 +157,7 @@ class Evaluation:
     sources: dict[str, str]
     overall: dict[str, float]
     sequences: tuple[SequenceScores, ...]
-    notes: dict[str, int]
+    notes: Counter[str]
     seconds: float
     frame_score: str
     """What `FrameScore.score` means here."""
@@ -183,18 +185,3 @@ class Evaluation:
 def note_lines(notes: Mapping[str, int]) -> list[str]:
     """Notes as lines of text and count, in the order they are declared; counts of zero are left out."""
     return [f"{text}: {notes[code]}" for code, text in NOTE_TEXTS.items() if notes.get(code)]
-
-
-def merge_notes(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """Add counts by code."""
-    total: dict[str, int] = {}
-    for part in parts:
-        for code, count in part.items():
-            if count:
-                total[code] = total.get(code, 0) + count
-    return total
-
-
-def finite(value: float) -> float | None:
-    """None in place of NaN and infinities, which JSON does not have."""
-    return value if math.isfinite(value) else None

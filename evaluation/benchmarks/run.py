@@ -1,11 +1,16 @@
-"""Runs the prepared sequences of one benchmark, shows the result and writes the reports asked for."""
+"""Runs the prepared sequences of one benchmark, on several cores, shows the result and writes the reports asked for."""
 
 from __future__ import annotations
 
+import multiprocessing
+import signal
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,73 +20,133 @@ from ..report.environment import available_cores
 from ..report.files import write_json
 from ..report.html_page import write_page
 from ..report.terminal import show
-from .benchmarks import BENCHMARKS, BenchmarkRequest, load_benchmark
-from .parallel import evaluate_sequences
-from .preparation import Job
-from .report import evaluation_document, evaluation_json, worst_pictures, write_csv
-from .results import Evaluation, SequenceScores, merge_notes
+from .benchmarks import BenchmarkRequest, Job, load_benchmark
+from .frame_pictures import worst_pictures
+from .report import evaluation_document, evaluation_json, write_csv
+from .results import Evaluation, SequenceScores
+
+SHOWN_PROBLEMS = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportOptions:
-    """What to write where. `jobs` 0 stands for every core."""
-
-    json: Path | None
-    csv: Path | None
-    html: Path | None
-    worst_frames: int
-    jobs: int
-    verbose: bool
-    skip_missing: bool
-
-
-def run_benchmark(name: str, request: BenchmarkRequest, options: ReportOptions) -> None:
+def run_benchmark(
+    name: str,
+    *,
+    json: Path | None,
+    csv: Path | None,
+    html: Path | None,
+    worst_frames: int,
+    jobs: int,
+    verbose: bool,
+    skip_missing: bool,
+    **request: Any,
+) -> None:
     """Score every sequence of a benchmark, show the result and write every report that was asked for.
+
+    Options as gmos-eval's; those of `BenchmarkRequest` are handed on.
 
     Raises:
         GmosError: files are missing or unreadable, or there is nothing to score.
     """
-    loaded, benchmark = load_benchmark(name, request), BENCHMARKS[name]
-    prepared = loaded.prepared
+    prepared = load_benchmark(name, BenchmarkRequest(**request))
     started = time.monotonic()
     skipped = prepared.missing.sequences
     if skipped:
         for line in prepared.missing.listing():
             click.echo(f"missing: {line}", err=True)
-        if not options.skip_missing or not prepared.jobs:
+        if not skip_missing or not prepared.jobs:
             raise prepared.missing.error(prepared.total)
-    workers = options.jobs or available_cores()
-    sequences: list[SequenceScores] = _evaluate_with_progress(prepared.jobs, benchmark.evaluate, workers)
+    with counted("sequences", len(prepared.jobs)) as advance:
+        sequences = evaluate_sequences(
+            list(prepared.jobs.values()), workers=jobs or available_cores(), advance=advance
+        )
     scored = [sequence for sequence in sequences if sequence.metrics]
     if not scored:
         raise GmosError(f"none of {len(sequences)} sequences has an object to score: check the annotations")
-    notes = [prepared.notes, {"skipped_sequences": len(skipped)}, *(item.notes for item in sequences)]
+    counts = prepared.notes + Counter(skipped_sequences=len(skipped))
     evaluation = Evaluation(
         evaluator=name,
-        dataset=request.dataset,
-        sources={what: str(path) for what, path in loaded.sources.items()},
-        overall=loaded.overall(scored),
+        dataset=request["dataset"],
+        sources={what: str(path) for what, path in prepared.sources.items()},
+        overall=prepared.overall(scored),
         sequences=tuple(scored),
-        notes=merge_notes(notes),
+        notes=sum((sequence.notes for sequence in sequences), counts),
         seconds=time.monotonic() - started,
-        frame_score=benchmark.frame_score,
+        frame_score=prepared.frame_score,
     )
-    show(evaluation_document(evaluation, by_sequence=options.verbose), wide=options.verbose)
-    _write_reports(evaluation, options, merged=loaded.merged, fbms=loaded.fbms)
+    show(evaluation_document(evaluation, by_sequence=verbose), wide=verbose)
+    if json is not None:
+        write_json(json, evaluation_json(evaluation, worst_frames))
+    if csv is not None:
+        write_csv(csv, evaluation)
+    if html is not None:
+        pictures, legend = worst_pictures(
+            evaluation, worst_frames, merged=prepared.merged, fbms=prepared.fbms
+        )
+        write_page(html, evaluation_document(evaluation, pictures=pictures, legend=legend))
 
 
-def _write_reports(evaluation: Evaluation, options: ReportOptions, *, merged: bool, fbms: bool) -> None:
-    if options.json is not None:
-        write_json(options.json, evaluation_json(evaluation, options.worst_frames))
-    if options.csv is not None:
-        write_csv(options.csv, evaluation)
-    if options.html is not None:
-        pictures, legend = worst_pictures(evaluation, options.worst_frames, merged=merged, fbms=fbms)
-        write_page(options.html, evaluation_document(evaluation, pictures=pictures, legend=legend))
-
-
-def _evaluate_with_progress(
-    jobs: list[Job], evaluate_sequence: Callable[[Job], SequenceScores], workers: int
+def evaluate_sequences(
+    jobs: Sequence[Job], *, workers: int, advance: Callable[[], None]
 ) -> list[SequenceScores]:
-    with counted("sequences", len(jobs)) as advance:
-        return evaluate_sequences(evaluate_sequence, jobs, workers=workers, advance=advance)
+    """Run every job and return the results in their order.
+
+    A process holds one sequence at a time. An interrupt ends the processes at once.
+
+    Args:
+        jobs: one per sequence.
+        workers: processes; 1 works in this one.
+        advance: called after each finished sequence.
+
+    Raises:
+        GmosError: sequences that could not be evaluated, the first few named, or a process was killed.
+    """
+    outcomes: list[SequenceScores | str] = []
+    if workers == 1 or len(jobs) == 1:
+        for job in jobs:
+            outcomes.append(_attempt(job))
+            advance()
+    else:
+        outcomes = _in_processes(jobs, min(workers, len(jobs)), advance)
+    problems = [outcome for outcome in outcomes if isinstance(outcome, str)]
+    if len(problems) == 1:
+        raise GmosError(problems[0])
+    if problems:
+        more = f"; {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
+        raise GmosError(
+            f"{len(problems)} of {len(outcomes)} sequences cannot be evaluated:"
+            f" {'; '.join(problems[:SHOWN_PROBLEMS])}{more}"
+        )
+    return [outcome for outcome in outcomes if not isinstance(outcome, str)]
+
+
+def _in_processes(
+    jobs: Sequence[Job], workers: int, advance: Callable[[], None]
+) -> list[SequenceScores | str]:
+    # Spawned, not forked: the parent has a progress thread, and forking beside threads can deadlock.
+    # Ctrl-C reaches the whole process group; only the parent acts on it.
+    pool = ProcessPoolExecutor(
+        workers,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),
+    )
+    try:
+        futures = [pool.submit(_attempt, job) for job in jobs]
+        for future in as_completed(futures):
+            future.result()
+            advance()
+        return [future.result() for future in futures]
+    except BrokenProcessPool:
+        raise GmosError(
+            f"one of {workers} evaluation processes was killed, most likely for memory:"
+            " try fewer with --jobs 1"
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _attempt(job: Job) -> SequenceScores | str:
+    try:
+        return job()
+    except GmosError as problem:
+        return str(problem)

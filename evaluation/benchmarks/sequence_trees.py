@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from ...errors import GmosError
-from .results import merge_notes
 
 OUTPUT_FOLDERS: dict[str, tuple[str, ...]] = {
     "mos-i": ("mos-i_frame", "mos_frame"),
@@ -84,14 +86,8 @@ def list_frames(directory: Path, suffixes: tuple[str, ...] = (".png",)) -> list[
     """Image files of a folder, sorted by name as the published scripts sort them; hidden files left out."""
     if not directory.is_dir():
         return []
-    return sorted(
-        (
-            entry
-            for entry in directory.iterdir()
-            if entry.suffix.lower() in suffixes and not entry.name.startswith(".")
-        ),
-        key=lambda entry: entry.name,
-    )
+    images = (e for e in directory.iterdir() if e.suffix.lower() in suffixes and not e.name.startswith("."))
+    return sorted(images, key=lambda image: image.name)
 
 
 def unpadded_names(frames: list[Path]) -> bool:
@@ -102,49 +98,40 @@ def unpadded_names(frames: list[Path]) -> bool:
 
 def unlisted_sequences(tree: Path, names: set[str]) -> int:
     """Folders with PNG frames in a tree that are not sequences of the split."""
-    return sum(
-        1
-        for entry in tree.iterdir()
-        if entry.is_dir()
-        and not entry.name.startswith(".")
-        and entry.name not in names
-        and list_frames(entry)
-    )
+    others = (e for e in tree.iterdir() if e.is_dir() and not e.name.startswith(".") and e.name not in names)
+    return sum(bool(list_frames(entry)) for entry in others)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+class FramePair(NamedTuple):
+    """An annotated frame with its prediction; datasets that keep one mask file per object have several annotations."""
+
+    name: str
+    annotation: tuple[Path, ...]
+    prediction: Path
+
+
+@dataclass(frozen=True, slots=True)
 class FramePairs:
-    """Annotated frames with their predictions, in order, and what pairing them left out.
+    """The paired frames of a sequence in their order, and what pairing them left out."""
 
-    An annotation is a tuple of files: datasets that keep one mask file per object have several.
-    """
-
-    names: tuple[str, ...]
-    annotations: tuple[tuple[Path, ...], ...]
-    predictions: tuple[Path, ...]
-    notes: dict[str, int]
+    frames: tuple[FramePair, ...]
+    notes: Counter[str]
 
 
 def pair_by_position(annotations: list[Path], predictions: list[Path]) -> FramePairs:
     """Pair the frames of two folders by sorted position, as far as both go."""
-    frames = min(len(annotations), len(predictions))
     pairs = list(zip(annotations, predictions, strict=False))
-    notes = {
-        "unpaired_annotation_frames": len(annotations) - frames,
-        "unpaired_prediction_frames": len(predictions) - frames,
-        "frames_paired_by_position": sum(a.stem != p.stem for a, p in pairs),
-        "frame_names_unpadded": unpadded_names(annotations) + unpadded_names(predictions),
-    }
-    return FramePairs(
-        names=tuple(annotation.stem for annotation, _ in pairs),
-        annotations=tuple((annotation,) for annotation, _ in pairs),
-        predictions=tuple(prediction for _, prediction in pairs),
-        notes=merge_notes([notes]),
+    notes = Counter(
+        unpaired_annotation_frames=len(annotations) - len(pairs),
+        unpaired_prediction_frames=len(predictions) - len(pairs),
+        frames_paired_by_position=sum(a.stem != p.stem for a, p in pairs),
+        frame_names_unpadded=unpadded_names(annotations) + unpadded_names(predictions),
     )
+    return FramePairs(tuple(FramePair(a.stem, (a,), p) for a, p in pairs), notes)
 
 
 def pair_by_name(
-    annotations: list[tuple[str, tuple[Path, ...]]],
+    annotations: Sequence[tuple[str, tuple[Path, ...]]],
     predictions: list[Path],
     frame_names: list[str] | None = None,
 ) -> tuple[FramePairs, list[str]]:
@@ -162,29 +149,26 @@ def pair_by_name(
     """
     by_name = {frame.stem: frame for frame in predictions}
     by_position = False
-    if frame_names and set(by_name) != set(frame_names) and len(predictions) == len(frame_names):
-        by_position = [frame.stem for frame in predictions] == [f"{i:05d}" for i in range(len(predictions))]
-    if by_position and frame_names:
-        by_name = dict(zip(frame_names, predictions, strict=True))
-    strangers = sorted(set(by_name) - set(frame_names)) if frame_names else []
-    if strangers and frame_names and set(frame_names) - set(by_name):
-        raise GmosError(
-            f"{by_name[strangers[0]]}: the video has no frame of that name ({frame_names[0]} to"
-            f" {frame_names[-1]}, {len(frame_names)} frames, {len(predictions)} predictions): expected one"
-            " prediction per frame numbered from 00000, or the frames' own names"
-        )
-    found = [(name, files) for name, files in annotations if name in by_name]
-    notes = {
-        "unpaired_prediction_frames": len(predictions) - len(found),
-        "frames_paired_by_position": len(found) if by_position else 0,
-    }
-    pairs = FramePairs(
-        names=tuple(name for name, _ in found),
-        annotations=tuple(files for _, files in found),
-        predictions=tuple(by_name[name] for name, _ in found),
-        notes=merge_notes([notes]),
+    if frame_names:
+        if set(by_name) != set(frame_names) and len(predictions) == len(frame_names):
+            by_position = [frame.stem for frame in predictions] == [
+                f"{i:05d}" for i in range(len(predictions))
+            ]
+        if by_position:
+            by_name = dict(zip(frame_names, predictions, strict=True))
+        strangers = sorted(set(by_name) - set(frame_names))
+        if strangers and set(frame_names) - set(by_name):
+            raise GmosError(
+                f"{by_name[strangers[0]]}: the video has no frame of that name ({frame_names[0]} to"
+                f" {frame_names[-1]}, {len(frame_names)} frames, {len(predictions)} predictions): expected one"
+                " prediction per frame numbered from 00000, or the frames' own names"
+            )
+    found = tuple(FramePair(name, files, by_name[name]) for name, files in annotations if name in by_name)
+    notes = Counter(
+        unpaired_prediction_frames=len(predictions) - len(found),
+        frames_paired_by_position=len(found) if by_position else 0,
     )
-    return pairs, [name for name, _ in annotations if name not in by_name]
+    return FramePairs(found, notes), [name for name, _ in annotations if name not in by_name]
 
 
 def read_sequence_list(path: Path) -> list[str]:

@@ -1,11 +1,13 @@
-"""Reads and checks a motion-annotation CSV: which object moves in which frames of which sequence."""
+"""A motion-annotation CSV: which object moves in which frames of which sequence; read, checked and counted."""
 
 from __future__ import annotations
 
 import ast
 import csv
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +93,15 @@ def read_time_annotation(path: Path) -> list[MotionRow]:
     rows: list[MotionRow] = []
     problems: list[str] = []
     seen: dict[tuple[str, str | None, str | None], int] = {}
-    for record, line in _records(reader, path):
-        row = _row_or_problem(record, line, seen)
-        if isinstance(row, str):
-            problems.append(row)
-        else:
-            rows.append(row)
+    try:
+        for record in reader:
+            row = _row_or_problem(record, reader.line_num, seen)
+            if isinstance(row, str):
+                problems.append(row)
+            else:
+                rows.append(row)
+    except csv.Error as error:
+        raise GmosError(f"{path}: line {reader.line_num}: not a CSV ({error}): export it again") from None
     if problems:
         more = f"; {len(problems) - _SHOWN_PROBLEMS} more" if len(problems) > _SHOWN_PROBLEMS else ""
         raise GmosError(f"{path}: {'; '.join(problems[:_SHOWN_PROBLEMS])}{more}")
@@ -132,15 +137,6 @@ def select_rows(rows: list[MotionRow], dataset: str, path: Path) -> tuple[list[M
     if not moving:
         raise GmosError(f"{path}: no row of {dataset} has any motion: nothing to evaluate")
     return moving, len(chosen) - len(moving)
-
-
-def _records(reader: csv.DictReader[str], path: Path) -> Iterator[tuple[_Record, int]]:
-    """The rows of the file with the line that each ends on."""
-    try:
-        for record in reader:
-            yield record, reader.line_num
-    except csv.Error as error:
-        raise GmosError(f"{path}: line {reader.line_num}: not a CSV ({error}): export it again") from None
 
 
 def _row_or_problem(
@@ -231,3 +227,88 @@ def _parse_interval(pair: object, label: int, where: str) -> Interval:
     raise GmosError(
         f"{where}: object {label} has the interval {pair!r}: expected [start, end], 0 <= start <= end"
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitSummary:
+    """Counts of one split of a motion-annotation CSV; percentages are 0 to 100, None without frame counts.
+
+    `moving_object_frames` counts each frame of an object once, up to the sequence's end.
+    `motion_pct_object_mean` averages each object's moving share; `…_no_union` adds interval lengths
+    as they stand, so that overlaps count twice (how the published table was made);
+    `motion_pct_pooled` divides the totals.
+    """
+
+    rows: int
+    rows_with_motion: int
+    objects: int
+    ann_frames: int | None
+    vid_frames: int | None
+    max_object_id: int
+    intervals: int
+    moving_object_frames: int
+    object_frames: int | None
+    motion_pct_object_mean: float | None
+    motion_pct_object_mean_no_union: float | None
+    motion_pct_pooled: float | None
+
+
+def summarise_split(rows: list[MotionRow]) -> SplitSummary:
+    """Count what a list of rows holds."""
+    moving = object_frames = objects = intervals = largest = 0
+    shares: list[float] = []
+    raw_shares: list[float] = []
+    for row in rows:
+        for label, pairs in row.intervals.items():
+            frames = row.moving_frames(label, row.annotated_frames)
+            objects, intervals, largest = objects + 1, intervals + len(pairs), max(largest, label)
+            moving += frames
+            if row.annotated_frames is not None:
+                object_frames += row.annotated_frames
+                shares.append(frames / row.annotated_frames)
+                raw_shares.append(sum(end - start + 1 for start, end in pairs) / row.annotated_frames)
+    counted = objects > 0 and len(shares) == objects
+    return SplitSummary(
+        rows=len(rows),
+        rows_with_motion=sum(bool(row.intervals) for row in rows),
+        objects=objects,
+        ann_frames=_total(row.annotated_frames for row in rows),
+        vid_frames=_total(row.video_frames for row in rows),
+        max_object_id=largest,
+        intervals=intervals,
+        moving_object_frames=moving,
+        object_frames=object_frames if counted else None,
+        motion_pct_object_mean=100 * float(np.mean(shares)) if counted else None,
+        motion_pct_object_mean_no_union=100 * float(np.mean(raw_shares)) if counted else None,
+        motion_pct_pooled=100 * moving / object_frames if counted else None,
+    )
+
+
+def summarise_time_annotation(rows: list[MotionRow]) -> dict[str, SplitSummary]:
+    """One summary per `dataset/split`, in the order of the file; `all` where the CSV has no such columns."""
+    groups: dict[str, list[MotionRow]] = {}
+    for row in rows:
+        name = "/".join(part for part in (row.dataset, row.split) if part) or "all"
+        groups.setdefault(name, []).append(row)
+    return {name: summarise_split(group) for name, group in groups.items()}
+
+
+def time_annotation_notes(rows: list[MotionRow]) -> Counter[str]:
+    """What is allowed in the CSV but worth knowing, as counts by note code."""
+    notes: Counter[str] = Counter()
+    for row in rows:
+        notes["rows_without_motion"] += not row.intervals
+        notes["unsorted_object_ids"] += row.unsorted_ids
+        for label, pairs in row.intervals.items():
+            steps = list(pairwise(sorted(pairs)))
+            notes["overlapping_intervals"] += any(after[0] <= before[1] for before, after in steps)
+            notes["touching_intervals"] += any(after[0] == before[1] + 1 for before, after in steps)
+            notes["object_ids_above_limit"] += label > LABEL_LIMIT
+            if row.annotated_frames is not None:
+                notes["intervals_past_end"] += sum(end >= row.annotated_frames for _, end in pairs)
+    return notes
+
+
+def _total(counts: Iterable[int | None]) -> int | None:
+    known = list(counts)
+    return sum(count for count in known if count is not None) if None not in known else None

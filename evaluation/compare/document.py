@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from operator import itemgetter
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -12,15 +13,16 @@ from PIL import Image
 
 from ...runtime.comparison.parity import LIMITS
 from ...runtime.results.overlay import davis_palette
+from ...runtime.video.inputs import resolve_inputs
 from ..report import document as doc
 from ..report.document import Card, Cell, Column, Section, Table
 from ..report.pictures import PICTURE_WIDTH_PX, reduced, strip_png
 from .first_divergence import FirstDivergence, LayerError
-from .limits import MaskLimits, weakest
-from .mask_agreement import FrameAgreement, Labels, SequenceAgreement
+from .label_trees import LabelPair
+from .mask_agreement import Labels, MaskLimits, SequenceAgreement
 from .network_parity import OutputParity
 from .report import NetworksReport, ParityReport
-from .stage_agreement import MODE_WORDS, Birth, StageAgreement
+from .stage_agreement import MODE_WORDS, StageAgreement
 
 ONLY_A, ONLY_B, OTHER_LABEL = (232, 84, 60), (64, 160, 255), (240, 60, 240)
 """Pixels labelled in A only, in B only, and in both with different labels."""
@@ -39,32 +41,16 @@ PICTURES = (
 
 Rgb = npt.NDArray[np.uint8]
 
-ReadMaps = Callable[[SequenceAgreement, int], tuple[Labels, Labels]]
-ReadFrames = Callable[[str, Sequence[int]], Mapping[int, Rgb]]
-"""The video's frames at positions of a sequence, those that there are."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PictureSources:
-    """Where the pictures come from, and how many of the worst frames are shown."""
-
-    maps: ReadMaps
-    frames: ReadFrames
-    worst: int = 8
-
-
-def parity_document(report: ParityReport, sources: PictureSources | None = None) -> doc.Document:
-    """The document of a comparison of masks; without sources it has no pictures.
-
-    Raises:
-        GmosError: a pictured frame is gone.
-    """
-    limits = f"frame IoU at least {report.limits.frame_iou:g}, mean at least {report.limits.mean_iou:g}"
+def parity_document(report: ParityReport, pictures: Section | None) -> doc.Document:
+    """The document of a comparison of masks; pictures are those of `worst_frames_section`."""
+    asked, limits = report.asked, report.asked.limits
+    words = f"frame IoU at least {limits.frame_iou:g}, mean at least {limits.mean_iou:g}"
     return doc.Document(
-        title=f"gmos-parity {report.kind}",
-        lead=f"{report.environment.get('date', '')}, {report.seconds:.1f} s; limits {report.profile}: {limits}",
-        sides={"A": report.a, "B": report.b},
-        verdict=_verdict(report.verdict, passed=report.passed),
+        title=f"gmos-parity {asked.kind}",
+        lead=f"{report.environment.get('date', '')}, {report.seconds:.1f} s; limits {asked.profile}: {words}",
+        sides={"A": asked.a, "B": asked.b},
+        verdict=_verdict(report.failures, asked.profile),
         cards=[
             *(
                 Card(f"{birth.sequence} born in", birth.stages[0] if birth.stages else "–")
@@ -75,29 +61,23 @@ def parity_document(report: ParityReport, sources: PictureSources | None = None)
                 for found in report.found
             ),
         ],
-        remarks=_failures(report.failures),
+        remarks=Section("Beyond the limits", [doc.Remarks(report.failures, tone="bad")]),
         sections=[
-            Section("Results", [Table(columns=_result_columns(report.limits), entries=report.found)]),
-            _stages(report.stages, report.births, passed=report.passed),
-            Section("IoU by frame", [_iou(found, report.limits.frame_iou) for found in report.found]),
-            *([] if sources is None else [_worst(report, sources)]),
+            Section("Results", [Table(columns=_result_columns(limits), entries=report.found)]),
+            _stages(report),
+            Section("IoU by frame", [_iou(found, limits.frame_iou) for found in report.found]),
+            *([] if pictures is None else [pictures]),
         ],
         environment=report.environment,
     )
 
 
-def _verdict(words: str, *, passed: bool) -> Card:
-    return Card("Verdict", words, tone="good" if passed else "bad")
-
-
-def _failures(lines: Sequence[str]) -> Section:
-    return Section("Beyond the limits", [doc.Remarks(lines, tone="bad")])
+def _verdict(failures: Sequence[str], profile: str) -> Card:
+    word = "FAIL" if failures else "PASS"
+    return Card("Verdict", f"{word} ({profile})", tone="bad" if failures else "good")
 
 
 def _result_columns(limits: MaskLimits) -> list[Column[SequenceAgreement]]:
-    def different(found: SequenceAgreement) -> int:
-        return sum(frame.different for frame in found.frames)
-
     def labels(of: Sequence[int]) -> str | None:
         return ", ".join(map(str, of)) or None
 
@@ -108,7 +88,7 @@ def _result_columns(limits: MaskLimits) -> list[Column[SequenceAgreement]]:
         Column("least IoU", lambda found: found.worst_frame.iou, ".5f", f"limit {limits.frame_iou:g}"),
         Column("on frame", lambda found: found.worst_frame.name, shown="room"),
         Column("mean F", lambda found: found.mean_boundary_f, ".5f", "", "room"),
-        Column("pixels differ", different, "d"),
+        Column("pixels differ", lambda found: found.different, "d"),
         Column("share", lambda found: found.different_share, ".1e", "of pixels", "wide"),
         Column("objects", lambda found: len(found.matching), "d", "matched", "wide"),
         Column("in A only", lambda found: labels(found.only_a)),
@@ -130,8 +110,9 @@ def _iou(found: SequenceAgreement, limit: float) -> doc.Plot:
     )
 
 
-def _stages(stages: Sequence[StageAgreement], births: Sequence[Birth], *, passed: bool) -> Section:
+def _stages(report: ParityReport) -> Section:
     """A row per stage and mode, then what differs in words and where it is born."""
+    stages = report.stages
 
     def number(stage: StageAgreement, value: float, tone: doc.Tone = "") -> Cell:
         return Cell(f"{value:.5f}" if stage.measure.startswith("IoU") else f"{value:.1e}", value, tone)
@@ -154,9 +135,9 @@ def _stages(stages: Sequence[StageAgreement], births: Sequence[Birth], *, passed
         doc.Text(STAGES),
         Table(columns=columns, entries=entries),
         doc.Remarks([_sentence(stage) for stage in stages if stage.differs], tone="dim"),
-        doc.Remarks([f"{birth.sequence}: {birth.words}" for birth in births]),
+        doc.Remarks([f"{birth.sequence}: {birth.words}" for birth in report.births]),
     ]
-    if not births and not passed:
+    if not report.births and report.failures:
         blocks.append(doc.Text("in which stage the difference is born: --teacher_forced", everywhere=True))
     return Section("Stages", blocks if stages else [])
 
@@ -166,39 +147,60 @@ def _sentence(stage: StageAgreement) -> str:
     return f"{stage.stage} of {stage.sequence}, {MODE_WORDS[stage.mode]}: {stage.words}{beyond}"
 
 
-def worst_frames(
-    found: Sequence[SequenceAgreement], count: int
-) -> list[tuple[SequenceAgreement, int, FrameAgreement]]:
-    """The frames that agree least, worst first; those that agree in every pixel are left out."""
+def worst_frames_section(
+    pairs: Sequence[LabelPair], found: Sequence[SequenceAgreement], videos: Sequence[Path], count: int
+) -> Section:
+    """Pictures of the frames that agree least, worst first; those that agree in every pixel are left out.
+
+    Args:
+        pairs: the label maps.
+        found: how far each pair agrees.
+        videos: from which frames are taken; those of sequences that none belongs to are left out.
+        count: how many at most.
+
+    Raises:
+        GmosError: a pictured frame is gone.
+    """
     differing = [
-        (agreement, index, frame)
-        for agreement in found
+        (frame.iou, index, frame, pair, agreement)
+        for pair, agreement in zip(pairs, found, strict=True)
         for index, frame in enumerate(agreement.frames)
         if frame.different
     ]
-    return sorted(differing, key=lambda entry: entry[2].iou)[:count]
-
-
-def _worst(report: ParityReport, sources: PictureSources) -> Section:
-    worst = worst_frames(report.found, sources.worst)
+    worst = sorted(differing, key=itemgetter(0))[:count]
     if not worst:
         return Section("Worst frames", [doc.Text("No pixel differs.")])
-    rgb = {
-        sequence: sources.frames(
-            sequence, sorted({index for found, index, _ in worst if found.sequence == sequence})
-        )
-        for sequence in {found.sequence for found, _, _ in worst}
-    }
+    shown: dict[str, set[int]] = {}
+    for _, index, _, pair, _ in worst:
+        shown.setdefault(pair.sequence, set()).add(index)
+    rgb = {sequence: _frames_of(sequence, videos, indices) for sequence, indices in shown.items()}
     pictures = []
-    for found, index, frame in worst:
-        a, b = sources.maps(found, index)
+    for _, index, frame, pair, agreement in worst:
+        a, b = pair.read(index)
         caption = (
-            f"{found.result} of {found.sequence}, frame {frame.name}: IoU {frame.iou:.5f}, {weakest(frame)}; "
+            f"{pair.result} of {pair.sequence}, frame {frame.name}: IoU {frame.iou:.5f}, {frame.weakest}; "
             f"{frame.different} px differ"
         )
-        strip = difference_strip(a, with_labels_of_a(b, found), rgb[found.sequence].get(index))
+        strip = difference_strip(a, with_labels_of_a(b, agreement), rgb[pair.sequence].get(index))
         pictures.append((strip, caption))
     return Section("Worst frames", [doc.Text(PICTURES), doc.Pictures(pictures=pictures, wide=True)])
+
+
+def _frames_of(sequence: str, videos: Sequence[Path], indices: Collection[int]) -> dict[int, Rgb]:
+    """Frames of the video that a sequence was named after, in one pass; none where it was not given."""
+    by_name = {video.stem if video.is_file() else video.name: video for video in videos}
+    video = by_name.get(sequence) or (videos[0] if len(by_name) == 1 else None)
+    found: dict[int, Rgb] = {}
+    if video is None:
+        return found
+    (given,) = resolve_inputs([video], fps=None, stride=None if video.is_file() else 1)
+    with given.open() as frames:
+        for frame in frames:
+            if frame.index in indices:
+                found[frame.index] = frame.rgb
+            if frame.index >= max(indices):
+                break
+    return found
 
 
 def difference_map(a: Labels, b: Labels, backdrop: Rgb | None) -> Rgb:
@@ -265,8 +267,8 @@ def networks_document(report: NetworksReport) -> doc.Document:
         lead=f"{report.environment.get('date', '')}, {report.seconds:.1f} s, on {report.frames} frames of "
         f"{report.video}",
         sides={"A": report.a, "B": report.b},
-        verdict=_verdict(report.verdict, passed=not report.failures),
-        remarks=_failures(report.failures),
+        verdict=_verdict(report.failures, report.profile),
+        remarks=Section("Beyond the limits", [doc.Remarks(report.failures, tone="bad")]),
         sections=[
             Section(
                 "Outputs",

@@ -172,10 +172,7 @@ def first_divergence(
 
 
 def _search(
-    keys: Sequence[Key],
-    look: Callable[[Sequence[Key]], None],
-    differs: Callable[[Key], bool],
-    at_once: int,
+    keys: Sequence[Key], look: Callable[[Sequence[Key]], None], differs: Callable[[Key], bool], at_once: int
 ) -> None:
     """Look at ever closer tensors before the first that differs, `at_once` each time."""
     low, high = 0, len(keys)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ Tree = Mapping[str, Mapping[str, list[Path]]]
 """Frames by result and sequence."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class LabelPair:
     """One result of one video on both sides, frames in their order."""
 
@@ -85,31 +85,19 @@ def label_pairs(a: Path, b: Path) -> list[LabelPair]:
         GmosError: a result, a video or a frame is on one side only.
     """
     tree_a, tree_b = read_tree(a), read_tree(b)
-    single = [_only_video(tree) for tree in (tree_a, tree_b)]
-    if single[0] is not None and single[1] is not None and tree_a.keys() == tree_b.keys() == {MASKS}:
-        tree_b = {MASKS: {single[0]: tree_b[MASKS][single[1]]}}
+    names_a, names_b = ([name for videos in tree.values() for name in videos] for tree in (tree_a, tree_b))
+    if len(names_a) == len(names_b) == 1 and tree_a.keys() == tree_b.keys() == {MASKS}:
+        tree_b = {MASKS: {names_a[0]: tree_b[MASKS][names_b[0]]}}
     _require_same(tree_a, tree_b, a, b, "result")
-    return list(_pairs(tree_a, tree_b, a, b))
-
-
-def _only_video(tree: Tree) -> str | None:
-    names = [name for sequences in tree.values() for name in sequences]
-    return names[0] if len(names) == 1 else None
-
-
-def _pairs(tree_a: Tree, tree_b: Tree, a: Path, b: Path) -> Iterator[LabelPair]:
+    pairs = []
     for result, sequences in tree_a.items():
         _require_same(sequences, tree_b[result], a, b, f"{result} of video")
         for sequence, frames in sequences.items():
             others = {path.stem: path for path in tree_b[result][sequence]}
             names = dict.fromkeys(path.stem for path in frames)
             _require_same(names, others, a, b, f"{result} of {sequence}, frame")
-            yield LabelPair(
-                result=result,
-                sequence=sequence,
-                a=tuple(frames),
-                b=tuple(others[name] for name in names),
-            )
+            pairs.append(LabelPair(result, sequence, tuple(frames), tuple(others[name] for name in names)))
+    return pairs
 
 
 def _require_same(

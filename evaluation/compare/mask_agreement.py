@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
 from ...errors import GmosError
-from ..benchmarks.boundary import boundary_tolerance_px, contour, contour_f
+from ...runtime.precision import PRECISIONS, PrecisionName
+from ..benchmarks.boundary import boundary_f
+from ..benchmarks.label_maps import joint_histogram
 
 Labels = npt.NDArray[np.uint8]
 ReadPair = Callable[[int], tuple[Labels, Labels]]
@@ -27,36 +27,21 @@ Pair = tuple[int | None, int | None]
 PairCounts = Mapping[tuple[int, int], int]
 """Pixels of a frame by label in A and label in B."""
 
-VALUES = 256
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ComparedFrame:
-    """One frame on both sides. `different` counts pixels that differ once objects are matched."""
+class MaskLimits:
+    """Least IoU of every frame and of their mean; `ids` asks for the same labels, not only the same objects."""
 
-    name: str
-    pixels: int
-    different: int
+    frame_iou: float
+    mean_iou: float
+    ids: bool = True
 
-    @property
-    def iou(self) -> float:
-        """How far the sides agree, 1 if they do in every pixel."""
-        raise NotImplementedError
 
-    @property
-    def held_iou(self) -> float:
-        """The IoU that limits hold."""
-        return self.iou
-
-    @property
-    def rank(self) -> tuple[float, ...]:
-        """Sorts frames from the worst one on."""
-        return (self.held_iou,)
-
-    @property
-    def note(self) -> str:
-        """What a line that says that the frame is below its limit ends with."""
-        return ""
+PROFILES: dict[PrecisionName, MaskLimits] = {
+    precision.name: MaskLimits(frame_iou=precision.frame_iou, mean_iou=precision.mean_iou)
+    for precision in PRECISIONS.values()
+}
+"""When two runs' masks count as the same, by precision. Networks have `runtime.comparison.parity.LIMITS`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,9 +57,12 @@ class ObjectAgreement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FrameAgreement(ComparedFrame):
-    """One frame with the objects that either side has."""
+class FrameAgreement:
+    """One frame with the objects that either side has. `different` counts pixels that differ once they are matched."""
 
+    name: str
+    pixels: int
+    different: int
     objects: tuple[ObjectAgreement, ...]
 
     @property
@@ -87,16 +75,29 @@ class FrameAgreement(ComparedFrame):
         """The same mean of the boundary measure."""
         return statistics.fmean(found.boundary_f for found in self.objects) if self.objects else 1.0
 
-
-Frame = TypeVar("Frame", bound=ComparedFrame)
+    @property
+    def weakest(self) -> str:
+        """The object that agrees least, in words."""
+        if not self.objects:
+            return "no objects"
+        least = min(self.objects, key=lambda found: found.iou)
+        if least.a is None:
+            return f"object {least.b} is in B only ({least.pixels_b} px)"
+        if least.b is None:
+            return f"object {least.a} is in A only ({least.pixels_a} px)"
+        return f"object {least.a}: {least.iou:.5f} ({least.pixels_a} px in A, {least.pixels_b} px in B)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Agreement(Generic[Frame]):
-    """The frames of one video on both sides."""
+class SequenceAgreement:
+    """One result of one video. `matching` gives A's labels the label of the same object in B."""
 
+    result: str
     sequence: str
-    frames: tuple[Frame, ...]
+    frames: tuple[FrameAgreement, ...]
+    matching: Mapping[int, int]
+    only_a: tuple[int, ...]
+    only_b: tuple[int, ...]
 
     @cached_property
     def mean_iou(self) -> float:
@@ -104,14 +105,14 @@ class Agreement(Generic[Frame]):
         return statistics.fmean(frame.iou for frame in self.frames)
 
     @cached_property
-    def mean_held_iou(self) -> float:
-        """Mean over the frames of what limits hold."""
-        return statistics.fmean(frame.held_iou for frame in self.frames)
+    def mean_boundary_f(self) -> float:
+        """Mean over the frames."""
+        return statistics.fmean(frame.boundary_f for frame in self.frames)
 
     @cached_property
-    def worst_frame(self) -> Frame:
+    def worst_frame(self) -> FrameAgreement:
         """The frame that agrees least, the earliest of several."""
-        return min(self.frames, key=lambda frame: frame.rank)
+        return min(self.frames, key=lambda frame: frame.iou)
 
     @cached_property
     def different(self) -> int:
@@ -123,39 +124,39 @@ class Agreement(Generic[Frame]):
         """Share of all pixels that differ."""
         return self.different / sum(frame.pixels for frame in self.frames)
 
-
-@dataclass(frozen=True, kw_only=True)
-class SequenceAgreement(Agreement[FrameAgreement]):
-    """One result of one video. `matching` gives A's labels the label of the same object in B."""
-
-    result: str
-    matching: Mapping[int, int]
-    only_a: tuple[int, ...]
-    only_b: tuple[int, ...]
-
-    @cached_property
-    def mean_boundary_f(self) -> float:
-        """Mean over the frames."""
-        return statistics.fmean(frame.boundary_f for frame in self.frames)
-
     @property
     def renamed(self) -> dict[int, int]:
         """Objects that both sides have under different labels."""
         return {a: b for a, b in self.matching.items() if a != b}
 
+    def failures(self, limits: MaskLimits) -> list[str]:
+        """What is beyond the limits, each in words that say where; empty if nothing is."""
+        where = f"{self.result} of {self.sequence}"
+        lines = []
+        if self.mean_iou < limits.mean_iou:
+            lines.append(f"{where}: mean IoU {self.mean_iou:.5f} (limit {limits.mean_iou:g})")
+        below = sum(frame.iou < limits.frame_iou for frame in self.frames)
+        if below:
+            worst = self.worst_frame
+            others = f", and {below - 1} more frames below" if below > 1 else ""
+            iou = f"frame {worst.name} IoU {worst.iou:.5f} (limit {limits.frame_iou:g})"
+            lines.append(f"{where}: {iou}, {worst.weakest}{others}")
+        if limits.ids and self.renamed:
+            names = ", ".join(f"{a} of A is {b} of B" for a, b in self.renamed.items())
+            lines.append(f"{where}: the same objects under other ids: {names}")
+        return lines
+
 
 def sequence_agreement(
-    sequence: str, result: str, frames: Sequence[str], read: ReadPair, *, matched: bool = True
+    sequence: str, result: str, frames: Sequence[str], read: ReadPair
 ) -> SequenceAgreement:
-    """Compare two sequences of label maps.
+    """Compare two sequences of label maps, objects matched over the whole video by IoU, with the Hungarian method.
 
     Args:
         sequence: name of the video.
         result: which result, `mos` say.
         frames: names of the frames.
         read: gives both label maps of a frame; called twice for frames that differ.
-        matched: match objects over the whole video by IoU, with the Hungarian method. Otherwise labels
-            mean the same objects on both sides.
 
     Raises:
         GmosError: there is no frame, or the maps of a frame have different sizes.
@@ -163,7 +164,7 @@ def sequence_agreement(
     if not frames:
         raise GmosError(f"{result} of {sequence}: no frames to compare; expected at least one on both sides")
     counts = []
-    total = np.zeros((VALUES, VALUES), np.int64)
+    total = np.zeros((256, 256), np.int64)
     for index, name in enumerate(frames):
         a, b = read(index)
         if a.shape != b.shape:
@@ -171,10 +172,10 @@ def sequence_agreement(
                 f"{result} of {sequence}, frame {name}: A is {a.shape[1]}x{a.shape[0]} and B {b.shape[1]}x{b.shape[0]};"
                 " expected results of the same video"
             )
-        joint = joint_counts(a, b)
+        joint = joint_histogram(a, b)
         total += joint
         counts.append(pair_counts(joint))
-    objects = match_objects(total, same_labels=not matched)
+    objects = match_objects(total)
     return SequenceAgreement(
         sequence=sequence,
         result=result,
@@ -188,36 +189,24 @@ def sequence_agreement(
     )
 
 
-def match_objects(counts: npt.NDArray[np.int64], *, same_labels: bool = False) -> list[Pair]:
+def match_objects(counts: npt.NDArray[np.int64]) -> list[Pair]:
     """Objects on both sides: those matched one to one, then those of A alone, then those of B alone.
 
     The matching has the greatest sum of IoUs; objects that never overlap stay unmatched.
 
     Args:
         counts: (256, 256), pixels by label in A and in B.
-        same_labels: match equal labels instead.
     """
-    in_a, in_b = (_present(counts, axis) for axis in (1, 0))
     sizes_a, sizes_b = counts.sum(axis=1), counts.sum(axis=0)
+    in_a, in_b = ([int(label) for label in np.flatnonzero(sizes) if label] for sizes in (sizes_a, sizes_b))
     both = counts[np.ix_(in_a, in_b)]
     either = sizes_a[in_a][:, None] + sizes_b[in_b][None, :] - both
     rows, columns = linear_sum_assignment(both / np.maximum(either, 1), maximize=True)
-    found = {in_a[row]: in_b[column] for row, column in zip(rows, columns, strict=True) if both[row, column]}
-    matching = {label: label for label in in_a if label in in_b} if same_labels else found
+    pairs = zip(rows, columns, strict=True)
+    matching = {in_a[row]: in_b[column] for row, column in pairs if both[row, column]}
     only_a = [(label, None) for label in in_a if label not in matching]
     only_b = [(None, label) for label in in_b if label not in matching.values()]
     return [*matching.items(), *only_a, *only_b]
-
-
-def _present(counts: npt.NDArray[np.int64], axis: int) -> list[int]:
-    """The labels that occur, but 0."""
-    return [int(label) for label in np.flatnonzero(counts.sum(axis=axis)) if label]
-
-
-def joint_counts(a: Labels, b: Labels) -> npt.NDArray[np.int64]:
-    """Pixels by label in A and label in B; (256, 256)."""
-    joint = np.bincount(a.astype(np.uint16).ravel() * VALUES + b.ravel(), minlength=VALUES * VALUES)
-    return joint.reshape(VALUES, VALUES)
 
 
 def pair_counts(counts: npt.NDArray[np.int64]) -> PairCounts:
@@ -248,18 +237,13 @@ def _frame(
     found, different = overlaps(counts, objects)
     if different:
         labels = maps()
-        found = [
-            one if one.iou == 1 else replace(one, boundary_f=_boundary_f(labels, one.a, one.b))
-            for one in found
-        ]
+        found = [one if one.iou == 1 else replace(one, boundary_f=_boundary_f(labels, one)) for one in found]
     return FrameAgreement(name=name, pixels=sum(counts.values()), different=different, objects=tuple(found))
 
 
-def _boundary_f(maps: tuple[Labels, Labels], a_label: int | None, b_label: int | None) -> float:
-    tolerance = boundary_tolerance_px((maps[0].shape[0], maps[0].shape[1]))
-    sides = [
-        contour(np.zeros(labels.shape, bool) if label is None else np.asarray(labels == label), tolerance)
-        for labels, label in zip(maps, (a_label, b_label), strict=True)
-    ]
-    found = contour_f(sides[0], sides[1])
-    return found if math.isfinite(found) else 0.0
+def _boundary_f(maps: tuple[Labels, Labels], one: ObjectAgreement) -> float:
+    a, b = (
+        np.zeros(labels.shape, bool) if label is None else np.asarray(labels == label)
+        for labels, label in zip(maps, (one.a, one.b), strict=True)
+    )
+    return boundary_f(a, b)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from ...runtime.comparison.query_order import in_order_of
 from ...runtime.comparison.run_results import run_line, save_call
 from ...runtime.contract import NetworkName
 from ...runtime.onnx.host_graph import bundle_tables, has_bfloat16
-from .limits import ProfileName
-from .recording import Call, Recording
+from ...runtime.precision import PrecisionName
+from .recording import Call
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class OutputParity:
     not_finite_b: int
     worst: OutputDifference
 
-    def excess(self, profile: ProfileName) -> str | None:
+    def excess(self, profile: PrecisionName) -> str | None:
         """What is beyond the limits, in words that say where; None if nothing is."""
         beyond = self.worst.excess(LIMITS[profile])
         return None if beyond is None else f"{self.network}, output {self.output}, call {self.call}: {beyond}"
@@ -52,15 +52,6 @@ class ComparedCall:
     call: Call
     given: Mapping[str, Array]
     differences: tuple[OutputDifference, ...]
-
-    def p99_abs(self, output: str) -> float:
-        """The 99th percentile of an output's absolute error."""
-        errors = np.abs(self.given[output].astype(np.float64) - self.call.outputs[output].astype(np.float64))
-        return float(np.percentile(errors[np.isfinite(errors)], 99)) if np.isfinite(errors).any() else 0.0
-
-
-SaveCalls = Callable[[list[ComparedCall]], None]
-"""Gets the compared calls of a network before they are forgotten."""
 
 
 def compare_calls(
@@ -95,6 +86,8 @@ def output_parities(compared: Sequence[ComparedCall]) -> list[OutputParity]:
         found = [one.differences[position] for one in compared]
         worst = worst_of(found)
         at = compared[found.index(worst)]
+        errors = np.abs(at.given[output].astype(np.float64) - at.call.outputs[output].astype(np.float64))
+        errors = errors[np.isfinite(errors)]
         parities.append(
             OutputParity(
                 network=at.network,
@@ -102,30 +95,13 @@ def output_parities(compared: Sequence[ComparedCall]) -> list[OutputParity]:
                 calls=len(compared),
                 call=at.call.index,
                 shapes={key: values.shape for key, values in at.call.inputs.items()},
-                p99_abs=at.p99_abs(output),
+                p99_abs=float(np.percentile(errors, 99)) if errors.size else 0.0,
                 not_finite_a=sum(one.not_finite_a for one in found),
                 not_finite_b=sum(one.not_finite_b for one in found),
                 worst=worst,
             )
         )
     return parities
-
-
-def compare_networks(
-    recorded: Recording,
-    names: Sequence[NetworkName],
-    backend: Backend,
-    dtypes: Mapping[NetworkName, Dtypes],
-    save: SaveCalls = lambda _: None,
-) -> list[OutputParity]:
-    """All networks that the recorded run has called; `save` gets the calls of each, which are kept no longer."""
-    found = []
-    for name in names:
-        if calls := recorded.calls(name):
-            compared = compare_calls(name, calls, backend, dtypes[name])
-            save(compared)
-            found += output_parities(compared)
-    return found
 
 
 class SavedTensors:
@@ -139,7 +115,7 @@ class SavedTensors:
     """
 
     def __init__(
-        self, directory: Path, bundle_a: Path | None, bundle_b: Path | None, profile: ProfileName
+        self, directory: Path, bundle_a: Path | None, bundle_b: Path | None, profile: PrecisionName
     ) -> None:
         self._directory = directory
         self._profile = profile

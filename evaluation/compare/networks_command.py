@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -13,19 +12,18 @@ import click
 
 from ...errors import GmosError
 from ...networks import Side, parse_side
-from ...runtime.bundle.manifest import Bundle, open_bundle
+from ...runtime.bundle.manifest import open_bundle
 from ...runtime.comparison.parity import LIMITS
 from ...runtime.contract import NetworkName
-from ...runtime.onnx.sessions import OnnxDevice, choose_device, load_onnxruntime
+from ...runtime.onnx.sessions import choose_device, load_onnxruntime
+from ...runtime.precision import PrecisionName
 from ...runtime.video.inputs import resolve_inputs
 from ..report.environment import environment
-from ..report.files import PAGE_FILE, report_directory, write_report
-from ..report.terminal import show
+from ..report.files import publish, report_directory
 from .document import networks_document
 from .first_divergence import FirstDivergence, load_onnx
 from .first_divergence import first_divergence as find_divergence
-from .limits import ProfileName
-from .network_parity import OutputParity, SaveCalls, SavedTensors, compare_networks
+from .network_parity import OutputParity, SavedTensors, compare_calls, output_parities
 from .recording import Recording, record
 from .report import NetworksReport, networks_json
 from .sides import chosen_networks, input_dtypes, require_same_model
@@ -41,7 +39,7 @@ def compare_sides(
     networks: str | None,
     frames: int,
     calls: int,
-    limits: ProfileName,
+    limits: PrecisionName,
     first_divergence: str | None,
     save_tensors: Path | None,
     wide: bool,
@@ -53,17 +51,28 @@ def compare_sides(
         GmosError: a side has no networks or cannot be loaded, or there is no such network.
     """
     started = time.monotonic()
-    if report is not None:
-        report_directory(report)
+    report_directory(report)
     side_a = parse_side("--a", a if a is not None else default_reference(side_b))
     for option, side in (("--a", side_a), ("--b", side_b)):
         if side.masks is not None:
             raise GmosError(f"{option} {side.text}: masks have no networks; name a backend")
-    sought = None if first_divergence is None else sought_layer(first_divergence, side_a, side_b)
+    sought = None if first_divergence is None else sought_layer(first_divergence, side_a, side_b, limits)
     saved = None if save_tensors is None else SavedTensors(save_tensors, side_a.bundle, side_b.bundle, limits)
-    save = (lambda _: None) if saved is None else saved.save
-    found, recorded = _compare(video, side_a, side_b, networks, frames=frames, calls=calls, save=save)
-    limit = LIMITS[limits].relative
+    (sequence,) = resolve_inputs([video], fps=None, stride=None if video.is_file() else 1)
+    with closing(side_a.load()) as backend:
+        model = backend.model
+        chosen = chosen_networks(networks, model)
+        recorded = record(backend, sequence, frames=frames, limit=calls, batch_size=BATCH_SIZE)
+    with closing(side_b.load()) as backend:
+        require_same_model(side_a, model, side_b, backend.model)
+        dtypes = input_dtypes(side_b, model)
+        found: list[OutputParity] = []
+        for name in chosen:
+            if recorded.calls(name):
+                compared = compare_calls(name, recorded.calls(name), backend, dtypes[name])
+                if saved is not None:
+                    saved.save(compared)
+                found += output_parities(compared)
     result = NetworksReport(
         a=side_a.text,
         b=side_b.text,
@@ -71,16 +80,12 @@ def compare_sides(
         frames=frames,
         profile=limits,
         found=tuple(found),
-        first_layer=None if sought is None else sought.find(found, recorded, limit),
+        first_layer=None if sought is None else sought(found, recorded),
         environment=environment(),
         seconds=time.monotonic() - started,
     )
-    document = networks_document(result)
-    show(document, wide=wide)
-    if report is not None:
-        written = networks_json(result)
-        write_report(report, document, written, written["outputs"])
-        click.echo(f"report: {report / PAGE_FILE}")
+    written = networks_json(result)
+    publish(networks_document(result), written, written["outputs"], wide=wide, report=report)
     for line in () if saved is None else saved.lines:
         click.echo(line)
     return 1 if result.failures else 0
@@ -103,49 +108,14 @@ def default_reference(side: Side) -> str:
     return f"torch:preset={model.preset},variant={model.variant}"
 
 
-def _compare(
-    video: Path, side_a: Side, side_b: Side, names: str | None, *, frames: int, calls: int, save: SaveCalls
-) -> tuple[list[OutputParity], Recording]:
-    (sequence,) = resolve_inputs([video], fps=None, stride=None if video.is_file() else 1)
-    with closing(side_a.load()) as backend:
-        chosen = chosen_networks(names, backend.model)
-        recorded = record(backend, sequence, frames=frames, limit=calls, batch_size=BATCH_SIZE)
-        model = backend.model
-    with closing(side_b.load()) as backend:
-        require_same_model(side_a, model, side_b, backend.model)
-        return compare_networks(recorded, chosen, backend, input_dtypes(side_b, model), save), recorded
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SoughtLayer:
-    """The network whose first differing layer is looked for, in both bundles."""
-
-    network: NetworkName
-    output: str | None
-    bundles: tuple[Bundle, Bundle]
-    devices: tuple[OnnxDevice, OnnxDevice]
-
-    def find(self, found: Sequence[OutputParity], recorded: Recording, limit: float) -> FirstDivergence:
-        """Look for it on the call in which the network's outputs are worst.
-
-        Raises:
-            GmosError: the video did not call the network.
-        """
-        calls = recorded.calls(self.network)
-        if not calls:
-            raise GmosError(
-                f"--first_divergence {self.network}: this video does not call it; give one in which objects move"
-            )
-        outputs = [parity for parity in found if parity.network == self.network]
-        worst = max(outputs, key=lambda parity: parity.worst.severity).call if outputs else calls[0].index
-        call = next(call for call in calls if call.index == worst)
-        return find_divergence(
-            self.network, call, *self.bundles, self.devices, limit=limit, output=self.output
-        )
-
-
-def sought_layer(text: str, side_a: Side, side_b: Side) -> SoughtLayer:
+def sought_layer(
+    text: str, side_a: Side, side_b: Side, limits: PrecisionName
+) -> Callable[[Sequence[OutputParity], Recording], FirstDivergence]:
     """What `--first_divergence` asks for, checked before anything runs.
+
+    Returns:
+        What looks for it on the call in which the network's outputs are worst; raises a `GmosError` if the video
+        did not call the network.
 
     Raises:
         GmosError: a side is no bundle on ONNX Runtime, or has no such network or output, or a package is missing.
@@ -170,12 +140,18 @@ def sought_layer(text: str, side_a: Side, side_b: Side) -> SoughtLayer:
         )
     load_onnx()
     onnxruntime = load_onnxruntime()
-    return SoughtLayer(
-        network=network,
-        output=output or None,
-        bundles=(a, b),
-        devices=(
-            choose_device(side_a.networks.device, onnxruntime),
-            choose_device(side_b.networks.device, onnxruntime),
-        ),
-    )
+    device_a, device_b = (choose_device(side.networks.device, onnxruntime) for side in (side_a, side_b))
+    limit = LIMITS[limits].relative
+
+    def find(found: Sequence[OutputParity], recorded: Recording) -> FirstDivergence:
+        calls = recorded.calls(network)
+        if not calls:
+            raise GmosError(
+                f"--first_divergence {network}: this video does not call it; give one in which objects move"
+            )
+        parities = [parity for parity in found if parity.network == network]
+        worst = max(parities, key=lambda parity: parity.worst.severity).call if parities else calls[0].index
+        call = next(call for call in calls if call.index == worst)
+        return find_divergence(network, call, a, b, (device_a, device_b), limit=limit, output=output or None)
+
+    return find

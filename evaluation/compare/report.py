@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from ..report.files import RESULT_FILE, plain, read_json
+from ...runtime.precision import PrecisionName
+from ..report.files import RESULT_FILE, plain, read_json, report_directory
 from .first_divergence import FirstDivergence
-from .limits import MaskLimits, ProfileName, failures, weakest
-from .mask_agreement import SequenceAgreement
+from .mask_agreement import PROFILES, MaskLimits, SequenceAgreement
 from .network_parity import OutputParity
 from .stage_agreement import Birth, StageAgreement, births
 
@@ -19,41 +21,69 @@ SCHEMA = "gmos-parity/1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ParityReport:
-    """Two sides, what was compared of them, and the limits that it was held to."""
+class Comparison:
+    """What is compared and what it is held to.
+
+    `kind` is the command, `a` and `b` the sides as given; `videos` are for pictures of their frames.
+    """
 
     kind: str
     a: str
     b: str
-    profile: ProfileName
+    profile: PrecisionName
     limits: MaskLimits
+    report: Path | None
+    worst_frames: int
+    wide: bool
+    videos: tuple[Path, ...]
+    started: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def of(cls, kind: str, a: str, b: str, videos: Sequence[Path], options: Mapping[str, Any]) -> Comparison:
+        """From the options of gmos-parity.
+
+        Raises:
+            GmosError: no report can be written where one is wanted.
+        """
+        report_directory(options["report"])
+        profile = cast(PrecisionName, options["limits"])
+        own = {"frame_iou": options["min_frame_iou"], "mean_iou": options["min_mean_iou"]}
+        given: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
+        return cls(
+            kind=kind,
+            a=a,
+            b=b,
+            profile=profile,
+            limits=replace(PROFILES[profile], **given, ids=not options["any_ids"]),
+            report=options["report"],
+            worst_frames=options["worst_frames"],
+            wide=options["wide"],
+            videos=tuple(videos),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParityReport:
+    """What was compared of two sides."""
+
+    asked: Comparison
     found: tuple[SequenceAgreement, ...]
-    stages: tuple[StageAgreement, ...] = ()
+    stages: tuple[StageAgreement, ...]
     environment: Mapping[str, Any]
     seconds: float
 
-    @property
+    @cached_property
     def failures(self) -> list[str]:
         """What is beyond the limits, in words."""
-        return [line for agreement in self.found for line in failures(agreement, self.limits)]
+        return [line for agreement in self.found for line in agreement.failures(self.asked.limits)]
 
-    @property
-    def passed(self) -> bool:
-        """Whether nothing is beyond the limits."""
-        return not self.failures
-
-    @property
+    @cached_property
     def births(self) -> tuple[Birth, ...]:
         """Where the difference of each video is born; empty if B was not teacher-forced."""
         return births(self.stages)
 
-    @property
-    def verdict(self) -> str:
-        """PASS or FAIL with the profile."""
-        return f"{'PASS' if self.passed else 'FAIL'} ({self.profile})"
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class NetworksReport:
     """The comparison of two sides' networks."""
 
@@ -61,37 +91,36 @@ class NetworksReport:
     b: str
     video: Path
     frames: int
-    profile: ProfileName
+    profile: PrecisionName
     found: tuple[OutputParity, ...]
     environment: Mapping[str, Any]
     seconds: float
     first_layer: FirstDivergence | None = None
 
-    @property
+    @cached_property
     def failures(self) -> list[str]:
         """What is beyond the limits, in words."""
         return [line for parity in self.found if (line := parity.excess(self.profile)) is not None]
 
-    @property
-    def verdict(self) -> str:
-        """PASS or FAIL with the profile."""
-        return f"{'FAIL' if self.failures else 'PASS'} ({self.profile})"
-
 
 def result_json(report: ParityReport) -> dict[str, Any]:
     """The content of result.json, documented in docs/parity.md."""
+    asked = report.asked
     return {
         "schema": SCHEMA,
-        "kind": report.kind,
-        "passed": report.passed,
-        "profile": report.profile,
-        "limits": report.limits,
+        "kind": asked.kind,
+        "passed": not report.failures,
+        "profile": asked.profile,
+        "limits": asked.limits,
         "failures": report.failures,
-        "a": report.a,
-        "b": report.b,
+        "a": asked.a,
+        "b": asked.b,
         "seconds": round(report.seconds, 3),
         "results": [_result(found) for found in report.found],
-        "stages": [_stage(stage) for stage in report.stages],
+        "stages": [
+            {**plain(stage, omit=("numbers", "words", "differs", "observations")), **stage.numbers}
+            for stage in report.stages
+        ],
         "born_in": report.births,
         "environment": report.environment,
     }
@@ -105,8 +134,8 @@ def _result(found: SequenceAgreement) -> dict[str, Any]:
         "frames": len(found.frames),
         "mean_iou": found.mean_iou,
         "mean_boundary_f": found.mean_boundary_f,
-        "worst_frame": {"name": worst.name, "iou": worst.iou, "weakest": weakest(worst)},
-        "different_pixels": sum(frame.different for frame in found.frames),
+        "worst_frame": {"name": worst.name, "iou": worst.iou, "weakest": worst.weakest},
+        "different_pixels": found.different,
         "different_share": found.different_share,
         "matching": found.matching,
         "only_a": found.only_a,
@@ -114,11 +143,7 @@ def _result(found: SequenceAgreement) -> dict[str, Any]:
     }
 
 
-def _stage(stage: StageAgreement) -> dict[str, Any]:
-    return {**plain(stage, omit=("numbers", "words", "differs", "observations")), **stage.numbers}
-
-
-def observations(report: ParityReport) -> Iterator[dict[str, Any]]:
+def observations(report: ParityReport) -> Iterator[Mapping[str, Any]]:
     """The lines of observations.jsonl: one per frame of a result, then those of the stages."""
     for found in report.found:
         for frame in found.frames:
@@ -133,7 +158,7 @@ def observations(report: ParityReport) -> Iterator[dict[str, Any]]:
                 "objects": frame.objects,
             }
     for stage in report.stages:
-        yield from map(dict, stage.observations)
+        yield from stage.observations
 
 
 def networks_json(report: NetworksReport) -> dict[str, Any]:

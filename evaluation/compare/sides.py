@@ -1,42 +1,14 @@
-"""What two sides have in common: their videos, their model, and the networks that are asked about."""
+"""What two sides have in common: their model, and the networks that are asked about."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import fields
 
 from ...errors import GmosError
 from ...networks import Side
 from ...runtime.bundle.manifest import open_bundle
 from ...runtime.bundle.uploading import HOST, Dtypes, dtypes_of
-from ...runtime.contract import ModelSpec, NetworkName, network_specs
-from ...runtime.video.inputs import resolve_inputs
-from ...runtime.video.sequence import SequenceInput
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Videos:
-    """What both sides run on: .mp4 files or frame directories; `fps` and `stride` as gmos-run's options."""
-
-    inputs: tuple[Path, ...]
-    fps: float | None = None
-    stride: int | None = None
-
-    def sequences(self, model: ModelSpec | None = None) -> list[SequenceInput]:
-        """The checked inputs, in their order; their Pi3 frames are those of a model, or the published ones.
-
-        Raises:
-            GmosError: as `resolve_inputs`.
-        """
-        if model is None:
-            return resolve_inputs(self.inputs, fps=self.fps, stride=self.stride)
-        return resolve_inputs(
-            self.inputs,
-            fps=self.fps,
-            stride=self.stride,
-            pi3_area_px=model.pi3_area_px,
-            patch_px=model.patch_px,
-        )
+from ...runtime.contract import ModelSpec, NetworkName, TensorSpec, network_specs
 
 
 def chosen_networks(names: str | None, model: ModelSpec) -> tuple[NetworkName, ...]:
@@ -61,15 +33,12 @@ def require_same_model(a: Side, model_a: ModelSpec, b: Side, model_b: ModelSpec)
     Raises:
         GmosError: their networks have different sizes, or are of another variant.
     """
-    pairs = [
-        (field.name, getattr(model_a, field.name), getattr(model_b, field.name))
-        for field in fields(ModelSpec)
-    ]
-    for name, has_a, has_b in pairs:
+    for field in fields(ModelSpec):
+        has_a, has_b = getattr(model_a, field.name), getattr(model_b, field.name)
         if has_a != has_b:
             raise GmosError(
-                f"{a.text} has {name} {has_a} and {b.text} {has_b}; expected the same networks: name sides of one "
-                "preset and variant, and export a bundle again if its preset has changed"
+                f"{a.text} has {field.name} {has_a} and {b.text} {has_b}; expected the same networks: name sides of "
+                "one preset and variant, and export a bundle again if its preset has changed"
             )
 
 
@@ -82,13 +51,9 @@ def input_dtypes(side: Side, model: ModelSpec) -> dict[NetworkName, Dtypes]:
         networks = open_bundle(side.bundle).networks
         return {name: dtypes_of(network.inputs) for name, network in networks.items()}
     return {
-        name: {
-            tensor.name: HOST
-            if tensor.host
-            else "float32"
-            if tensor.dtype == "compute"
-            else str(tensor.dtype)
-            for tensor in spec.inputs
-        }
-        for name, spec in network_specs(model).items()
+        name: {one.name: _dtype(one) for one in spec.inputs} for name, spec in network_specs(model).items()
     }
+
+
+def _dtype(tensor: TensorSpec) -> str:
+    return HOST if tensor.host else "float32" if tensor.dtype == "compute" else str(tensor.dtype)

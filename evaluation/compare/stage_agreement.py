@@ -4,28 +4,47 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ...runtime.comparison.parity import LIMITS, OutputDifference
-from .foreground_agreement import ForegroundAgreement
-from .limits import MaskLimits, ProfileName, failures
-from .mask_agreement import Agreement, SequenceAgreement
-from .proposal_agreement import ProposalAgreement
+from ...runtime.precision import PrecisionName
+from .mask_agreement import MaskLimits, SequenceAgreement
 
 Mode = Literal["free", "teacher_forced"]
 """free: every stage of B has B's own inputs, as a run has. teacher_forced: it has A's."""
 
 MODE_WORDS: Mapping[Mode, str] = {"free": "free-running", "teacher_forced": "teacher-forced"}
 
-
-MASK_STAGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "proposer": ("IoU of kept proposals", ("kept_iou", "motion_different", "keep_changes", "proposals")),
-    "gmos_s": ("IoU of the foreground", ("max_probability_error", "mean_probability_error")),
-    "mos-i": ("IoU of objects", ()),
-    "mos": ("IoU of objects", ()),
+MEASURES: Mapping[str, str] = {
+    "proposer": "IoU of kept proposals",
+    "gmos_s": "IoU of the foreground",
+    "mos-i": "IoU of objects",
+    "mos": "IoU of objects",
 }
-"""What the IoU of a stage is of, and what its observations have of a frame beside IoU and pixels."""
+"""What the IoU of a stage is of."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageFrame:
+    """One frame of a stage whose answers are masks.
+
+    `held` is the IoU that limits hold; of frames with the same one that with the larger `error` is the worse.
+    `different` counts pixels that differ once objects are matched. `rest` is what its observation has beside these.
+    """
+
+    name: str
+    iou: float
+    held: float
+    error: float = 0.0
+    pixels: int
+    different: int
+    rest: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """Sorts frames from the worst one on."""
+        return self.held, -self.error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,30 +80,29 @@ class Birth:
 
 
 def encoder_stage(
-    stage: str,
-    sequence: str,
-    found: Sequence[tuple[str, str, OutputDifference]],
-    profile: ProfileName,
+    stage: str, sequence: str, found: Sequence[tuple[str, OutputDifference]], profile: PrecisionName
 ) -> StageAgreement:
     """An encoder's outputs on the same frames.
 
     Args:
         stage: its name.
         sequence: of the video.
-        found: frame, output and difference, at least one.
+        found: frame and difference of an output, at least one.
         profile: whose limits of networks hold.
     """
-    limits = LIMITS[profile]
-    frame, output, worst = max(found, key=lambda entry: entry[2].severity)
-    differences = [one for _, _, one in found]
+    frame, worst = max(found, key=lambda entry: entry[1].severity)
+    differences = [one for _, one in found]
     beyond = [
-        f"{output} of frame {frame}: {line}" for frame, output, one in found if (line := one.excess(limits))
+        f"{one.output} of frame {frame}: {line}"
+        for frame, one in found
+        if (line := one.excess(LIMITS[profile]))
     ]
-    mode: Mode = "teacher_forced"
+    columns = ("output", "relative", "max_abs", "not_finite_b")
+    lines = [(frame, {column: getattr(one, column) for column in columns}) for frame, one in found]
     return StageAgreement(
         stage=stage,
         sequence=sequence,
-        mode=mode,
+        mode="teacher_forced",
         measure="relative L2 error",
         mean=statistics.fmean(one.relative for one in differences),
         worst=worst.relative,
@@ -95,129 +113,70 @@ def encoder_stage(
             "not_finite_a": sum(one.not_finite_a for one in differences),
             "not_finite_b": sum(one.not_finite_b for one in differences),
         },
-        words=f"{output} most, cosine {worst.cosine:.7f}",
+        words=f"{worst.output} most, cosine {worst.cosine:.7f}",
         differs=any(one.max_abs > 0 or one.not_finite_b for one in differences),
         beyond=_first(beyond),
-        observations=_observations(
-            stage,
-            sequence,
-            mode,
-            [(frame, one) for frame, _, one in found],
-            ("output", "relative", "max_abs", "not_finite_b"),
-        ),
+        observations=_observations(stage, sequence, "teacher_forced", lines),
     )
 
 
-def _mask_stage(
+def mask_stage(
     stage: str,
-    found: Agreement[Any],
+    sequence: str,
     mode: Mode,
+    frames: Sequence[StageFrame],
     *,
     numbers: Mapping[str, float],
     words: str,
     differs: bool,
     beyond: Sequence[str],
 ) -> StageAgreement:
-    """A stage whose frames have an IoU that is held to limits."""
-    measure, columns = MASK_STAGES[stage]
-    worst = found.worst_frame
+    """A stage whose frames have an IoU that is held to limits; fields as of `StageAgreement`."""
+    worst = min(frames, key=lambda one: one.rank)
+    lines = [
+        (one.name, {"iou": one.iou, "pixels": one.pixels, "different": one.different, **one.rest})
+        for one in frames
+    ]
     return StageAgreement(
         stage=stage,
-        sequence=found.sequence,
+        sequence=sequence,
         mode=mode,
-        measure=measure,
-        mean=found.mean_held_iou,
-        worst=worst.held_iou,
+        measure=MEASURES[stage],
+        mean=statistics.fmean(one.held for one in frames),
+        worst=worst.held,
         frame=worst.name,
         numbers=numbers,
         words=words,
         differs=differs,
         beyond=_first(beyond),
-        observations=_observations(
-            stage,
-            found.sequence,
-            mode,
-            [(frame.name, frame) for frame in found.frames],
-            ("iou", "pixels", "different", *columns),
-        ),
+        observations=_observations(stage, sequence, mode, lines),
     )
 
 
-def _below(found: Agreement[Any], what: str, limits: MaskLimits) -> list[str]:
+def below(frames: Sequence[StageFrame], what: str, limits: MaskLimits) -> list[str]:
     """Frames whose IoU is below its limit, the worst first, and the mean if it is below its own."""
-    below = sorted((one for one in found.frames if one.held_iou < limits.frame_iou), key=lambda one: one.rank)
-    lines = [
-        f"{what} of frame {one.name}: IoU {one.held_iou:.5f} (limit {limits.frame_iou:g}){one.note}"
-        for one in below
-    ]
-    if found.mean_held_iou < limits.mean_iou:
-        lines.append(f"{what}: mean IoU {found.mean_held_iou:.5f} (limit {limits.mean_iou:g})")
-    return lines
-
-
-def proposer_stage(found: ProposalAgreement, mode: Mode, limits: MaskLimits) -> StageAgreement:
-    """The proposals of a video; those that either side trusts count."""
-    frames = found.frames
-    pairs = [pair for frame in frames for pair in frame.proposals]
-    count_a, count_b, keeps, moves = (
-        sum(getattr(frame, name) for frame in frames)
-        for name in ("count_a", "count_b", "keep_changes", "motion_changes")
-    )
-    return _mask_stage(
-        "proposer",
-        found,
-        mode,
-        numbers={
-            "mean_iou_all": found.mean_iou,
-            "proposals_a": count_a,
-            "proposals_b": count_b,
-            "kept_a": sum(pair.kept[0] for pair in pairs),
-            "kept_b": sum(pair.kept[1] for pair in pairs),
-            "keep_changes": keeps,
-            "motion_changes": moves,
-            "different_pixels": found.different,
-            "motion_different_pixels": sum(frame.motion_different for frame in frames),
-            "max_motion_error": max((pair.motion_error for pair in pairs), default=0.0),
-            "max_score_error": max((pair.score_error for pair in pairs), default=0.0),
-        },
-        words=f"{count_a} proposals of A, {count_b} of B; {keeps} kept and {moves} moving on one side only; "
-        f"{found.different} px differ",
-        differs=bool(found.different or any(pair.motion_error or pair.score_error for pair in pairs)),
-        beyond=_below(found, "kept proposals", limits),
-    )
-
-
-def gmos_s_stage(found: ForegroundAgreement, mode: Mode, limits: MaskLimits) -> StageAgreement:
-    """The foreground of a video; decisions count, as in its masks."""
-    not_finite_a, not_finite_b = found.not_finite
-    beyond = []
-    if not_finite_a or not_finite_b:
-        beyond.append(f"{not_finite_a} logits of A and {not_finite_b} of B are not finite numbers")
-    return _mask_stage(
-        "gmos_s",
-        found,
-        mode,
-        numbers={
-            "max_probability_error": found.max_error,
-            "mean_probability_error": found.mean_error,
-            "different_share": found.different_share,
-            "not_finite_a": not_finite_a,
-            "not_finite_b": not_finite_b,
-        },
-        words=f"probability error {found.max_error:.1e} at most, {found.mean_error:.1e} mean; "
-        f"{found.different_share:.1e} of the decisions differ",
-        differs=bool(found.max_error or found.different_share or not_finite_b),
-        beyond=beyond + _below(found, "foreground", limits),
-    )
+    found = []
+    for one in sorted((one for one in frames if one.held < limits.frame_iou), key=lambda one: one.rank):
+        changes = f", {one.rest['keep_changes']} kept on one side only" if "keep_changes" in one.rest else ""
+        found.append(f"{what} of frame {one.name}: IoU {one.held:.5f} (limit {limits.frame_iou:g}){changes}")
+    mean = statistics.fmean(one.held for one in frames)
+    if mean < limits.mean_iou:
+        found.append(f"{what}: mean IoU {mean:.5f} (limit {limits.mean_iou:g})")
+    return found
 
 
 def tracker_stage(found: SequenceAgreement, mode: Mode, limits: MaskLimits) -> StageAgreement:
     """MOS-I or MOS. The frames of a free run are observations of their result already."""
     unmatched = len(found.only_a) + len(found.only_b)
-    stage = _mask_stage(
+    frames = [
+        StageFrame(name=one.name, iou=one.iou, held=one.iou, pixels=one.pixels, different=one.different)
+        for one in found.frames
+    ]
+    stage = mask_stage(
         found.result,
-        found,
+        found.sequence,
         mode,
+        frames,
         numbers={
             "mean_boundary_f": found.mean_boundary_f,
             "different_pixels": found.different,
@@ -226,7 +185,7 @@ def tracker_stage(found: SequenceAgreement, mode: Mode, limits: MaskLimits) -> S
         },
         words=f"{len(found.matching)} objects matched, {unmatched} not, {found.different} px differ",
         differs=bool(found.different or found.renamed),
-        beyond=failures(found, limits),
+        beyond=found.failures(limits),
     )
     return replace(stage, observations=()) if mode == "free" else stage
 
@@ -270,16 +229,9 @@ def _first(lines: Sequence[str]) -> str | None:
 
 
 def _observations(
-    stage: str, sequence: str, mode: Mode, rows: Sequence[tuple[str, object]], columns: Sequence[str]
+    stage: str, sequence: str, mode: Mode, lines: Sequence[tuple[str, Mapping[str, Any]]]
 ) -> tuple[Mapping[str, Any], ...]:
-    """A line for each frame and what was found on it: these attributes."""
     return tuple(
-        {
-            "stage": stage,
-            "mode": mode,
-            "sequence": sequence,
-            "frame": frame,
-            **{column: getattr(found, column) for column in columns},
-        }
-        for frame, found in rows
+        {"stage": stage, "mode": mode, "sequence": sequence, "frame": frame, **found}
+        for frame, found in lines
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,14 +22,13 @@ from ...runtime.pipeline.options import RunOptions
 from ...runtime.pipeline.proposals import ProposalCollector
 from ...runtime.pipeline.stage_off import StageOff
 from ...runtime.pipeline.stage_on import StageOn
-from ...runtime.progress import Progress
+from ...runtime.precision import PrecisionName
+from ...runtime.progress import Advance, Progress
 from ...runtime.tracker import FrameFeatures
 from ...runtime.video.sequence import SequenceInput
-from .foreground_agreement import ForegroundAgreement, ForegroundFrameAgreement, compare_foreground
-from .limits import MaskLimits, ProfileName
-from .mask_agreement import Labels, sequence_agreement
-from .proposal_agreement import proposal_agreement
-from .stage_agreement import StageAgreement, encoder_stage, gmos_s_stage, proposer_stage, tracker_stage
+from .head_agreement import ForegroundFrame, compare_foreground, gmos_s_stage, proposer_stage
+from .mask_agreement import Labels, MaskLimits, sequence_agreement
+from .stage_agreement import StageAgreement, encoder_stage, tracker_stage
 
 ENCODERS: Mapping[str, tuple[str, ...]] = {"pi3": ("geometry",), "sam2_encoder": ("s0", "s1", "f")}
 """The encoding stages with their outputs; both get the frames of the video."""
@@ -52,42 +51,31 @@ class Forcing:
 
     sequence: SequenceInput
     names: Sequence[str]
-    profile: ProfileName
+    profile: PrecisionName
     limits: MaskLimits
-    options: RunOptions
     progress: Progress
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[Callable[[int], None]]:
+    def stage(self, name: str) -> AbstractContextManager[Advance]:
         """A stage on the progress."""
-        title = f"{self.sequence.name}: teacher-forced {name}"
-        with self.progress.stage(title, len(self.names)) as advance:
-            yield advance
+        return self.progress.stage(f"{self.sequence.name}: teacher-forced {name}", len(self.names))
 
+    def name(self, index: int) -> str:
+        """The name of a frame.
 
-class Crossing:
-    """Takes arrays of A to B through the host, in the dtype that B's own have."""
-
-    def __init__(self, a: Backend, b: Backend) -> None:
-        self._a = a
-        self._b = b
-        self._dtypes: dict[str, str] = {}
-
-    def learn(self, outputs: Mapping[str, Array]) -> None:
-        """See what B's own arrays are."""
-        for name, array in outputs.items():
-            if name not in self._dtypes:
-                self._dtypes[name] = self._b.arrays.to_host(array).dtype
-
-    def __call__(self, name: str, array: Array) -> Array:
-        """An array of B with the values of one of A that has this contract name."""
-        return upload_as(self._b.arrays, self._a.arrays.download(array), self._dtypes[name])
+        Raises:
+            GmosError: the video has more frames than its masks.
+        """
+        if index >= len(self.names):
+            raise GmosError(
+                f"{self.sequence.path} had {len(self.names)} frames and has more now: it changed meanwhile"
+            )
+        return self.names[index]
 
 
 class CrossedFeatures:
     """A's stored features as B's tracker reads them. Implements `FrameFeatures`; the last frame is kept."""
 
-    def __init__(self, features: FrameFeatures, cross: Crossing) -> None:
+    def __init__(self, features: FrameFeatures, cross: Callable[[str, Array], Array]) -> None:
         self._features = features
         self._cross = cross
         self._last: tuple[int, dict[str, Array]] | None = None
@@ -114,6 +102,7 @@ class PairedArrays(SimpleArrays):
     def __init__(self, a: Arrays, b: Arrays) -> None:
         self._a = a
         self._b = b
+        self.from_host, self.free_bytes = a.from_host, a.free_bytes
 
     def upload(self, host: NDArray[np.generic]) -> Pair:
         """To both."""
@@ -125,19 +114,17 @@ class PairedArrays(SimpleArrays):
 
     def stack(self, arrays: Sequence[Array]) -> Array:
         """Pairs to a pair."""
+        first = self._a.stack([first_of(array) for array in arrays])
         if all(isinstance(array, Pair) for array in arrays):
-            return Pair(
-                self._a.stack([pair.a for pair in arrays]), self._b.stack([pair.b for pair in arrays])
-            )
-        return self._a.stack([first_of(array) for array in arrays])
+            return Pair(first, self._b.stack([pair.b for pair in arrays]))
+        return first
 
     def unstack(self, array: Array) -> Sequence[Array]:
         """A pair to pairs."""
+        first = self._a.unstack(first_of(array))
         if isinstance(array, Pair):
-            return [
-                Pair(*both) for both in zip(self._a.unstack(array.a), self._b.unstack(array.b), strict=True)
-            ]
-        return self._a.unstack(array)
+            return [Pair(*both) for both in zip(first, self._b.unstack(array.b), strict=True)]
+        return first
 
     def nbytes(self, array: Array) -> int:
         """Of A."""
@@ -146,14 +133,6 @@ class PairedArrays(SimpleArrays):
     def to_host(self, array: Array) -> HostArray:
         """Of A."""
         return self._a.to_host(first_of(array))
-
-    def from_host(self, parked: HostArray) -> Array:
-        """Of A."""
-        return self._a.from_host(parked)
-
-    def free_bytes(self) -> int:
-        """On A's device."""
-        return self._a.free_bytes()
 
     def synchronize(self) -> None:
         """Both."""
@@ -180,13 +159,12 @@ class ForcedBackend:
     def __init__(self, a: Backend, b: Backend, forcing: Forcing, heard: HearsHeads) -> None:
         self.model, self.description = a.model, f"{a.description}; {b.description}"
         self.arrays = PairedArrays(a.arrays, b.arrays)
-        self.cross = Crossing(a, b)
+        self._dtypes: dict[str, str] = {}
         self._a = a
         self._b = b
         self._forcing = forcing
         self._heard = heard
-        self._found: dict[str, list[tuple[str, str, OutputDifference]]] = {name: [] for name in ENCODERS}
-        self._frames = dict.fromkeys(ENCODERS, 0)
+        self._found: dict[str, list[tuple[str, OutputDifference]]] = {name: [] for name in ENCODERS}
         self._answers: tuple[Mapping[str, Array], Mapping[str, Array]] = ({}, {})
         if isinstance(a, BringsTracker):
             # An attribute of the object: whether a backend brings a tracker is asked by whether it has one.
@@ -206,7 +184,9 @@ class ForcedBackend:
             if stage is None:
                 return {name: Pair(array, outputs_b[name]) for name, array in outputs_a.items()}
             self._compare(stage, outputs_a, outputs_b)
-            self.cross.learn(outputs_b)
+            for name, array in outputs_b.items():
+                if name not in self._dtypes:
+                    self._dtypes[name] = self._b.arrays.to_host(array).dtype
             return outputs_a
 
         def answer(inputs: Mapping[str, Any]) -> dict[str, Array]:
@@ -218,34 +198,34 @@ class ForcedBackend:
         def draw(inputs: Mapping[str, Any]) -> dict[str, Array]:
             outputs = run_a(inputs)
             own = {name: self._answers[1].get(name, value) for name, value in inputs.items()}
-            sides = ((self._a, self._answers[0], outputs), (self._b, self._answers[1], run_b(own)))
-            self._heard(*({**answers, **maps} for _, answers, maps in sides))
+            self._heard({**self._answers[0], **outputs}, {**self._answers[1], **run_b(own)})
             return outputs
 
         return encode if network in ENCODING else answer if network in HEADS else draw
+
+    def cross(self, name: str, array: Array) -> Array:
+        """An array of B with the values of one of A that has this contract name, in the dtype of B's own."""
+        return upload_as(self._b.arrays, self._a.arrays.download(array), self._dtypes[name])
 
     def close(self) -> None:
         """Both sides stay open."""
 
     def stages(self) -> list[StageAgreement]:
         """The encoders' agreement over all frames so far."""
-        forcing = self._forcing
-        return [
-            encoder_stage(stage, forcing.sequence.name, found, forcing.profile)
-            for stage, found in self._found.items()
-        ]
+        name, profile = self._forcing.sequence.name, self._forcing.profile
+        return [encoder_stage(stage, name, found, profile) for stage, found in self._found.items()]
 
     def _compare(self, stage: str, ours: Mapping[str, Array], theirs: Mapping[str, Array]) -> None:
         pairs = {
             name: (self._a.arrays.download(ours[name]), self._b.arrays.download(theirs[name]))
             for name in ENCODERS[stage]
         }
+        done = len(self._found[stage]) // len(pairs)
         for position in range(len(next(iter(pairs.values()))[0])):
-            frame = _name(self._forcing, self._frames[stage])
+            frame = self._forcing.name(done + position)
             for output, (values_a, values_b) in pairs.items():
                 found = difference(values_b[position], values_a[position], output=output)
-                self._found[stage].append((frame, output, found))
-            self._frames[stage] += 1
+                self._found[stage].append((frame, found))
 
 
 def forced_stages(a: Backend, b: Backend, forcing: Forcing) -> list[StageAgreement]:
@@ -259,20 +239,11 @@ def forced_stages(a: Backend, b: Backend, forcing: Forcing) -> list[StageAgreeme
     Raises:
         GmosError: the video has changed since its masks were made, or cannot be read.
     """
-    run = _forced_gmos if a.model.variant == "gmos" else _forced_gmos_s
-    return run(a, b, forcing)
-
-
-def _name(forcing: Forcing, index: int) -> str:
-    if index >= len(forcing.names):
-        raise GmosError(
-            f"{forcing.sequence.path} had {len(forcing.names)} frames and has more now: it changed meanwhile"
-        )
-    return forcing.names[index]
+    return (_forced_gmos if a.model.variant == "gmos" else _forced_gmos_s)(a, b, forcing)
 
 
 def _forced_gmos(a: Backend, b: Backend, forcing: Forcing) -> list[StageAgreement]:
-    sequence, options = forcing.sequence, forcing.options
+    sequence, options, limits = forcing.sequence, RunOptions(), forcing.limits
     collector = ProposalCollector(sequence.video_hw)
     found: list[StageAgreement] = []
 
@@ -286,8 +257,9 @@ def _forced_gmos(a: Backend, b: Backend, forcing: Forcing) -> list[StageAgreemen
     def again(features: FrameFeatures, tracks: Tracks) -> None:
         """Both stages of the propagator by B, on A's features and proposals; the second also on A's first."""
         proposals = tracks.proposals
-        proposer = proposal_agreement(sequence.name, forcing.names, proposals, collector.finish())
-        found.extend((*backend.stages(), proposer_stage(proposer, "teacher_forced", forcing.limits)))
+        both = (proposals, collector.finish())
+        proposer = proposer_stage(sequence.name, forcing.names, both, "teacher_forced", limits)
+        found.extend((*backend.stages(), proposer))
         crossed = CrossedFeatures(features, backend.cross)
         tracker = make_tracker(b, crossed, frames=len(proposals), video_hw=sequence.video_hw)
         with forcing.stage("MOS-I") as advance:
@@ -304,7 +276,7 @@ def _forced_gmos(a: Backend, b: Backend, forcing: Forcing) -> list[StageAgreemen
 
         for result, read in (("mos-i", read_mos_i), ("mos", read_mos)):
             agreement = sequence_agreement(sequence.name, result, forcing.names, read)
-            found.append(tracker_stage(agreement, "teacher_forced", forcing.limits))
+            found.append(tracker_stage(agreement, "teacher_forced", limits))
 
     run = ClipRun(backend, sequence, options, progress=forcing.progress, after_tracking=again)
     for _ in run:
@@ -313,23 +285,17 @@ def _forced_gmos(a: Backend, b: Backend, forcing: Forcing) -> list[StageAgreemen
 
 
 def _forced_gmos_s(a: Backend, b: Backend, forcing: Forcing) -> list[StageAgreement]:
-    frames: list[ForegroundFrameAgreement] = []
+    frames: list[ForegroundFrame] = []
 
     def heard(*answers: Mapping[str, Array]) -> None:
         sides = list(zip((a.arrays, b.arrays), answers, strict=True))
         logits = [arrays.download(maps["foreground_logits"]) for arrays, maps in sides]
         masks = [arrays.download(maps["mask"]) for arrays, maps in sides]
-        for position in range(len(masks[0])):
-            frames.append(
-                compare_foreground(
-                    _name(forcing, len(frames)),
-                    (logits[0][position], logits[1][position]),
-                    (masks[0][position], masks[1][position]),
-                )
-            )
+        for of_frame in zip(zip(*logits, strict=True), zip(*masks, strict=True), strict=True):
+            frames.append(compare_foreground(forcing.name(len(frames)), *of_frame))
 
     backend = ForcedBackend(a, b, forcing, heard)
-    for _ in ClipRun(backend, forcing.sequence, forcing.options, progress=forcing.progress):
+    for _ in ClipRun(backend, forcing.sequence, RunOptions(), progress=forcing.progress):
         pass
-    agreement = ForegroundAgreement(sequence=forcing.sequence.name, frames=tuple(frames))
-    return [*backend.stages(), gmos_s_stage(agreement, "teacher_forced", forcing.limits)]
+    name, limits = forcing.sequence.name, forcing.limits
+    return [*backend.stages(), gmos_s_stage(name, frames, "teacher_forced", limits)]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..child_process import ChildRun
-from ..report.nvml import nvidia_gpus
+from ..report.environment import nvidia_gpus
 from .finding import GPU, Finding, State
 from .system import Jetson, has_nvidia_card, install_driver
 

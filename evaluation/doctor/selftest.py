@@ -28,8 +28,7 @@ from ...runtime.pipeline.options import RunOptions
 from ...runtime.tensorrt.memory import settle_run
 from ...runtime.video.inputs import resolve_frames
 from ..child_process import child_main, run_child
-from ..compare.limits import PROFILES, failures
-from ..compare.mask_agreement import Labels, sequence_agreement
+from ..compare.mask_agreement import PROFILES, Labels, sequence_agreement
 from .finding import SELFTEST, Finding
 from .selftest_clip import selftest_clip
 
@@ -158,7 +157,7 @@ def run_backend(backend: Backend, *, load_s: float = 0.0) -> SideResult:
         frames_per_second=len(maps["mos"]) / run_s,
         mean_iou=min(one.mean_iou for one in found),
         least_iou=min(one.worst_frame.iou for one in found),
-        differences=[line for one in found for line in failures(one, PROFILES["fp32"])],
+        differences=[line for one in found for line in one.failures(PROFILES["fp32"])],
     )
 
 
@@ -168,7 +167,7 @@ def clip_masks(backend: Backend) -> tuple[dict[ResultName, NDArray[np.uint8]], f
     sequence = resolve_frames(
         selftest_clip(), name=NAME, fps=8, stride=1, pi3_area_px=model.pi3_area_px, patch_px=model.patch_px
     )
-    options = settle_run(backend, RunOptions(), [(sequence.video_hw, sequence.stride)])
+    options = settle_run(backend, RunOptions(), [sequence])
     start = time.perf_counter()
     stores = label_maps(ClipRun(backend, sequence, options))
     run_s = time.perf_counter() - start

@@ -12,7 +12,7 @@ from ..report.files import plain
 from .latency import Latency
 from .layer_kinds import KindTime, NetworkLayers, SlowLayer
 from .profiling import NetworkLatency
-from .report import Change, ProfileReport, lengths_text
+from .report import Change, ProfileReport
 from .runs import NetworkShare, VideoRun
 from .timeline import AHEAD, STAGE_PREFIX, TRACKED, WAIT, ActivityTime, Span, TrackerTime, union
 
@@ -97,23 +97,19 @@ def _networks(report: ProfileReport, letters: Letters) -> Section:
     first = firsts.pop() if len(firsts) == 1 else "first side"
 
     def ratio(entry: NetworkLatency) -> Cell | None:
-        found = report.ratio_to_first(entry)
+        found = entry.ratio
         return None if found is None else Cell(f"{found.median:.2f}x", found.median)
 
     def spread(entry: NetworkLatency) -> Cell | None:
-        found = report.ratio_to_first(entry)
+        found = entry.ratio
         return None if found is None else Cell(f"{found.least:.2f}–{found.greatest:.2f}", found.median)
-
-    def bound(entry: NetworkLatency) -> str | None:
-        found = report.limit(entry)
-        return None if found is None else found.bound
 
     def device(entry: NetworkLatency) -> float | None:
         return None if entry.device_latency is None else entry.device_latency.median_s * 1e3
 
     calls = f"of {rounds} calls"
     columns: list[Column[NetworkLatency]] = [
-        Column("network", lambda entry: f"{entry.network} {lengths_text(entry.lengths)}"),
+        Column("network", lambda entry: entry.title),
         Column("side", lambda entry: letters[entry.side]),
         Column("median ms", lambda entry: entry.latency.median_s * 1e3, ".2f", calls),
         Column("GPU ms", device, ".2f", f"median {calls}", "room"),
@@ -124,8 +120,8 @@ def _networks(report: ProfileReport, letters: Letters) -> Section:
         Column("from – to", spread, ".2f", f"of {rounds} rounds", "wide"),
         Column("GFLOP", lambda entry: _times(entry.work.flops, 1e-9), ".2f", "", "wide"),
         Column("MB", lambda entry: _times(entry.work.moved_bytes, 1e-6), ".2f", "", "wide"),
-        Column("limit / time", report.roofline, ".0%", "of the median"),
-        Column("bound by", bound, shown="room"),
+        Column("limit / time", lambda entry: entry.roofline, ".0%", "of the median"),
+        Column("bound by", lambda entry: entry.limit and entry.limit.bound, shown="room"),
         Column("samples", lambda entry: _strip(slowest, entry.latency), "g", shown="page"),
     ]
     note = (
@@ -162,9 +158,6 @@ def _layers(report: ProfileReport, letters: Letters) -> Section:
             times[kind.kind] = times.get(kind.kind, 0.0) + kind.ms
     order = tuple(sorted(times, key=lambda kind: -times[kind]))
 
-    def named(entry: NetworkLayers) -> str:
-        return f"{entry.network} {lengths_text(entry.lengths)}"
-
     def share(kind: str, entry: NetworkLayers) -> float | None:
         """Of all providers together."""
         return sum(found.share for found in entry.kinds if found.kind == kind) or None
@@ -177,7 +170,7 @@ def _layers(report: ProfileReport, letters: Letters) -> Section:
         return ", ".join(f"{kind.kind} {kind.share:.0%}" for kind in _ran(entry)[:MOST])
 
     names: list[Column[NetworkLayers]] = [
-        Column("network", named),
+        Column("network", lambda entry: entry.title),
         Column("side", lambda entry: letters[entry.side]),
     ]
     columns: list[Column[NetworkLayers]] = [
@@ -197,9 +190,7 @@ def _layers(report: ProfileReport, letters: Letters) -> Section:
     ]
     for entry in report.layers:
         clock = "on the device" if entry.clock == "device" else "by the host's clock"
-        title = (
-            f"The slowest layers of {named(entry)}, {letters[entry.side]}: {entry.total_ms:.2f} ms {clock}"
-        )
+        title = f"The slowest layers of {entry.title}, {letters[entry.side]}: {entry.total_ms:.2f} ms {clock}"
         ran = [layer for layer in entry.slowest if layer.ms > 0]
         blocks.append(Table(columns=LAYER_COLUMNS, entries=ran, folded=title))
     if report.without_layers:

@@ -1,4 +1,4 @@
-"""Times of repeated calls: interleaved measurement, percentiles, and ratios between competitors."""
+"""Times of repeated calls: interleaved measurement, the device's own clock, percentiles, ratios between competitors."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...runtime.backend import Backend
+
 PERCENTILES = (50, 90, 95, 99)
 
 Clock = Callable[[], float]
 
+DeviceTimer = Callable[[Callable[[], object]], float]
+"""Milliseconds of the device for what a function starts, between two events around it."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(frozen=True, slots=True)
 class Latency:
     """Seconds of each timed call, in their order."""
 
@@ -89,7 +94,7 @@ def measure(
             taken = clock() - start
             if number >= warm_up:
                 samples[name].append(taken)
-    return {name: Latency(samples_s=tuple(taken)) for name, taken in samples.items()}
+    return {name: Latency(tuple(taken)) for name, taken in samples.items()}
 
 
 def ratio(slower: Sequence[float], faster: Sequence[float]) -> Ratio:
@@ -100,3 +105,28 @@ def ratio(slower: Sequence[float], faster: Sequence[float]) -> Ratio:
     """
     ratios = [a / b for a, b in zip(slower, faster, strict=True)]
     return Ratio(median=statistics.median(ratios), least=min(ratios), greatest=max(ratios))
+
+
+def device_timer(backend: Backend) -> DeviceTimer | None:
+    """CUDA events in the backend's stream; None on a CPU, and where its stream is not ours.
+
+    ONNX Runtime waits for a stream of its own at the end of each call: there the clock of the host, after
+    that, is the device's time with what starting the call took.
+    """
+    own: DeviceTimer | None = getattr(backend, "measure_ms", None)
+    if own is not None:
+        return own
+    if getattr(backend.arrays.upload(np.zeros(1, np.uint8)), "is_cuda", False):
+        return _torch_ms
+    return None
+
+
+def _torch_ms(work: Callable[[], object]) -> float:
+    import torch  # noqa: PLC0415 - a backend whose arrays are its tensors has loaded it
+
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    start.record()
+    work()
+    end.record()
+    end.synchronize()
+    return float(start.elapsed_time(end))

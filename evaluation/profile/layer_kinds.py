@@ -116,6 +116,16 @@ class NetworkLayers:
     kinds: tuple[KindTime, ...]
     slowest: tuple[SlowLayer, ...]
 
+    @property
+    def title(self) -> str:
+        """The network with its lengths."""
+        return f"{self.network} {lengths_text(self.lengths)}"
+
+
+def lengths_text(lengths: Mapping[str, int]) -> str:
+    """Lengths by axis letter as `B=1 h=7 w=12`."""
+    return " ".join(f"{axis}={length}" for axis, length in lengths.items())
+
 
 def network_layers(network: str, lengths: Mapping[str, int], side: str, times: LayerTimes) -> NetworkLayers:
     """Group layers by kind and provider, the longest first, and pick the slowest."""
@@ -132,7 +142,6 @@ def network_layers(network: str, lengths: Mapping[str, int], side: str, times: L
         for (kind, provider), layers in groups.items()
         for ms in [sum(layer.ms for layer in layers)]
     ]
-    slowest = sorted(times.layers, key=lambda layer: -layer.ms)[:SLOWEST]
     return NetworkLayers(
         network=network,
         lengths=dict(lengths),
@@ -152,6 +161,6 @@ def network_layers(network: str, lengths: Mapping[str, int], side: str, times: L
                 calls=layer.calls,
                 moved_bytes=layer.moved_bytes,
             )
-            for layer in slowest
+            for layer in sorted(times.layers, key=lambda layer: -layer.ms)[:SLOWEST]
         ),
     )

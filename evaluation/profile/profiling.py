@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -21,10 +22,9 @@ from ...runtime.shapes import call_lengths, letters_of
 from ...runtime.video.sequence import SequenceInput
 from ..compare.recording import Call, record
 from ..compare.sides import chosen_networks, input_dtypes
-from .device_clock import DeviceTimer, device_timer
-from .latency import Latency, measure
-from .layer_kinds import NetworkLayers, network_layers
-from .roofline import Rates, Work, gpu_rates, network_work, on_gpu
+from .latency import DeviceTimer, Latency, Ratio, device_timer, measure, ratio
+from .layer_kinds import NetworkLayers, lengths_text, network_layers
+from .roofline import Limit, Rates, Work, gpu_rates, limit, network_work, on_gpu
 
 RECORD_FRAMES = 16
 
@@ -49,7 +49,9 @@ class NetworkLatency:
 
     `latency` by the host's clock until the device is done, `device_latency` between two events on the
     device, where the backend has them. `first` is the side that it is compared with: the first one of its
-    model, which may be this one.
+    model, which may be this one. `ratio` is the first side's time over this one's, round by round; None for the
+    first side itself. `limit` is the least time of a call on its device; None where its work or the rates are not
+    known.
     """
 
     network: str
@@ -58,16 +60,30 @@ class NetworkLatency:
     first: str
     latency: Latency
     device_latency: Latency | None
+    ratio: Ratio | None
     work: Work
+    limit: Limit | None
+
+    @property
+    def title(self) -> str:
+        """The network with its lengths."""
+        return f"{self.network} {lengths_text(self.lengths)}"
+
+    @property
+    def roofline(self) -> float | None:
+        """The least time over the median that was measured, on the device's own clock where there is one."""
+        if self.limit is None:
+            return None
+        return self.limit.seconds / (self.device_latency or self.latency).median_s
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True)
 class NetworksProfile:
     """All networks; `rates` by side, `layers` where asked for and told."""
 
-    networks: tuple[NetworkLatency, ...] = ()
-    layers: tuple[NetworkLayers, ...] = ()
-    rates: Mapping[str, Rates]
+    networks: list[NetworkLatency] = field(default_factory=list)
+    layers: list[NetworkLayers] = field(default_factory=list)
+    rates: dict[str, Rates] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +95,7 @@ class _Loaded:
     bundle: Bundle | None
     dtypes: Mapping[NetworkName, Dtypes]
     timer: DeviceTimer | None
+    rates: Rates
 
     @property
     def precision(self) -> str:
@@ -87,10 +104,7 @@ class _Loaded:
 
 
 def profile_networks(
-    sides: Sequence[Side],
-    sequence: SequenceInput,
-    options: ProfileOptions,
-    host: Rates,
+    sides: Sequence[Side], sequence: SequenceInput, options: ProfileOptions, host: Rates
 ) -> NetworksProfile:
     """Time every network of several sides in turns, on what the networks see in a video.
 
@@ -106,12 +120,10 @@ def profile_networks(
         GmosError: a side cannot be loaded, or a network that was named does not exist.
     """
     with ExitStack() as stack:
-        loaded = [_loaded(side, stack.enter_context(closing(side.load()))) for side in sides]
+        loaded = [_loaded(side, stack.enter_context(closing(side.load())), host) for side in sides]
         models = list(dict.fromkeys(entry.backend.model for entry in loaded))
         names = _chosen(options.networks, models)
-        rates = {entry.side.text: _rates(entry, host) for entry in loaded}
-        networks: list[NetworkLatency] = []
-        layers: list[NetworkLayers] = []
+        found = NetworksProfile(rates={entry.side.text: entry.rates for entry in loaded})
         for model in models:
             group = [entry for entry in loaded if entry.backend.model == model]
             recorded = record(group[0].backend, sequence, frames=RECORD_FRAMES, limit=1, batch_size=1)
@@ -119,28 +131,26 @@ def profile_networks(
                 for call in recorded.calls(name):
                     cases = _cases(name, call, model, options)
                     for lengths, inputs in cases:
-                        networks += _time(name, lengths, inputs, group, options)
+                        found.networks += _time(name, lengths, inputs, group, options)
                     if options.layers:
-                        layers += _layers(name, *cases[0], group, options)
-        return NetworksProfile(networks=tuple(networks), layers=tuple(layers), rates=rates)
+                        found.layers += _layers(name, *cases[0], group, options)
+        return found
 
 
-def _loaded(side: Side, backend: Backend) -> _Loaded:
-    return _Loaded(
+def _loaded(side: Side, backend: Backend, host: Rates) -> _Loaded:
+    entry = _Loaded(
         side=side,
         backend=backend,
         bundle=None if side.bundle is None else open_bundle(side.bundle),
         dtypes=input_dtypes(side, backend.model),
         timer=device_timer(backend),
+        rates=host,
     )
-
-
-def _rates(entry: _Loaded, host: Rates) -> Rates:
-    if not on_gpu(entry.backend):
-        return host
+    if not on_gpu(backend):
+        return entry
     precision = PRECISIONS.get(entry.precision, PRECISIONS["fp32"])
     # Of a quantised bundle: what is not quantised is in its base, and nothing else is held against these rates.
-    return gpu_rates(entry.backend, precision.base or precision.name)
+    return replace(entry, rates=gpu_rates(backend, precision.base or precision.name))
 
 
 def _chosen(text: str | None, models: Sequence[ModelSpec]) -> dict[ModelSpec, tuple[NetworkName, ...]]:
@@ -193,18 +203,23 @@ def _time(
 ) -> list[NetworkLatency]:
     calls = {entry.side.text: _TimedCall(entry, name, inputs) for entry in group}
     taken = measure(calls, warm_up=options.warm_up, iterations=options.iterations)
-    return [
-        NetworkLatency(
-            network=name,
-            lengths=dict(lengths),
-            side=entry.side.text,
-            first=group[0].side.text,
-            latency=taken[entry.side.text],
-            device_latency=calls[entry.side.text].device_latency(options.warm_up),
-            work=_work(entry, group, name, lengths),
+    first, timed = group[0].side.text, []
+    for entry in group:
+        side, work = entry.side.text, _work(entry, group, name, lengths)
+        timed.append(
+            NetworkLatency(
+                network=name,
+                lengths=dict(lengths),
+                side=side,
+                first=first,
+                latency=taken[side],
+                device_latency=calls[side].device_latency(options.warm_up),
+                ratio=None if side == first else ratio(taken[first].samples_s, taken[side].samples_s),
+                work=work,
+                limit=limit(work, entry.rates),
+            )
         )
-        for entry in group
-    ]
+    return timed
 
 
 class _TimedCall:
@@ -212,14 +227,9 @@ class _TimedCall:
 
     def __init__(self, entry: _Loaded, name: NetworkName, inputs: Arrays) -> None:
         given = upload_inputs(entry.backend.arrays, inputs, entry.dtypes[name])
-        run = entry.backend.runner(name)
+        self._start: Callable[[], object] = partial(entry.backend.runner(name), given)
         self._backend, self._timer = entry.backend, entry.timer
         self._device_ms: list[float] = []
-
-        def start() -> None:
-            run(given)
-
-        self._start: Callable[[], None] = start
 
     def __call__(self) -> None:
         if self._timer is None:
@@ -230,9 +240,7 @@ class _TimedCall:
 
     def device_latency(self, warm_up: int) -> Latency | None:
         """Of the calls after the warm-up, where the device told its times."""
-        if not self._device_ms:
-            return None
-        return Latency(samples_s=tuple(ms / 1e3 for ms in self._device_ms[warm_up:]))
+        return Latency(tuple(ms / 1e3 for ms in self._device_ms[warm_up:])) if self._device_ms else None
 
 
 def _work(entry: _Loaded, group: Sequence[_Loaded], name: NetworkName, lengths: Mapping[str, int]) -> Work:
@@ -244,10 +252,9 @@ def _work(entry: _Loaded, group: Sequence[_Loaded], name: NetworkName, lengths: 
     if own is None or own.bundle is None:
         return Work(flops=None, moved_bytes=None)
     found = network_work(own.bundle.networks[name], lengths)
-    same = own is entry or own.bundle.precision == entry.precision
-    return (
-        found if same else Work(flops=found.flops, moved_bytes=None, quantised=entry.precision in QUANTISED)
-    )
+    if own is entry or own.bundle.precision == entry.precision:
+        return found
+    return Work(flops=found.flops, moved_bytes=None, quantised=entry.precision in QUANTISED)
 
 
 def _layers(
@@ -270,9 +277,3 @@ def _layers(
         )
         found.append(network_layers(name, lengths, entry.side.text, times))
     return found
-
-
-def sides_without_layers(sides: Sequence[str], found: NetworksProfile) -> list[str]:
-    """The sides whose library does not tell the times of layers."""
-    known = {layers.side for layers in found.layers}
-    return [side for side in sides if side not in known]

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...errors import GmosError
 from ..report.files import RESULT_FILE, plain, read_json
-from .gpu_monitor import GpuUse
-from .latency import Ratio, ratio
-from .layer_kinds import NetworkLayers
-from .machine_state import MachineUse
+from .layer_kinds import NetworkLayers, lengths_text
+from .machine import GpuUse, MachineUse
 from .profiling import NetworkLatency
-from .roofline import Limit, Rates, limit
+from .roofline import Rates
 from .runs import VideoRun
 
 SCHEMA = "gmos-profile/1"
@@ -35,8 +33,8 @@ class ProfileReport:
 
     video: str
     sides: tuple[str, ...]
-    networks: tuple[NetworkLatency, ...]
-    layers: tuple[NetworkLayers, ...]
+    networks: Sequence[NetworkLatency]
+    layers: Sequence[NetworkLayers]
     without_layers: tuple[str, ...]
     runs: tuple[VideoRun, ...]
     host: Rates
@@ -55,34 +53,6 @@ class ProfileReport:
         for during, gpu in self.gpus:
             found += [f"{during}: {line}" for line in gpu.warnings()]
         return found
-
-    def ratio_to_first(self, entry: NetworkLatency) -> Ratio | None:
-        """The first side's time over this one's, round by round; None for the first side itself."""
-        if entry.side == entry.first:
-            return None
-        first = next(
-            other
-            for other in self.networks
-            if (other.network, other.lengths, other.side, other.first)
-            == (entry.network, entry.lengths, entry.first, entry.first)
-        )
-        return ratio(first.latency.samples_s, entry.latency.samples_s)
-
-    def limit(self, entry: NetworkLatency) -> Limit | None:
-        """The least time of a call on its device; None where its work or the rates are not known."""
-        return limit(entry.work, self.rates[entry.side])
-
-    def roofline(self, entry: NetworkLatency) -> float | None:
-        """The least time over the median that was measured, on the device's own clock where there is one."""
-        found = self.limit(entry)
-        if found is None:
-            return None
-        return found.seconds / (entry.device_latency or entry.latency).median_s
-
-
-def lengths_text(lengths: Mapping[str, int]) -> str:
-    """Lengths by axis letter as `B=1 h=7 w=12`."""
-    return " ".join(f"{axis}={length}" for axis, length in lengths.items())
 
 
 def result_json(report: ProfileReport) -> dict[str, Any]:
@@ -107,7 +77,7 @@ def result_json(report: ProfileReport) -> dict[str, Any]:
                 }
                 for side, rates in report.rates.items()
             ],
-            "networks": [_network(report, entry) for entry in report.networks],
+            "networks": [_network(entry) for entry in report.networks],
             "layers": report.layers,
             "without_layers": report.without_layers,
             "runs": [_run(run) for run in report.runs],
@@ -119,8 +89,7 @@ def result_json(report: ProfileReport) -> dict[str, Any]:
     return result
 
 
-def _network(report: ProfileReport, entry: NetworkLatency) -> dict[str, Any]:
-    found, least = report.ratio_to_first(entry), report.limit(entry)
+def _network(entry: NetworkLatency) -> dict[str, Any]:
     return {
         "network": entry.network,
         "lengths": entry.lengths,
@@ -128,10 +97,10 @@ def _network(report: ProfileReport, entry: NetworkLatency) -> dict[str, Any]:
         "first": entry.first,
         "flops": entry.work.flops,
         "bytes": entry.work.moved_bytes,
-        "limit_ms": None if least is None else least.seconds * 1e3,
-        "bound": None if least is None else least.bound,
-        "roofline_share": report.roofline(entry),
-        "ratio_to_first": found,
+        "limit_ms": None if entry.limit is None else entry.limit.seconds * 1e3,
+        "bound": None if entry.limit is None else entry.limit.bound,
+        "roofline_share": entry.roofline,
+        "ratio_to_first": entry.ratio,
         **entry.latency.as_json(),
         "device": None if entry.device_latency is None else entry.device_latency.as_json(),
     }
@@ -221,12 +190,10 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
 
 
 def _times(result: Mapping[str, Any]) -> dict[str, float]:
-    found = {
-        f"{entry['side']}: {entry['network']} {lengths_text(entry['lengths'])}, median ms": float(
-            entry["p50_ms"]
-        )
-        for entry in result["networks"]
-    }
+    found = {}
+    for entry in result["networks"]:
+        network = f"{entry['side']}: {entry['network']} {lengths_text(entry['lengths'])}"
+        found[f"{network}, median ms"] = float(entry["p50_ms"])
     for run in result["runs"]:
         rate = float(run["frames_per_second"])
         if rate:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -64,8 +64,7 @@ class Work:
     quantised: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limit:
+class Limit(NamedTuple):
     """The least time of a call on a device, and what sets it."""
 
     seconds: float
@@ -80,9 +79,7 @@ def limit(work: Work, rates: Rates) -> Limit | None:
     moving_s = (work.moved_bytes or 0.0) / rates.bandwidth
     if not computing_s and not moving_s:
         return None
-    if computing_s >= moving_s:
-        return Limit(seconds=computing_s, bound="compute")
-    return Limit(seconds=moving_s, bound="memory")
+    return Limit(computing_s, "compute") if computing_s >= moving_s else Limit(moving_s, "memory")
 
 
 def network_work(network: BundleNetwork, lengths: Mapping[str, int]) -> Work:
@@ -140,12 +137,11 @@ def _moved_bytes(network: BundleNetwork, lengths: Mapping[str, int]) -> float | 
 
 def host_rates() -> Rates:
     """The rates of this process's processor: float32 products, and copies by all its cores."""
-    return Rates(
-        device="cpu",
-        flops=_host_flops(),
-        bandwidth=_host_bandwidth(),
-        how="NumPy float32 products and copies",
-    )
+    a = np.random.default_rng(0).standard_normal((PRODUCT_SIDE, PRODUCT_SIDE), dtype=np.float32)
+    product = np.empty_like(a)
+    flops = 2 * PRODUCT_SIDE**3 / _best(lambda: np.matmul(a, a, out=product))
+    how = "NumPy float32 products and copies"
+    return Rates(device=CPU, flops=flops, bandwidth=_host_bandwidth(), how=how)
 
 
 def _best(work: Callable[[], object]) -> float:
@@ -158,24 +154,16 @@ def _best(work: Callable[[], object]) -> float:
     return found
 
 
-def _host_flops() -> float:
-    a = np.random.default_rng(0).standard_normal((PRODUCT_SIDE, PRODUCT_SIDE), dtype=np.float32)
-    product = np.empty_like(a)
-    return 2 * PRODUCT_SIDE**3 / _best(lambda: np.matmul(a, a, out=product))
-
-
 def _host_bandwidth() -> float:
     """Bytes read and written per second; NumPy copies without the interpreter's lock."""
     cores = available_cores()
-    parts = [
-        (np.ones(COPY_BYTES // cores, np.uint8), np.ones(COPY_BYTES // cores, np.uint8)) for _ in range(cores)
-    ]
+    parts = [np.ones((2, COPY_BYTES // cores), np.uint8) for _ in range(cores)]
     with ThreadPoolExecutor(cores) as pool:
 
         def copy() -> None:
             list(pool.map(lambda part: np.copyto(*part), parts))
 
-        return 2 * sum(part[0].nbytes for part in parts) / _best(copy)
+        return sum(part.nbytes for part in parts) / _best(copy)
 
 
 def on_gpu(backend: Backend) -> bool:

@@ -18,8 +18,7 @@ from ...runtime.results.completion import ResultSet
 from ...runtime.results.outputs import file_results
 from ...runtime.video.sequence import SequenceInput
 from ..progress_bar import run_progress
-from .gpu_monitor import GpuMonitor, GpuUse
-from .process_memory import forget_peak, peak_mib, resident_mib
+from .machine import GpuMonitor, GpuUse, forget_peak, peak_mib, resident_mib
 from .roofline import on_gpu
 from .timeline import (
     ActivityTime,
@@ -34,7 +33,7 @@ from .timeline import (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class NetworkShare:
     """The calls of a network within a run, each waited for."""
 
@@ -76,14 +75,10 @@ class VideoRun:
     gpus: tuple[GpuUse, ...]
 
     @property
-    def total_s(self) -> float:
-        """Seconds of all stages."""
-        return sum(self.stage_s.values())
-
-    @property
     def frames_per_second(self) -> float:
         """End to end, decoding and writing included, loading not."""
-        return self.frames / self.total_s if self.total_s else 0.0
+        total_s = sum(self.stage_s.values())
+        return self.frames / total_s if total_s else 0.0
 
 
 def profile_video(side: Side, sequence: SequenceInput) -> VideoRun:
@@ -155,9 +150,7 @@ def network_shares(spans: Sequence[Span]) -> tuple[NetworkShare, ...]:
     for span in spans:
         if span.is_network:
             found.setdefault(span.what, []).append(span.seconds)
-    shares = [
-        NetworkShare(network=name, calls=len(taken), seconds=sum(taken)) for name, taken in found.items()
-    ]
+    shares = (NetworkShare(name, len(taken), sum(taken)) for name, taken in found.items())
     return tuple(sorted(shares, key=lambda share: -share.seconds))
 
 

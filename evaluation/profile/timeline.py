@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.arrays import Array, Arrays, HostArray, SimpleArrays
+from ...runtime.arrays import Array, Arrays, SimpleArrays
 from ...runtime.backend import Backend, BringsTracker, Runner
 from ...runtime.contract import NetworkName, network_specs
 from ...runtime.pipeline.watched_backend import WatchedBackend
@@ -26,8 +26,10 @@ AHEAD = ("decode", "prepare")
 
 Interval = tuple[float, float]
 
+Transfer = TypeVar("Transfer", bound=Callable[..., Any])
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(frozen=True, slots=True)
 class Span:
     """What a thread did from `start_s` to `end_s`; `objects` where tracked objects are the batch."""
 
@@ -71,26 +73,16 @@ class SpanRecorder:
         try:
             yield
         finally:
-            self._add(what, start_s, is_network=is_network, objects=objects)
+            self._add(what, start_s, is_network, objects)
 
     def tracked(self, objects: int) -> None:
         """See `runtime.watch.Watch`: the frame took since the one before, or since its stage began."""
-        self._add(TRACKED, self._last_tracked_s, objects=objects)
+        self._add(TRACKED, self._last_tracked_s, False, objects)
         self._last_tracked_s = self.now_s()
 
-    def _add(
-        self, what: str, start_s: float, *, is_network: bool = False, objects: int | None = None
-    ) -> None:
-        self.spans.append(
-            Span(
-                what=what,
-                thread=threading.current_thread().name,
-                start_s=start_s,
-                end_s=self.now_s(),
-                is_network=is_network,
-                objects=objects,
-            )
-        )
+    def _add(self, what: str, start_s: float, is_network: bool, objects: int | None) -> None:
+        thread = threading.current_thread().name
+        self.spans.append(Span(what, thread, start_s, self.now_s(), is_network, objects))
 
 
 class TracedBackend(WatchedBackend):
@@ -126,42 +118,24 @@ class TracedArrays(SimpleArrays):
     """Arrays whose transfers and copies are recorded, each waited for."""
 
     def __init__(self, arrays: Arrays, recorder: SpanRecorder) -> None:
-        self._arrays = arrays
         self._recorder = recorder
         self.unstack, self.nbytes = arrays.unstack, arrays.nbytes
         self.free_bytes, self.synchronize = arrays.free_bytes, arrays.synchronize
+        self.upload = self._waited("upload", arrays.upload)
+        self.from_host = self._waited("upload", arrays.from_host)
+        self.download = self._waited("download", arrays.download)
+        self.to_host = self._waited("download", arrays.to_host)
+        self.stack = self._waited("stack", arrays.stack)
 
-    def upload(self, host: NDArray[np.generic]) -> Array:
-        """An upload."""
-        with self._waited("upload"):
-            return self._arrays.upload(host)
-
-    def download(self, array: Array) -> NDArray[Any]:
-        """A download."""
-        with self._waited("download"):
-            return self._arrays.download(array)
-
-    def stack(self, arrays: Sequence[Array]) -> Array:
-        """A copy on the device."""
-        with self._waited("stack"):
-            return self._arrays.stack(arrays)
-
-    def to_host(self, array: Array) -> HostArray:
-        """A download."""
-        with self._waited("download"):
-            return self._arrays.to_host(array)
-
-    def from_host(self, parked: HostArray) -> Array:
-        """An upload."""
-        with self._waited("upload"):
-            return self._arrays.from_host(parked)
-
-    @contextmanager
-    def _waited(self, what: str) -> Iterator[None]:
-        self.synchronize()
-        with self._recorder.doing(what):
-            yield
+    def _waited(self, what: str, do: Transfer) -> Transfer:
+        def call(given: Any) -> Any:  # noqa: ANN401 - an array of any backend
             self.synchronize()
+            with self._recorder.doing(what):
+                done = do(given)
+                self.synchronize()
+            return done
+
+        return cast(Transfer, call)
 
 
 def union(intervals: Iterable[Interval]) -> list[Interval]:
@@ -221,7 +195,7 @@ class Overlap:
         return self.hidden_s / self.ahead_s if self.ahead_s else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class TrackerTime:
     """Seconds of every tracked frame with that many objects, prompts and bookkeeping included."""
 
@@ -241,24 +215,23 @@ def _is_work(span: Span) -> bool:
 def activities(spans: Sequence[Span]) -> tuple[ActivityTime, ...]:
     """Everything but the networks by kind, in the order of a frame's way."""
     networks = [span.interval for span in spans if span.is_network]
-    kinds = list(dict.fromkeys(span.what for span in spans if _is_work(span) and not span.is_network))
+    found: dict[str, list[Span]] = {}
+    for span in spans:
+        if span.what == WAIT or (_is_work(span) and not span.is_network):
+            found.setdefault(span.what, []).append(span)
     order = {what: place for place, what in enumerate((*AHEAD, WAIT, "upload", "stack", "download", "write"))}
-    found = []
-    for what in sorted([*kinds, WAIT], key=lambda what: order.get(what, len(order))):
-        own = _of(spans, what)
-        if own:
-            found.append(
-                ActivityTime(
-                    what=what,
-                    calls=len(own),
-                    seconds=sum(span.seconds for span in own),
-                    threads=len({span.thread for span in own}),
-                    under_networks_s=common((span.interval for span in own), networks)
-                    if what in AHEAD
-                    else None,
-                )
-            )
-    return tuple(found)
+    return tuple(
+        ActivityTime(
+            what=what,
+            calls=len(found[what]),
+            seconds=sum(span.seconds for span in found[what]),
+            threads=len({span.thread for span in found[what]}),
+            under_networks_s=common((span.interval for span in found[what]), networks)
+            if what in AHEAD
+            else None,
+        )
+        for what in sorted(found, key=lambda what: order.get(what, len(order)))
+    )
 
 
 def overlap(spans: Sequence[Span]) -> Overlap:
@@ -269,9 +242,7 @@ def overlap(spans: Sequence[Span]) -> Overlap:
     for span in spans:
         if _is_work(span):
             work.setdefault(span.thread, []).append(span.interval)
-    wall_s = max((span.end_s for span in spans), default=0.0) - min(
-        (span.start_s for span in spans), default=0.0
-    )
+    wall_s = max(span.end_s for span in spans) - min(span.start_s for span in spans) if spans else 0.0
     return Overlap(
         wall_s=wall_s,
         ahead_s=length(ahead),
@@ -287,7 +258,4 @@ def tracker_times(spans: Iterable[Span]) -> tuple[TrackerTime, ...]:
     for span in _of(spans, TRACKED):
         if span.objects:
             samples.setdefault(span.objects, []).append(span.seconds)
-    return tuple(
-        TrackerTime(objects=objects, frames=Latency(samples_s=tuple(samples[objects])))
-        for objects in sorted(samples)
-    )
+    return tuple(TrackerTime(objects, Latency(tuple(taken))) for objects, taken in sorted(samples.items()))

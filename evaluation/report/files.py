@@ -9,10 +9,13 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import click
+
 from ...errors import GmosError
 from ...runtime.atomic_file import replaced_at_end
 from .document import Document
 from .html_page import write_page
+from .terminal import show
 
 RESULT_FILE, OBSERVATIONS_FILE, PAGE_FILE = "result.json", "observations.jsonl", "report.html"
 """What `--report DIR` writes."""
@@ -50,6 +53,25 @@ def write_report(
     if observations is not None:
         write_json_lines(directory / OBSERVATIONS_FILE, observations)
     write_page(directory / PAGE_FILE, document)
+
+
+def publish(
+    document: Document,
+    result: Mapping[str, Any],
+    observations: Iterable[object] | None,
+    *,
+    wide: bool,
+    report: Path | None,
+) -> None:
+    """Show a document on the terminal, `wide` or what fits, and write its report if a directory is given.
+
+    Raises:
+        GmosError: the report cannot be written.
+    """
+    show(document, wide=wide)
+    if report is not None:
+        write_report(report, document, result, observations)
+        click.echo(f"report: {report / PAGE_FILE}")
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
@@ -95,12 +117,12 @@ def read_json(path: Path, *, schema: str, what: str) -> dict[str, Any]:
     return dict(found)
 
 
-def report_directory(directory: Path) -> Path:
-    """The directory of --report, if a report can be written there; it need not exist yet.
+def report_directory(directory: Path | None) -> Path | None:
+    """The directory of --report, if there is one and a report can be written there; it need not exist yet.
 
     Raises:
         GmosError: it is a file.
     """
-    if directory.exists() and not directory.is_dir():
+    if directory is not None and directory.exists() and not directory.is_dir():
         raise GmosError(f"--report {directory} is a file; expected a directory")
     return directory

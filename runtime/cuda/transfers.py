@@ -67,13 +67,13 @@ class Transfers:
         hosts = [np.empty(array.nbytes, np.uint8) for array in arrays]
         if not any(array.nbytes for array in arrays):
             return hosts
-        readies = {id(array.owner): array.owner.ready for array in arrays if isinstance(array.owner, Block)}
-        if len(readies) < len({id(array.owner) for array in arrays}) or None in readies.values():
+        noted = [array.owner.ready if isinstance(array.owner, Block) else None for array in arrays]
+        readies = {id(ready): ready for ready in noted if ready is not None}
+        if None in noted:
             # Not noted when one was complete: then it is when everything so far is.
-            self._cuda.wait_on_device(self._down, self._cuda.mark(self._compute))
-        else:
-            for ready in {id(event): event for event in readies.values()}.values():
-                self._cuda.wait_on_device(self._down, ready)
+            readies = {0: self._cuda.mark(self._compute)}
+        for ready in readies.values():
+            self._cuda.wait_on_device(self._down, ready)
         stages = self._ready_down_stages()
         waiting: deque[tuple[_Stage, list[_Piece]]] = deque()
         for i, pieces in enumerate(_filled(hosts)):

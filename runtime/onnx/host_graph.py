@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..bundle.manifest import Bundle, BundleNetwork
 from ..bundle.tables import TableMaker
 from ..contract import NetworkName
-from ..precision import ELEMENT_TYPES, PRECISIONS
+from ..precision import ELEMENT_TYPES, HALF_DTYPES, PRECISIONS
 from .sessions import OnnxDevice, SessionOptions, load_onnxruntime, open_session
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -47,7 +47,7 @@ def is_half(network: BundleNetwork) -> bool:
     """Whether a network has half precision in it, and so a float32 twin; quantised layers have none."""
     precision = PRECISIONS[network.precision]
     dtypes = {precision.dtype, *(tensor.dtype for tensor in (*network.inputs, *network.outputs))}
-    return not precision.quantised and not dtypes.isdisjoint(("float16", "bfloat16"))
+    return not precision.quantised and not dtypes.isdisjoint(HALF_DTYPES)
 
 
 def half_doubt(version: str, machine: str) -> str | None:

@@ -328,7 +328,7 @@ class _Seen:
         for frame in frames:
             self.times_s.append(frame.time_s)
             if self._checked:
-                self.checksum = zlib.crc32(np.ascontiguousarray(frame.pi3_rgb), self.checksum)
+                self.checksum = zlib.crc32(np.ascontiguousarray(frame.pi3_rgb).data, self.checksum)
             yield frame
 
 

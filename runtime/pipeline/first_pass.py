@@ -62,7 +62,7 @@ class FirstPassFile:
             "objects": mos_i.objects,
             "checksum": first.checksum,
         }
-        arrays = {
+        arrays: dict[str, Any] = {
             "about": np.frombuffer(json.dumps(about).encode(), np.uint8),
             "times_s": np.array(first.times_s, np.float64),
             "motions": first.proposals.motions,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ..arrays import Array, HostArray
 from ..backend import Backend, BringsTracker
@@ -243,7 +243,7 @@ class MemoryTracker:
             }
         )["conditioned"]
 
-    def _constant(self, values: Sequence[Sequence[float]], dtype: type[np.generic]) -> Array:
+    def _constant(self, values: ArrayLike, dtype: type[np.generic]) -> Array:
         """An array that most frames need alike, uploaded once."""
         host = np.array(values, dtype)
         key = (host.dtype.name, host.shape, host.tobytes())

@@ -14,7 +14,7 @@ import torch
 
 import gmos_deploy
 from gmos_deploy.calibration.quantiser.formats import FORMATS
-from gmos_deploy.evaluation.compare.limits import PROFILES
+from gmos_deploy.evaluation.compare.mask_agreement import PROFILES
 from gmos_deploy.runtime.comparison.parity import LIMITS
 from gmos_deploy.runtime.precision import (
     ELEMENT_TYPES,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,10 +15,8 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from gmos_deploy.errors import GmosError
-from gmos_deploy.evaluation.benchmarks.boundary import boundary_tolerance_px
+from gmos_deploy.evaluation.benchmarks.boundary import boundary_f, boundary_tolerance_px
 from gmos_deploy.evaluation.benchmarks.davis import (
-    DavisSequence,
-    boundary_f,
     evaluate_davis_sequence,
     overall_davis,
     region_j,
@@ -130,7 +129,7 @@ def run(tmp_path: Path, write_tree: Callable[..., list[Path]]) -> Callable[..., 
         write_tree(tmp_path / "pred", predicted)
         files = [(path.stem, (path,)) for path in list_frames(tmp_path / "anno")]
         pairs, _ = pair_by_name(files, list_frames(tmp_path / "pred"))
-        return evaluate_davis_sequence(DavisSequence(name="seq", pairs=pairs, merged=merged))
+        return evaluate_davis_sequence("seq", pairs, merged=merged)
 
     return evaluate
 
@@ -152,7 +151,7 @@ def test_objects_after_the_first_frame_are_counted_only(
     """The first frame says which objects there are."""
     annotated = [square((1, 1, 1, 4)), square((1, 1, 1, 4), (3, 8, 8, 3))]
     scores = run(annotated, [square((1, 1, 1, 4))] * 2)
-    assert (scores.metrics["j_mean"], scores.notes) == (1.0, {"late_annotation_objects": 1})
+    assert (scores.metrics["j_mean"], scores.notes) == (1.0, Counter(late_annotation_objects=1))
 
 
 def test_sequence_without_objects_has_no_metrics(
@@ -161,7 +160,7 @@ def test_sequence_without_objects_has_no_metrics(
     """An empty first frame leaves the sequence out, and says so."""
     scores = run([square(), square((1, 1, 1, 4))], [square()] * 2)
     assert scores.metrics == {}
-    assert scores.notes == {"late_annotation_objects": 1, "sequences_without_objects": 1}
+    assert scores.notes == Counter(late_annotation_objects=1, sequences_without_objects=1)
 
 
 def test_merged_objects_are_one_foreground(
@@ -170,7 +169,7 @@ def test_merged_objects_are_one_foreground(
     """DAVIS 2016: labels do not matter, and 255 is foreground where it is the only label."""
     annotated = [square((255, 1, 1, 4)), square((255, 6, 8, 5))]
     scores = run(annotated, [square((3, 1, 1, 4)), square((9, 6, 8, 5))], merged=True)
-    assert (scores.metrics["j_mean"], scores.metrics["f_mean"], scores.notes) == (1.0, 1.0, {})
+    assert (scores.metrics["j_mean"], scores.metrics["f_mean"], scores.notes) == (1.0, 1.0, Counter())
 
 
 def test_other_sizes_are_refused(

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gmos_deploy.evaluation.benchmarks.benchmarks import BenchmarkRequest, load_benchmark
+from gmos_deploy.evaluation.benchmarks.boundary import boundary_f
 from gmos_deploy.evaluation.benchmarks.davis import (
-    DavisSequence,
-    boundary_f,
     evaluate_davis_sequence,
     overall_davis,
     region_j,
@@ -18,8 +18,6 @@ from gmos_deploy.evaluation.benchmarks.davis import (
     score_statistics,
 )
 from gmos_deploy.evaluation.benchmarks.label_maps import VOID_LABEL, read_label_map
-from gmos_deploy.evaluation.benchmarks.mos_i import evaluate_mos_i_sequence, overall_mos_i
-from gmos_deploy.evaluation.benchmarks.preparation import prepare_mos_i
 from gmos_deploy.evaluation.benchmarks.sequence_trees import FramePairs, list_frames, pair_by_name
 
 TOLERANCE = 1e-5
@@ -36,15 +34,16 @@ def test_mos_i_equals_the_published_script(golden: Path, case: str, variant: str
     """Overall and per-sequence values agree, for both ways of matching and with a motion file."""
     root = golden / "mos_i" / case
     expected = json.loads((root / "expected.json").read_text())["variants"][variant]
-    prepared = prepare_mos_i(
-        "davis17-im",
-        root / variant,
-        root / "annotations",
-        root / "time_annotation.csv",
-        frame_level=True,
+    request = BenchmarkRequest(
+        dataset="davis17-im",
+        res_dir=root / variant,
+        anno_dir=root / "annotations",
+        time_anno_csv=root / "time_annotation.csv",
+        frame_level_match=True,
     )
-    sequences = [evaluate_mos_i_sequence(job) for job in prepared.jobs]
-    overall = overall_mos_i(sequences, frame_level=True)
+    prepared = load_benchmark("mos-i", request)
+    sequences = [job() for job in prepared.jobs.values()]
+    overall = prepared.overall(sequences)
     assert [sequence.name for sequence in sequences] == expected["sequences"]
     for level, suffix in LEVELS.items():
         for metric, value in expected["overall"][level].items():
@@ -75,8 +74,7 @@ def test_davis_unsupervised_equals_the_published_evaluator(golden: Path) -> None
     root = golden / "davis_jf"
     expected = json.loads((root / "expected.json").read_text())["unsupervised"]
     sequences = [
-        evaluate_davis_sequence(DavisSequence(name=name, pairs=davis_pairs(root, name), merged=False))
-        for name in ("one", "two")
+        evaluate_davis_sequence(name, davis_pairs(root, name), merged=False) for name in ("one", "two")
     ]
     overall = overall_davis(sequences)
     names = {"J&F-Mean": "j_and_f"} | {
@@ -104,8 +102,8 @@ def test_frame_scores_give_the_published_semi_supervised_values(golden: Path) ->
         pairs = davis_pairs(root, sequence)
         j, f = np.array(
             [
-                score_frame(read_label_map(annotation), read_label_map(prediction), 2)
-                for (annotation,), prediction in zip(pairs.annotations, pairs.predictions, strict=True)
+                score_frame(read_label_map(pair.annotation[0]), read_label_map(pair.prediction), 2)
+                for pair in pairs.frames
             ]
         )[1:-1].swapaxes(0, 1)
         for c, label in enumerate(labels):
@@ -125,10 +123,10 @@ def test_binary_j_and_f_equal_the_published_functions(golden: Path, sequence: st
     expected = json.loads((root / "expected.json").read_text())["binary"][sequence]
     pairs = davis_pairs(root, sequence)
     j, f = [], []
-    for (annotation_path,), prediction_path in zip(pairs.annotations, pairs.predictions, strict=True):
-        annotation = read_label_map(annotation_path).labels
+    for pair in pairs.frames:
+        annotation = read_label_map(pair.annotation[0]).labels
         void = annotation == VOID_LABEL
-        masks = read_label_map(prediction_path).labels > 0, (annotation > 0) & ~void
+        masks = read_label_map(pair.prediction).labels > 0, (annotation > 0) & ~void
         j.append(region_j(*masks, void if with_void else None))
         f.append(boundary_f(*masks, void if with_void else None))
     kind = "void" if with_void else "per_frame"
@@ -150,7 +148,7 @@ def test_merged_davis_leaves_void_out(golden: Path) -> None:
     """Beside other labels 255 is void, so a merged sequence scores like the published function with void."""
     root = golden / "davis_jf"
     expected = json.loads((root / "expected.json").read_text())["binary"]["one"]
-    scores = evaluate_davis_sequence(DavisSequence(name="one", pairs=davis_pairs(root, "one"), merged=True))
+    scores = evaluate_davis_sequence("one", davis_pairs(root, "one"), merged=True)
     assert scores.metrics["j_mean"] == pytest.approx(np.mean(expected["J_void"]), abs=TOLERANCE)
     assert scores.metrics["f_mean"] == pytest.approx(np.mean(expected["F_void"]), abs=TOLERANCE)
     assert scores.notes["void_frames"] == 9

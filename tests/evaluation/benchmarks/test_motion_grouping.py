@@ -13,9 +13,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gmos_deploy.errors import GmosError
-from gmos_deploy.evaluation.benchmarks.fbms_annotation import fbms_annotations, read_fbms_mask
-from gmos_deploy.evaluation.benchmarks.moca import box_iou, foreground_box, read_boxes
-from gmos_deploy.evaluation.benchmarks.motion_grouping import foreground_j, read_merged_annotation
+from gmos_deploy.evaluation.benchmarks.motion_grouping import (
+    box_iou,
+    fbms_annotations,
+    foreground_box,
+    foreground_j,
+    read_boxes,
+    read_fbms_mask,
+    read_merged_annotation,
+)
 
 
 def test_two_empty_masks_score_zero() -> None:

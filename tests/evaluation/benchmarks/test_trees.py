@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,13 +41,14 @@ def test_pairs_by_position_say_what_is_left_over(tmp_path: Path) -> None:
     annotated = touch(tmp_path / "a", "00000.png", "00005.png", "00010.png")
     predicted = touch(tmp_path / "p", "1.png", "2.png", "10.png", "11.png")
     pairs = pair_by_position(annotated, predicted)
-    assert pairs.names == ("00000", "00005", "00010")
-    assert [path.stem for path in pairs.predictions] == ["1", "10", "11"]
-    assert pairs.notes == {
-        "unpaired_prediction_frames": 1,
-        "frames_paired_by_position": 3,
-        "frame_names_unpadded": 1,
-    }
+    assert [(pair.name, pair.prediction.stem) for pair in pairs.frames] == [
+        ("00000", "1"),
+        ("00005", "10"),
+        ("00010", "11"),
+    ]
+    assert pairs.notes == Counter(
+        unpaired_prediction_frames=1, frames_paired_by_position=3, frame_names_unpadded=1
+    )
 
 
 def test_pairs_by_name_report_absent_frames(tmp_path: Path) -> None:
@@ -54,8 +56,8 @@ def test_pairs_by_name_report_absent_frames(tmp_path: Path) -> None:
     predicted = touch(tmp_path, "00000.png", "00002.png")
     files = [(name, (tmp_path / f"{name}.png",)) for name in ("00000", "00001")]
     pairs, absent = pair_by_name(files, predicted)
-    assert (pairs.names, absent) == (("00000",), ["00001"])
-    assert pairs.notes == {"unpaired_prediction_frames": 1}
+    assert ([pair.name for pair in pairs.frames], absent) == (["00000"], ["00001"])
+    assert pairs.notes == Counter(unpaired_prediction_frames=1)
 
 
 def test_numbered_predictions_stand_for_the_video_frames(tmp_path: Path) -> None:
@@ -63,8 +65,8 @@ def test_numbered_predictions_stand_for_the_video_frames(tmp_path: Path) -> None
     predicted = touch(tmp_path, "00000.png", "00001.png", "00002.png")
     files = [("00001", (tmp_path / "a",)), ("00003", (tmp_path / "b",))]
     pairs, absent = pair_by_name(files, predicted, ["00001", "00002", "00003"])
-    assert ([path.stem for path in pairs.predictions], absent) == (["00000", "00002"], [])
-    assert pairs.notes == {"unpaired_prediction_frames": 1, "frames_paired_by_position": 2}
+    assert ([pair.prediction.stem for pair in pairs.frames], absent) == (["00000", "00002"], [])
+    assert pairs.notes == Counter(unpaired_prediction_frames=1, frames_paired_by_position=2)
 
 
 def test_shifted_predictions_are_refused(tmp_path: Path) -> None:

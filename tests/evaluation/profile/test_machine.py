@@ -13,10 +13,17 @@ from typing import Any
 import psutil
 import pytest
 
-from gmos_deploy.evaluation.profile import gpu_monitor
-from gmos_deploy.evaluation.profile.gpu_monitor import GpuMonitor
-from gmos_deploy.evaluation.profile.machine_state import MachineState, machine_state, machine_use
-from gmos_deploy.evaluation.profile.process_memory import forget_peak, peak_mib, process_age_s, resident_mib
+from gmos_deploy.evaluation.profile import machine
+from gmos_deploy.evaluation.profile.machine import (
+    GpuMonitor,
+    MachineState,
+    forget_peak,
+    machine_state,
+    machine_use,
+    peak_mib,
+    process_age_s,
+    resident_mib,
+)
 from gmos_deploy.evaluation.report.environment import environment
 
 HELD_BYTES = 64 << 20
@@ -126,7 +133,7 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeNvml]:
     def install(*gpus: list[dict[str, Any]], working: bool = True) -> FakeNvml:
         fake = FakeNvml(*gpus, working=working)
         monkeypatch.setitem(sys.modules, "pynvml", fake)
-        monkeypatch.setattr(gpu_monitor, "INTERVAL_S", 0.001)
+        monkeypatch.setattr(machine, "INTERVAL_S", 0.001)
         return fake
 
     return install

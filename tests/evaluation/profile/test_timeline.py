@@ -43,7 +43,7 @@ class FakeClock:
 
 
 def span(what: str, start: float, end: float, thread: str = "MainThread", **fields: Any) -> Span:
-    return Span(what=what, thread=thread, start_s=start, end_s=end, **fields)
+    return Span(what, thread, start, end, **fields)
 
 
 RUN = [

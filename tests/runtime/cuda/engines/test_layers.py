@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from gmos_deploy.errors import GmosError
-from gmos_deploy.evaluation.profile.device_clock import device_timer
+from gmos_deploy.evaluation.profile.latency import device_timer
 from gmos_deploy.evaluation.profile.profiling import _Loaded, _TimedCall
-from gmos_deploy.evaluation.profile.roofline import GPU_COPIES, gpu_rates, on_gpu
+from gmos_deploy.evaluation.profile.roofline import GPU_COPIES, Rates, gpu_rates, on_gpu
 from gmos_deploy.runtime.bundle.seeded_inputs import seeded_inputs
 from gmos_deploy.runtime.tensorrt.layers import _listener
 
@@ -78,6 +78,7 @@ def test_the_device_has_a_clock_of_its_own(backend: Any, world: Any) -> None:
         bundle=world.bundle,
         dtypes={name: {"tokens": "float32"}},
         timer=device_timer(backend),
+        rates=Rates(device="gpu", flops=None, bandwidth=1.0, how=""),
     )
     values = seeded_inputs(name, world.bundle.networks[name].inputs, world.model, LENGTHS)  # type: ignore[arg-type]
     call = _TimedCall(entry, name, values)  # type: ignore[arg-type]

@@ -1,0 +1,217 @@
+"""`gmos-parity masks` and `video`: label maps of two sides, and what the stages before them answered on videos."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ...errors import GmosError
+from ...networks import Side, parse_side
+from ...runtime.contract import ModelSpec
+from ...runtime.pipeline.clip import ClipRun
+from ...runtime.pipeline.options import RunOptions
+from ...runtime.results.completion import ResultSet, should_skip
+from ...runtime.results.outputs import check_save_dir, file_results
+from ...runtime.tensorrt.memory import settle_run
+from ...runtime.video.inputs import resolve_inputs
+from ...runtime.video.sequence import SequenceInput
+from ..progress_bar import counted, run_progress
+from ..report.environment import environment
+from ..report.files import publish
+from .document import parity_document, worst_frames_section
+from .head_agreement import compare_foreground, gmos_s_stage, proposer_stage
+from .label_trees import LabelPair, label_pairs
+from .mask_agreement import Labels, MaskLimits, SequenceAgreement, sequence_agreement
+from .recording import RecordedVideo, RecordingBackend
+from .report import Comparison, ParityReport, observations, result_json
+from .sides import require_same_model
+from .stage_agreement import StageAgreement, tracker_stage
+from .teacher_forcing import Forcing, forced_stages
+
+FAILED_STATUS = 1
+
+logger = logging.getLogger(__name__)
+
+FindStages = Callable[[Sequence[LabelPair], Sequence[SequenceAgreement]], Sequence[StageAgreement]]
+"""Stage by stage, given the masks and how far they agree."""
+
+
+def compare_trees(a: Path, b: Path, comparison: Comparison, stages: FindStages = lambda *_: ()) -> int:
+    """Compare, show and report; the exit status.
+
+    Raises:
+        GmosError: the directories do not hold the same videos and frames, or a report cannot be written.
+    """
+    pairs = label_pairs(a, b)
+    with counted("frames", sum(len(pair.frames) for pair in pairs)) as advance:
+        found = tuple(_compare(pair, advance) for pair in pairs)
+    report = ParityReport(
+        asked=comparison,
+        found=found,
+        stages=tuple(stages(pairs, found)),
+        environment=environment(),
+        seconds=time.monotonic() - comparison.started,
+    )
+    pictures = (
+        None
+        if comparison.report is None
+        else worst_frames_section(pairs, found, comparison.videos, comparison.worst_frames)
+    )
+    publish(
+        parity_document(report, pictures),
+        result_json(report),
+        observations(report),
+        wide=comparison.wide,
+        report=comparison.report,
+    )
+    return FAILED_STATUS if report.failures else 0
+
+
+def _compare(pair: LabelPair, advance: Callable[[], None]) -> SequenceAgreement:
+    seen: set[int] = set()
+
+    def read(index: int) -> tuple[Labels, Labels]:
+        if index not in seen:
+            seen.add(index)
+            advance()
+        return pair.read(index)
+
+    return sequence_agreement(pair.sequence, pair.result, pair.frames, read)
+
+
+def compare_videos(
+    *,
+    inputs: tuple[Path, ...],
+    a: str,
+    b: str,
+    teacher_forced: bool,
+    fps: float | None,
+    stride: int | None,
+    keep: Path | None,
+    **options: Any,
+) -> int:
+    """Run two sides on videos, compare their masks, show and report it; the exit status. Options as gmos-parity's.
+
+    Raises:
+        GmosError: a side cannot be run, or the sides are not of one model.
+    """
+    sides = (parse_side("--a", a), parse_side("--b", b))
+    masks = next((side for side in sides if side.masks is not None), None)
+    if teacher_forced and masks is not None:
+        raise GmosError(f"--teacher_forced: {masks.text} has no networks; name a backend, or leave it out")
+    comparison = Comparison.of("video", a, b, inputs, options)
+    resolve = partial(resolve_inputs, inputs, fps=fps, stride=stride)
+    with tempfile.TemporaryDirectory() as folder:
+        runs = [
+            _Run(side, (keep or Path(folder)) / name, Path(folder) / f"logits-{name}")
+            for side, name in zip(sides, "ab", strict=True)
+        ]
+        tree_a, tree_b = (one.masks(resolve, like=runs[0] if teacher_forced else one) for one in runs)
+        if masks is not None:
+            return compare_trees(tree_a, tree_b, comparison)
+        stages = partial(_stages, runs, comparison, teacher_forced=teacher_forced)
+        return compare_trees(tree_a, tree_b, comparison, stages)
+
+
+class _Run:
+    """One side, its masks, and what its heads answered on the way."""
+
+    def __init__(self, side: Side, directory: Path, logits: Path) -> None:
+        self.side = side
+        self.sequences: list[SequenceInput] = []
+        self.recorded: list[RecordedVideo] = []
+        self._directory = directory
+        self._logits = logits
+        self._model: ModelSpec | None = None
+
+    def masks(self, resolve: Callable[..., list[SequenceInput]], *, like: _Run) -> Path:
+        """The directory of its masks, made first if the side is none; its networks must be `like`'s."""
+        if self.side.masks is not None:
+            return self.side.masks
+        source = self.side.networks.resolve()
+        model = source.model
+        self.sequences = resolve(pi3_area_px=model.pi3_area_px, patch_px=model.patch_px)
+        check_save_dir(self._directory)
+        results = [
+            ResultSet(
+                save_dir=self._directory,
+                sequence=sequence.name,
+                variant=model.variant,
+                modes=frozenset({"mask"}),
+                settings={**source.settings(), "stride": sequence.stride, "fps": sequence.output_fps},
+            )
+            for sequence in self.sequences
+        ]
+        for place in results:
+            should_skip(place, "overwrite")
+        start = time.monotonic()
+        with closing(source.load()) as backend:
+            self._model = backend.model
+            if like._model is not None:
+                require_same_model(like.side, like._model, self.side, self._model)
+            logger.info("%s; loaded in %.1f s", backend.description, time.monotonic() - start)
+            options = settle_run(backend, RunOptions(), self.sequences)
+            watched = RecordingBackend(backend, self._logits, self.recorded)
+            with run_progress() as progress:
+                for sequence, place in zip(self.sequences, results, strict=True):
+                    for note in sequence.notes:
+                        logger.info("%s: %s", sequence.name, note)
+                    run = ClipRun(watched, sequence, options, progress=progress)
+                    file_results(iter(run), place, sequence.media, existing="overwrite")
+        return self._directory
+
+
+def _stages(
+    runs: Sequence[_Run],
+    comparison: Comparison,
+    pairs: Sequence[LabelPair],
+    found: Sequence[SequenceAgreement],
+    *,
+    teacher_forced: bool,
+) -> list[StageAgreement]:
+    """What compares stage by stage: first as the sides ran, then B's stages on A's inputs if that is asked for."""
+    frames = {pair.sequence: pair.frames for pair in pairs}
+    limits, sequences = comparison.limits, runs[0].sequences
+    stages: list[StageAgreement] = []
+    for sequence, a, b in zip(sequences, *(run.recorded for run in runs), strict=True):
+        name = sequence.name
+        proposals_a, proposals_b = a.proposals(), b.proposals()
+        if proposals_a is not None and proposals_b is not None:
+            stages.append(proposer_stage(name, frames[name], (proposals_a, proposals_b), "free", limits))
+            stages += [tracker_stage(one, "free", limits) for one in found if one.sequence == name]
+        else:
+            stages += _free_gmos_s(name, frames[name], a, b, limits)
+    if teacher_forced:
+        side_a, side_b = (run.side for run in runs)
+        with closing(side_a.load()) as a, closing(side_b.load()) as b, run_progress() as progress:
+            for sequence in sequences:
+                forcing = Forcing(
+                    sequence=sequence,
+                    names=frames[sequence.name],
+                    profile=comparison.profile,
+                    limits=limits,
+                    progress=progress,
+                )
+                stages += forced_stages(a, b, forcing)
+    return stages
+
+
+def _free_gmos_s(
+    name: str, frames: Sequence[str], a: RecordedVideo, b: RecordedVideo, limits: MaskLimits
+) -> Iterator[StageAgreement]:
+    logits_a, logits_b, masks_a, masks_b = a.logits(), b.logits(), a.masks, b.masks
+    if masks_a is None or masks_b is None or logits_a.shape != logits_b.shape:
+        shapes = (logits_a.shape, logits_b.shape)
+        logger.info("probabilities of %s are not compared: A has %s of them, B %s", name, *shapes)
+        return
+    found = [
+        compare_foreground(frame, (logits_a[index], logits_b[index]), (masks_a[index], masks_b[index]))
+        for index, frame in enumerate(frames)
+    ]
+    yield gmos_s_stage(name, found, "free", limits)
