@@ -16,8 +16,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from contact_sheet import evenly_spaced, write_contact_sheet
+
 from gmos_deploy.errors import GmosError
-from gmos_deploy.runtime.results.contact_sheet import evenly_spaced, write_contact_sheet
 from gmos_deploy.runtime.results.mp4_writer import Mp4Writer
 from gmos_deploy.runtime.video.reader import VideoReader
 

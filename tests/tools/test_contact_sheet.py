@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from contact_sheet import GAP_PX, evenly_spaced, write_contact_sheet
 from PIL import Image
 
 from gmos_deploy.errors import GmosError
-from gmos_deploy.runtime.results.contact_sheet import GAP_PX, evenly_spaced, write_contact_sheet
 
 COLOURS = [[(250, 0, 0), (0, 250, 0), (0, 0, 250)], [(90, 90, 0), (0, 90, 90), (90, 0, 90)]]
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from ...errors import GmosError
-from ..atomic_file import replaced_at_end
+from gmos_deploy.errors import GmosError
+from gmos_deploy.runtime.atomic_file import replaced_at_end
 
 GAP_PX = 4
 CAPTION_PX = 16
