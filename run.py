@@ -72,8 +72,8 @@ def _sequence_lines(summary: SequenceSummary) -> list[str]:
     objects = (
         f"foreground on {summary.moving_frames} frames"
         if summary.mos_i_objects is None
-        else f"{summary.mos_i_objects} moving objects, {summary.mos_objects} in MOS, "
-        f"motion on {summary.moving_frames} frames"
+        else f"{summary.mos_i_objects} moving object{'s' * (summary.mos_i_objects != 1)}, "
+        f"{summary.mos_objects} in MOS, motion on {summary.moving_frames} frames"
     )
     rate = summary.frames / total_s if total_s else 0.0
     stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in summary.stage_s.items())
@@ -83,6 +83,8 @@ def _sequence_lines(summary: SequenceSummary) -> list[str]:
     if summary.feature_bytes.get("host") or summary.feature_bytes.get("disk"):
         places = ", ".join(f"{size / MIB:.0f} MiB {place}" for place, size in summary.feature_bytes.items())
         lines.append(f"  features: {places}")
+    if (summary.conditioning_memories or 0) > 1:
+        lines.append(f"  conditioning memories: up to {summary.conditioning_memories} an object")
     lines += [f"  note: {note}" for note in summary.notes]
     lines += [f"  {path}" for path in summary.outputs]
     return lines
@@ -195,7 +197,12 @@ def run_clips(
             with_rgb=needs_rgb(results.modes),
             first_pass=kept,
         )
-        outputs = file_results(iter(run), results, sequence.media, existing=existing)
+        try:
+            outputs = file_results(iter(run), results, sequence.media, existing=existing)
+        except BaseException:
+            if run.first_pass_kept:
+                logger.warning("%s: the first pass is kept; --resume goes on from there", sequence.name)
+            raise
         kept.remove()
         summaries.append(SequenceSummary(name=sequence.name, outputs=outputs, **asdict(run.summary)))
     return summaries

@@ -268,6 +268,30 @@ def test_ctrl_c_stops_with_one_line_and_nothing_half_written(clip: Path, tmp_pat
     assert [path for path in out.rglob("*") if path.is_file()] == []
 
 
+def test_what_interrupts_the_writing_leaves_the_first_pass(
+    gmos_run: Callable[..., tuple[int, str, str]], clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--resume` goes on from there, and takes it away when the results are filed."""
+    base = (clip, "--stride", 1, "--preset", "tiny", "--save_dir", tmp_path / "out")
+
+    def interrupted(answers: Any, *_: Any, **__: Any) -> None:
+        next(answers)
+        answers.close()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gmos_deploy.run.file_results", interrupted)
+        status, _, err = gmos_run(*base)
+    assert status == 130
+    assert "clip: the first pass is kept; --resume goes on from there" in err
+    (kept,) = (tmp_path / "out/.gmos").glob("*.npz")
+    status, out, err = gmos_run(*base, "--resume", "--max_conditioning", 2)
+    assert status == 0, err
+    assert "proposals and MOS-I are those of the run that was resumed" in out
+    assert (tmp_path / "out/mos_frame/clip/00005.png").is_file()
+    assert not kept.exists()
+
+
 def test_real_checkpoints_run_and_decide_the_result(
     gmos_run: Callable[..., tuple[int, str, str]], clip: Path, tmp_path: Path
 ) -> None:

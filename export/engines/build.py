@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ...errors import GmosError
 from ...runtime.atomic_file import replaced_at_end
 from ...runtime.bundle.manifest import Bundle, BundleNetwork, open_bundle
 from ...runtime.contract import NetworkName
 from ...runtime.cuda.driver import Cuda
+from ...runtime.precision import PRECISIONS
 from ...runtime.tensorrt.gpu import find_device
 from ...runtime.tensorrt.library import Flavour, TensorRT, load_tensorrt
 from ...runtime.tensorrt.record import (
@@ -88,6 +89,8 @@ class EngineBuild:
         idle = [shape.option for shape in self.shapes if shape.network not in {net.name for net in chosen}]
         if idle:
             raise GmosError(f"{idle[0]}: that network is not among --networks; leave one of them out")
+        if self.options.half_sums and all(PRECISIONS[net.precision].dtype != "float16" for net in chosen):
+            logger.warning("--half_sums changes nothing: none of these networks computes in fp16")
         planned = []
         for network in chosen:
             check_precision(network.precision, self.options)
@@ -118,8 +121,7 @@ class EngineBuild:
             return f"it was built for {', '.join(record.targets)} and not for {', '.join(sorted(missing))}"
         if record.profiles != profiles:
             return "it was built for other shapes"
-        wanted = self.options.record()
-        for option, value in wanted.items():
+        for option, value in self._options_of(name).items():
             if record.options.get(option) != value:
                 return f"it was built with {option} {record.options.get(option)}, and {value} is asked for"
         plan = plan_path(self.directory, name)
@@ -154,6 +156,11 @@ class EngineBuild:
             logger.warning("%s: %s", name, built.attention.lost)
         return record
 
+    def _options_of(self, name: NetworkName) -> dict[str, Any]:
+        """What decides what an engine is; sums in half precision are those of networks in fp16."""
+        in_half = PRECISIONS[self.bundle.networks[name].precision].dtype == "float16"
+        return {**self.options.record(), "half_sums": self.options.half_sums and in_half}
+
     def _record(self, planned: Planned, built: BuiltPlan) -> EngineRecord:
         ahead = self.library.builds_ahead
         return EngineRecord(
@@ -169,7 +176,7 @@ class EngineBuild:
             platform=host_platform(),
             profiles=planned.profiles,
             tensors=built.tensors,
-            options=self.options.record(),
+            options=self._options_of(planned.network.name),
             activation_bytes=built.activation_bytes,
             weight_bytes=built.weight_bytes,
             attention=built.attention.record(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import time
 import zlib
 from collections import Counter
@@ -33,19 +32,19 @@ from .propose import encode_features, foreground, propose
 from .stage_off import StageOff, stage2_prompts
 from .stage_on import OnFrame, StageOn, TrackedVideo
 
-logger = logging.getLogger(__name__)
-
 
 @dataclass(slots=True, kw_only=True)
 class ClipSummary:
     """What happened to one video so far. Seconds by stage are wall time; `feature_bytes` by place.
 
-    `moving_frames` counts frames with motion; the numbers of objects are None for GMOS-S.
+    `moving_frames` counts frames with motion; `conditioning_memories` are the most that an object has in stage 2.
+    They and the numbers of objects are None for GMOS-S.
     """
 
     frames: int = 0
     mos_i_objects: int | None = None
     mos_objects: int | None = None
+    conditioning_memories: int | None = None
     moving_frames: int = 0
     stage_s: dict[str, float] = field(default_factory=dict)
     feature_bytes: dict[str, int] = field(default_factory=dict)
@@ -80,7 +79,7 @@ class ClipRun:
         live: of GMOS-S, answer each frame when the last one of its window has come: windows go one by one, and
             no frame is read ahead.
         after_tracking: see `AfterTracking`.
-        first_pass: of GMOS, where the first pass is kept should the second one not end, and found again.
+        first_pass: of GMOS, where the first pass is kept once it is done, and found again.
     """
 
     def __init__(
@@ -110,6 +109,8 @@ class ClipRun:
         self._live = live
         self._after_tracking = after_tracking
         self._first_pass = first_pass
+        self.first_pass_kept = False
+        """Whether a resumed run would find the first pass of this one."""
 
     def __iter__(self) -> Generator[FrameResult, None, None]:
         """Answers in frame order; GMOS's begin when the whole video has been tracked.
@@ -226,12 +227,14 @@ class ClipRun:
                 first = FirstPass(
                     proposals=proposals, mos_i=mos_i, times_s=seen.times_s, checksum=seen.checksum
                 )
-            with self._kept(first):
-                self._check_conditioning(first.mos_i)
-                with self._stage("track MOS", count) as advance:
-                    mos = StageOff(
-                        proposals, first.mos_i, tracker, options.thresholds, self._on_frame(advance)
-                    ).run()
+                if self._first_pass is not None:
+                    self._first_pass.save(first)
+            self.first_pass_kept = self._first_pass is not None
+            self._check_conditioning(first.mos_i)
+            with self._stage("track MOS", count) as advance:
+                mos = StageOff(
+                    proposals, first.mos_i, tracker, options.thresholds, self._on_frame(advance)
+                ).run()
             summary.mos_i_objects = int(first.mos_i.moving.any(axis=0).sum())
             summary.mos_objects = mos.objects
             summary.moving_frames = int(first.mos_i.moving.any(axis=1).sum())
@@ -244,28 +247,20 @@ class ClipRun:
         """End before stage 2 if its objects have more conditioning memories than the networks take."""
         limit = self._options.conditioning_limit
         counts = Counter(o for _, o in stage2_prompts(mos_i, self._options.thresholds))
-        most = min(max(counts.values(), default=0), self._options.max_conditioning or len(mos_i.labels))
+        most = self.summary.conditioning_memories = max(counts.values(), default=0)
+        most = min(most, self._options.max_conditioning or most)
         if limit is not None and most > limit.most:
             raise GmosError(
                 f"{self._sequence.name}: an object has {most} conditioning memories, and {limit.problem}; {limit.ways}"
             )
 
-    @contextmanager
-    def _kept(self, first: FirstPass) -> Iterator[None]:
-        """Keep the first pass if the second one does not end."""
-        try:
-            yield
-        except BaseException:
-            if self._first_pass is not None:
-                self._first_pass.save(first)
-                logger.warning("%s: the first pass is kept; --resume goes on from there", self._sequence.name)
-            raise
-
     def _require_same(self, first: FirstPass, seen: _Seen) -> None:
         if (len(first.times_s), first.checksum) != (len(seen.times_s), seen.checksum):
+            now, then = len(seen.times_s), len(first.times_s)
+            difference = "its frames differ" if now == then else f"{now} frames now, {then} then"
             raise GmosError(
-                f"{self._sequence.path} is another video than the one whose first pass was kept "
-                f"({len(seen.times_s)} frames now, {len(first.times_s)} then); use --overwrite"
+                f"{self._sequence.path} is another video than the one whose first pass was kept ({difference}); use "
+                "--overwrite"
             )
 
     @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,8 @@ from ..frame_result import CompactMap
 from .label_store import LabelStore
 from .proposals import Proposals
 from .stage_on import TrackedVideo
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 1
 
@@ -38,7 +41,7 @@ class FirstPass:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirstPassFile:
-    """Where the first pass of a video is kept when the second one could not end.
+    """Where the first pass of a video is kept until its results are filed.
 
     `settings` are JSON values that decide the first pass: a file made with others is not read. `resume`: whether it
     is read at all.
@@ -87,9 +90,12 @@ class FirstPassFile:
         try:
             with self.path.open("rb") as file, np.load(file, allow_pickle=False) as found:
                 about = json.loads(found["about"].tobytes())
-                if about["format"] != FORMAT or about["settings"] != json.loads(
-                    json.dumps(dict(self.settings))
-                ):
+                changed = _differences(about["settings"], json.loads(json.dumps(dict(self.settings))))
+                if about["format"] != FORMAT or changed:
+                    why = f"with another {', '.join(changed)}" if changed else "by another version"
+                    logger.warning(
+                        "%s: a first pass is there that was made %s; beginning anew", self.path.name, why
+                    )
                     return None
                 height, width = about["video_hw"]
                 return FirstPass(
@@ -110,13 +116,18 @@ class FirstPassFile:
                 )
         except UNREADABLE as error:
             raise GmosError(
-                f"{self.path}, the first pass of an earlier run, cannot be read ({error}); remove it, or use "
-                "--overwrite"
+                f"{self.path}, the first pass of an earlier run, cannot be read ({type(error).__name__}); remove it, or "
+                "use --overwrite"
             ) from error
 
     def remove(self) -> None:
         """Once the results are filed nobody needs it."""
         self.path.unlink(missing_ok=True)
+
+
+def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """The settings that are not the same."""
+    return [name for name in sorted(a.keys() | b.keys()) if a.get(name) != b.get(name)]
 
 
 def _packed(name: str, store: LabelStore) -> dict[str, NDArray[Any]]:

@@ -67,6 +67,10 @@ class RunOptions:
     conditioning_limit: ConditioningLimit | None = None
 
     def __post_init__(self) -> None:
+        for name in ("batch_size", "max_conditioning"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+                raise GmosError(f"--{name} {value!r}: expected a whole number")
         if self.max_conditioning is not None and self.max_conditioning < 2:
             raise GmosError(
                 f"--max_conditioning {self.max_conditioning}: expected 2 memories or more, as SAM2 does, or "

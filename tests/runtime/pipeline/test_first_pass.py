@@ -60,9 +60,10 @@ def test_more_memories_than_the_networks_take_end_a_run_after_stage_1(
     run: Callable[..., Any], clip: Path, tmp_path: Path
 ) -> None:
     """With both ways out; the run that takes one of them proposes nothing again, and its answers are the same."""
-    expected, whole, _ = run(clip)
+    expected, whole, summary = run(clip, resume=False)
     assert whole.seen["pi3_decoder"] == FRAMES
-    assert not (tmp_path / "kept.npz").exists()
+    assert summary.conditioning_memories == 4
+    (tmp_path / "kept.npz").unlink()
     with pytest.raises(
         GmosError,
         match="clip: an object has 4 conditioning memories, and the engine takes 2; build one for more, or --max",
@@ -82,6 +83,7 @@ def test_an_interrupted_second_pass_keeps_the_first(
 ) -> None:
     """Ctrl-C as well as an error."""
     expected = run(clip)[0]
+    (tmp_path / "kept.npz").unlink()
 
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -94,11 +96,14 @@ def test_an_interrupted_second_pass_keeps_the_first(
     assert same(run(clip)[0], expected)
 
 
-def test_only_a_resumed_run_of_the_same_kind_reads_it(run: Callable[..., Any], clip: Path) -> None:
-    """Another stride, or no --resume, begins anew."""
+def test_only_a_resumed_run_of_the_same_kind_reads_it(
+    run: Callable[..., Any], clip: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another stride begins anew and says so; no --resume begins anew."""
     with pytest.raises(GmosError):
         run(clip, conditioning_limit=LIMIT)
     assert run(clip, settings={"stride": 2})[1].seen["pi3_decoder"] == FRAMES
+    assert "a first pass is there that was made with another stride; beginning anew" in caplog.text
     assert run(clip, resume=False)[1].seen["pi3_decoder"] == FRAMES
 
 
