@@ -116,8 +116,8 @@ class FirstPassFile:
                 )
         except UNREADABLE as error:
             raise GmosError(
-                f"{self.path}, the first pass of an earlier run, cannot be read ({type(error).__name__}); remove it, or "
-                "use --overwrite"
+                f"{self.path}, the first pass of an earlier run, cannot be read ({type(error).__name__}); remove "
+                "it, or use --overwrite"
             ) from error
 
     def remove(self) -> None:
