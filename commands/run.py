@@ -70,7 +70,8 @@ AS_GIVEN = ("save_dir", "save_mode", "fps", "stride", "dataset", "root", "time_a
 @option(
     "save_mode",
     RESULTS,
-    "What to write: mask (palette PNGs), mp4 (overlay), prob (GMOS-S, 8-bit grey PNGs), or several joined by +.  "
+    "What to write: mask (palette PNGs), mp4 (overlay), prob (GMOS-S, 8-bit grey PNGs), tracks (objects with times, "
+    "boxes and masks, JSON and CSV), or several joined by +.  "
     "[default: mask for gmos, prob for gmos-s]",
     metavar="MODES",
 )

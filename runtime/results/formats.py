@@ -13,6 +13,7 @@ from ..frame_result import FrameResult, ResultName
 from ..media import Media
 from .mp4_writer import OverlayFormat
 from .png_writer import MASKS, PROBABILITIES
+from .tracks_format import TracksFormat
 
 
 class FrameWriter(Protocol):
@@ -56,7 +57,7 @@ class ResultFormat(Protocol):
         """Whether a result of that many frames lies there."""
 
 
-FORMATS: list[ResultFormat] = [MASKS, OverlayFormat(), PROBABILITIES]
+FORMATS: list[ResultFormat] = [MASKS, OverlayFormat(), PROBABILITIES, TracksFormat()]
 """All formats, in the order in which they are named."""
 
 DEFAULT_MODE: Mapping[Variant, str] = {"gmos": "mask", "gmos-s": "prob"}

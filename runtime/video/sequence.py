@@ -84,7 +84,14 @@ class SequenceInput:
     @property
     def media(self) -> Media:
         """What writers of results need to know."""
-        return Media(video_hw=self.video_hw, fps=self.output_fps, time_base_s=self.time_base_s)
+        return Media(
+            video_hw=self.video_hw,
+            fps=self.output_fps,
+            time_base_s=self.time_base_s,
+            stride=self.stride,
+            source=str(self.path),
+            frame_names=tuple(path.name for path in self.frame_paths),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
