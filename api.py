@@ -325,7 +325,8 @@ class VideoResult(Sequence[FrameResult]):
 
         Args:
             save_dir: output place, made if it is not there.
-            save_mode: "mask", "mp4", "prob", "tracks", or several joined by +; by default as `gmos-run`.
+            save_mode: "mask", "mp4", "prob", "tracks", "coco", "ytvis", "yolo", "npz", or several joined by +; by
+                default as `gmos-run`.
             existing: what to do about results that are there: "error", "resume" (keep finished ones of the same
                 settings) or "overwrite".
 

@@ -71,7 +71,8 @@ AS_GIVEN = ("save_dir", "save_mode", "fps", "stride", "dataset", "root", "time_a
     "save_mode",
     RESULTS,
     "What to write: mask (palette PNGs), mp4 (overlay), prob (GMOS-S, 8-bit grey PNGs), tracks (objects with times, "
-    "boxes and masks, JSON and CSV), or several joined by +.  "
+    "boxes and masks, JSON and CSV), coco, ytvis (YouTube-VIS), yolo (segment labels), npz (arrays), or several joined "
+    "by +; docs/results.md has their layouts.  "
     "[default: mask for gmos, prob for gmos-s]",
     metavar="MODES",
 )

@@ -11,9 +11,12 @@ from ...errors import GmosError
 from ..contract import Variant
 from ..frame_result import FrameResult, ResultName
 from ..media import Media
+from .coco_format import CocoFormat, YoutubeVisFormat
 from .mp4_writer import OverlayFormat
+from .npz_format import NpzFormat
 from .png_writer import MASKS, PROBABILITIES
 from .tracks_format import TracksFormat
+from .yolo_format import YoloFormat
 
 
 class FrameWriter(Protocol):
@@ -57,7 +60,16 @@ class ResultFormat(Protocol):
         """Whether a result of that many frames lies there."""
 
 
-FORMATS: list[ResultFormat] = [MASKS, OverlayFormat(), PROBABILITIES, TracksFormat()]
+FORMATS: list[ResultFormat] = [
+    MASKS,
+    OverlayFormat(),
+    PROBABILITIES,
+    TracksFormat(),
+    CocoFormat(),
+    YoutubeVisFormat(),
+    YoloFormat(),
+    NpzFormat(),
+]
 """All formats, in the order in which they are named."""
 
 DEFAULT_MODE: Mapping[Variant, str] = {"gmos": "mask", "gmos-s": "prob"}

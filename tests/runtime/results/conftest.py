@@ -24,7 +24,8 @@ def label_maps() -> dict[str, NDArray[np.uint8]]:
     """Five frames (5, H, W) uint8 of MOS-I and MOS, with all that makes masks hard.
 
     Object 1 has a hole with a part of its own in it, and moves on frames 0, 1 and 3; object 2 touches the corner and
-    has three parts, one of a single pixel; object 3 is one frame's, one pixel thick, and in MOS-I only. Frame 4 is empty.
+    has three parts, one of a single pixel; object 3 is one frame's, one pixel thick, and in MOS-I only. Frame 4 is
+    empty.
     """
     mos = np.zeros((5, *HW), np.uint8)
     for index in range(4):

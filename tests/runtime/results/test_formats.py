@@ -31,9 +31,13 @@ def test_modes_are_joined_by_plus(text: str | None, variant: Variant, expected: 
         (
             "prob",
             "gmos",
-            "--save-mode 'prob': gmos has no mode 'prob'; expected mask, mp4, tracks, or several",
+            "--save-mode 'prob': gmos has no mode 'prob'; expected mask, mp4, tracks, coco, ytvis, yolo, npz, or",
         ),
-        ("png", "gmos-s", "'png' is no mode; expected mask, mp4, prob, tracks, or several joined by [+]"),
+        (
+            "png",
+            "gmos-s",
+            "'png' is no mode; expected mask, mp4, prob, tracks, coco, ytvis, yolo, npz, or several joined by [+]",
+        ),
         ("mask,mp4", "gmos", "'mask,mp4' is no mode"),
         ("", "gmos", "'' is no mode"),
         ("mask+", "gmos", "'' is no mode"),
