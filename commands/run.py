@@ -31,7 +31,7 @@ from ..options import (
 from ..runtime.precision import PRECISIONS
 
 BUDGETS = ("offload_cpu", "device_budget", "host_budget")
-AS_GIVEN = ("save_dir", "save_mode", "fps", "stride", "dataset", "root", "time_anno_csv", "quiet")
+AS_GIVEN = ("save_dir", "save_mode", "overlay", "fps", "stride", "dataset", "root", "time_anno_csv", "quiet")
 
 
 @click.command(name="gmos-run", cls=GroupedCommand, context_settings=CONTEXT)
@@ -75,6 +75,14 @@ AS_GIVEN = ("save_dir", "save_mode", "fps", "stride", "dataset", "root", "time_a
     "by +; docs/results.md has their layouts.  "
     "[default: mask for gmos, prob for gmos-s]",
     metavar="MODES",
+)
+@option(
+    "overlay",
+    RESULTS,
+    "How mp4 is drawn: labelled (bright colours, ids, moving or still, a legend), or published (the pixels of the "
+    "published implementation before encoding).",
+    type=click.Choice(["labelled", "published"]),
+    default="labelled",
 )
 @flag("resume", RESULTS, "Skip sequences that are finished with the same settings.")
 @flag("overwrite", RESULTS, "Replace existing results.")

@@ -50,14 +50,16 @@ def instances(answer: FrameResult, result: ResultName) -> list[Instance]:
     """The objects of a result that are visible on a frame, by id."""
     labels = answer.values(result)
     counts = np.bincount(labels.ravel(), minlength=2)
-    moving = None if result == "foreground" else set(np.unique(answer.values("mos-i")).tolist())
+    moving = (
+        None if result == "foreground" else np.bincount(answer.values("mos-i").ravel(), minlength=256) > 0
+    )
     found = []
     for label in (np.flatnonzero(counts[1:]) + 1).tolist():
         mask = labels == label
         found.append(
             Instance(
                 id=label,
-                moving=moving is None or label in moving,
+                moving=moving is None or bool(moving[label]),
                 iou=_known(answer.ious[result][label - 1]) if result in answer.ious else None,
                 box=bounding_box(mask),
                 area=int(counts[label]),

@@ -51,7 +51,7 @@ class NpzFormat(CollectedFormat[Seen]):
             for one in objects:
                 for name, table in tables.items():
                     table[frame, column[one["ids"]]] = one[name]
-        arrays = {
+        arrays: dict[str, NDArray[Any]] = {
             "times_s": np.array([time_s for time_s, _, _ in items], np.float64),
             "ids": np.array(ids, np.uint8),
             **tables,

@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from ..frame_result import bounding_box
+
 OUT = np.array([(-1, 0), (0, 1), (1, 0), (0, -1)])
 """Steps (row, column) across the top, right, bottom and left side of a pixel."""
 TOP, RIGHT, BOTTOM, LEFT = range(4)
@@ -26,6 +28,8 @@ def polygon(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     Args:
         mask: (H, W) bool, not empty.
     """
+    x0, y0, x1, y1 = bounding_box(mask)
+    mask = mask[y0:y1, x0:x1]
     rings = _rings(mask)
     outer = [ring for ring, is_hole, _ in rings if not is_hole]
     walks = [list(map(tuple, ring.tolist())) for ring in outer]
@@ -48,7 +52,7 @@ def polygon(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
         place = int(np.argmin(distance))
         if distance[place] - 1 <= area:
             _splice(joined, int(nearest[place]), walk, place)
-    return _corners(np.array(joined))[:, ::-1]
+    return _corners(np.array(joined))[:, ::-1] + (x0, y0)
 
 
 def _splice(walk: list[tuple[int, ...]], at: int, other: list[tuple[int, ...]], start: int) -> None:
@@ -75,15 +79,16 @@ def _rings(mask: NDArray[np.bool_]) -> list[tuple[Ring, bool, tuple[int, int]]]:
     """
     padded = np.pad(mask, 1)
     places, sides = [], []
-    for side, (row, column) in enumerate(OUT):
-        open_side = padded & ~np.roll(padded, (-row, -column), axis=(0, 1))
+    for direction, (down, right) in enumerate(OUT.tolist()):
+        open_side = padded & ~np.roll(padded, (-down, -right), axis=(0, 1))
         places.append(np.argwhere(open_side))
-        sides.append(np.full(len(places[-1]), side))
+        sides.append(np.full(len(places[-1]), direction))
     pixels, side = np.concatenate(places), np.concatenate(sides)
     width = padded.shape[1]
 
     def number(where: NDArray[np.int64], which: NDArray[np.int64]) -> NDArray[np.int64]:
-        return (where[:, 0] * width + where[:, 1]) * 4 + which
+        numbers: NDArray[np.int64] = (where[:, 0] * width + where[:, 1]) * 4 + which
+        return numbers
 
     order = np.argsort(number(pixels, side))
     pixels, side = pixels[order], side[order]

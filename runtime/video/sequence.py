@@ -67,6 +67,7 @@ class SequenceInput:
     `frame_count_estimate` is exact for a directory; for a video it is what the file's index claims,
     None where it claims nothing.
     `frame_paths` is empty for a video. `notes` are remarks worth a log line each.
+    `pixel_aspect` is width to height of a pixel as it is shown.
     """
 
     name: str
@@ -80,6 +81,7 @@ class SequenceInput:
     frame_count_estimate: int | None
     frame_paths: tuple[Path, ...] = field(default=(), repr=False)
     notes: tuple[str, ...] = ()
+    pixel_aspect: Fraction = Fraction(1)
 
     @property
     def media(self) -> Media:
@@ -87,6 +89,7 @@ class SequenceInput:
         return Media(
             video_hw=self.video_hw,
             fps=self.output_fps,
+            pixel_aspect=self.pixel_aspect,
             time_base_s=self.time_base_s,
             stride=self.stride,
             source=str(self.path),
