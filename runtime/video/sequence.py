@@ -92,9 +92,14 @@ class SequenceInput:
             pixel_aspect=self.pixel_aspect,
             time_base_s=self.time_base_s,
             stride=self.stride,
-            source=str(self.path),
-            frame_names=tuple(path.name for path in self.frame_paths),
+            source=_as_text(str(self.path)),
+            frame_names=tuple(_as_text(path.name) for path in self.frame_paths),
         )
+
+
+def _as_text(name: str) -> str:
+    """A name for files in UTF-8: on Linux a name need not be text, and what is not becomes a replacement character."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,7 +38,7 @@ each_result = pytest.mark.parametrize(("variant", "result", "prefix"), RESULTS)
 def pngs(place: Path, prefix: str) -> NDArray[np.uint8]:
     """The label maps (N, H, W) of the PNGs beside a result."""
     maps = []
-    for path in sorted((place / f"{prefix}frame" / "bear").iterdir()):
+    for path in sorted((place / f"{prefix}frame" / "bear").glob("*.png")):
         with Image.open(path) as image:
             maps.append(np.asarray(image))
     return np.stack(maps)
