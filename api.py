@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -26,6 +26,7 @@ from .runtime.video.sequence import SequenceInput
 
 if TYPE_CHECKING:
     from .runtime.backend import Backend
+    from .runtime.media import OverlayStyle
     from .runtime.results.completion import Existing
 
 MIB = 1 << 20
@@ -320,14 +321,17 @@ class VideoResult(Sequence[FrameResult]):
         save_mode: str | None = None,
         *,
         existing: Existing = "error",
+        overlay: OverlayStyle = "labelled",
     ) -> list[Path]:
         """Write the files that `gmos-run` writes; overlays read the video once more.
 
         Args:
             save_dir: output place, made if it is not there.
-            save_mode: "mask", "mp4", "prob", or several joined by +; by default as `gmos-run`.
+            save_mode: "mask", "mp4", "prob", "tracks", "coco", "ytvis", "yolo", "npz", or several joined by +; by
+                default as `gmos-run`.
             existing: what to do about results that are there: "error", "resume" (keep finished ones of the same
                 settings) or "overwrite".
+            overlay: how overlays are drawn: "labelled", or "published".
 
         Returns:
             Paths of the results.
@@ -337,15 +341,16 @@ class VideoResult(Sequence[FrameResult]):
         """
         # Imported here: encoders are needed only by those who save.
         from .runtime.results.completion import ResultSet, should_skip  # noqa: PLC0415
-        from .runtime.results.formats import needs_rgb, parse_save_mode  # noqa: PLC0415
+        from .runtime.results.formats import drawing_settings, needs_rgb, parse_save_mode  # noqa: PLC0415
         from .runtime.results.outputs import check_save_dir, file_results  # noqa: PLC0415
 
+        modes = parse_save_mode(save_mode, self.variant)
         results = ResultSet(
             save_dir=Path(save_dir),
             sequence=self.name,
             variant=self.variant,
-            modes=parse_save_mode(save_mode, self.variant),
-            settings=self._settings,
+            modes=modes,
+            settings=self._settings | drawing_settings(modes, overlay),
         )
         if should_skip(results, existing):
             return results.paths()
@@ -356,7 +361,7 @@ class VideoResult(Sequence[FrameResult]):
             if needs_rgb(results.modes)
             else (answer for answer in self._frames)
         )
-        return file_results(answers, results, sequence.media, existing=existing)
+        return file_results(answers, results, replace(sequence.media, overlay=overlay), existing=existing)
 
 
 class _Callback:

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,12 +17,13 @@ from .networks import NetworkChoice
 from .runtime.backend import Backend
 from .runtime.console_progress import LineProgress
 from .runtime.contract import Variant
+from .runtime.media import OverlayStyle
 from .runtime.pipeline.clip import ClipRun, ClipSummary
 from .runtime.pipeline.first_pass import FirstPassFile
 from .runtime.pipeline.options import RunOptions
 from .runtime.progress import Progress
 from .runtime.results.completion import Existing, ResultSet, should_skip
-from .runtime.results.formats import needs_rgb, parse_save_mode
+from .runtime.results.formats import drawing_settings, needs_rgb, parse_save_mode
 from .runtime.results.outputs import check_save_dir, file_results
 from .runtime.tensorrt.memory import settle_run
 from .runtime.video.inputs import resolve_inputs
@@ -103,6 +104,7 @@ def run_all(
     time_anno_csv: Path | None = None,
     options: RunOptions | None = None,
     existing: Existing = "error",
+    overlay: OverlayStyle = "labelled",
     quiet: bool = False,
 ) -> RunSummary:
     """Run every input that is not finished yet; arguments as `gmos-run`'s options.
@@ -134,7 +136,7 @@ def run_all(
         patch_px=model.patch_px,
     )
     check_save_dir(save_dir)
-    settings = {**source.settings(), **options.settings()}
+    settings, drawn = {**source.settings(), **options.settings()}, drawing_settings(modes, overlay)
     summary = RunSummary(variant=model.variant, preset=model.preset)
     todo = []
     for sequence in sequences:
@@ -143,7 +145,7 @@ def run_all(
             sequence=sequence.name,
             variant=model.variant,
             modes=modes,
-            settings={**settings, "stride": sequence.stride, "fps": sequence.output_fps},
+            settings={**settings, "stride": sequence.stride, "fps": sequence.output_fps} | drawn,
         )
         if should_skip(results, existing):
             summary.sequences.append(SequenceSummary(name=sequence.name, skipped=True))
@@ -158,7 +160,9 @@ def run_all(
         logger.info("%s; loaded in %.1f s", backend.description, summary.load_s)
         options = settle_run(backend, options, [video for video, _ in todo])
         with LineProgress() if quiet else run_progress() as progress:
-            summary.sequences += run_clips(backend, todo, options, progress=progress, existing=existing)
+            summary.sequences += run_clips(
+                backend, todo, options, progress=progress, existing=existing, overlay=overlay
+            )
     return summary
 
 
@@ -169,6 +173,7 @@ def run_clips(
     *,
     progress: Progress,
     existing: Existing,
+    overlay: OverlayStyle = "labelled",
 ) -> list[SequenceSummary]:
     """Run clips one after the other and file the results of each.
 
@@ -178,6 +183,7 @@ def run_clips(
         options: how to run, settled for these clips.
         progress: hears of every stage.
         existing: what to do about results that are there.
+        overlay: how overlays are drawn.
 
     Raises:
         GmosError: a video or the device fails. Results filed by then stay.
@@ -186,8 +192,9 @@ def run_clips(
     for sequence, results in clips:
         for note in sequence.notes:
             logger.info("%s: %s", sequence.name, note)
-        # How many memories stage 2 reads does not change what stage 1 finds: it has one an object.
-        settings = {key: value for key, value in results.settings.items() if key != "max_conditioning"}
+        # How many memories stage 2 reads does not change what stage 1 finds: it has one an object. Nor does drawing.
+        later = ("max_conditioning", "overlay")
+        settings = {key: value for key, value in results.settings.items() if key not in later}
         kept = FirstPassFile(path=results.first_pass_path, settings=settings, resume=existing == "resume")
         run = ClipRun(
             backend,
@@ -197,8 +204,9 @@ def run_clips(
             with_rgb=needs_rgb(results.modes),
             first_pass=kept,
         )
+        media = replace(sequence.media, overlay=overlay)
         try:
-            outputs = file_results(iter(run), results, sequence.media, existing=existing)
+            outputs = file_results(iter(run), results, media, existing=existing)
         except BaseException:
             if run.first_pass_kept:
                 logger.warning("%s: the first pass is kept; --resume goes on from there", sequence.name)

@@ -31,7 +31,7 @@ from ..options import (
 from ..runtime.precision import PRECISIONS
 
 BUDGETS = ("offload_cpu", "device_budget", "host_budget")
-AS_GIVEN = ("save_dir", "save_mode", "fps", "stride", "dataset", "root", "time_anno_csv", "quiet")
+AS_GIVEN = ("save_dir", "save_mode", "overlay", "fps", "stride", "dataset", "root", "time_anno_csv", "quiet")
 
 
 @click.command(name="gmos-run", cls=GroupedCommand, context_settings=CONTEXT)
@@ -70,9 +70,19 @@ AS_GIVEN = ("save_dir", "save_mode", "fps", "stride", "dataset", "root", "time_a
 @option(
     "save_mode",
     RESULTS,
-    "What to write: mask (palette PNGs), mp4 (overlay), prob (GMOS-S, 8-bit grey PNGs), or several joined by +.  "
+    "What to write: mask (palette PNGs), mp4 (overlay), prob (GMOS-S, 8-bit grey PNGs), tracks (objects with times, "
+    "boxes and masks, JSON and CSV), coco, ytvis (YouTube-VIS), yolo (segment labels), npz (arrays), or several joined "
+    "by +; docs/results.md has their layouts.  "
     "[default: mask for gmos, prob for gmos-s]",
     metavar="MODES",
+)
+@option(
+    "overlay",
+    RESULTS,
+    "How mp4 is drawn: labelled (bright colours, ids, moving or still, a legend), or published (the pixels of the "
+    "published implementation before encoding).",
+    type=click.Choice(["labelled", "published"]),
+    default="labelled",
 )
 @flag("resume", RESULTS, "Skip sequences that are finished with the same settings.")
 @flag("overwrite", RESULTS, "Replace existing results.")

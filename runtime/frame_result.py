@@ -5,13 +5,16 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import GmosError
 from .contract import Variant
+
+if TYPE_CHECKING:
+    from supervision import Detections
 
 ResultName = Literal["mos-i", "mos", "foreground"]
 """Label maps that results are filed by; GMOS has the first two, GMOS-S the last."""
@@ -134,6 +137,41 @@ class FrameResult:
                     _labels=source,
                 )
         return tuple(found[label] for label in sorted(found))
+
+    def to_supervision(self) -> Detections:
+        """The objects of this frame as `supervision.Detections` (extra `supervision`).
+
+        Of O objects: `xyxy` (O, 4) float32, `mask` (O, H, W) bool, `tracker_id` (O,) their ids, `class_id` (O,) zeros,
+        `confidence` (O,) float32 their IoUs, and `data["moving"]` (O,) bool. They are those of `objects`; of GMOS-S the
+        foreground, where there is any, is object 1, moving, and there is no `confidence`.
+
+        Raises:
+            GmosError: supervision is not installed.
+        """
+        try:
+            from supervision import Detections  # noqa: PLC0415 - an extra
+        except ImportError as error:
+            raise GmosError(
+                f"to_supervision() needs supervision ({error}); install it with pip install 'gmos-deploy[supervision]'"
+            ) from error
+        found = self.objects if "mos" in self.maps else self._foreground()
+        hw = self.values("mos" if "mos" in self.maps else "foreground").shape
+        return Detections(
+            xyxy=np.array([one.box for one in found], np.float32).reshape(-1, 4),
+            mask=np.array([one.mask() for one in found], np.bool_).reshape(-1, *hw),
+            confidence=np.array([one.iou for one in found], np.float32) if "mos" in self.maps else None,
+            class_id=np.zeros(len(found), np.int64),
+            tracker_id=np.array([one.id for one in found], np.int64),
+            data={"moving": np.array([one.moving for one in found], np.bool_)},
+        )
+
+    def _foreground(self) -> tuple[ObjectResult, ...]:
+        """The foreground as an object, if there is any."""
+        mask = self.mask != 0
+        area = int(np.count_nonzero(mask))
+        box, labels = bounding_box(mask), self.maps["foreground"]
+        one = ObjectResult(id=1, moving=True, iou=np.nan, box=box, area=area, _labels=labels)
+        return (one,) if area else ()
 
     def values(self, name: MapName) -> NDArray[np.uint8]:
         """A map by its name, (H, W) uint8.

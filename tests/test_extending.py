@@ -138,7 +138,7 @@ def test_a_run_of_what_was_registered(registered: None, tmp_path: Path) -> None:
     assert len(lines) == 10
     areas = [int(line.split(",")[1]) for line in lines[1:]]
     assert all(400 < area < 800 for area in areas)
-    assert len(list((tmp_path / "out/mos_frame/pattern-9").iterdir())) == 9
+    assert len(list((tmp_path / "out/mos_frame/pattern-9").glob("*.png"))) == 9
 
 
 def test_finished_results_of_a_format_are_known(registered: None, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_gmos_from_frames_to_files(
     assert "untrained stand-in weights" in err
     assert f"clip: {FRAMES} frames" in out
     for result in ("mos-i", "mos"):
-        frames = sorted((tmp_path / f"out/{result}_frame/clip").iterdir())
+        frames = sorted((tmp_path / f"out/{result}_frame/clip").glob("*.png"))
         assert [frame.name for frame in frames] == [f"{i:05d}.png" for i in range(FRAMES)]
         with Image.open(frames[0]) as image:
             assert (image.mode, image.size) == ("P", (96, 64))
@@ -315,7 +315,7 @@ def test_real_checkpoints_run_and_decide_the_result(
     assert status == 0, err
     assert "untrained" not in err
     assert gmos_run(*base, tmp_path / "preset")[0] == 0
-    for frame in (tmp_path / "loaded/mos_frame/clip").iterdir():
+    for frame in (tmp_path / "loaded/mos_frame/clip").glob("*.png"):
         same = tmp_path / "preset/mos_frame/clip" / frame.name
         assert np.array_equal(np.asarray(Image.open(frame)), np.asarray(Image.open(same)))
     status, _, err = gmos_run(

@@ -10,9 +10,13 @@ from typing import Protocol
 from ...errors import GmosError
 from ..contract import Variant
 from ..frame_result import FrameResult, ResultName
-from ..media import Media
+from ..media import Media, OverlayStyle
+from .coco_format import CocoFormat, YoutubeVisFormat
 from .mp4_writer import OverlayFormat
+from .npz_format import NpzFormat
 from .png_writer import MASKS, PROBABILITIES
+from .tracks_format import TracksFormat
+from .yolo_format import YoloFormat
 
 
 class FrameWriter(Protocol):
@@ -56,7 +60,16 @@ class ResultFormat(Protocol):
         """Whether a result of that many frames lies there."""
 
 
-FORMATS: list[ResultFormat] = [MASKS, OverlayFormat(), PROBABILITIES]
+FORMATS: list[ResultFormat] = [
+    MASKS,
+    OverlayFormat(),
+    PROBABILITIES,
+    TracksFormat(),
+    CocoFormat(),
+    YoutubeVisFormat(),
+    YoloFormat(),
+    NpzFormat(),
+]
 """All formats, in the order in which they are named."""
 
 DEFAULT_MODE: Mapping[Variant, str] = {"gmos": "mask", "gmos-s": "prob"}
@@ -81,6 +94,11 @@ def needs_rgb(modes: Iterable[str]) -> bool:
     """Whether any of these modes draws over the frames."""
     wanted = set(modes)
     return any(known.needs_rgb for known in FORMATS if known.mode in wanted)
+
+
+def drawing_settings(modes: Iterable[str], overlay: OverlayStyle) -> dict[str, str]:
+    """What of drawing belongs into a result's settings: a style other than the usual, where anything is drawn."""
+    return {"overlay": overlay} if overlay != "labelled" and needs_rgb(modes) else {}
 
 
 def modes_of(variant: Variant) -> tuple[str, ...]:

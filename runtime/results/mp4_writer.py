@@ -20,7 +20,9 @@ from ...errors import GmosError
 from ..atomic_file import writing
 from ..contract import Variant
 from ..frame_result import FrameResult, ResultName
-from ..media import Media
+from ..media import Media, OverlayStyle
+from .collected import instances
+from .labelled_overlay import labelled_overlay
 from .overlay import overlay
 
 CODEC: Final = "libx264"
@@ -29,6 +31,7 @@ DEFAULT_CRF = 20
 CRF_RANGE = (0, 51)
 PRESET = "veryfast"
 """Overlays are looked at, not archived: speed goes before size."""
+SQUARE = Fraction(1)
 FPS_LIMIT = 100_000
 """Largest denominator of a frame rate: finds 30000/1001 in 29.97003."""
 BT601_MATRIX, LIMITED_RANGE = 6, 1
@@ -49,6 +52,7 @@ class Mp4Writer:
         video_hw: tuple[int, int],
         fps: float,
         time_base_s: Fraction | None = None,
+        pixel_aspect: Fraction = SQUARE,
         crf: int = DEFAULT_CRF,
     ) -> None:
         """Prepare a file; it is created on entry.
@@ -58,6 +62,7 @@ class Mp4Writer:
             video_hw: height and width of the frames to come, in pixels.
             fps: average frames per second.
             time_base_s: unit that frame times are rounded to, in seconds; by default one frame.
+            pixel_aspect: width to height of a pixel, for players.
             crf: constant rate factor, 0 to 51; lower is better and larger.
 
         Raises:
@@ -76,6 +81,7 @@ class Mp4Writer:
         if self._rate <= 0:
             raise GmosError(f"frame rate {fps} of {path}: expected a positive number of frames per second")
         self._time_base_s = time_base_s or 1 / self._rate
+        self._pixel_aspect = pixel_aspect
         self._crf = crf
         self._container: OutputContainer | None = None
         self._stream: VideoStream | None = None
@@ -99,6 +105,7 @@ class Mp4Writer:
             )
             stream.width, stream.height = width + width % 2, height + height % 2
             stream.pix_fmt = "yuv420p"
+            stream.codec_context.sample_aspect_ratio = self._pixel_aspect
             stream.codec_context.time_base = self._time_base_s
             stream.codec_context.colorspace = BT601_MATRIX
             stream.codec_context.color_range = LIMITED_RANGE
@@ -164,8 +171,9 @@ class Mp4Writer:
 class _OverlayFrames:
     """The overlay of one result in an .mp4 file. A `formats.FrameWriter`."""
 
-    def __init__(self, mp4: Mp4Writer, result: ResultName) -> None:
+    def __init__(self, mp4: Mp4Writer, result: ResultName, style: OverlayStyle) -> None:
         self._mp4 = mp4
+        self._style = style
         self._result: ResultName = result
 
     @property
@@ -177,7 +185,12 @@ class _OverlayFrames:
         """See `formats.FrameWriter`."""
         if answer.rgb is None:
             raise ValueError("an overlay needs the frame: the run was not asked for frames")
-        self._mp4.write(overlay(answer.rgb, answer.values(self._result)), answer.time_s)
+        drawn = (
+            overlay(answer.rgb, answer.values(self._result))
+            if self._style == "published"
+            else labelled_overlay(answer.rgb, instances(answer, self._result), self._result)
+        )
+        self._mp4.write(drawn, answer.time_s)
 
 
 class OverlayFormat:
@@ -194,8 +207,14 @@ class OverlayFormat:
     @contextmanager
     def writer(self, path: Path, result: ResultName, media: Media) -> Iterator[_OverlayFrames]:
         """See `formats.ResultFormat`."""
-        with Mp4Writer(path, video_hw=media.video_hw, fps=media.fps, time_base_s=media.time_base_s) as mp4:
-            yield _OverlayFrames(mp4, result)
+        with Mp4Writer(
+            path,
+            video_hw=media.video_hw,
+            fps=media.fps,
+            time_base_s=media.time_base_s,
+            pixel_aspect=media.pixel_aspect,
+        ) as mp4:
+            yield _OverlayFrames(mp4, result, media.overlay)
 
     def is_whole(self, path: Path, frames: int) -> bool:  # noqa: ARG002 - an .mp4 is filed only when it is whole
         """See `formats.ResultFormat`."""

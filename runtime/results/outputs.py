@@ -131,7 +131,7 @@ def file_results(
     Args:
         answers: of one video, with their frames where a format needs them; closed at the end.
         results: what to write and where.
-        media: size, rate and unit of time of the video.
+        media: what is known of the video.
         existing: "error" refuses to replace results, "overwrite" replaces them, "resume" replaces unfinished ones.
         watch: hears of writing.
 
@@ -144,6 +144,7 @@ def file_results(
     """
     if should_skip(results, existing):
         raise RuntimeError(f"{results.sequence} is finished: ask should_skip() before writing it")
+    media = replace(media, sequence=results.sequence, settings=as_json(results.settings))
     with work_directory(results.save_dir, PRIVATE_FOLDER) as work:
         # Told of an error, writers only close their files.
         with ExitStack() as stack, closing(answers):

@@ -6,6 +6,8 @@ packs five times faster than Pillow's default and smaller.
 
 from __future__ import annotations
 
+import csv
+import io
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
@@ -31,6 +33,10 @@ NO_FILTER, UP_FILTER = 0, 2
 """Row filters (PNG specification, section 9.2)."""
 FAST_LEVEL = 1
 """zlib level; higher ones take up to seven times as long and save at most a fifth."""
+
+INDEX = "index.csv"
+"""Beside the PNGs: which frame each is of."""
+INDEX_COLUMNS = ("output", "frame", "time_s", "name")
 
 PngKind = Literal["palette", "grey"]
 
@@ -91,9 +97,12 @@ class PngWriter:
 class _PngFrames:
     """The PNGs of one result. A `formats.FrameWriter`."""
 
-    def __init__(self, path: Path, kind: PngKind, shown: MapName) -> None:
+    def __init__(self, path: Path, kind: PngKind, shown: MapName, media: Media) -> None:
+        self._path = path
         self._writer = PngWriter(path, kind)
         self._shown: MapName = shown
+        self._names = media.frame_names
+        self._times_s: list[float] = []
 
     @property
     def frames_written(self) -> int:
@@ -103,11 +112,28 @@ class _PngFrames:
     def write(self, answer: FrameResult) -> None:
         """See `formats.FrameWriter`."""
         self._writer.write(answer.index, answer.values(self._shown))
+        self._times_s.append(answer.time_s)
+
+    def finish(self) -> None:
+        """Say which frame is which: by its time, and of a directory by its name.
+
+        Raises:
+            GmosError: the file cannot be written.
+        """
+        text = io.StringIO()
+        lines = csv.writer(text)
+        lines.writerow(INDEX_COLUMNS)
+        for index, time_s in enumerate(self._times_s):
+            name = self._names[index] if self._names else ""
+            lines.writerow((f"{index:05d}.png", index, f"{time_s:.6f}", name))
+        path = self._path / INDEX
+        with writing(path):
+            path.write_text(text.getvalue(), encoding="utf-8", newline="")
 
 
 @dataclass(slots=True, kw_only=True)
 class PngFormat:
-    """A folder of PNGs, one a frame. A `formats.ResultFormat`."""
+    """A folder of PNGs, one a frame, and `index.csv`. A `formats.ResultFormat`."""
 
     mode: str
     kind: PngKind
@@ -116,9 +142,11 @@ class PngFormat:
     needs_rgb: bool = False
 
     @contextmanager
-    def writer(self, path: Path, result: ResultName, media: Media) -> Iterator[_PngFrames]:  # noqa: ARG002 - the protocol's
+    def writer(self, path: Path, result: ResultName, media: Media) -> Iterator[_PngFrames]:
         """See `formats.ResultFormat`."""
-        yield _PngFrames(path, self.kind, "probability" if self.kind == "grey" else result)
+        frames = _PngFrames(path, self.kind, "probability" if self.kind == "grey" else result, media)
+        yield frames
+        frames.finish()
 
     def is_whole(self, path: Path, frames: int) -> bool:
         """See `formats.ResultFormat`."""

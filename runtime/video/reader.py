@@ -6,6 +6,7 @@ import struct
 from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import closing
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -51,6 +52,7 @@ class VideoReader:
         self._container: InputContainer | None = None
         self._shortest_s = float("inf")
         self._longest_s = 0.0
+        self._turned = False
 
     @property
     def is_variable_rate(self) -> bool:
@@ -102,6 +104,12 @@ class VideoReader:
             f"{self._path} has no video stream, only {' and '.join(kinds)}; expected a video in an .mp4 file"
         )
 
+    @property
+    def pixel_aspect(self) -> Fraction:
+        """Width to height of a pixel of the frames read so far; 1 where the file says nothing."""
+        aspect = Fraction(self.stream.sample_aspect_ratio or 1)
+        return 1 / aspect if self._turned else aspect
+
     def first_frame(self) -> Frame:
         """Decode the first frame, to check the file. Iterate over another reader to get them all.
 
@@ -135,7 +143,9 @@ class VideoReader:
                 self._shortest_s = min(self._shortest_s, time_s - previous_s)
                 self._longest_s = max(self._longest_s, time_s - previous_s)
             previous_s = time_s
-            yield Frame(index=index, rgb=oriented(self._rgb(decoded), self._matrix(decoded)), time_s=time_s)
+            matrix = self._matrix(decoded)
+            self._turned = not matrix[0]
+            yield Frame(index=index, rgb=oriented(self._rgb(decoded), matrix), time_s=time_s)
         if first_hw is None:
             raise GmosError(f"{self._path}: no frame can be decoded; expected a video; re-encode it")
 

@@ -67,6 +67,7 @@ class SequenceInput:
     `frame_count_estimate` is exact for a directory; for a video it is what the file's index claims,
     None where it claims nothing.
     `frame_paths` is empty for a video. `notes` are remarks worth a log line each.
+    `pixel_aspect` is width to height of a pixel as it is shown.
     """
 
     name: str
@@ -80,11 +81,25 @@ class SequenceInput:
     frame_count_estimate: int | None
     frame_paths: tuple[Path, ...] = field(default=(), repr=False)
     notes: tuple[str, ...] = ()
+    pixel_aspect: Fraction = Fraction(1)
 
     @property
     def media(self) -> Media:
         """What writers of results need to know."""
-        return Media(video_hw=self.video_hw, fps=self.output_fps, time_base_s=self.time_base_s)
+        return Media(
+            video_hw=self.video_hw,
+            fps=self.output_fps,
+            pixel_aspect=self.pixel_aspect,
+            time_base_s=self.time_base_s,
+            stride=self.stride,
+            source=_as_text(str(self.path)),
+            frame_names=tuple(_as_text(path.name) for path in self.frame_paths),
+        )
+
+
+def _as_text(name: str) -> str:
+    """A name for files in UTF-8: on Linux a name need not be text, and what is not becomes a replacement character."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

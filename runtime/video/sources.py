@@ -119,6 +119,7 @@ class FileSource:
             own_fps, estimate = stream.average_rate or None, stream.frames or None
             time_base_s = stream.time_base or USUAL_TIME_BASE_S
             height, width = reader.first_frame().rgb.shape[:2]
+            pixel_aspect = reader.pixel_aspect
         if own_fps is None and fps is None and stride is None:
             raise GmosError(
                 f"{path} states no frame rate; expected --fps (of the original video) or --stride"
@@ -139,6 +140,7 @@ class FileSource:
             time_base_s=time_base_s,
             frame_count_estimate=estimate,
             notes=notes,
+            pixel_aspect=pixel_aspect,
         )
 
 

@@ -185,7 +185,7 @@ def masks_of(backend: Any, clip: Path, out: Path) -> NDArray[np.uint8]:
     run = ClipRun(backend, sequence, RunOptions(batch_size=4))
     file_results(iter(run), results, sequence.media)
     frames = []
-    for path in sorted((out / "mos_frame/clip").iterdir()):
+    for path in sorted((out / "mos_frame/clip").glob("*.png")):
         with Image.open(path) as image:
             frames.append(np.asarray(image))
     return np.stack(frames)
@@ -437,4 +437,4 @@ def test_the_command_runs_engines(
         assert "kernels are compiled" not in again.stderr
         assert "the runtime cache does not fit" not in again.stderr
     assert "of --memory_budget 4096" in found.stderr
-    assert len(list((tmp_path / "out/mos_frame/clip").iterdir())) == FRAMES
+    assert len(list((tmp_path / "out/mos_frame/clip").glob("*.png"))) == FRAMES

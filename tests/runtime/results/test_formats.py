@@ -28,8 +28,16 @@ def test_modes_are_joined_by_plus(text: str | None, variant: Variant, expected: 
 @pytest.mark.parametrize(
     ("text", "variant", "message"),
     [
-        ("prob", "gmos", "--save-mode 'prob': gmos has no mode 'prob'; expected mask, mp4, or several"),
-        ("png", "gmos-s", "'png' is no mode; expected mask, mp4, prob, or several joined by [+]"),
+        (
+            "prob",
+            "gmos",
+            "--save-mode 'prob': gmos has no mode 'prob'; expected mask, mp4, tracks, coco, ytvis, yolo, npz, or",
+        ),
+        (
+            "png",
+            "gmos-s",
+            "'png' is no mode; expected mask, mp4, prob, tracks, coco, ytvis, yolo, npz, or several joined by [+]",
+        ),
         ("mask,mp4", "gmos", "'mask,mp4' is no mode"),
         ("", "gmos", "'' is no mode"),
         ("mask+", "gmos", "'' is no mode"),

@@ -106,6 +106,7 @@ def test_gmos_results_are_all_in_place(results: ResultSet) -> None:
     """The published folders, one PNG a frame, overlays, and a record."""
     run(results)
     masks = [f"{kind}_frame/bear/{index:05d}.png" for kind in ("mos-i", "mos") for index in range(FRAMES)]
+    masks += [f"{kind}_frame/bear/index.csv" for kind in ("mos-i", "mos")]
     expected = [".gmos/bear.gmos.json", *masks, "mos-i_mp4/bear.mp4", "mos_mp4/bear.mp4"]
     assert files(results.save_dir) == sorted(expected)
     with VideoReader(results.save_dir / "mos_mp4" / "bear.mp4") as reader:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gmos_deploy.errors import GmosError
+from gmos_deploy.runtime.frame_result import FrameResult
+from gmos_deploy.runtime.media import Media
 from gmos_deploy.runtime.results.overlay import davis_palette
-from gmos_deploy.runtime.results.png_writer import PngKind, PngWriter, encode_png
+from gmos_deploy.runtime.results.png_writer import MASKS, PngKind, PngWriter, encode_png
+from gmos_deploy.runtime.results.tracks_format import TracksFormat
+from gmos_deploy.runtime.video.inputs import resolve_inputs
 
 
 @given(
@@ -72,3 +79,38 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "bear" / "00000.png").symlink_to("/dev/full")
     with pytest.raises(GmosError, match=r"cannot write .*00000.png: the disk is full; free some space"):
         writer.write(0, np.zeros((4, 4), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("names", [(), ("00017.jpg", "00019.jpg", "00020 (1).jpg")])
+def test_an_index_says_which_frame_is_which(tmp_path: Path, names: tuple[str, ...]) -> None:
+    """By its time, and by its name in a directory whose numbers have gaps."""
+    media = Media(video_hw=(4, 4), fps=8, frame_names=names)
+    with MASKS.writer(tmp_path / "bear", "mos", media) as writer:
+        for index in range(3):
+            labels = np.zeros((4, 4), np.uint8)
+            writer.write(FrameResult(index=index, time_s=index / 8, maps={"mos": labels, "mos-i": labels}))
+    with (tmp_path / "bear/index.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["output", "frame", "time_s", "name"]
+    assert rows[1:] == [
+        [f"{index:05d}.png", str(index), f"{index / 8:.6f}", names[index] if names else ""]
+        for index in range(3)
+    ]
+    assert MASKS.is_whole(tmp_path / "bear", 3)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there a name need not be text")
+def test_names_that_are_no_text_are_written_all_the_same(tmp_path: Path) -> None:
+    """In the index and in the tracks: a replacement character stands for what UTF-8 does not have."""
+    place = tmp_path / "frames"
+    place.mkdir()
+    for number in range(2):
+        Image.new("RGB", (32, 32)).save(os.fsencode(place) + b"/%d\xff, a.png" % number, format="PNG")
+    (sequence,) = resolve_inputs([place], fps=8, stride=None)
+    assert sequence.media.frame_names == ("0\ufffd, a.png", "1\ufffd, a.png")
+    for known in (MASKS, TracksFormat()):
+        with known.writer(tmp_path / known.mode, "mos", sequence.media) as writer:
+            labels = np.ones((32, 32), np.uint8)
+            writer.write(FrameResult(index=0, time_s=0, maps={"mos": labels, "mos-i": labels}))
+    assert "0\ufffd, a.png" in (tmp_path / "mask/index.csv").read_text(encoding="utf-8")
+    assert "0\ufffd, a.png" in (tmp_path / "tracks/tracks.json").read_text(encoding="utf-8")

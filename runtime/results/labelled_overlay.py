@@ -1,0 +1,110 @@
+"""Overlays for people: bright colours, ids, moving or still, and a legend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+from ..frame_result import ResultName
+from .collected import Instance
+
+COLOURS = (
+    (255, 70, 70),
+    (0, 200, 255),
+    (255, 205, 0),
+    (60, 225, 90),
+    (255, 95, 225),
+    (140, 140, 255),
+    (255, 145, 40),
+    (180, 255, 60),
+    (0, 235, 185),
+    (215, 160, 255),
+)
+"""RGB of the objects by id, from 1 on; as many as there may be objects. All are brighter than half grey."""
+DARK = (16, 16, 16)
+LIGHT = (255, 255, 255)
+
+MOVING_SHARE, STILL_SHARE = 0.5, 0.15
+"""Share of colour in the inside of an object."""
+PIXELS_A_LINE = 400
+"""An outline is one pixel wide and one more for as many pixels of the frame's shorter side."""
+PIXELS_A_LETTER, LEAST_LETTER_PX = 30, 10
+"""The same for the height of letters."""
+LEAST_SIDE_PX = 96
+"""Frames with a shorter side have no room for letters."""
+
+TITLES: Mapping[ResultName, str] = {
+    "mos-i": "MOS-I: objects while they move",
+    "mos": "MOS: objects that move at some time, filled while they do",
+    "foreground": "GMOS-S: what moves",
+}
+
+
+def labelled_overlay(
+    rgb: NDArray[np.uint8], objects: Sequence[Instance], result: ResultName
+) -> NDArray[np.uint8]:
+    """Draw objects over a frame, which is left as it is.
+
+    Objects are filled while they move and hardly while they are still, and outlined in their colour between dark lines;
+    with their ids, and a legend, unless the frame is too small.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+        objects: those of one result on this frame.
+        result: which; the legend says it.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    drawn = rgb.copy(order="C")
+    side = min(rgb.shape[:2])
+    width = 1 + side // PIXELS_A_LINE
+    for one in objects:
+        _fill(drawn, one, width)
+    if side < LEAST_SIDE_PX:
+        return drawn
+    picture = Image.fromarray(drawn)
+    letter_px = max(LEAST_LETTER_PX, side // PIXELS_A_LETTER)
+    if result != "foreground":
+        for one in objects:
+            place = (one.box[0], one.box[1] - letter_px - 4)
+            text = f"{one.id} {'moving' if one.moving else 'still'}"
+            _tag(picture, place, text, letter_px=letter_px, colour=colour_of(one.id))
+    _tag(picture, (0, picture.height), TITLES[result], letter_px=letter_px, colour=LIGHT)
+    return np.asarray(picture)
+
+
+def colour_of(number: int) -> tuple[int, int, int]:
+    """RGB of an object by its id."""
+    return COLOURS[(number - 1) % len(COLOURS)]
+
+
+def _fill(drawn: NDArray[np.uint8], one: Instance, width: int) -> None:
+    """Draw an object's inside and outline where its box is, and a little around it."""
+    x0, y0, x1, y1 = one.box
+    part = (slice(max(y0 - width, 0), y1 + width), slice(max(x0 - width, 0), x1 + width))
+    mask, pixels = one.mask[part], drawn[part]
+    share = MOVING_SHARE if one.moving else STILL_SHARE
+    colour = np.array(colour_of(one.id))
+    pixels[mask] = np.rint(pixels[mask] * (1 - share) + colour * share).astype(np.uint8)
+    # The edge of the frame is none of the object's.
+    inner = ndimage.binary_erosion(mask, iterations=width, border_value=1)
+    pixels[mask & ~inner] = colour
+    pixels[ndimage.binary_dilation(mask, iterations=width) & ~mask] = DARK
+
+
+def _tag(
+    picture: Image.Image, at: tuple[int, int], text: str, *, letter_px: int, colour: tuple[int, int, int]
+) -> None:
+    """Dark letters on a colour, moved into the frame."""
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(size=letter_px)
+    left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
+    wide, high = round(right - left) + 4, round(bottom - top) + 4
+    x = max(0, min(at[0], picture.width - wide))
+    y = max(0, min(at[1], picture.height - high))
+    pen.rectangle((x, y, x + wide - 1, y + high - 1), fill=colour)
+    pen.text((x + 2 - left, y + 2 - top), text, fill=DARK, font=font)
