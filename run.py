@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import GmosError
 from .evaluation.progress_bar import run_progress
@@ -38,9 +38,14 @@ MIB = 1 << 20
 
 @dataclass(slots=True, kw_only=True)
 class SequenceSummary(ClipSummary):
-    """What happened to one sequence, and what was written."""
+    """What happened to one sequence, and what was written.
+
+    `stride` in frames, `fps` of the overlays.
+    """
 
     name: str
+    stride: int
+    fps: float
     outputs: list[Path] = field(default_factory=list)
     skipped: bool = False
 
@@ -67,7 +72,7 @@ class RunSummary:
 
 def _sequence_lines(summary: SequenceSummary) -> list[str]:
     if summary.skipped:
-        return [f"{summary.name}: finished before, skipped"]
+        return [f"{summary.name}: finished before, skipped (stride {summary.stride}, {summary.fps:.6g} fps)"]
     total_s = sum(summary.stage_s.values())
     objects = (
         f"foreground on {summary.moving_frames} frames"
@@ -80,6 +85,7 @@ def _sequence_lines(summary: SequenceSummary) -> list[str]:
     lines = [
         f"{summary.name}: {summary.frames} frames, {objects}; {total_s:.1f} s, {rate:.2f} frames/s ({stages})"
     ]
+    lines.append(f"  stride {summary.stride}, {summary.fps:.6g} fps")
     if summary.feature_bytes.get("host") or summary.feature_bytes.get("disk"):
         places = ", ".join(f"{size / MIB:.0f} MiB {place}" for place, size in summary.feature_bytes.items())
         lines.append(f"  features: {places}")
@@ -144,7 +150,7 @@ def run_all(
             settings={**settings, "stride": sequence.stride, "fps": sequence.output_fps},
         )
         if should_skip(results, existing):
-            summary.sequences.append(SequenceSummary(name=sequence.name, skipped=True))
+            summary.sequences.append(SequenceSummary(**_about(sequence), skipped=True))
         else:
             todo.append((sequence, results))
     if not todo:
@@ -197,8 +203,13 @@ def run_clips(
         )
         outputs = file_results(iter(run), results, sequence.media, existing=existing)
         kept.remove()
-        summaries.append(SequenceSummary(name=sequence.name, outputs=outputs, **asdict(run.summary)))
+        summaries.append(SequenceSummary(**_about(sequence), outputs=outputs, **asdict(run.summary)))
     return summaries
+
+
+def _about(sequence: SequenceInput) -> dict[str, Any]:
+    """What the summary says of an input."""
+    return {"name": sequence.name, "stride": sequence.stride, "fps": sequence.output_fps}
 
 
 def _split(dataset: str, root: Path | None, time_anno_csv: Path | None) -> DatasetSplit:

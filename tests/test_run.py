@@ -69,7 +69,8 @@ def test_gmos_s_defaults_to_probabilities_and_prints_json(
     assert status == 0, err
     summary = json.loads(out)
     assert summary["variant"] == "gmos-s"
-    assert summary["sequences"][0]["frames"] == FRAMES
+    sequence = summary["sequences"][0]
+    assert (sequence["frames"], sequence["stride"], sequence["fps"]) == (FRAMES, 1, 8.0)
     assert "bf16" in summary["backend"]
     with Image.open(tmp_path / "out/prob/clip/00000.png") as image:
         assert image.mode == "L"
@@ -103,7 +104,7 @@ def test_existing_results_are_kept_resumed_or_replaced(
     assert err.count("\n") == 1
     status, out, _ = gmos_run(*base, "--resume")
     assert (status, frame.stat().st_mtime_ns) == (0, before)
-    assert "clip: finished before, skipped" in out
+    assert "clip: finished before, skipped (stride 1, 24 fps)" in out
     status, _, err = gmos_run(*base, "--resume", "--batch_size", 3, "--stride", 2)
     assert status == 2
     assert "stride was 1 and is 2" in err

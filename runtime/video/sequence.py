@@ -44,14 +44,21 @@ def window_indices(i: int, frames: int, stride: int, window: int = 5) -> tuple[i
     return tuple(min(max(i + step * stride, 0), frames - 1) for step in range(-half, half + 1))
 
 
+def shown_rate(own_fps: Fraction) -> float:
+    """A file's average rate as ffmpeg shows it, and as the published scripts read it: with two decimals.
+
+    A rate that two decimals would make 0 stays as it is.
+    """
+    return round(float(own_fps), 2) or float(own_fps)
+
+
 def resolve_stride(fps: float | None, stride: int | None, own_fps: Fraction | None) -> int:
-    """Stride in frames: --stride before --fps before the file's own rate."""
+    """Stride in frames: --stride before --fps before the file's own rate, rounded as published."""
     if stride is not None:
         return stride
-    rate = fps if fps is not None else own_fps
-    if rate is None:
+    if fps is None and own_fps is None:
         raise RuntimeError("no frame rate: the caller checks for one")
-    return stride_for_fps(float(rate))
+    return stride_for_fps(fps if fps is not None else shown_rate(own_fps or Fraction(0)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

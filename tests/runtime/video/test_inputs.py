@@ -19,6 +19,9 @@ from gmos_deploy.errors import GmosError
 from gmos_deploy.runtime.video.inputs import resolve_inputs
 from gmos_deploy.runtime.video.sequence import SequenceInput
 
+CASES = Path(__file__).parent / "cases"
+"""Small files as cameras, editors and recorders made them."""
+
 MakeVideo = Callable[..., Path]
 MakeDirectory = Callable[..., Path]
 
@@ -88,6 +91,13 @@ def test_stride_goes_before_fps_goes_before_the_file(
     """The overlay of a video keeps the video's rate in every case."""
     (sequence,) = resolve(make_video(), fps=fps, stride=stride)
     assert (sequence.stride, sequence.output_fps) == (expected, 25.0)
+
+
+@pytest.mark.parametrize("name", ["tick40", "ms40"])
+def test_a_24_fps_file_has_the_published_stride(name: str) -> None:
+    """In exact ticks, and in whole milliseconds, where the average rate is 23.9952."""
+    (sequence,) = resolve(CASES / f"{name}.mp4")
+    assert (sequence.stride, round(sequence.output_fps, 2)) == (3, 24.0)
 
 
 def test_turned_videos_report_the_size_shown(make_video: MakeVideo) -> None:
