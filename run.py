@@ -27,6 +27,7 @@ from .runtime.results.outputs import check_save_dir, file_results
 from .runtime.tensorrt.memory import settle_run
 from .runtime.video.inputs import resolve_inputs
 from .runtime.video.sequence import SequenceInput
+from .runtime.video.stream_facts import StreamFacts
 
 if TYPE_CHECKING:
     from .evaluation.benchmarks.datasets import DatasetSplit
@@ -40,12 +41,13 @@ MIB = 1 << 20
 class SequenceSummary(ClipSummary):
     """What happened to one sequence, and what was written.
 
-    `stride` in frames, `fps` of the overlays.
+    `stride` in frames, `fps` of the overlays, `stream` of a video file.
     """
 
     name: str
     stride: int
     fps: float
+    stream: StreamFacts | None = None
     outputs: list[Path] = field(default_factory=list)
     skipped: bool = False
 
@@ -85,7 +87,8 @@ def _sequence_lines(summary: SequenceSummary) -> list[str]:
     lines = [
         f"{summary.name}: {summary.frames} frames, {objects}; {total_s:.1f} s, {rate:.2f} frames/s ({stages})"
     ]
-    lines.append(f"  stride {summary.stride}, {summary.fps:.6g} fps")
+    about = f"  stride {summary.stride}, {summary.fps:.6g} fps"
+    lines.append(about if summary.stream is None else f"{about}: {summary.stream.line()}")
     if summary.feature_bytes.get("host") or summary.feature_bytes.get("disk"):
         places = ", ".join(f"{size / MIB:.0f} MiB {place}" for place, size in summary.feature_bytes.items())
         lines.append(f"  features: {places}")
@@ -209,7 +212,12 @@ def run_clips(
 
 def _about(sequence: SequenceInput) -> dict[str, Any]:
     """What the summary says of an input."""
-    return {"name": sequence.name, "stride": sequence.stride, "fps": sequence.output_fps}
+    return {
+        "name": sequence.name,
+        "stride": sequence.stride,
+        "fps": sequence.output_fps,
+        "stream": sequence.stream,
+    }
 
 
 def _split(dataset: str, root: Path | None, time_anno_csv: Path | None) -> DatasetSplit:

@@ -41,7 +41,7 @@ def resolve_inputs(
     is `stride` if given, else follows from `fps` if given, else from the video's own average rate.
 
     Args:
-        given: inputs of one kind that is in `sources.SOURCES`: .mp4 files, or directories of frames.
+        given: inputs of one kind that is in `sources.SOURCES`: video files, or directories of frames.
         fps: frames per second, --fps. It never changes the output rate of a video that has its own.
         stride: frames between neighbours of a window, --stride.
         names: sequence names, where the inputs' own are not those of the results.
@@ -52,7 +52,7 @@ def resolve_inputs(
         GmosError: the first thing found that cannot be used.
     """
     if not given:
-        raise GmosError("no input was given; expected .mp4 files or directories of frames after --input-rgb")
+        raise GmosError("no input was given; expected video files or directories of frames after --input-rgb")
     check_rate(fps, stride)
     inputs = [os.fspath(one) for one in given]
     sources = [source_of(one) for one in inputs]

@@ -9,13 +9,16 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GmosError
 from ..media import Media
+
+if TYPE_CHECKING:
+    from .stream_facts import StreamFacts
 
 WINDOW_RATE_FPS = 8
 """Frames of a window are about 1/8 s apart (published implementation)."""
@@ -73,7 +76,8 @@ class SequenceInput:
     `time_base_s` is the unit of time stamps in seconds; every frame's `time_s` is a multiple of it.
     `frame_count_estimate` is exact for a directory; for a video it is what the file's index claims,
     None where it claims nothing.
-    `frame_paths` is empty for a video. `notes` are remarks worth a log line each.
+    `frame_paths` is empty for a video. `notes` are remarks worth a log line each. `stream` is what a video file says of
+    the stream that is decoded.
     """
 
     name: str
@@ -87,6 +91,7 @@ class SequenceInput:
     frame_count_estimate: int | None
     frame_paths: tuple[Path, ...] = field(default=(), repr=False)
     notes: tuple[str, ...] = ()
+    stream: StreamFacts | None = None
 
     @property
     def media(self) -> Media:

@@ -52,6 +52,7 @@ def test_a_video_brings_its_own_rate(make_video: MakeVideo) -> None:
         output_fps=30000 / 1001,
         time_base_s=Fraction(1, 30000),
         frame_count_estimate=12,
+        stream=sequence.stream,
     )
     with sequence.open() as reader:
         assert len(list(reader)) == 12
@@ -149,7 +150,7 @@ def test_directories_are_named_whatever_way_they_are_written(
 
 def test_missing_paths(tmp_path: Path) -> None:
     """Also under a file, and when a link points nowhere."""
-    refused("nowhere.mp4 does not exist; expected an .mp4 file or a directory", tmp_path / "nowhere.mp4")
+    refused("nowhere.mp4 does not exist; expected a video file or a directory", tmp_path / "nowhere.mp4")
     (tmp_path / "file").write_text("x")
     refused("clip.mp4 does not exist", tmp_path / "file" / "clip.mp4")
     (tmp_path / "link.mp4").symlink_to(tmp_path / "nowhere")
@@ -158,18 +159,21 @@ def test_missing_paths(tmp_path: Path) -> None:
 
 def test_no_inputs() -> None:
     """An empty list is not an empty success."""
-    refused("no input was given; expected .mp4 files or directories")
+    refused("no input was given; expected video files or directories")
 
 
 def test_other_kinds_of_files(tmp_path: Path, make_directory: MakeDirectory) -> None:
     """The message says what to give instead."""
     (tmp_path / "clip.mov").write_bytes(b"x")
-    refused("clip.mov is not an .mp4 file; expected .mp4 or a directory.*ffmpeg", tmp_path / "clip.mov")
+    refused(
+        "clip.mov cannot be opened as a video .*; re-encode it, for instance with ffmpeg",
+        tmp_path / "clip.mov",
+    )
     refused(
         "00000.png is a single image; expected its directory .*frames", make_directory() / "00000.png", fps=8
     )
     os.mkfifo(tmp_path / "pipe.mp4")
-    refused("pipe.mp4 is neither a file nor a directory", tmp_path / "pipe.mp4")
+    refused("pipe.mp4 is neither a file nor a directory; expected a video file", tmp_path / "pipe.mp4")
 
 
 def test_mixed_kinds(make_video: MakeVideo, make_directory: MakeDirectory) -> None:
@@ -245,7 +249,7 @@ def test_broken_videos(tmp_path: Path, make_video: MakeVideo) -> None:
     (tmp_path / "empty.mp4").write_bytes(b"")
     refused("empty.mp4 is empty", tmp_path / "empty.mp4")
     (tmp_path / "text.mp4").write_text("#EXTM3U\nhttp://example.com/video.ts\n")
-    refused("text.mp4 is not an MP4 file", tmp_path / "text.mp4")
+    refused("text.mp4 is an HLS playlist", tmp_path / "text.mp4")
     path = make_video()
     content = path.read_bytes()
     path.write_bytes(content[:-100])
@@ -259,7 +263,7 @@ def test_videos_in_boxes_only(tmp_path: Path, make_video: MakeVideo) -> None:
     start = content.index(b"moov") + 4
     content[start:] = bytes(len(content) - start)
     path.write_bytes(content)
-    refused("clip.mp4 (cannot be opened as an .mp4 video|has no video stream)", path)
+    refused("clip.mp4 (cannot be opened as a video|has no video stream)", path)
 
 
 def test_audio_only_files(tmp_path: Path) -> None:
