@@ -150,7 +150,7 @@ def run_all(
             sequence=sequence.name,
             variant=model.variant,
             modes=modes,
-            settings={**settings, "stride": sequence.stride, "fps": sequence.output_fps},
+            settings={**settings, **sequence.settings()},
         )
         if should_skip(results, existing):
             summary.sequences.append(SequenceSummary(**_about(sequence), skipped=True))

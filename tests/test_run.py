@@ -90,6 +90,33 @@ def test_published_spelling_takes_several_inputs(
     assert (tmp_path / "out/prob/zweite-größe/00001.png").is_file()
 
 
+def test_another_video_of_the_same_name_is_not_finished_before(
+    gmos_run: Callable[..., tuple[int, str, str]], colour_video: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Two cameras that both write `clip`."""
+    for camera in (1, 2):
+        video = colour_video("clip", [[(1, 4, 8 * camera, 16, 24)]] * 2)
+        video.rename(tmp_path / f"camera{camera}")
+        (tmp_path / str(camera)).mkdir()
+        (tmp_path / f"camera{camera}").rename(tmp_path / str(camera) / video.name)
+    base = (
+        "--stride",
+        1,
+        "--preset",
+        "tiny",
+        "--variant",
+        "gmos-s",
+        "--save_dir",
+        tmp_path / "out",
+        "--resume",
+    )
+    assert gmos_run(tmp_path / "1" / video.name, *base)[0] == 0
+    assert gmos_run(tmp_path / "1" / video.name, *base)[0] == 0
+    status, out, err = gmos_run(tmp_path / "2" / video.name, *base)
+    assert (status, out) == (2, "")
+    assert "has results of clip made from another input; expected the same video" in err
+
+
 def test_existing_results_are_kept_resumed_or_replaced(
     gmos_run: Callable[..., tuple[int, str, str]], clip: Path, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GmosError
+from ..checkpoint_identity import file_sha256
 from ..media import Media
 
 if TYPE_CHECKING:
@@ -92,6 +94,27 @@ class SequenceInput:
     frame_paths: tuple[Path, ...] = field(default=(), repr=False)
     notes: tuple[str, ...] = ()
     stream: StreamFacts | None = None
+
+    def identity(self) -> str | None:
+        """SHA-256 of the video's bytes, of a directory over those of its frames; None for what is no file.
+
+        It reads all of them, about a second a gigabyte.
+
+        Raises:
+            GmosError: one cannot be read.
+        """
+        if self.frame_paths:
+            digests = [file_sha256(path) for path in self.frame_paths]
+            return hashlib.sha256("".join(digests).encode()).hexdigest()
+        return file_sha256(self.path) if self.path.is_file() else None
+
+    def settings(self) -> dict[str, Any]:
+        """What decides results of this input, as JSON values; part of their record.
+
+        Raises:
+            GmosError: as `identity`.
+        """
+        return {"input": self.identity(), "stride": self.stride, "fps": self.output_fps}
 
     @property
     def media(self) -> Media:

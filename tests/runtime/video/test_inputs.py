@@ -101,6 +101,20 @@ def test_a_24_fps_file_has_the_published_stride(name: str) -> None:
     assert (sequence.stride, round(sequence.output_fps, 2)) == (3, 24.0)
 
 
+def test_inputs_are_known_by_their_content(make_video: MakeVideo, make_directory: MakeDirectory) -> None:
+    """Whatever they are called and wherever they lie."""
+    first, second = make_video("1/clip.mp4"), make_video("2/clip.mp4", frames=13)
+    identities = [resolve(path)[0].identity() for path in (first, second)]
+    assert len(set(identities)) == 2
+    moved = first.rename(first.with_name("moved.mp4"))
+    assert resolve(moved)[0].settings() == {"input": identities[0], "stride": 3, "fps": 25.0}
+    (frames,) = resolve(make_directory(), fps=8)
+    before = frames.identity()
+    Image.new("RGB", (64, 48), (1, 2, 3)).save(frames.frame_paths[2])
+    assert before is not None
+    assert frames.identity() not in (before, None)
+
+
 def test_turned_videos_report_the_size_shown(make_video: MakeVideo) -> None:
     """Masks are as large as the frames that the reader gives."""
     path = make_video()
