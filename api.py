@@ -204,7 +204,7 @@ class Model:
             sequence=sequence,
             summary=run.summary,
             variant=self.variant,
-            settings={**self._settings, "stride": sequence.stride, "fps": sequence.output_fps},
+            settings={**self._settings, **sequence.settings()},
         )
 
     def stream(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import GmosError
 from .evaluation.progress_bar import run_progress
@@ -28,6 +28,7 @@ from .runtime.results.outputs import check_save_dir, file_results
 from .runtime.tensorrt.memory import settle_run
 from .runtime.video.inputs import resolve_inputs
 from .runtime.video.sequence import SequenceInput
+from .runtime.video.stream_facts import StreamFacts
 
 if TYPE_CHECKING:
     from .evaluation.benchmarks.datasets import DatasetSplit
@@ -39,9 +40,15 @@ MIB = 1 << 20
 
 @dataclass(slots=True, kw_only=True)
 class SequenceSummary(ClipSummary):
-    """What happened to one sequence, and what was written."""
+    """What happened to one sequence, and what was written.
+
+    `stride` in frames, `fps` of the overlays, `stream` of a video file.
+    """
 
     name: str
+    stride: int
+    fps: float
+    stream: StreamFacts | None = None
     outputs: list[Path] = field(default_factory=list)
     skipped: bool = False
 
@@ -68,7 +75,7 @@ class RunSummary:
 
 def _sequence_lines(summary: SequenceSummary) -> list[str]:
     if summary.skipped:
-        return [f"{summary.name}: finished before, skipped"]
+        return [f"{summary.name}: finished before, skipped (stride {summary.stride}, {summary.fps:.6g} fps)"]
     total_s = sum(summary.stage_s.values())
     objects = (
         f"foreground on {summary.moving_frames} frames"
@@ -81,6 +88,8 @@ def _sequence_lines(summary: SequenceSummary) -> list[str]:
     lines = [
         f"{summary.name}: {summary.frames} frames, {objects}; {total_s:.1f} s, {rate:.2f} frames/s ({stages})"
     ]
+    about = f"  stride {summary.stride}, {summary.fps:.6g} fps"
+    lines.append(about if summary.stream is None else f"{about}: {summary.stream.line()}")
     if summary.feature_bytes.get("host") or summary.feature_bytes.get("disk"):
         places = ", ".join(f"{size / MIB:.0f} MiB {place}" for place, size in summary.feature_bytes.items())
         lines.append(f"  features: {places}")
@@ -145,10 +154,10 @@ def run_all(
             sequence=sequence.name,
             variant=model.variant,
             modes=modes,
-            settings={**settings, "stride": sequence.stride, "fps": sequence.output_fps} | drawn,
+            settings={**settings, **sequence.settings()} | drawn,
         )
         if should_skip(results, existing):
-            summary.sequences.append(SequenceSummary(name=sequence.name, skipped=True))
+            summary.sequences.append(SequenceSummary(**_about(sequence), skipped=True))
         else:
             todo.append((sequence, results))
     if not todo:
@@ -212,8 +221,18 @@ def run_clips(
                 logger.warning("%s: the first pass is kept; --resume goes on from there", sequence.name)
             raise
         kept.remove()
-        summaries.append(SequenceSummary(name=sequence.name, outputs=outputs, **asdict(run.summary)))
+        summaries.append(SequenceSummary(**_about(sequence), outputs=outputs, **asdict(run.summary)))
     return summaries
+
+
+def _about(sequence: SequenceInput) -> dict[str, Any]:
+    """What the summary says of an input."""
+    return {
+        "name": sequence.name,
+        "stride": sequence.stride,
+        "fps": sequence.output_fps,
+        "stream": sequence.stream,
+    }
 
 
 def _split(dataset: str, root: Path | None, time_anno_csv: Path | None) -> DatasetSplit:

@@ -50,7 +50,7 @@ from gmos_deploy.export.onnx.shape_profiles import profiles_of
 from gmos_deploy.export.onnx.weight_files import WeightFiles
 from gmos_deploy.gmos_ref.checkpoints.stand_in import stand_in_networks
 from gmos_deploy.gmos_ref.presets import PUBLISHED
-from gmos_deploy.runtime.bundle.files import BundleFiles, FileRecord, file_sha256
+from gmos_deploy.runtime.bundle.files import BundleFiles, FileRecord
 from gmos_deploy.runtime.bundle.manifest import (
     TABLES_FILE,
     Bundle,
@@ -60,6 +60,7 @@ from gmos_deploy.runtime.bundle.manifest import (
     Target,
     open_bundle,
 )
+from gmos_deploy.runtime.checkpoint_identity import file_sha256
 from gmos_deploy.runtime.comparison.parity import compare_outputs
 from gmos_deploy.runtime.contract import WITHOUT_WEIGHTS, NetworkName
 from gmos_deploy.runtime.onnx.backend import OnnxBackend, open_bundle_backend

@@ -155,7 +155,7 @@ SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 def calibrate_command(**options: Any) -> None:
     """Quantise the linear layers of a bundle's networks on what they see in INPUT.
 
-    INPUT is one or more .mp4 files, or directories of frames. Attention, normalisations, mask heads and last layers
+    INPUT is one or more video files, or directories of frames. Attention, normalisations, mask heads and last layers
     stay in half precision. Each network is compared with its own fp16 graph on calls that its ranges have not seen.
     After an interruption the same command goes on with what was not finished.
     """

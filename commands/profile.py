@@ -88,7 +88,7 @@ from ..options import (
 def profile_command(video: Path, sides: tuple[str, ...], **options: Any) -> int:
     """How fast is it: latency of every network, seconds of every stage, frames per second, memory.
 
-    VIDEO is an .mp4 file or a directory of frames. Exit status: 0 done, 1 slower than the baseline, 2 could not
+    VIDEO is a video file or a directory of frames. Exit status: 0 done, 1 slower than the baseline, 2 could not
     be measured.
     """
     from ..evaluation.profile.commands import profile_sides  # noqa: PLC0415 - the work

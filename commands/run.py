@@ -182,7 +182,7 @@ AS_GIVEN = ("save_dir", "save_mode", "overlay", "fps", "stride", "dataset", "roo
 def run_command(**options: Any) -> None:
     """Segment what moves in videos.
 
-    INPUT is one or more .mp4 files, or one or more directories of JPEG or PNG frames.
+    INPUT is one or more video files (.mp4, .mov, .mkv, .webm, …), or one or more directories of JPEG or PNG frames.
 
     Runs the published checkpoints with --pi3_ckpt, --sam2_ckpt and --gmos_ckpt (or --gmos_s_ckpt), or an
     exported bundle with --bundle. Without either it runs nano, a small model that comes with gmos-deploy.

@@ -1,4 +1,4 @@
-"""Which file a result was made from, without reading gigabytes."""
+"""Which files a result was made from: checkpoints without reading gigabytes, others by all that is in them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import hashlib
 from pathlib import Path
 
 from ..errors import GmosError
+
+HASH_CHUNK_BYTES = 8 << 20
 
 END_BYTES = 1 << 20
 """Bytes hashed at each end of the file; trained weights differ there."""
@@ -26,3 +28,20 @@ def checkpoint_identity(path: Path) -> str:
     except OSError as error:
         raise GmosError(f"{path} cannot be read ({error.strerror}); expected a checkpoint file") from error
     return f"{path.name} {size} bytes, ends sha256 {digest.hexdigest()[:16]}"
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file in hexadecimal.
+
+    Raises:
+        GmosError: it cannot be read.
+    """
+    digest, buffer = hashlib.sha256(), bytearray(HASH_CHUNK_BYTES)
+    view = memoryview(buffer)
+    try:
+        with path.open("rb", buffering=0) as file:
+            while count := file.readinto(buffer):
+                digest.update(view[:count])
+    except OSError as error:
+        raise GmosError(f"{path} cannot be read ({error.strerror}); expected a readable file") from error
+    return digest.hexdigest()

@@ -69,7 +69,8 @@ def test_gmos_s_defaults_to_probabilities_and_prints_json(
     assert status == 0, err
     summary = json.loads(out)
     assert summary["variant"] == "gmos-s"
-    assert summary["sequences"][0]["frames"] == FRAMES
+    sequence = summary["sequences"][0]
+    assert (sequence["frames"], sequence["stride"], sequence["fps"]) == (FRAMES, 1, 8.0)
     assert "bf16" in summary["backend"]
     with Image.open(tmp_path / "out/prob/clip/00000.png") as image:
         assert image.mode == "L"
@@ -89,6 +90,33 @@ def test_published_spelling_takes_several_inputs(
     assert (tmp_path / "out/prob/zweite-größe/00001.png").is_file()
 
 
+def test_another_video_of_the_same_name_is_not_finished_before(
+    gmos_run: Callable[..., tuple[int, str, str]], colour_video: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Two cameras that both write `clip`."""
+    for camera in (1, 2):
+        video = colour_video("clip", [[(1, 4, 8 * camera, 16, 24)]] * 2)
+        video.rename(tmp_path / f"camera{camera}")
+        (tmp_path / str(camera)).mkdir()
+        (tmp_path / f"camera{camera}").rename(tmp_path / str(camera) / video.name)
+    base = (
+        "--stride",
+        1,
+        "--preset",
+        "tiny",
+        "--variant",
+        "gmos-s",
+        "--save_dir",
+        tmp_path / "out",
+        "--resume",
+    )
+    assert gmos_run(tmp_path / "1" / video.name, *base)[0] == 0
+    assert gmos_run(tmp_path / "1" / video.name, *base)[0] == 0
+    status, out, err = gmos_run(tmp_path / "2" / video.name, *base)
+    assert (status, out) == (2, "")
+    assert "has results of clip made from another input; expected the same video" in err
+
+
 def test_existing_results_are_kept_resumed_or_replaced(
     gmos_run: Callable[..., tuple[int, str, str]], clip: Path, tmp_path: Path
 ) -> None:
@@ -103,7 +131,7 @@ def test_existing_results_are_kept_resumed_or_replaced(
     assert err.count("\n") == 1
     status, out, _ = gmos_run(*base, "--resume")
     assert (status, frame.stat().st_mtime_ns) == (0, before)
-    assert "clip: finished before, skipped" in out
+    assert "clip: finished before, skipped (stride 1, 24 fps)" in out
     status, _, err = gmos_run(*base, "--resume", "--batch_size", 3, "--stride", 2)
     assert status == 2
     assert "stride was 1 and is 2" in err

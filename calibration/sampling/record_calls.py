@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import zlib
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,6 @@ from numpy.typing import NDArray
 from ...errors import GmosError
 from ...runtime.arrays import Array, Arrays
 from ...runtime.backend import Backend, Runner
-from ...runtime.bundle.files import file_sha256
 from ...runtime.bundle.manifest import Bundle, BundleNetwork
 from ...runtime.contract import NetworkName, network_specs
 from ...runtime.pipeline.clip import ClipRun
@@ -117,7 +115,7 @@ def sample_videos(
             "seed": limits.seed,
             "samples": max(share, 0),
             "bytes": limits.max_bytes // (len(sequences) * len(networks)),
-            "video": _identity(sequence),
+            "video": {"name": sequence.name, "sha256": sequence.identity()},
         }
         found = store.finished(sequence.name, settings)
         if found is not None:
@@ -166,16 +164,6 @@ class EncoderInputs(WatchedBackend):
             return dict.fromkeys(outputs, next(iter(inputs.values()))) if run is None else run(inputs)
 
         return call
-
-
-def _identity(sequence: SequenceInput) -> dict[str, Any]:
-    """Name and SHA-256 of a video; of a directory, of its frames one after the other."""
-    if sequence.kind == "video":
-        return {"name": sequence.path.name, "sha256": file_sha256(sequence.path)}
-    digest = hashlib.sha256()
-    for path in sequence.frame_paths:
-        digest.update(bytes.fromhex(file_sha256(path)))
-    return {"name": sequence.name, "sha256": digest.hexdigest()}
 
 
 class _VideoSampler:

@@ -9,8 +9,9 @@ import onnx
 import onnx_ir as ir
 
 from ...errors import GmosError
-from ...runtime.bundle.files import FileRecord, file_sha256
+from ...runtime.bundle.files import FileRecord
 from ...runtime.bundle.manifest import MANIFEST, Manifest, Target, open_bundle
+from ...runtime.checkpoint_identity import file_sha256
 from ...runtime.contract import NetworkName
 from ...runtime.typed_json import json_bytes
 

@@ -21,10 +21,10 @@ from ...gmos_ref.networks import ReferenceNetworks
 from ...gmos_ref.pi3.encoder import Pi3Encoder
 from ...gmos_ref.presets import model_spec, preset
 from ...gmos_ref.reference_config import ReferenceConfig
-from ...runtime.bundle.files import file_sha256
 from ...runtime.bundle.manifest import TABLES_FILE, Bundle, BundleNetwork, Manifest, Rotation, open_bundle
 from ...runtime.bundle.new_bundle import new_bundle
 from ...runtime.bundle.tables import Pi3TableSource
+from ...runtime.checkpoint_identity import file_sha256
 from ...runtime.contract import ModelSpec, NetworkName, network_specs
 from ...runtime.precision import PrecisionName
 from .bundle_directory import check_place, write_manifest

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ...errors import GmosError
+from ..checkpoint_identity import file_sha256
 from ..typed_json import Whole
-
-HASH_CHUNK_BYTES = 8 << 20
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 """Wire types of Protocol Buffers, which ONNX models are; the field numbers below are those of `onnx.proto`."""
@@ -34,23 +32,6 @@ class FileRecord:
 
     bytes: Whole
     sha256: str
-
-
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file in hexadecimal.
-
-    Raises:
-        GmosError: it cannot be read.
-    """
-    digest, buffer = hashlib.sha256(), bytearray(HASH_CHUNK_BYTES)
-    view = memoryview(buffer)
-    try:
-        with path.open("rb", buffering=0) as file:
-            while count := file.readinto(buffer):
-                digest.update(view[:count])
-    except OSError as error:
-        raise GmosError(f"{path} cannot be read ({error.strerror}); expected a file of a bundle") from error
-    return digest.hexdigest()
 
 
 class BundleFiles:

@@ -27,7 +27,7 @@ Existing = Literal["error", "overwrite", "resume"]
 class ResultSet:
     """The results of one sequence: where, of what, in which modes, and made how.
 
-    `settings` is everything that changes the results, as JSON values: checkpoints by hash, backend,
+    `settings` is everything that changes the results, as JSON values: the input and checkpoints by hash, backend,
     precision, stride. It decides whether an existing result is the same one.
     """
 
@@ -141,12 +141,19 @@ def finished(results: ResultSet) -> bool:
     """Whether all results are there, in at least these modes, made with the same settings.
 
     Raises:
-        GmosError: they were made with other settings, or the record cannot be read.
+        GmosError: they were made from another input or with other settings, or the record cannot be read.
     """
     record = read_record(results)
     if record is None:
         return False
-    differences = _differences(record.settings, as_json(results.settings))
+    wanted = as_json(results.settings)
+    if record.settings.get("input") != wanted.get("input"):
+        known = "another input" if record.settings.get("input") else "an input that was not noted"
+        raise GmosError(
+            f"{results.save_dir} has results of {results.sequence} made from {known}; expected the same video or "
+            f"frames to resume; rename one of the two, use another --save-dir, or replace them with --overwrite"
+        )
+    differences = _differences(record.settings, wanted)
     if differences:
         raise GmosError(
             f"{results.save_dir} has results of {results.sequence} made with other settings: {differences}; "

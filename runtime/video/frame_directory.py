@@ -18,8 +18,11 @@ from PIL import Image, UnidentifiedImageError
 from ...errors import GmosError
 
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
-DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
-"""Pillow modes of more than 8 bits; converting them would clip, not scale."""
+FORMATS = ("JPEG", "PNG")
+"""All that Pillow may take a file for, whatever its name: others start programs, as EPS does Ghostscript."""
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m4v", ".mpg", ".gif")
+PNG_DEPTH_AT = 24
+"""Where a PNG file has its bits a channel; Pillow reads 16 of a colour image as their upper 8 without a word."""
 EXIF_ORIENTATION = 0x0112
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 """What Pillow raises on damaged files, depending on the format and the place of the damage."""
@@ -29,7 +32,8 @@ def list_frames(directory: Path) -> tuple[Path, ...]:
     """The frame files of a directory, sorted by name. Hidden and other files are passed over.
 
     Raises:
-        GmosError: there is no frame, or there is more than one extension (upper and lower case count as one).
+        GmosError: there is no frame, one is a broken link or no file, or there is more than one extension (upper and
+            lower case count as one).
     """
     try:
         entries = sorted(entry for entry in directory.iterdir() if not entry.name.startswith("."))
@@ -38,6 +42,13 @@ def list_frames(directory: Path) -> tuple[Path, ...]:
         raise GmosError(
             f"{directory} cannot be listed: {error.strerror}; expected a readable directory"
         ) from error
+    for entry in entries:
+        if entry.suffix.lower() in FRAME_SUFFIXES and not entry.is_file() and not entry.is_dir():
+            what = f"a broken link to {entry.readlink()}" if entry.is_symlink() else "no regular file"
+            raise GmosError(
+                f"{entry} is {what}; expected a frame: without it all later masks would be numbered one too low; "
+                f"make it readable or remove it"
+            )
     counts = Counter(file.suffix.lower() for file in files)
     kinds = {suffix: counts[suffix] for suffix in FRAME_SUFFIXES if counts[suffix]}
     if not kinds:
@@ -55,8 +66,9 @@ def _what_is_there(entries: Sequence[Path], counts: Counter[str]) -> str:
         return "is an empty directory"
     if not counts:
         return f"holds {len(entries)} directories and no frame: give these directories themselves"
-    if counts[".mp4"]:
-        return f"holds {counts['.mp4']} .mp4 files and no frame: give these files themselves"
+    for suffix in VIDEO_SUFFIXES:
+        if counts[suffix]:
+            return f"holds {counts[suffix]} {suffix} files and no frame: give these files themselves"
     found = ", ".join(f"{count} {suffix or 'without extension'}" for suffix, count in counts.most_common(3))
     return f"holds no frame ({found})"
 
@@ -68,25 +80,28 @@ def check_frames(paths: Sequence[Path]) -> tuple[tuple[int, int], tuple[str, ...
         GmosError: a frame is no image, has more than 8 bits a channel, is huge, or has another size.
     """
     first_wh: tuple[int, int] | None = None
-    turned = False
+    turned: list[Path] = []
     for path in paths:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             try:
-                with Image.open(path) as image:
-                    size_wh, mode = image.size, image.mode
-                    if first_wh is None:
-                        turned = image.getexif().get(EXIF_ORIENTATION, 1) != 1
+                with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+                    size_wh = image.size
+                    if "exif" in image.info and image.getexif().get(EXIF_ORIENTATION, 1) != 1:
+                        turned.append(path)
+                    file.seek(PNG_DEPTH_AT)
+                    depth = file.read(1)[0] if image.format == "PNG" else 8
             except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
                 raise GmosError(
                     f"{path} is too large: more than {Image.MAX_IMAGE_PIXELS} pixels; scale the frames down"
                 ) from error
             except UNREADABLE as error:
                 raise _damaged(path, error) from error
-        if mode in DEEP_MODES:
+        if depth > 8:
             raise GmosError(
-                f"{path} has more than 8 bits a channel (Pillow mode {mode}); expected 8-bit grey or colour; "
-                f"convert the frames"
+                f"{path} has more than 8 bits a channel ({depth}); expected 8-bit grey or colour; convert the frames, "
+                f"for instance with magick mogrify -path DIRECTORY -depth 8 *.png (before -depth, -level 0,4095 for "
+                f"the values of a 12-bit camera)"
             )
         first_wh = first_wh or size_wh
         if size_wh != first_wh:
@@ -96,9 +111,12 @@ def check_frames(paths: Sequence[Path]) -> tuple[tuple[int, int], tuple[str, ...
             )
     if first_wh is None:
         raise GmosError("no frames were given; expected at least one")
-    notes = _order_note(paths)
+    notes = _order_note(paths) or _gap_note(paths)
     if turned:
-        notes += (f"{paths[0]} has an EXIF orientation, which is ignored: masks match the stored pixels",)
+        others = f" and {len(turned) - 1} more have" if len(turned) > 1 else " has"
+        notes += (
+            f"{turned[0]}{others} an EXIF orientation, which is ignored: masks match the stored pixels",
+        )
     return (first_wh[1], first_wh[0]), notes
 
 
@@ -115,6 +133,30 @@ def _order_note(paths: Sequence[Path]) -> tuple[str, ...]:
     return ()
 
 
+def _gap_note(paths: Sequence[Path]) -> tuple[str, ...]:
+    """Remarks on names unlike the others, and on numbers that are left out."""
+    shapes = [re.sub(r"[0-9]+", "#", path.stem) for path in paths]
+    usual, _ = Counter(shapes).most_common(1)[0]
+    odd = [path for path, shape in zip(paths, shapes, strict=True) if shape != usual]
+    notes = []
+    if odd:
+        notes.append(
+            f"{len(odd)} of {len(paths)} frames have names unlike the others, {odd[0].name} the first of them"
+        )
+    regular = [path for path, shape in zip(paths, shapes, strict=True) if shape == usual and "#" in shape]
+    numbers = [int(re.findall(r"[0-9]+", path.stem)[-1]) for path in regular]
+    steps = [after - before for before, after in pairwise(numbers)]
+    step = Counter(steps).most_common(1)[0][0] if steps else 1
+    gaps = [index for index, found in enumerate(steps) if found > step]
+    if gaps:
+        before, after = regular[gaps[0]].name, regular[gaps[0] + 1].name
+        notes.append(
+            f"the numbers of frames have {len(gaps)} gaps, the first between {before} and {after}; frames are taken as "
+            f"neighbours, and results are numbered from 0"
+        )
+    return tuple(notes)
+
+
 def read_frame(path: Path) -> NDArray[np.uint8]:
     """Decode one frame to (H, W, 3) uint8 RGB. Grey is repeated, alpha dropped, EXIF orientation ignored.
 
@@ -122,7 +164,7 @@ def read_frame(path: Path) -> NDArray[np.uint8]:
         GmosError: the file is damaged.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             # Pillow warns when it drops a palette's transparency directly.
             opaque = image.convert("RGBA") if "transparency" in image.info else image
             return np.array(opaque.convert("RGB"))

@@ -41,7 +41,7 @@ def resolve_inputs(
     is `stride` if given, else follows from `fps` if given, else from the video's own average rate.
 
     Args:
-        given: inputs of one kind that is in `sources.SOURCES`: .mp4 files, or directories of frames.
+        given: inputs of one kind that is in `sources.SOURCES`: video files, or directories of frames.
         fps: frames per second, --fps. It never changes the output rate of a video that has its own.
         stride: frames between neighbours of a window, --stride.
         names: sequence names, where the inputs' own are not those of the results.
@@ -52,7 +52,7 @@ def resolve_inputs(
         GmosError: the first thing found that cannot be used.
     """
     if not given:
-        raise GmosError("no input was given; expected .mp4 files or directories of frames after --input-rgb")
+        raise GmosError("no input was given; expected video files or directories of frames after --input-rgb")
     check_rate(fps, stride)
     inputs = [os.fspath(one) for one in given]
     sources = [source_of(one) for one in inputs]
@@ -64,16 +64,15 @@ def resolve_inputs(
     _refuse_repeated(inputs, names)
     source = sources[0]
     if source.needs_rate and fps is None and stride is None:
+        # What cannot be used at all says so first.
+        _resolve(source, inputs[0], names[0], fps=fps, stride=1)
         raise GmosError(
             f"{inputs[0]} is {source.article} of frames, which has no frame rate; expected --fps (of the original "
             f"video) or --stride"
         )
     resolved = []
     for one, name in zip(inputs, names, strict=True):
-        try:
-            sequence = source.resolve(one, name=name, fps=fps, stride=stride)
-        except OSError as error:
-            raise unreadable(one, error) from error
+        sequence = _resolve(source, one, name, fps=fps, stride=stride)
         height, width = sequence.video_hw
         try:
             pi3_size_wh(width, height, pi3_area_px, patch_px)
@@ -81,6 +80,15 @@ def resolve_inputs(
             raise GmosError(f"{one}: {error}") from error
         resolved.append(sequence)
     return resolved
+
+
+def _resolve(
+    source: Source, given: str, name: str, *, fps: float | None, stride: int | None
+) -> SequenceInput:
+    try:
+        return source.resolve(given, name=name, fps=fps, stride=stride)
+    except OSError as error:
+        raise unreadable(given, error) from error
 
 
 def check_rate(fps: float | None, stride: int | None) -> None:

@@ -1,12 +1,13 @@
-"""Frames of an .mp4 file in order, none of them lost."""
+"""Frames of a video file in order, none of them lost."""
 
 from __future__ import annotations
 
 import struct
 from collections import Counter
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -20,28 +21,23 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from ...errors import GmosError
-from .sequence import Frame
+from .containers import open_container
+from .sequence import Frame, shown_rate
+from .stream_facts import BT2020_CONSTANT, MATRICES, RANGES, TURNS, StreamFacts
 
 RATE_JITTER = 0.1
 """Frame intervals that differ by less than this share of the shortest one count as even."""
 RATE_JITTER_S = 0.0015
 """Files that store time in milliseconds round by up to one of them, in seconds."""
-SWSCALE_MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
+SWSCALE_MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, BT2020_CONSTANT: 9}
 """H.273 matrix coefficients (code on a frame) to swscale's constants; unspecified means BT.601."""
 SWSCALE_BT601 = 5
 RGB_MATRIX = 0
 """H.273 code of frames that are stored as RGB: there is no matrix to apply."""
 
-FIRST_BOXES = frozenset(
-    (b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"uuid", b"sidx")
-)
-"""Boxes that real files start with; QuickTime files may lack `ftyp`."""
-MEDIA_BOXES = frozenset((b"moov", b"mdat", b"moof"))
-"""Boxes without whose full length frames are missing. Other overruns are junk after the last box."""
-
 
 class VideoReader:
-    """Decodes the first video stream of an .mp4 file.
+    """Decodes the first video stream of a file.
 
     Frames are turned the way the file's display matrix asks and converted to RGB with the matrix and
     the range that the stream states. Every decoded frame is a frame, however uneven their times.
@@ -50,6 +46,8 @@ class VideoReader:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._container: InputContainer | None = None
+        self._stack = ExitStack()
+        self._first: VideoFrame | None = None
         self._shortest_s = float("inf")
         self._longest_s = 0.0
         self._turned = False
@@ -61,26 +59,15 @@ class VideoReader:
         return self._longest_s > self._shortest_s + slack_s
 
     def __enter__(self) -> VideoReader:
-        try:
-            # The format is pinned: a playlist or a subtitle file must not be followed because of its name.
-            # The path is absolute: FFmpeg takes "a:b.mp4" for a protocol.
-            self._container = av.open(str(self._path.absolute()), format="mp4")
-        except av.FFmpegError as error:
-            raise GmosError(
-                f"{self._path} cannot be opened as an .mp4 video: {error.strerror}; expected a whole file; "
-                f"re-encode it, for instance with ffmpeg"
-            ) from error
-        try:
+        with ExitStack() as stack:
+            self._container = stack.enter_context(open_container(self._path))
             self.stream.thread_type = "AUTO"
-        except GmosError:
-            self._container.close()
-            raise
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._container is not None:
-            self._container.close()
-            self._container = None
+        self._container = None
+        self._stack.close()
 
     def _opened(self) -> InputContainer:
         if self._container is None:
@@ -95,13 +82,38 @@ class VideoReader:
             GmosError: there is none.
         """
         container = self._opened()
-        # An audio file's cover picture is a video stream too.
-        for stream in container.streams.video:
-            if not stream.disposition & Disposition.attached_pic:
-                return stream
+        streams = self._videos()
+        if streams and streams[0].codec_context is None:
+            raise GmosError(
+                f"{self._path} has video for which this PyAV {av.__version__} has no decoder; re-encode it, "
+                f"for instance with ffmpeg"
+            )
+        if streams:
+            return streams[0]
         kinds = sorted({str(stream.type) for stream in container.streams}) or ["no"]
-        raise GmosError(
-            f"{self._path} has no video stream, only {' and '.join(kinds)}; expected a video in an .mp4 file"
+        raise GmosError(f"{self._path} has no video stream, only {' and '.join(kinds)}; expected a video")
+
+    def _videos(self) -> list[VideoStream]:
+        # An audio file's cover picture is a video stream too.
+        return [one for one in self._opened().streams.video if not one.disposition & Disposition.attached_pic]
+
+    def facts(self) -> StreamFacts:
+        """What the file says of the stream, known when the first frame has come."""
+        if self._first is None:
+            raise RuntimeError("no frame was decoded yet")
+        stream, first = self.stream, self._first
+        aspect = stream.sample_aspect_ratio or Fraction(1)
+        return StreamFacts(
+            container=self._opened().format.name,
+            codec=stream.codec_context.codec.canonical_name,
+            pixel_format=first.format.name,
+            stream=stream.index,
+            video_streams=len(self._videos()),
+            rate_fps=shown_rate(stream.average_rate) if stream.average_rate else None,
+            rotation=TURNS[self._matrix(first)],
+            pixel_aspect=f"{aspect.numerator}:{aspect.denominator}",
+            matrix=MATRICES.get(first.colorspace, "unspecified"),
+            range=RANGES.get(first.color_range, "unspecified"),
         )
 
     @property
@@ -109,6 +121,15 @@ class VideoReader:
         """Width to height of a pixel of the frames read so far; 1 where the file says nothing."""
         aspect = Fraction(self.stream.sample_aspect_ratio or 1)
         return 1 / aspect if self._turned else aspect
+
+    def packet_times(self, count: int) -> list[Fraction]:
+        """Presentation times in seconds of the next packets, at most `count`; nothing is decoded."""
+        stream = self.stream
+        return [
+            packet.pts * packet.time_base
+            for packet in islice(self._opened().demux(stream), count)
+            if packet.size and packet.pts is not None and packet.time_base is not None
+        ]
 
     def first_frame(self) -> Frame:
         """Decode the first frame, to check the file. Iterate over another reader to get them all.
@@ -132,6 +153,7 @@ class VideoReader:
             if decoded.is_corrupt:
                 raise self._broken(index, "is damaged")
             hw = (decoded.height, decoded.width)
+            self._first = self._first or decoded
             first_hw = first_hw or hw
             if hw != first_hw:
                 raise GmosError(
@@ -194,8 +216,11 @@ class VideoReader:
         )
 
     def _time_s(self, index: int, frame: VideoFrame, ledger: FrameLedger) -> float:
-        if frame.pts is None or frame.time_base is None:
-            return index / float(self.stream.average_rate or 1)
+        stream = self.stream
+        # AVI has no presentation times: where frames are reordered, those of the packets are in another order.
+        reordered = self._opened().format.name == "avi" and stream.codec_context.has_b_frames
+        if frame.pts is None or frame.time_base is None or reordered:
+            return index / float(stream.average_rate or 1)
         return float((frame.pts - ledger.times[0]) * frame.time_base)
 
     def _matrix(self, frame: VideoFrame) -> tuple[int, int, int, int]:
@@ -285,49 +310,3 @@ def oriented(rgb: NDArray[np.uint8], matrix: tuple[int, int, int, int]) -> NDArr
     if a:
         return np.ascontiguousarray(rgb[::d, ::a])
     return np.ascontiguousarray(rgb.transpose(1, 0, 2)[::b, ::c])
-
-
-def check_mp4_complete(path: Path) -> None:
-    """Raise unless the file has an index and every byte that its boxes promise.
-
-    FFmpeg plays a cut file up to the cut and then just ends, which would silently shorten a video.
-
-    Raises:
-        GmosError: empty file, not an MP4 file, cut off, or never finished by its recorder.
-        OSError: the file cannot be read.
-    """
-    size = path.stat().st_size
-    if size == 0:
-        raise GmosError(f"{path} is empty (0 bytes): expected an .mp4 video; copy or record it again")
-    seen: list[bytes] = []
-    with path.open("rb") as file:
-        start = 0
-        while start + 8 <= size:
-            file.seek(start)
-            length, kind = struct.unpack(">I4s", file.read(8))
-            if length == 1:
-                length = int.from_bytes(file.read(8), "big")
-            elif length == 0:
-                length = size - start
-            if not seen and (kind not in FIRST_BOXES or length < 8):
-                break
-            missing = start + length - size
-            if missing > 0 and kind in MEDIA_BOXES:
-                raise GmosError(
-                    f"{path} is truncated: {missing} of {size + missing} bytes are missing; "
-                    f"expected a whole .mp4 file; copy or download it again"
-                )
-            if length < 8:
-                break
-            seen.append(kind)
-            start += length
-    if not seen:
-        raise GmosError(
-            f"{path} is not an MP4 file, whatever its name says; expected an .mp4 video; convert it, for "
-            f"instance with ffmpeg"
-        )
-    if b"moov" not in seen:
-        raise GmosError(
-            f"{path} has no index (no moov box), so it is truncated or its recording was never finished; "
-            f"expected a whole .mp4 file; copy it again or repair it"
-        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -9,13 +10,17 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GmosError
+from ..checkpoint_identity import file_sha256
 from ..media import Media
+
+if TYPE_CHECKING:
+    from .stream_facts import StreamFacts
 
 WINDOW_RATE_FPS = 8
 """Frames of a window are about 1/8 s apart (published implementation)."""
@@ -44,14 +49,21 @@ def window_indices(i: int, frames: int, stride: int, window: int = 5) -> tuple[i
     return tuple(min(max(i + step * stride, 0), frames - 1) for step in range(-half, half + 1))
 
 
+def shown_rate(own_fps: Fraction) -> float:
+    """A file's average rate as ffmpeg shows it, and as the published scripts read it: with two decimals.
+
+    A rate that two decimals would make 0 stays as it is.
+    """
+    return round(float(own_fps), 2) or float(own_fps)
+
+
 def resolve_stride(fps: float | None, stride: int | None, own_fps: Fraction | None) -> int:
-    """Stride in frames: --stride before --fps before the file's own rate."""
+    """Stride in frames: --stride before --fps before the file's own rate, rounded as published."""
     if stride is not None:
         return stride
-    rate = fps if fps is not None else own_fps
-    if rate is None:
+    if fps is None and own_fps is None:
         raise RuntimeError("no frame rate: the caller checks for one")
-    return stride_for_fps(float(rate))
+    return stride_for_fps(fps if fps is not None else shown_rate(own_fps or Fraction(0)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +78,8 @@ class SequenceInput:
     `time_base_s` is the unit of time stamps in seconds; every frame's `time_s` is a multiple of it.
     `frame_count_estimate` is exact for a directory; for a video it is what the file's index claims,
     None where it claims nothing.
-    `frame_paths` is empty for a video. `notes` are remarks worth a log line each.
-    `pixel_aspect` is width to height of a pixel as it is shown.
+    `frame_paths` is empty for a video. `notes` are remarks worth a log line each. `pixel_aspect` is width to height of a
+    pixel as it is shown. `stream` is what a video file says of the stream that is decoded.
     """
 
     name: str
@@ -82,6 +94,28 @@ class SequenceInput:
     frame_paths: tuple[Path, ...] = field(default=(), repr=False)
     notes: tuple[str, ...] = ()
     pixel_aspect: Fraction = Fraction(1)
+    stream: StreamFacts | None = None
+
+    def identity(self) -> str | None:
+        """SHA-256 of the video's bytes, of a directory over those of its frames; None for what is no file.
+
+        It reads all of them, about a second a gigabyte.
+
+        Raises:
+            GmosError: one cannot be read.
+        """
+        if self.frame_paths:
+            digests = [file_sha256(path) for path in self.frame_paths]
+            return hashlib.sha256("".join(digests).encode()).hexdigest()
+        return file_sha256(self.path) if self.path.is_file() else None
+
+    def settings(self) -> dict[str, Any]:
+        """What decides results of this input, as JSON values; part of their record.
+
+        Raises:
+            GmosError: as `identity`.
+        """
+        return {"input": self.identity(), "stride": self.stride, "fps": self.output_fps}
 
     @property
     def media(self) -> Media:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from ...errors import GmosError
-from .frame_directory import FRAME_SUFFIXES, check_frames, list_frames, read_frames
-from .reader import VideoReader, check_mp4_complete
+from .containers import check_whole
+from .frame_directory import check_frames, list_frames, read_frames
+from .reader import VideoReader
 from .sequence import DEFAULT_OUTPUT_FPS, SequenceInput, even_sequence, resolve_stride
+from .stream_facts import BT2020_CONSTANT, MATRICES, StreamFacts, rate_note
 
 USUAL_TIME_BASE_S = Fraction(1, 90_000)
 """Of files that state none."""
+
+RATE_PACKETS = 250
+"""Coded frames whose times tell the usual interval."""
 
 
 class Source(Protocol):
@@ -83,7 +89,7 @@ class DirectorySource:
 
 
 class FileSource:
-    """.mp4 files."""
+    """Video files of every container and codec that PyAV decodes."""
 
     kind = "video"
     article = "a video"
@@ -91,20 +97,7 @@ class FileSource:
 
     def takes(self, given: str) -> bool:
         """See `Source`."""
-        path = Path(given)
-        if not path.is_file():
-            return False
-        suffix = path.suffix.lower()
-        if suffix in FRAME_SUFFIXES:
-            raise GmosError(
-                f"{path} is a single image; expected its directory {path.parent}, or an .mp4 file"
-            )
-        if suffix != ".mp4":
-            raise GmosError(
-                f"{path} is not an .mp4 file; expected .mp4 or a directory of frames; convert it, for instance "
-                f"with ffmpeg"
-            )
-        return True
+        return Path(given).is_file()
 
     def sequence_name(self, given: str) -> str:
         """The file name without its ending."""
@@ -113,21 +106,17 @@ class FileSource:
     def resolve(self, given: str, *, name: str, fps: float | None, stride: int | None) -> SequenceInput:
         """See `Source`; decodes the first frame."""
         path = Path(given)
-        check_mp4_complete(path)
+        check_whole(path)
         with VideoReader(path) as reader:
             stream = reader.stream
             own_fps, estimate = stream.average_rate or None, stream.frames or None
             time_base_s = stream.time_base or USUAL_TIME_BASE_S
             height, width = reader.first_frame().rgb.shape[:2]
             pixel_aspect = reader.pixel_aspect
+            facts = reader.facts()
         if own_fps is None and fps is None and stride is None:
             raise GmosError(
                 f"{path} states no frame rate; expected --fps (of the original video) or --stride"
-            )
-        notes: tuple[str, ...] = ()
-        if own_fps is None and fps is None:
-            notes = (
-                f"{path} states no frame rate: overlays play at {DEFAULT_OUTPUT_FPS:g} frames per second",
             )
         return SequenceInput(
             name=name,
@@ -139,9 +128,26 @@ class FileSource:
             output_fps=float(own_fps or fps or DEFAULT_OUTPUT_FPS),
             time_base_s=time_base_s,
             frame_count_estimate=estimate,
-            notes=notes,
             pixel_aspect=pixel_aspect,
+            notes=tuple(_notes(path, facts, own_fps, fps=fps, stride=stride)),
+            stream=facts,
         )
+
+
+def _notes(
+    path: Path, facts: StreamFacts, own_fps: Fraction | None, *, fps: float | None, stride: int | None
+) -> Iterator[str]:
+    if own_fps is None and fps is None:
+        yield f"{path} states no frame rate: overlays play at {DEFAULT_OUTPUT_FPS:g} frames per second"
+    if facts.video_streams > 1:
+        yield f"{path} has {facts.video_streams} video streams; the first one (stream {facts.stream}) is taken"
+    if facts.matrix == MATRICES[BT2020_CONSTANT]:
+        yield f"{path} has BT.2020 colours of constant luminance; they are converted as if it were not constant"
+    if fps is None and stride is None:
+        with VideoReader(path) as reader:
+            note = rate_note(own_fps, reader.packet_times(RATE_PACKETS))
+        if note is not None:
+            yield f"{path}: {note}"
 
 
 SOURCES: list[Source] = [DirectorySource(), FileSource()]
@@ -174,8 +180,8 @@ def source_of(given: str) -> Source:
     except OSError as error:
         raise unreadable(given, error) from error
     if not exists:
-        raise GmosError(f"{path} does not exist; expected an .mp4 file or a directory of frames")
-    raise GmosError(f"{path} is neither a file nor a directory; expected an .mp4 file")
+        raise GmosError(f"{path} does not exist; expected a video file or a directory of frames")
+    raise GmosError(f"{path} is neither a file nor a directory; expected a video file")
 
 
 def unreadable(given: str, error: OSError) -> GmosError:

@@ -273,6 +273,20 @@ def test_other_modes_stay_only_with_the_same_settings(results: ResultSet, stride
     assert finished(masks_only)
 
 
+@pytest.mark.parametrize("before", ["0" * 64, None])
+def test_results_of_another_input_are_never_taken_for_these(results: ResultSet, before: str | None) -> None:
+    """Neither does --resume skip it, nor does --overwrite keep the other modes beside the new one."""
+    run(replace(results, settings={**SETTINGS, "input": before} if before else SETTINGS))
+    other = replace(results, modes=frozenset(("mp4",)), settings={**SETTINGS, "input": "1" * 64})
+    made = "another input" if before else "an input that was not noted"
+    with pytest.raises(GmosError, match=f"results of bear made from {made}; expected the same video"):
+        should_skip(other, "resume")
+    run(other, existing="overwrite", value=2)
+    assert files(results.save_dir) == [".gmos/bear.gmos.json", "mos-i_mp4/bear.mp4", "mos_mp4/bear.mp4"]
+    assert finished(other)
+    assert not finished(replace(other, modes=results.modes))
+
+
 @pytest.fixture
 def failing_rename(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Let the n-th move fail as on a full disk; later moves work again."""

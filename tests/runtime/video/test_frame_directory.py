@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from PIL import Image
 from gmos_deploy.errors import GmosError
 from gmos_deploy.runtime.video.frame_directory import check_frames, list_frames, read_frame, read_frames
 from gmos_deploy.runtime.video.inputs import resolve_inputs
+
+CASES = Path(__file__).parent / "cases"
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".png", ".JPG", ".Png"])
@@ -212,3 +215,91 @@ def test_no_frames_at_all_is_an_error() -> None:
     """There is no size to report."""
     with pytest.raises(GmosError, match="no frames were given"):
         check_frames([])
+
+
+@pytest.mark.parametrize("broken", [{5}, set(range(12))])
+def test_broken_links_are_named(tmp_path: Path, broken: set[int]) -> None:
+    """Passed over, they would shift the numbers of all later masks."""
+    for index in range(12):
+        path = tmp_path / f"{index:05d}.png"
+        if index in broken:
+            path.symlink_to(f"/mnt/unmounted/{path.name}")
+        else:
+            Image.new("RGB", (16, 9)).save(path)
+    first = f"{min(broken):05d}.png"
+    with pytest.raises(
+        GmosError, match=f"{first} is a broken link to /mnt/unmounted/{first}; expected a frame"
+    ):
+        list_frames(tmp_path)
+
+
+def test_a_pipe_is_no_frame(make_directory: Callable[..., Path]) -> None:
+    """Nor is any other thing that is no file."""
+    directory = make_directory(count=2)
+    os.mkfifo(directory / "00002.png")
+    with pytest.raises(GmosError, match=r"00002.png is no regular file; expected a frame"):
+        list_frames(directory)
+
+
+def test_16_bits_of_colour_are_refused(tmp_path: Path) -> None:
+    """Pillow gives the upper 8 of them, which of a 12-bit camera are nearly black."""
+    with pytest.raises(GmosError, match=r"rgb16.png has more than 8 bits a channel \(16\).*magick mogrify"):
+        check_frames([CASES / "rgb16.png"])
+
+
+def test_another_format_is_no_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An EPS file under a PNG's name starts no Ghostscript."""
+    started = tmp_path / "started"
+    for name in ("gs", "gswin64c"):
+        (tmp_path / name).write_text(f"#!/bin/sh\ntouch {started}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    for check in (lambda: check_frames([CASES / "eps.png"]), lambda: read_frame(CASES / "eps.png")):
+        with pytest.raises(GmosError, match=r"eps.png cannot be read: not an image; expected a JPEG or PNG"):
+            check()
+    assert not started.exists()
+
+
+def test_gaps_and_odd_names_are_noted(tmp_path: Path) -> None:
+    """They are frames all the same; every fifth frame of a video has no gaps."""
+    for name in ("00000", "00001", "00002", "00003", "00003 (1)", "00007", "thumb"):
+        Image.new("RGB", (16, 9)).save(tmp_path / f"{name}.jpg")
+    _, notes = check_frames(list_frames(tmp_path))
+    assert notes == (
+        "2 of 7 frames have names unlike the others, 00003 (1).jpg the first of them",
+        "the numbers of frames have 1 gaps, the first between 00003.jpg and 00007.jpg; frames are taken as neighbours, "
+        "and results are numbered from 0",
+    )
+    fifth = tmp_path / "fifth"
+    fifth.mkdir()
+    for index in range(0, 30, 5):
+        Image.new("RGB", (16, 9)).save(fifth / f"v2_{index:05d}.png")
+    assert check_frames(list_frames(fifth))[1] == ()
+
+
+def test_exif_orientation_of_any_frame_is_noted(tmp_path: Path) -> None:
+    """Not only that of the first."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for index in range(4):
+        Image.new("RGB", (16, 9)).save(tmp_path / f"{index}.jpg", **({"exif": exif} if index else {}))
+    (note,) = check_frames(list_frames(tmp_path))[1]
+    assert "1.jpg and 2 more have an EXIF orientation, which is ignored" in note
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "is an empty directory"),
+        (["a.mkv", "b.mkv"], "holds 2 .mkv files and no frame: give these files themselves"),
+        (["x/"], "holds 1 directories and no frame"),
+    ],
+)
+def test_directories_without_frames_say_so_before_a_rate_is_asked_for(
+    tmp_path: Path, names: list[str], message: str
+) -> None:
+    """Without --fps."""
+    for name in names:
+        (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).write_bytes(b"")
+    with pytest.raises(GmosError, match=message):
+        resolve_inputs([tmp_path], fps=None, stride=None)

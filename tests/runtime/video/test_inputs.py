@@ -19,6 +19,9 @@ from gmos_deploy.errors import GmosError
 from gmos_deploy.runtime.video.inputs import resolve_inputs
 from gmos_deploy.runtime.video.sequence import SequenceInput
 
+CASES = Path(__file__).parent / "cases"
+"""Small files as cameras, editors and recorders made them."""
+
 MakeVideo = Callable[..., Path]
 MakeDirectory = Callable[..., Path]
 
@@ -49,6 +52,7 @@ def test_a_video_brings_its_own_rate(make_video: MakeVideo) -> None:
         output_fps=30000 / 1001,
         time_base_s=Fraction(1, 30000),
         frame_count_estimate=12,
+        stream=sequence.stream,
     )
     with sequence.open() as reader:
         assert len(list(reader)) == 12
@@ -88,6 +92,27 @@ def test_stride_goes_before_fps_goes_before_the_file(
     """The overlay of a video keeps the video's rate in every case."""
     (sequence,) = resolve(make_video(), fps=fps, stride=stride)
     assert (sequence.stride, sequence.output_fps) == (expected, 25.0)
+
+
+@pytest.mark.parametrize("name", ["tick40", "ms40"])
+def test_a_24_fps_file_has_the_published_stride(name: str) -> None:
+    """In exact ticks, and in whole milliseconds, where the average rate is 23.9952."""
+    (sequence,) = resolve(CASES / f"{name}.mp4")
+    assert (sequence.stride, round(sequence.output_fps, 2)) == (3, 24.0)
+
+
+def test_inputs_are_known_by_their_content(make_video: MakeVideo, make_directory: MakeDirectory) -> None:
+    """Whatever they are called and wherever they lie."""
+    first, second = make_video("1/clip.mp4"), make_video("2/clip.mp4", frames=13)
+    identities = [resolve(path)[0].identity() for path in (first, second)]
+    assert len(set(identities)) == 2
+    moved = first.rename(first.with_name("moved.mp4"))
+    assert resolve(moved)[0].settings() == {"input": identities[0], "stride": 3, "fps": 25.0}
+    (frames,) = resolve(make_directory(), fps=8)
+    before = frames.identity()
+    Image.new("RGB", (64, 48), (1, 2, 3)).save(frames.frame_paths[2])
+    assert before is not None
+    assert frames.identity() not in (before, None)
 
 
 def test_turned_videos_report_the_size_shown(make_video: MakeVideo) -> None:
@@ -139,7 +164,7 @@ def test_directories_are_named_whatever_way_they_are_written(
 
 def test_missing_paths(tmp_path: Path) -> None:
     """Also under a file, and when a link points nowhere."""
-    refused("nowhere.mp4 does not exist; expected an .mp4 file or a directory", tmp_path / "nowhere.mp4")
+    refused("nowhere.mp4 does not exist; expected a video file or a directory", tmp_path / "nowhere.mp4")
     (tmp_path / "file").write_text("x")
     refused("clip.mp4 does not exist", tmp_path / "file" / "clip.mp4")
     (tmp_path / "link.mp4").symlink_to(tmp_path / "nowhere")
@@ -148,18 +173,21 @@ def test_missing_paths(tmp_path: Path) -> None:
 
 def test_no_inputs() -> None:
     """An empty list is not an empty success."""
-    refused("no input was given; expected .mp4 files or directories")
+    refused("no input was given; expected video files or directories")
 
 
 def test_other_kinds_of_files(tmp_path: Path, make_directory: MakeDirectory) -> None:
     """The message says what to give instead."""
     (tmp_path / "clip.mov").write_bytes(b"x")
-    refused("clip.mov is not an .mp4 file; expected .mp4 or a directory.*ffmpeg", tmp_path / "clip.mov")
+    refused(
+        "clip.mov cannot be opened as a video .*; re-encode it, for instance with ffmpeg",
+        tmp_path / "clip.mov",
+    )
     refused(
         "00000.png is a single image; expected its directory .*frames", make_directory() / "00000.png", fps=8
     )
     os.mkfifo(tmp_path / "pipe.mp4")
-    refused("pipe.mp4 is neither a file nor a directory", tmp_path / "pipe.mp4")
+    refused("pipe.mp4 is neither a file nor a directory; expected a video file", tmp_path / "pipe.mp4")
 
 
 def test_mixed_kinds(make_video: MakeVideo, make_directory: MakeDirectory) -> None:
@@ -235,7 +263,7 @@ def test_broken_videos(tmp_path: Path, make_video: MakeVideo) -> None:
     (tmp_path / "empty.mp4").write_bytes(b"")
     refused("empty.mp4 is empty", tmp_path / "empty.mp4")
     (tmp_path / "text.mp4").write_text("#EXTM3U\nhttp://example.com/video.ts\n")
-    refused("text.mp4 is not an MP4 file", tmp_path / "text.mp4")
+    refused("text.mp4 is an HLS playlist", tmp_path / "text.mp4")
     path = make_video()
     content = path.read_bytes()
     path.write_bytes(content[:-100])
@@ -249,7 +277,7 @@ def test_videos_in_boxes_only(tmp_path: Path, make_video: MakeVideo) -> None:
     start = content.index(b"moov") + 4
     content[start:] = bytes(len(content) - start)
     path.write_bytes(content)
-    refused("clip.mp4 (cannot be opened as an .mp4 video|has no video stream)", path)
+    refused("clip.mp4 (cannot be opened as a video|has no video stream)", path)
 
 
 def test_audio_only_files(tmp_path: Path) -> None:

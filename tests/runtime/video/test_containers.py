@@ -1,0 +1,336 @@
+"""Video files by what is in them: every container and codec, whole ones only, and none that names others."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from gmos_deploy.errors import GmosError
+from gmos_deploy.runtime.video.containers import NAMES_OTHERS, allowed_formats, check_whole
+from gmos_deploy.runtime.video.inputs import resolve_inputs
+from gmos_deploy.runtime.video.sequence import SequenceInput
+from gmos_deploy.runtime.video.stream_facts import rate_note
+
+CASES = Path(__file__).parent / "cases"
+MakeVideo = Callable[..., Path]
+
+FRAMES = 30
+KINDS = (
+    ("mp4", "libx264", "yuv420p"),
+    ("mp4", "libx265", "yuv420p"),
+    ("mov", "libx264", "yuv420p"),
+    ("mov", "prores_ks", "yuv422p10le"),
+    ("mov", "qtrle", "rgb24"),
+    ("3gp", "mpeg4", "yuv420p"),
+    ("matroska", "libx264", "yuv420p"),
+    ("matroska", "ffv1", "yuv420p"),
+    ("webm", "libvpx", "yuv420p"),
+    ("webm", "libvpx-vp9", "yuv420p"),
+    ("webm", "libsvtav1", "yuv420p"),
+    ("avi", "mpeg4", "yuv420p"),
+    ("avi", "libx264", "yuv420p"),
+    ("avi", "mjpeg", "yuvj420p"),
+    ("avi", "rawvideo", "bgr24"),
+    ("mpegts", "libx264", "yuv420p"),
+    ("mpegts", "mpeg2video", "yuv420p"),
+    ("mpeg", "mpeg1video", "yuv420p"),
+    ("flv", "flv", "yuv420p"),
+    ("gif", "gif", "rgb8"),
+    ("apng", "apng", "rgb24"),
+    ("nut", "huffyuv", "yuv422p"),
+    ("mxf", "mpeg2video", "yuv420p"),
+    ("asf", "wmv2", "yuv420p"),
+    ("yuv4mpegpipe", "wrapped_avframe", "yuv420p"),
+    ("h264", "libx264", "yuv420p"),
+)
+"""Containers, encoders and pixel formats."""
+
+
+def write(path: Path, container: str, codec: str, pixels: str, colorspace: int = 2) -> Path:
+    """Blocks of colour that move 3 pixels a frame, 64x48 at 25 frames per second."""
+    if codec not in av.codecs_available:
+        pytest.skip(f"this PyAV has no {codec}")
+    blocks = np.random.default_rng(7).integers(0, 255, (6, 8, 3), dtype=np.uint8)
+    picture = blocks.repeat(8, axis=0).repeat(8, axis=1)
+    with av.open(str(path), "w", format=container) as output:
+        stream: Any = output.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, pixels
+        stream.codec_context.colorspace = colorspace
+        for index in range(FRAMES):
+            frame = av.VideoFrame.from_ndarray(np.roll(picture, 3 * index, axis=1), format="rgb24")
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    return path
+
+
+def resolve(path: Path, **given: Any) -> SequenceInput:
+    """One input, with neither --fps nor --stride unless given."""
+    (sequence,) = resolve_inputs([path], **{"fps": None, "stride": None, **given})
+    return sequence
+
+
+def refused(path: Path) -> str:
+    """What is said about a file that is refused, in one line."""
+    with pytest.raises(GmosError) as caught:
+        resolve(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("container", "codec", "pixels"), KINDS)
+def test_every_container_and_codec_is_read(tmp_path: Path, container: str, codec: str, pixels: str) -> None:
+    """Under a name that says nothing: the frames that FFmpeg gives, in their order, at their times."""
+    path = write(tmp_path / "clip.bin", container, codec, pixels)
+    sequence = resolve(path)
+    with av.open(str(path), format=None) as plain:
+        expected = [frame.to_ndarray(format="rgb24") for frame in plain.decode(video=0)]
+    with sequence.open() as reader:
+        frames = list(reader)
+    assert len(expected) == FRAMES
+    for frame, pixels_of_frame in zip(frames, expected, strict=True):
+        np.testing.assert_array_equal(frame.rgb, pixels_of_frame)
+    assert [round(frame.time_s * 25, 2) for frame in frames] == list(range(FRAMES))
+    assert not reader.is_variable_rate
+    assert (sequence.name, sequence.stride, sequence.output_fps) == ("clip", 3, 25.0)
+    assert sequence.notes == ()
+
+
+def hostile(inner: Path) -> dict[str, str]:
+    """Files that have FFmpeg read another one, or the network, by the kind that the message names."""
+    return {
+        "a concat script": f"ffconcat version 1.0\nfile '{inner}'\n",
+        "an HLS playlist": f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile://{inner}\n#EXT-X-ENDLIST\n",
+        "a DASH manifest": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"><Period>'
+        f'<AdaptationSet><Representation id="1"><BaseURL>{inner}</BaseURL></Representation></AdaptationSet></Period>'
+        "</MPD>",
+        "an SDP description": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\n"
+        "m=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+        "a Smooth Streaming manifest": '<?xml version="1.0"?><SmoothStreamingMedia MajorVersion="2"/>',
+        "a playlist": f"http://127.0.0.1:9/{inner.name}\n",
+    }
+
+
+@pytest.mark.parametrize("kind", hostile(Path()))
+@pytest.mark.parametrize("ending", ["mp4", "ffconcat", "m3u8", "mpd", "sdp"])
+def test_files_that_name_others_are_refused(make_video: MakeVideo, kind: str, ending: str) -> None:
+    """Whatever they are called; the file that they name is there and would play."""
+    path = make_video("inner.mp4")
+    script = path.with_name(f"outer.{ending}")
+    script.write_text(hostile(path)[kind])
+    message = refused(script)
+    assert (
+        f"outer.{ending} is {kind}, which names other files; expected a file that holds the video" in message
+    )
+
+
+def test_a_concat_script_would_be_followed(make_video: MakeVideo) -> None:
+    """Without the lists: the case is a real one."""
+    path = make_video("inner.mp4")
+    script = path.with_name("outer.mp4")
+    script.write_text(hostile(path)["a concat script"])
+    with av.open(str(script), options={"safe": "0"}) as container:
+        assert len(list(container.decode(video=0))) == 12
+
+
+def test_formats_of_others_and_devices_are_on_no_list() -> None:
+    """Those that FFmpeg has and a file could start."""
+    allowed = set(allowed_formats().split(","))
+    assert {"mp4", "mov", "matroska", "webm", "avi", "mpegts", "gif", "ogg", "flv"} <= allowed
+    assert not allowed & NAMES_OTHERS
+    assert not allowed & {"alsa", "fbdev", "x11grab", "v4l2", "png_pipe", "svg_pipe"}
+
+
+@pytest.mark.parametrize("name", ["%03d.png", "lavfi:testsrc", "concat:a|b", "-", "pipe:0"])
+def test_a_name_is_only_a_name(
+    make_video: MakeVideo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Neither a pattern of pictures nor a protocol."""
+    make_video().rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert resolve(Path(name)).stride == 3
+
+
+def test_other_files_say_what_they_are(tmp_path: Path) -> None:
+    """Single images by content; text and noise cannot be opened."""
+    picture = tmp_path / "clip.mp4"
+    for kind in ("PNG", "JPEG", "BMP", "TIFF", "WEBP"):
+        Image.new("RGB", (64, 48)).save(picture, kind)
+        assert "clip.mp4 is a single image; expected its directory" in refused(picture)
+    for content in (b"Hello, this is a text file.\n", b"short", bytes(64), b"\x1aE\xdf\xa3"):
+        picture.write_bytes(content)
+        assert "clip.mp4 cannot be opened as a video (" in refused(picture)
+
+
+@pytest.mark.parametrize(
+    ("container", "codec"), [("matroska", "libx264"), ("avi", "mpeg4"), ("webm", "libvpx")]
+)
+def test_every_cut_of_other_containers_is_seen(tmp_path: Path, container: str, codec: str) -> None:
+    """Their headers promise a length too."""
+    path = write(tmp_path / "clip", container, codec, "yuv420p")
+    content = path.read_bytes()
+    check_whole(path)
+    for length in [*range(0, len(content), 397), len(content) - 1]:
+        path.write_bytes(content[:length])
+        assert refused(path)
+    assert "is truncated: 1 of" in refused(path)
+
+
+def test_recordings_of_unknown_length_are_read(tmp_path: Path) -> None:
+    """A browser that records WebM cannot go back to write its length."""
+    path = write(tmp_path / "clip", "webm", "libvpx", "yuv420p")
+    content = bytearray(path.read_bytes())
+    start = content.index(b"\x18S\x80g") + 4
+    content[start : start + 8] = b"\x01" + b"\xff" * 7
+    path.write_bytes(content)
+    with resolve(path).open() as reader:
+        assert len(list(reader)) == FRAMES
+
+
+def test_what_the_file_says_is_told(tmp_path: Path, make_video: MakeVideo) -> None:
+    """Stream, rate with two decimals, turn, pixel aspect, colours."""
+    path = make_video(fps=Fraction(30000, 1001), matrix=9, full_range=True)
+    content = bytearray(path.read_bytes())
+    start = content.index(b"tkhd") + 44
+    content[start : start + 36] = struct.pack(">9i", 0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
+    facts = resolve(path).stream
+    assert facts is not None
+    assert (facts.codec, facts.stream, facts.video_streams, facts.rate_fps) == ("h264", 0, 1, 29.97)
+    assert (facts.rotation, facts.pixel_aspect, facts.matrix, facts.range) == (
+        "90",
+        "1:1",
+        "bt2020nc",
+        "full",
+    )
+    assert (
+        facts.line() == "stream 0 of mov, h264, yuvj420p, 29.97 fps, turned 90, colours bt2020nc, range full"
+    )
+    wide = resolve(CASES / "sar6.mp4").stream
+    assert wide is not None
+    assert wide.pixel_aspect == "16:9"
+    assert "pixels 16:9" in wide.line()
+
+
+def test_a_second_video_stream_is_noted(tmp_path: Path) -> None:
+    """The first one is taken."""
+    path = tmp_path / "two.mkv"
+    with av.open(str(path), "w") as output:
+        streams: list[Any] = [output.add_stream("mpeg4", rate=25) for _ in range(2)]
+        for stream in streams:
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for grey, stream in enumerate(streams):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 90 * grey, np.uint8), format="rgb24")
+            output.mux([*stream.encode(frame), *stream.encode(None)])
+    assert any(
+        "has 2 video streams; the first one (stream 0) is taken" in note for note in resolve(path).notes
+    )
+
+
+def test_constant_luminance_is_noted(tmp_path: Path) -> None:
+    """Swscale has no such conversion; the nearest one is taken, not that of BT.601."""
+    frames = {}
+    for matrix in (9, 10):
+        path = write(tmp_path / f"{matrix}.mp4", "mp4", "libx264", "yuv420p", colorspace=matrix)
+        sequence = resolve(path)
+        with sequence.open() as reader:
+            frames[matrix] = next(iter(reader)).rgb
+    assert "constant luminance" in sequence.notes[0]
+    np.testing.assert_array_equal(frames[9], frames[10])
+
+
+def test_metadata_in_any_encoding(tmp_path: Path) -> None:
+    """A handler's name in Latin-1 is no reason; a sibling with a codec that nobody knows is refused in a line."""
+    with resolve(CASES / "latin1_handler.mp4").open() as reader:
+        assert len(list(reader)) == 12
+    assert "no decoder" in refused(CASES / "mut7.mp4")
+
+
+def test_a_rate_that_no_camera_has_is_noted() -> None:
+    """A last sample without a length makes 30 000 frames per second of one frame."""
+    assert (
+        "states 30000 frames per second, which no camera has" in resolve(CASES / "r_zd1_30000.mp4").notes[0]
+    )
+
+
+def test_a_rate_far_from_the_usual_interval_is_noted(make_video: MakeVideo) -> None:
+    """And which stride the usual one would have given; a steady one, and a given one, need no remark."""
+    times = [0, 33, 67, 100, 133, 167, 200, 233, 267, 300, 333, 334]
+    path = make_video(frames=12, times=times, time_base=Fraction(1, 1000))
+    (note,) = resolve(path).notes
+    assert "its usual interval that of 30.30; the stride follows the average (" in note
+    assert "with --fps 30.30 it is 3)" in note
+    assert resolve(path, fps=30).notes == ()
+    assert rate_note(Fraction(30), [Fraction(index, 30) for index in range(10)]) is None
+    assert rate_note(Fraction(30), [Fraction(0)]) is None
+    assert rate_note(None, []) is None
+
+
+def box(kind: bytes, content: bytes = b"", *, missing: int = 0, wide: bool = False) -> bytes:
+    """One box; `missing` bytes are promised and not there; `wide` boxes have 64-bit lengths."""
+    length = len(content) + missing + (16 if wide else 8)
+    if wide:
+        return struct.pack(">I4sQ", 1, kind, length) + content
+    return struct.pack(">I4s", length, kind) + content
+
+
+FTYP, MOOV = box(b"ftyp", b"isom"), box(b"moov", bytes(40))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        FTYP + MOOV + box(b"mdat", bytes(100)),
+        FTYP + box(b"mdat", bytes(100)) + MOOV,
+        FTYP + box(b"mdat", bytes(100), wide=True) + MOOV,
+        FTYP + MOOV + struct.pack(">I4s", 0, b"mdat") + bytes(100),
+        FTYP + MOOV + box(b"mdat", bytes(100)) + bytes(33),
+        FTYP + MOOV + box(b"mdat", bytes(100)) + b"\xffjunk after the end",
+        MOOV + box(b"mdat", bytes(9)),
+    ],
+    ids=["faststart", "index last", "64-bit", "open end", "zero padding", "junk", "no ftyp"],
+)
+def test_whole_files_pass(tmp_path: Path, content: bytes) -> None:
+    """Every legal order, and what some tools leave after the end."""
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(content)
+    check_whole(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"is empty \(0 bytes\).*record it again"),
+        (FTYP + MOOV + box(b"mdat", bytes(100), missing=77), "truncated: 77 of 245 bytes are missing"),
+        (FTYP + box(b"mdat", bytes(100), missing=77, wide=True), "truncated: 77 of 205 bytes are missing"),
+        (FTYP + box(b"moov", bytes(10), missing=30), "truncated: 30 of"),
+        (FTYP + MOOV + box(b"moof", b"", missing=30), "truncated: 30 of"),
+        (FTYP + box(b"mdat", bytes(100)), "no index .no moov box.*never finished"),
+        (FTYP + struct.pack(">I4s", 0, b"mdat") + bytes(100), "no index"),
+    ],
+)
+def test_other_files_are_named_for_what_they_are(tmp_path: Path, content: bytes, message: str) -> None:
+    """Empty, cut, or left behind by a recorder that crashed."""
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(content)
+    with pytest.raises(GmosError, match=message):
+        check_whole(path)
+
+
+@pytest.mark.parametrize("faststart", [True, False])
+def test_every_cut_of_a_real_file_is_seen(make_video: Callable[..., Path], faststart: bool) -> None:
+    """Wherever a download stopped."""
+    path = make_video(faststart=faststart)
+    content = path.read_bytes()
+    check_whole(path)
+    for length in [*range(0, len(content), 97), len(content) - 1]:
+        path.write_bytes(content[:length])
+        with pytest.raises(GmosError):
+            resolve_inputs([path], fps=None, stride=None)
