@@ -144,7 +144,7 @@ class _Run:
                 sequence=sequence.name,
                 variant=model.variant,
                 modes=frozenset({"mask"}),
-                settings={**source.settings(), "stride": sequence.stride, "fps": sequence.output_fps},
+                settings={**source.settings(), **sequence.settings()},
             )
             for sequence in self.sequences
         ]

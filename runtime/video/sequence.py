@@ -78,8 +78,8 @@ class SequenceInput:
     `time_base_s` is the unit of time stamps in seconds; every frame's `time_s` is a multiple of it.
     `frame_count_estimate` is exact for a directory; for a video it is what the file's index claims,
     None where it claims nothing.
-    `frame_paths` is empty for a video. `notes` are remarks worth a log line each. `pixel_aspect` is width to height of a
-    pixel as it is shown. `stream` is what a video file says of the stream that is decoded.
+    `frame_paths` is empty for a video. `notes` are remarks worth a log line each. `pixel_aspect` is width to height
+    of a pixel as it is shown. `stream` is what a video file says of the stream that is decoded.
     """
 
     name: str
