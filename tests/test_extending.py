@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -151,6 +152,37 @@ def test_finished_results_of_a_format_are_known(registered: None, tmp_path: Path
     table.unlink()
     assert run(tmp_path, "pattern:9", "--save_mode", "areas", "--resume") == 0
     assert table.read_text().startswith("frame,areas")
+
+
+def test_the_style_of_overlays_is_part_of_the_record(
+    registered: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The option reaches the pixels; --resume does not take one style for the other, and goes on with the same."""
+    contents = []
+    for style in ("labelled", "published"):
+        options = ("pattern:9", "--save_mode", "mp4", "--overlay", style)
+        assert run(tmp_path, *options, "--overwrite") == 0
+        assert run(tmp_path, *options, "--resume") == 0
+        contents.append((tmp_path / "out/mos_mp4/pattern-9.mp4").read_bytes())
+    assert contents[0] != contents[1]
+    assert run(tmp_path, "pattern:9", "--save_mode", "mp4", "--resume") == 2
+    assert "overlay was 'published' and is None" in capsys.readouterr().err
+
+
+def test_every_format_of_a_run_at_once(registered: None, tmp_path: Path) -> None:
+    """From the command to the files, with what the command knows of the video; finished afterwards."""
+    modes = ("--save_mode", "mask+tracks+coco+ytvis+yolo+npz")
+    assert run(tmp_path, "pattern:9", *modes) == 0
+    document = json.loads((tmp_path / "out/mos_tracks/pattern-9/tracks.json").read_text(encoding="utf-8"))
+    assert document["video"]["source"] == "pattern:9"
+    assert document["video"]["stride"] == document["settings"]["stride"] == 1
+    assert [one["id"] for one in document["objects"]] == [1]
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names >= {f"{result}_{mode}" for result in ("mos-i", "mos") for mode in modes[1].split("+")[1:]}
+    assert run(tmp_path, "pattern:9", *modes, "--resume") == 0
+    (tmp_path / "out/mos_yolo/pattern-9/labels/00003.txt").unlink()
+    assert run(tmp_path, "pattern:9", *modes, "--resume") == 0
+    assert (tmp_path / "out/mos_yolo/pattern-9/labels/00003.txt").is_file()
 
 
 def test_errors_are_those_of_the_source(
