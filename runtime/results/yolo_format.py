@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 
+from ...errors import GmosError
 from ..frame_result import FrameResult, ResultName
 from ..media import Media
-from .collected import CATEGORY, CollectedFormat, instances, places
+from .collected import CATEGORY, CollectedFormat, Collector, instances, places
 from .polygons import polygon
 
 LABELS, DATA = "labels", "data.yaml"
@@ -23,6 +27,22 @@ class YoloFormat(CollectedFormat[tuple[str, str]]):
     folders = places("yolo")
     ending = ""
 
+    @contextmanager
+    def writer(self, path: Path, result: ResultName, media: Media) -> Iterator[Collector[tuple[str, str]]]:
+        """See `formats.ResultFormat`.
+
+        Raises:
+            GmosError: also for frames whose names differ in their endings only.
+        """
+        twice = [stem for stem, count in Counter(map(_stem, media.frame_names)).items() if count > 1]
+        if twice:
+            raise GmosError(
+                f"{media.source} has {twice[0]!r} with several endings, and YOLO's labels go by the name without it; "
+                f"rename the frames or leave yolo out of --save-mode"
+            )
+        with super().writer(path, result, media) as frames:
+            yield frames
+
     def see(self, answer: FrameResult, result: ResultName, media: Media) -> tuple[str, str]:
         """Name and text of the frame's file."""
         height, width = media.video_hw
@@ -30,7 +50,7 @@ class YoloFormat(CollectedFormat[tuple[str, str]]):
         for one in instances(answer, result):
             points = (polygon(one.mask) + INSIDE_PX) / (width, height)
             lines.append(" ".join(["0", *(f"{value:.6f}" for value in points.ravel().tolist())]) + "\n")
-        return f"{PurePath(media.frame_name(answer.index)).stem}.txt", "".join(lines)
+        return f"{_stem(media.frame_name(answer.index))}.txt", "".join(lines)
 
     def save(self, path: Path, items: list[tuple[str, str]], result: ResultName, media: Media) -> None:  # noqa: ARG002 - all results alike
         """All files."""
@@ -43,3 +63,7 @@ class YoloFormat(CollectedFormat[tuple[str, str]]):
     def is_whole(self, path: Path, frames: int) -> bool:
         """See `formats.ResultFormat`."""
         return (path / DATA).is_file() and sum(1 for _ in (path / LABELS).glob("*.txt")) == frames
+
+
+def _stem(name: str) -> str:
+    return PurePath(name).stem

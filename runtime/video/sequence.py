@@ -132,8 +132,8 @@ class SequenceInput:
 
 
 def _as_text(name: str) -> str:
-    """A name for files in UTF-8: on Linux a name need not be text, and what is not becomes a replacement character."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    """A name for files in UTF-8: the name of a file need not be text, and what is not becomes a question mark."""
+    return name.encode("utf-8", "replace").decode("utf-8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

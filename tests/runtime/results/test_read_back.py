@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from gmos_deploy.errors import GmosError
 from gmos_deploy.runtime.contract import Variant
 
 Filed = Callable[..., Path]
@@ -187,3 +188,12 @@ def test_yolo_labels_are_called_as_the_frames(filed: Filed) -> None:
     assert sorted(path.name for path in folder.iterdir()) == [f"{letter}.v2.txt" for letter in "vwxyz"]
     assert (folder / "z.v2.txt").read_bytes() == b""
     assert len((folder / "v.v2.txt").read_text().splitlines()) == 2
+
+
+def test_yolo_labels_of_two_frames_are_two_files(filed: Filed) -> None:
+    """Said before the networks run, and nothing is filed: one label file cannot be two frames'."""
+    names = ("a.jpg", "b.jpg", "b.png", "c.jpg", "d.jpg")
+    with pytest.raises(
+        GmosError, match=r"clips/bear has 'b' with several endings.*leave yolo out of --save-mode"
+    ):
+        filed("yolo", frame_names=names, source="clips/bear")
