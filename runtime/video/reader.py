@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
@@ -280,7 +281,7 @@ def _samples(container: InputContainer, stream: VideoStream) -> Iterator[tuple[P
 
 
 def _joined(before: bytes, packet: Packet[VideoStream]) -> Packet[VideoStream]:
-    joined: Packet[VideoStream] = Packet(before + bytes(packet))
+    joined = cast("Packet[VideoStream]", Packet(before + bytes(packet)))
     joined.stream, joined.time_base = packet.stream, packet.time_base
     joined.pts, joined.dts, joined.is_keyframe = packet.pts, packet.dts, packet.is_keyframe
     return joined
