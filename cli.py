@@ -22,7 +22,7 @@ BAD_INPUT_STATUS = 2
 INTERRUPTED_STATUS = 130
 """128 + SIGINT, as shells count."""
 
-NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+NO_PLACE = (errno.ENOSPC, errno.EIO)
 """Why printing fails where the output is a file."""
 
 DOCTOR = "gmos-doctor"
