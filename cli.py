@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
+from io import TextIOWrapper
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -17,6 +21,9 @@ from .errors import GmosError
 BAD_INPUT_STATUS = 2
 INTERRUPTED_STATUS = 130
 """128 + SIGINT, as shells count."""
+
+NO_PLACE = (errno.ENOSPC, errno.EIO)
+"""Why printing fails where the output is a file."""
 
 DOCTOR = "gmos-doctor"
 
@@ -41,6 +48,13 @@ def guarded(command: click.Command, name: str, arguments: list[str] | None = Non
     """Run a command and return its exit status; what the user did wrong is one line on stderr."""
     try:
         status = command.main(args=arguments, prog_name=name, standalone_mode=False)
+        sys.stdout.flush()
+    except OSError as error:
+        # Of files there is a name, and a `GmosError` where one can be used no more.
+        if error.errno not in NO_PLACE or error.filename is not None:
+            raise
+        message = f"what it says cannot be printed ({error.strerror}); results that were filed are kept"
+        drop_output()
     except click.ClickException as error:
         message = error.format_message()
     except GmosError as error:
@@ -52,6 +66,19 @@ def guarded(command: click.Command, name: str, arguments: list[str] | None = Non
         return status if isinstance(status, int) else 0
     click.echo(f"{name}: " + " ".join(message.split()), err=True)
     return BAD_INPUT_STATUS
+
+
+def print_anything() -> None:
+    """Have letters that a terminal or a pipe cannot show printed as escapes, instead of ending in an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def drop_output() -> None:
+    """Send what is still to be printed nowhere: Python would try again at its end, and fail again."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def with_advice(message: str, command: str) -> str:
@@ -83,6 +110,7 @@ def set_up_logging(command: str, *, quiet: bool) -> None:
 
 def start(command: click.Command, name: str) -> NoReturn:
     """Run a command on this process's arguments and end with its status; its log goes to stderr."""
+    print_anything()
     set_up_logging(name, quiet=False)
     end_traceback(name)
     sys.exit(guarded(command, name))

@@ -19,7 +19,7 @@ def counted(what: str, total: int) -> Iterator[Callable[[], None]]:
     """
     console = Console(stderr=True)
     bar = Progress(
-        TextColumn(what),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
@@ -28,7 +28,7 @@ def counted(what: str, total: int) -> Iterator[Callable[[], None]]:
         disable=not console.is_terminal,
     )
     with bar:
-        task = bar.add_task("", total=total)
+        task = bar.add_task(what, total=total)
         yield lambda: bar.advance(task)
 
 

@@ -34,7 +34,8 @@ class TerminalProgress:
 
     def __init__(self, console: Console) -> None:
         self._bars = RichProgress(
-            TextColumn("{task.description}"),
+            # Names are no markup: "[abc]" is a part of one.
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             FramesPerSecond(),

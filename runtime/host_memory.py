@@ -1,7 +1,9 @@
-"""How much host memory there is to use."""
+"""How much host memory and how many cores there are to use."""
 
 from __future__ import annotations
 
+import math
+import os
 from pathlib import Path
 
 import psutil
@@ -16,11 +18,38 @@ GROUP_FILES = (
 """Limit, use and its parts: of control groups of version 2, and of version 1."""
 
 
+CORE_FILES = (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))
+"""Time on cores and the period that it is for, of both versions; in one file, or in two."""
+
+
 def free_host_bytes(group: Path = CONTROL_GROUP) -> int:
     """Bytes of host memory that can be had without swapping, within the limit of a container."""
     free = int(psutil.virtual_memory().available)
     left = left_in_group(group)
     return free if left is None else min(free, left)
+
+
+def usable_cores(group: Path = CONTROL_GROUP) -> int:
+    """Cores that this process may use, within the share of time that a container has; at least 1."""
+    process = psutil.Process()
+    # macOS has no affinity.
+    cores = len(process.cpu_affinity() or ()) if hasattr(process, "cpu_affinity") else os.cpu_count() or 1
+    return max(1, min(cores, cores_of_group(group) or cores))
+
+
+def cores_of_group(group: Path) -> int | None:
+    """Whole cores' worth of time of a control group, rounded up; None without a limit."""
+    for names in CORE_FILES:
+        try:
+            quota, period = (
+                int(word) for name in names for word in (group / name).read_text(encoding="ascii").split()
+            )
+        except (OSError, ValueError):
+            # No such file, or "max": no limit.
+            continue
+        if quota > 0 and period > 0:
+            return math.ceil(quota / period)
+    return None
 
 
 def left_in_group(group: Path) -> int | None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ...errors import GmosError
 from ..arrays import Arrays
-from ..host_memory import free_host_bytes
+from ..host_memory import free_host_bytes, usable_cores
 from .feature_store import FeatureBudget
 from .thresholds import PUBLISHED, Thresholds
 
@@ -28,7 +27,7 @@ PREFETCH_FRAMES = 8
 
 def prepare_workers() -> int:
     """Threads that resize frames; Pillow's Lanczos filter is the slow step and releases the GIL."""
-    return min(4, os.cpu_count() or 1)
+    return min(4, usable_cores())
 
 
 ALL_CONDITIONING = -1

@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
@@ -21,6 +22,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from ...errors import GmosError
+from .coded_pictures import JOINED, picture_test
 from .containers import open_container
 from .sequence import Frame, shown_rate
 from .stream_facts import BT2020_CONSTANT, MATRICES, RANGES, TURNS, StreamFacts
@@ -175,31 +177,36 @@ class VideoReader:
         """Frames as the decoder gives them, each counted in `ledger`."""
         container, stream = self._opened(), self.stream
         try:
-            for packet in container.demux(stream):
+            for packet, owes in _samples(container, stream):
                 if packet.is_corrupt:
                     raise self._broken(ledger.frames, "is cut off: the file is shorter than its index says")
-                ledger.enter(packet)
+                ledger.enter(packet, owes=owes)
                 for frame in packet.decode():
                     ledger.leave(frame)
                     yield frame
         except av.FFmpegError as error:
-            raise self._broken(self._damaged_frame(ledger.frames), "cannot be decoded") from error
+            failed = self._damaged_frame()
+            raise self._broken(ledger.frames if failed is None else failed, "cannot be decoded") from error
         first_lost = ledger.first_lost()
         if first_lost is not None:
-            raise self._broken(self._damaged_frame(first_lost), "was dropped by the decoder")
+            failed = self._damaged_frame()
+            if failed is None:
+                raise GmosError(
+                    f"{self._path}: frame {first_lost} (counted from 0) was dropped by the decoder, which found no "
+                    f"damage: where videos are cut and joined without encoding them anew, pictures refer to some that "
+                    f"are gone; expected a video whose pictures can all be decoded; re-encode it"
+                )
+            raise self._broken(failed, "was dropped by the decoder")
 
-    def _damaged_frame(self, at_least: int) -> int:
-        """Which frame it is that several threads failed on: one thread at a time can tell.
-
-        `at_least` is the first frame that did not come out, the answer if one thread finds nothing wrong.
-        """
+    def _damaged_frame(self) -> int | None:
+        """Which frame it is that several threads failed on: one thread at a time can tell; None if it finds none."""
         times: list[int] = []
         failed: int | None = None
         with VideoReader(self._path) as reader:
             container, stream = reader._opened(), reader.stream
             stream.thread_type, stream.thread_count = "NONE", 1
-            for packet in container.demux(stream):
-                if packet.size and packet.pts is not None and not packet.is_discard:
+            for packet, owes in _samples(container, stream):
+                if owes and packet.pts is not None and not packet.is_discard:
                     times.append(packet.pts)
                 if failed is not None:
                     continue
@@ -207,7 +214,7 @@ class VideoReader:
                     packet.decode()
                 except av.FFmpegError:
                     failed = packet.pts
-        return at_least if failed is None else sum(time < failed for time in times)
+        return None if failed is None else sum(time < failed for time in times)
 
     def _broken(self, index: int, what: str) -> GmosError:
         return GmosError(
@@ -254,6 +261,32 @@ class VideoReader:
         return np.ascontiguousarray(rgb.to_ndarray(), dtype=np.uint8)
 
 
+def _samples(container: InputContainer, stream: VideoStream) -> Iterator[tuple[Packet[VideoStream], bool]]:
+    """The packets of a stream, and whether each owes a picture.
+
+    Where the decoder takes a packet without a picture for damage, it goes in with the next one that has one.
+    """
+    codec = stream.codec_context
+    name = codec.codec.canonical_name
+    owes_picture = picture_test(name, codec.extradata)
+    held = b""
+    for packet in container.demux(stream):
+        owes = packet.size > 0 and owes_picture(bytes(packet))
+        if packet.size and not owes and name in JOINED and not packet.is_corrupt:
+            held += bytes(packet)
+            continue
+        if held and owes and not packet.is_discard:
+            packet, held = _joined(held, packet), b""  # noqa: PLW2901 - the same one, with what came before it
+        yield packet, owes
+
+
+def _joined(before: bytes, packet: Packet[VideoStream]) -> Packet[VideoStream]:
+    joined = cast("Packet[VideoStream]", Packet(before + bytes(packet)))
+    joined.stream, joined.time_base = packet.stream, packet.time_base
+    joined.pts, joined.dts, joined.is_keyframe = packet.pts, packet.dts, packet.is_keyframe
+    return joined
+
+
 class FrameLedger:
     """Counts packets in and frames out, by time stamp where there is one.
 
@@ -268,9 +301,9 @@ class FrameLedger:
         self.times: list[int] = []
         self.frames = 0
 
-    def enter(self, packet: Packet[VideoStream]) -> None:
-        """A packet goes in. Empty ones, and those the file itself marks as not shown, do not count."""
-        if packet.size and not packet.is_discard:
+    def enter(self, packet: Packet[VideoStream], *, owes: bool) -> None:
+        """A packet goes in. Those that owe no picture, or that the file itself marks as not shown, do not count."""
+        if owes and not packet.is_discard:
             self._packets += 1
             if packet.pts is not None:
                 self._waiting[packet.pts] += 1

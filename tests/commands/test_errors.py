@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -59,3 +61,44 @@ def test_a_traceback_ends_with_what_to_do(name: str, end: str) -> None:
     last = ran.stderr.splitlines()[-1]
     assert last.startswith(f"{name}: this was not expected")
     assert last.endswith(end)
+
+
+PRINTING = """
+import click, sys
+from gmos_deploy.cli import guarded, print_anything
+@click.command()
+def command():
+    click.echo("街.mp4: 8 frames " + "x" * {size})
+print_anything()
+sys.exit(guarded(command, "gmos-run", []))
+"""
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])
+def test_names_that_a_terminal_cannot_show_are_escaped(encoding: str) -> None:
+    """The work is done by then: a run must not end in an error, nor gmos-parity in status 1."""
+    ran = subprocess.run(
+        [sys.executable, "-c", PRINTING.format(size=0)],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+    )
+    assert (ran.returncode, ran.stdout.strip()) == (0, rb"\u8857.mp4: 8 frames")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("size", [0, 100_000])
+def test_output_that_cannot_be_written_is_said(size: int) -> None:
+    """Status 2, one line, whether the first write fails or the last."""
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(
+            [sys.executable, "-c", PRINTING.format(size=size)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert ran.returncode == 2
+    message = (
+        "gmos-run: what it says cannot be printed (No space left on device); results that were filed are kept"
+    )
+    assert ran.stderr.decode() == message + os.linesep

@@ -43,6 +43,15 @@ def test_a_terminal_shows_what_is_done_even_if_the_estimate_was_wrong() -> None:
     assert "7/7" in screen.getvalue()
 
 
+def test_brackets_in_a_name_are_no_markup() -> None:
+    """As video sites put them into titles."""
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=100)
+    with TerminalProgress(console) as progress, progress.stage("Title - [abc1]: propose", 10) as advance:
+        advance(10)
+    assert "Title - [abc1]: propose" in screen.getvalue()
+
+
 def test_nothing_done_yet_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
     """A stage may look in before its first frame, however long that takes."""
     caplog.set_level(logging.INFO)

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gmos_deploy.runtime.host_memory import free_host_bytes, left_in_group
+from gmos_deploy.runtime.host_memory import cores_of_group, free_host_bytes, left_in_group, usable_cores
 
 MIB = 1 << 20
 
@@ -38,3 +38,29 @@ def test_a_group_without_a_limit(tmp_path: Path) -> None:
     (tmp_path / "memory.current").write_text("12\n")
     (tmp_path / "memory.stat").write_text("anon 3\n")
     assert left_in_group(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "100000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({}, None),
+    ],
+)
+def test_a_container_has_fewer_cores(tmp_path: Path, files: dict[str, str], cores: int | None) -> None:
+    """Shares of time in control groups of both versions; a part of a core is one."""
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert cores_of_group(tmp_path) == cores
+    assert 1 <= usable_cores(tmp_path) <= (cores or psutil.cpu_count() or 1)
+
+
+def test_a_system_without_affinity_counts_its_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As macOS."""
+    monkeypatch.delattr(psutil.Process, "cpu_affinity")
+    assert usable_cores(tmp_path) == psutil.cpu_count()
