@@ -30,6 +30,9 @@ DOCTOR = "gmos-doctor"
 GPU_WORDS = re.compile(r"\b(CUDA|cuDNN|GPU|NVIDIA|TensorRT|driver)\b|cuda:\d")
 """What an error is about for which this machine may lack something."""
 
+OPTION = re.compile(r"--(?!(device|backend)\b)")
+"""How an error of an option begins which chooses nothing that this machine may lack."""
+
 
 class LineFormatter(logging.Formatter):
     """One line a record, after the command's name; the level is named from warnings up."""
@@ -60,7 +63,9 @@ def guarded(command: click.Command, name: str, arguments: list[str] | None = Non
     except GmosError as error:
         message = with_advice(str(error), name)
     except (click.Abort, KeyboardInterrupt):
-        click.echo(f"{name}: interrupted; what was finished is kept", err=True)
+        click.echo(
+            f"{name}: interrupted" + ("" if name == DOCTOR else "; what was finished is kept"), err=True
+        )
         return INTERRUPTED_STATUS
     else:
         return status if isinstance(status, int) else 0
@@ -82,8 +87,9 @@ def drop_output() -> None:
 
 
 def with_advice(message: str, command: str) -> str:
-    """An error about the GPU sends to gmos-doctor, unless it names a command of this project already."""
-    if command == DOCTOR or not GPU_WORDS.search(message) or "gmos-" in message.replace("gmos-deploy", ""):
+    """An error about the GPU sends to gmos-doctor, unless it names a command of this project, or an option's value."""
+    known = OPTION.match(message) or "gmos-" in message.replace("gmos-deploy", "")
+    if command == DOCTOR or known or not GPU_WORDS.search(message):
         return message
     return f"{message}; what this machine lacks: run {DOCTOR}"
 

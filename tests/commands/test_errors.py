@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import click
 import pytest
@@ -32,6 +31,8 @@ start(command, {name!r})
         ("TensorRT 9.0 is installed, expected 10.3; pip install 'gmos-deploy[gpu]'", True),
         ("b has no TensorRT engines; build them: gmos-export build-engines --bundle b", False),
         ("clip.mp4 does not exist", False),
+        ("--target sm99: TensorRT-RTX builds for sm86, sm89", False),
+        ("--device cuda: this PyTorch (2.13) sees no CUDA device; use --device cpu", True),
     ],
 )
 def test_errors_about_the_gpu_name_the_doctor(
@@ -48,6 +49,24 @@ def test_errors_about_the_gpu_name_the_doctor(
     assert capsys.readouterr().err == f"gmos-run: {message}{end}\n"
     assert guarded(command, "gmos-doctor", []) == 2
     assert capsys.readouterr().err == f"gmos-doctor: {message}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("gmos-run", "gmos-run: interrupted; what was finished is kept"),
+        ("gmos-doctor", "gmos-doctor: interrupted"),
+    ],
+)
+def test_only_what_keeps_results_says_so(name: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """After Ctrl-C."""
+
+    @click.command()
+    def command() -> None:
+        raise KeyboardInterrupt
+
+    assert guarded(command, name, []) == 130
+    assert capsys.readouterr().err.strip() == line
 
 
 @pytest.mark.parametrize(("name", "end"), [("gmos-run", "run gmos-doctor"), ("gmos-doctor", "report it")])
