@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -46,4 +47,9 @@ def nano_bundle(variant: Variant) -> Bundle:
         # Not there, or damaged: either way it is made again from the package's own files.
         logger.debug("no usable bundle in the cache: %s", error)
     logger.info("writing the nano model's bundle once into %s", root)
-    return unpack_bundle(PACKED_BUNDLES, variant, FOLDER, root)
+    try:
+        return unpack_bundle(PACKED_BUNDLES, variant, FOLDER, root)
+    except GmosError as error:
+        if sys.platform == "win32" or not str(error).startswith("cannot write"):
+            raise
+        raise GmosError(f"{error}: set XDG_CACHE_HOME to a folder of yours") from error

@@ -30,10 +30,13 @@ def bundle_findings(
         index: its number among the CUDA devices.
         loadable: the libraries that load here; others are not tried in this process.
 
-    Raises:
-        GmosError: there is no bundle, or one that this version cannot read.
+    One that cannot be read is a finding as well.
     """
-    bundle = open_bundle(root)
+    try:
+        bundle = open_bundle(root)
+    except GmosError as error:
+        yield _finding("files", "wrong", str(error))
+        return
     yield _files(bundle)
     for flavour in FLAVOURS:
         if len(missing_engines(bundle, flavour)) == len(bundle.networks):

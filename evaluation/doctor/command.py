@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from ...errors import GmosError
+from ...runtime.bundle.manifest import MANIFEST, open_bundle
 from ...runtime.tensorrt.library import FLAVOURS
 from ...runtime.tensorrt.record import DeviceIdentity
 from ..report.environment import environment
@@ -76,6 +77,9 @@ def diagnose(
     Raises:
         GmosError: as `diagnose_and_show`.
     """
+    if bundle is not None and not (bundle / MANIFEST).is_file():
+        # Not a bundle that is damaged, but another directory: refused, in the words of all commands.
+        open_bundle(bundle)
     jetson = find_jetson()
     # Each library is asked in its own process; two at a time, as imports are most of it.
     with ThreadPoolExecutor(2) as pool:

@@ -57,8 +57,11 @@ def backend_findings(found: Sequence[Finding]) -> list[Finding]:
 
 
 def ready(found: Sequence[Finding], backend: str) -> bool:
-    """Whether a backend can run."""
-    return any(one.group == BACKENDS and one.name == backend and one.state == "ok" for one in found)
+    """Whether a backend can run, and was not found wrong by the self-test."""
+    states = {
+        one.group: one.state for one in found if one.name == backend and one.group in (BACKENDS, SELFTEST)
+    }
+    return states.get(BACKENDS) == "ok" and states.get(SELFTEST) != "wrong"
 
 
 def exit_status(found: Sequence[Finding]) -> int:

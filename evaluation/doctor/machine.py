@@ -86,15 +86,22 @@ def _codecs() -> Finding:
     return _finding("codecs", "ok", f"{words}, writes H.264 ({ENCODER})")
 
 
+def cache_error() -> OSError | None:
+    """Why nothing can be written into the cache folder, if so."""
+    try:
+        with tempfile.TemporaryFile(dir=existing_folder(user_cache_path("gmos-deploy"))):
+            return None
+    except OSError as error:
+        return error
+
+
 def _places() -> Iterator[Finding]:
     """The cache folder, and the space there and for temporary files."""
     cache = user_cache_path("gmos-deploy")
-    around = existing_folder(cache)
-    try:
-        with tempfile.TemporaryFile(dir=around):
-            pass
+    around, error = existing_folder(cache), cache_error()
+    if error is None:
         yield _finding("cache folder", "ok", str(cache))
-    except OSError as error:
+    else:
         mend = "" if sys.platform == "win32" else "export XDG_CACHE_HOME=DIR  # a folder of yours"
         yield _finding("cache folder", "wrong", f"{cache} cannot be written ({error.strerror})", mend)
     for name, place in (("space for caches", around), ("space for videos", Path(tempfile.gettempdir()))):

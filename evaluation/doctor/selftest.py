@@ -8,11 +8,12 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from zipfile import BadZipFile
 
@@ -30,6 +31,7 @@ from ...runtime.video.inputs import resolve_frames
 from ..child_process import child_main, run_child
 from ..compare.mask_agreement import PROFILES, Labels, sequence_agreement
 from .finding import SELFTEST, Finding
+from .machine import cache_error
 from .selftest_clip import selftest_clip
 
 STORED = Path(__file__).with_name("selftest_masks.npz")
@@ -78,14 +80,23 @@ def side_name(backend: str, device: str) -> str:
 
 
 def selftest_findings(usable: Sequence[str], *, index: int = 0) -> Iterator[Finding]:
-    """Run the backends of these names, one after the other."""
+    """Run the backends of these names, one after the other; where the cache cannot be written, in one for now."""
+    with ExitStack() as stack:
+        environment = {}
+        if cache_error() is not None:
+            folder = stack.enter_context(TemporaryDirectory(prefix="gmos-cache-", ignore_cleanup_errors=True))
+            environment["XDG_CACHE_HOME"] = folder
+        yield from _findings(usable, index, environment)
+
+
+def _findings(usable: Sequence[str], index: int, environment: dict[str, str]) -> Iterator[Finding]:
     for backend, device in SIDES:
         name = side_name(backend, device)
         if name not in usable:
             continue
         limit = BUILD_LIMIT_S if backend in ENGINES else CPU_LIMIT_S if device == "cpu" else GPU_LIMIT_S
         place = device if device == "cpu" else f"{device}:{index}"
-        ran = run_child(["-m", __name__, backend, place], limit_s=limit)
+        ran = run_child(["-m", __name__, backend, place], limit_s=limit, environment=environment)
         yield side_finding(name, None if ran.fault else SideResult(**ran.value), ran.fault)
 
 
@@ -97,7 +108,7 @@ def side_finding(name: str, result: SideResult | None, fault: str = "") -> Findi
         words = f"{result.description}: {'; '.join(result.differences)}"
         mend = (
             f"gmos-export check-engines --bundle {selftest_bundle()} --backend {name}"
-            if name in ENGINES
+            if name in ENGINES and cache_error() is None
             else ""
         )
         return Finding(group=SELFTEST, name=name, state="wrong", found=words, mend=mend)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -116,6 +117,14 @@ def test_other_weights_are_refused(tmp_path: Path) -> None:
         unpack_bundle(PACKED_BUNDLES, "gmos", tmp_path, tmp_path / "out")
     with pytest.raises(GmosError, match="cannot be unpacked"):
         unpack_bundle(PACKED_BUNDLES, "gmos", tmp_path / "nowhere", tmp_path / "out")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a folder in which nobody can write")
+def test_a_cache_that_cannot_be_written_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the first bundle that goes there."""
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/cache")
+    with pytest.raises(GmosError, match=r"^cannot write /proc/cache/.*: set XDG_CACHE_HOME to a folder"):
+        nano_bundle("gmos")
 
 
 def test_the_cache_gets_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

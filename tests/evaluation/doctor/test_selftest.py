@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 
 from gmos_deploy.errors import GmosError
+from gmos_deploy.evaluation.doctor.command import summary
+from gmos_deploy.evaluation.doctor.finding import Finding
 from gmos_deploy.evaluation.doctor.selftest import (
     CPU_LIMIT_S,
     SideResult,
@@ -91,6 +94,26 @@ def test_what_a_run_came_to() -> None:
     assert "mean IoU 1.00000, least 0.99994" in finding.found
     assert "4.0 frames/s" in finding.found
     assert side_finding("torch on cpu", None, "crashed with SIGSEGV").state == "wrong"
+
+
+def test_a_wrong_backend_is_not_ready() -> None:
+    """Nor named by the last line."""
+    found = [
+        Finding(group="What can run here", name=name, state="ok", found="ready")
+        for name in ("torch on cpu", "onnxruntime on cpu")
+    ]
+    assert summary(found) == "ready: torch on cpu, onnxruntime on cpu; nothing is wrong"
+    found.append(side_finding("torch on cpu", None, "crashed with SIGSEGV"))
+    assert summary(found) == "ready: onnxruntime on cpu; 1 wrong"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a folder in which nobody can write")
+def test_no_cache_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime's bundle is written for now where the cache cannot be."""
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/cache")
+    (finding,) = selftest_findings(["onnxruntime on cpu"])
+    assert finding.state == "ok", finding.found
 
 
 def test_damaged_masks_are_refused(tmp_path: Path) -> None:

@@ -126,6 +126,20 @@ def test_without_a_gpu_the_rest_is_still_known(found: Found) -> None:
     )
 
 
+def test_a_damaged_bundle_is_a_finding(world: Any, found: Found) -> None:
+    """A file that is not there, and a manifest that was cut short: what to do is in its words."""
+    (world.bundle.root / "dino.onnx").unlink()
+    answer = found()["files"]
+    assert (answer.group, answer.state) == ("Bundle", "wrong")
+    assert answer.found.endswith("lacks its file dino.onnx; copy the bundle again")
+    manifest = world.bundle.root / "bundle.json"
+    manifest.write_bytes(manifest.read_bytes()[:1000])
+    (answer,) = found().values()
+    assert answer.state == "wrong"
+    assert "is not JSON" in answer.found
+    assert answer.found.endswith("copy the bundle again")
+
+
 def test_a_bundle_without_engines(world: Any, found: Found) -> None:
     """ONNX Runtime needs none; a file that has changed is told."""
     for file in engine_directory(world.bundle.root, "tensorrt").iterdir():
