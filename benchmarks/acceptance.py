@@ -5,7 +5,9 @@
 Each step runs in a process of its own within its share of the minutes; after a crash, a hang or a failure the next
 one begins. What the machine lacks is written down as missing. DIR gets result.json and report.html after every step.
 Without --bundle nano runs, and engines are built beside its bundle in the cache; engines that --bundle lacks are built
-into it. Exit status: 0 nothing failed, 1 something did, 2 bad input. docs/gpu.md says how to read it.
+into it. R is the number of memories that memory attention reads, P of object pointers. Exit status: 0 nothing failed
+(a step that was stopped at its limit is unfinished: give more minutes), 1 something did, 2 bad input. docs/gpu.md says
+how to read it.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from acceptance_steps import cuda_layer, engines, masks, networks, times, videos
-from acceptance_steps.record import Context, MissingError, Notes, Step
+from acceptance_steps.record import NO_TIME, Context, MissingError, Notes, Step
 
 from gmos_deploy.errors import GmosError
 from gmos_deploy.evaluation.child_process import ChildRun, child_main, run_child
@@ -54,6 +56,8 @@ class Planned:
     proves: str
     after: Callable[[list[dict[str, Any]], list[dict[str, Any]]], list[dict[str, Any]]] | None = None
     """Joins its items with those of the step before it."""
+    on_gpu: bool = False
+    """Without a CUDA device there is nothing that it could do."""
 
 
 STEPS: Mapping[str, Planned] = {
@@ -61,6 +65,7 @@ STEPS: Mapping[str, Planned] = {
         work=cuda_layer.cuda_layer,
         share=5,
         proves="memory, copies, their order, graphs and events are right before any network runs on them",
+        on_gpu=True,
     ),
     "reference": Planned(
         work=masks.reference,
@@ -76,6 +81,7 @@ STEPS: Mapping[str, Planned] = {
         work=engines.engines,
         share=25,
         proves="every engine builds here, fits, and was compared with ONNX Runtime",
+        on_gpu=True,
     ),
     "networks": Planned(
         work=networks.networks,
@@ -92,7 +98,12 @@ STEPS: Mapping[str, Planned] = {
         share=18,
         proves="whole videos: masks with and without CUDA graphs, twice the same, and speed",
     ),
-    "memory": Planned(work=videos.memory, share=5, proves="a run keeps within --memory_budget on the device"),
+    "memory": Planned(
+        work=videos.memory,
+        share=5,
+        proves="a run keeps within --memory_budget on the device",
+        on_gpu=True,
+    ),
     "first start": Planned(
         work=videos.start, share=5, proves="how long a process takes until its first answer"
     ),
@@ -113,13 +124,14 @@ STEPS: Mapping[str, Planned] = {
 
 @dataclass(slots=True, kw_only=True)
 class StepResult:
-    """What became of a step; `fault` says how it ended if it did not end by itself."""
+    """What became of a step; `fault` says how it ended if it did not end by itself, `unfinished` at its limit."""
 
     name: str
     proves: str
     seconds: float = 0.0
     fault: str = ""
     log: str = ""
+    unfinished: bool = False
     items: list[dict[str, Any]] = field(default_factory=list)
 
     def count(self, verdict: str) -> int:
@@ -129,7 +141,16 @@ class StepResult:
     @property
     def failed(self) -> bool:
         """Whether anything was not as it must be."""
-        return bool(self.fault) or self.count("failed") > 0
+        return self.count("failed") > 0
+
+    @property
+    def proved(self) -> bool:
+        """Whether all that it looks at was seen, and was right."""
+        return bool(self.items) and not (self.failed or self.unfinished or self.count("missing"))
+
+    def add(self, verdict: str, words: str) -> None:
+        """Write down what became of the step as a whole."""
+        self.items.append({"name": self.name, "verdict": verdict, "words": words, "values": {}})
 
 
 Run = Callable[[str, Context], ChildRun]
@@ -183,31 +204,30 @@ def run_steps(
         clock: monotonic seconds.
     """
     end, results = clock() + seconds, list[StepResult]()
+    # A step that can do nothing here takes no share.
+    shares = {name: 0.0 if STEPS[name].on_gpu and context.lacks_gpu else STEPS[name].share for name in names}
     for place, name in enumerate(names):
         planned = STEPS[name]
-        left = end - clock()
-        limit = left * planned.share / sum(STEPS[later].share for later in names[place:])
         result = StepResult(name=name, proves=planned.proves)
-        if limit < LEAST_S:
-            result.items = [
-                {
-                    "name": name,
-                    "verdict": "missing",
-                    "words": "no time was left; give more --minutes",
-                    "values": {},
-                }
-            ]
+        limit = (end - clock()) * shares[name] / (sum(shares[later] for later in names[place:]) or 1)
+        if not shares[name]:
+            result.add("missing", f"no usable CUDA device: {context.lacks_gpu}")
+        elif limit < LEAST_S:
+            result.add("missing", NO_TIME)
         else:
             print(f"{name}: up to {limit:.0f} s", flush=True)
             ran = run(name, replace(context, seconds=limit))
             result.seconds, result.fault, result.log = ran.seconds, ran.fault, ran.log
-            result.items = ran.value or []
+            result.unfinished = ran.stopped
+            result.items = list(ran.value or [])
             if planned.after is not None and results:
                 result.items = planned.after(results[-1].items, result.items)
+            if ran.stopped:
+                result.add("missing", f"unfinished, {ran.fault}; give more --minutes")
+            elif ran.fault:
+                result.add("failed", ran.fault)
         for item in result.items:
             print(f"  {item['verdict']:<8} {item['name']}: {item['words']}", flush=True)
-        if result.fault:
-            print(f"  {result.fault}", flush=True)
         results.append(result)
         done(results)
     return results
@@ -226,13 +246,20 @@ def report_json(results: Sequence[StepResult], found: Sequence[Finding], context
     }
 
 
+def verdict_words(results: Sequence[StepResult]) -> str:
+    """Which steps failed, and which were stopped at their limit."""
+    failed = ", ".join(result.name for result in results if result.failed)
+    unfinished = ", ".join(result.name for result in results if result.unfinished)
+    verdict = f"failed: {failed}" if failed else "nothing failed"
+    return f"{verdict}; unfinished: {unfinished}" if unfinished else verdict
+
+
 def report_document(results: Sequence[StepResult], found: Sequence[Finding], minutes: float) -> doc.Document:
     """The report of a run, for a page and a terminal."""
     totals = {verdict: sum(result.count(verdict) for result in results) for verdict in TONES}
     failed = [result for result in results if result.failed]
-    remarks = [f"{result.name}: {result.fault}" for result in results if result.fault]
-    remarks += [
-        f"{result.name}, {item['name']}: {item['words']}"
+    remarks = [
+        f"{', '.join(dict.fromkeys([result.name, item['name']]))}: {item['words']}"
         for result in results
         for item in result.items
         if item["verdict"] == "failed"
@@ -250,8 +277,7 @@ def report_document(results: Sequence[StepResult], found: Sequence[Finding], min
         doc.Column("found", lambda finding: finding.found),
         doc.Column("mends it", lambda finding: finding.mend),
     ]
-    names = ", ".join(result.name for result in failed)
-    verdict = f"failed: {names}" if failed else "nothing failed"
+    verdict = verdict_words(results)
     return doc.Document(
         title="gmos-deploy acceptance run",
         lead=f"{len(results)} steps in {sum(result.seconds for result in results):.0f} s of {60 * minutes:.0f} s",
@@ -259,18 +285,18 @@ def report_document(results: Sequence[StepResult], found: Sequence[Finding], min
             doc.Card(verdict, str(count), tone="bad" if verdict == "failed" and count else "")
             for verdict, count in totals.items()
         ],
-        remarks=doc.Section("What failed", [doc.Remarks(remarks, tone="bad")]),
+        remarks=doc.Section("What failed", [doc.Remarks(remarks, tone="bad")]) if remarks else None,
         verdict=doc.Card("verdict", verdict, tone="bad" if failed else "good"),
         sections=[
             *(
                 doc.Section(
                     f"{result.name}, {result.seconds:.0f} s",
                     [
-                        doc.Text(f"Proves: {result.proves}."),
+                        doc.Text(f"{'Proves' if result.proved else 'Would prove'}: {result.proves}."),
                         doc.Table(columns=columns, entries=result.items),
                         *(
                             [doc.Text(f"It ended early. The end of its output: {result.log}")]
-                            if result.fault
+                            if result.fault and result.log
                             else []
                         ),
                     ],
@@ -319,7 +345,9 @@ def accept(options: argparse.Namespace) -> int:
     if options.minutes <= 0 or options.frames < videos.LEAST_FRAMES:
         raise GmosError(f"expected --minutes above 0 and --frames of at least {videos.LEAST_FRAMES}")
     if options.bundle is not None:
-        open_bundle(options.bundle)
+        given = open_bundle(options.bundle)
+        for file in given.files:
+            given.files.verified(file)
     report_directory(options.out)
     found = diagnose(bundle=options.bundle, device=options.device)
     context = Context(
@@ -329,6 +357,14 @@ def accept(options: argparse.Namespace) -> int:
         device=options.device,
         frames=options.frames,
         seconds=0.0,
+        lacks_gpu=next(
+            (
+                f"{one.name}, {one.found}"
+                for one in found
+                if one.name in ("NVIDIA driver", "GPU", "cuda-bindings") and one.state != "ok"
+            ),
+            "",
+        ),
     )
     print(f"ready here: {', '.join(context.usable) or 'nothing'}", flush=True)
 

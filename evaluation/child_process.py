@@ -30,13 +30,14 @@ class ChildRun:
     """What became of a child.
 
     `value` is what it reported last, JSON; None where it reported nothing. `fault` says in words how it ended if it
-    did not end well, else it is empty. `log` is the end of what it printed.
+    did not end well, else it is empty. `log` is the end of what it printed. `stopped`: it was ended at its limit.
     """
 
     value: Any
     fault: str
     seconds: float
     log: str
+    stopped: bool = False
 
 
 def run_child(
@@ -79,7 +80,8 @@ def run_child(
         except (OSError, ValueError):
             value = None
         text = log.read_bytes()[-LOG_BYTES:].decode(errors="replace").strip()
-    return ChildRun(value=value, fault=_fault(status, limit_s, text), seconds=seconds, log=text)
+    fault = _fault(status, limit_s, text)
+    return ChildRun(value=value, fault=fault, seconds=seconds, log=text, stopped=status is None)
 
 
 def child_main(work: Callable[[Callable[[Any], None]], None], report: Path) -> int:
@@ -113,12 +115,13 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 def _fault(status: int | None, limit_s: float, log: str) -> str:
     last = log.splitlines()[-1] if log else "it printed nothing"
+    printed = f"last it printed: {last}" if log else last
     if status == 0:
         return ""
     if status is None:
-        return f"stopped after {limit_s:.0f} s, its limit; last it printed: {last}"
+        return f"stopped after {limit_s:.0f} s, its limit; {printed}"
     if status == REFUSED_STATUS:
         return last
     if status < 0:
-        return f"crashed with {signal.Signals(-status).name}; last it printed: {last}"
+        return f"crashed with {signal.Signals(-status).name}; {printed}"
     return f"failed: {last}"

@@ -18,13 +18,16 @@ Verdict = Literal["passed", "failed", "noted", "missing"]
 
 ENGINES = ("tensorrt", "tensorrt-rtx")
 
+NO_TIME = "no time was left; give more --minutes"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """What all steps have in common.
 
     `bundle` is the bundle asked for, None for nano; `usable` are the backends that gmos-doctor finds ready, by its
-    names. `seconds` is what the step may take, `out` where files go.
+    names. `seconds` is what the step may take, `out` where files go. `lacks_gpu` says why there is no usable CUDA
+    device, empty where there is one.
     """
 
     bundle: Path | None
@@ -33,6 +36,7 @@ class Context:
     device: int
     frames: int
     seconds: float
+    lacks_gpu: str = ""
 
     def opened_bundle(self) -> Bundle:
         """The bundle that steps run: the one asked for, or nano's."""
@@ -100,7 +104,7 @@ class Notes:
     def attempt(self, name: str, work: Callable[[], None]) -> None:
         """Do a part; what it lacks or refuses is written down, and the step goes on. None begins when time is over."""
         if self.left_s <= 0:
-            self.add(name, "missing", "no time was left; give more --minutes")
+            self.add(name, "missing", NO_TIME)
             return
         try:
             work()

@@ -13,7 +13,7 @@ from typing import Any
 from gmos_deploy.evaluation.compare.sides import input_dtypes
 from gmos_deploy.evaluation.profile.latency import DeviceTimer, device_timer
 from gmos_deploy.evaluation.profile.machine import GpuMonitor, GpuUse
-from gmos_deploy.evaluation.profile.roofline import Rates, gpu_rates, host_rates, limit, network_work, on_gpu
+from gmos_deploy.evaluation.profile.roofline import Rates, gpu_rates, limit, network_work, on_gpu
 from gmos_deploy.networks import Side
 from gmos_deploy.runtime.backend import Backend
 from gmos_deploy.runtime.bundle.manifest import Bundle
@@ -42,7 +42,8 @@ def times(context: Context, notes: Notes) -> None:
 
 def _time_side(side: Side, bundle: Bundle, notes: Notes) -> None:
     with GpuMonitor() as monitor, closing(side.load()) as backend:
-        rates = gpu_rates(backend, bundle.precision) if on_gpu(backend) else host_rates()
+        # What was measured of a processor is of one that others use too: shares of it would pass 100 %.
+        rates = gpu_rates(backend, bundle.precision) if on_gpu(backend) else None
         dtypes = input_dtypes(side, backend.model)
         cases = time_cases(bundle)
         # Half of what is left, or the last backend would find nothing.
@@ -99,11 +100,14 @@ def time_network(
     *,
     lengths: Mapping[str, int],
     dtypes: Dtypes,
-    rates: Rates,
+    rates: Rates | None,
     notes: Notes,
     seconds: float = WARM_S + MEASURE_S,
 ) -> None:
-    """Time calls of a network, half of the seconds to warm up, and write medians and the share of the roofline down."""
+    """Time calls of a network, half of the seconds to warm up, and write medians and the share of the roofline down.
+
+    No `rates`: no share.
+    """
     entry = bundle.networks[network]
     inputs = upload_inputs(
         backend.arrays, seeded_inputs(network, entry.inputs, bundle.model, lengths), dtypes
@@ -114,7 +118,7 @@ def time_network(
     except NoProfileError as error:
         notes.add(label, "missing", str(error))
         return
-    bound = limit(network_work(entry, lengths), rates)
+    bound = None if rates is None else limit(network_work(entry, lengths), rates)
     shortest = found["device_ms"] if found["device_ms"] is not None else found["wall_ms"]
     share = None if bound is None else bound.seconds * 1e3 / shortest
     parts = [f"{found['wall_ms']:.3f} ms", f"returned after {found['enqueue_ms']:.3f} ms"]

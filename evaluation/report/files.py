@@ -7,12 +7,13 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import click
 
 from ...errors import GmosError
-from ...runtime.atomic_file import replaced_at_end
+from ...runtime.atomic_file import replaced_at_end, writing
 from .document import Document
 from .html_page import write_page
 from .terminal import show
@@ -118,11 +119,16 @@ def read_json(path: Path, *, schema: str, what: str) -> dict[str, Any]:
 
 
 def report_directory(directory: Path | None) -> Path | None:
-    """The directory of --report, if there is one and a report can be written there; it need not exist yet.
+    """The directory of a report, if there is one and a report can be written there; it need not exist yet.
 
     Raises:
-        GmosError: it is a file.
+        GmosError: it is a file, or no files can be made there or in the nearest folder around it that exists.
     """
-    if directory is not None and directory.exists() and not directory.is_dir():
+    if directory is None:
+        return None
+    if directory.exists() and not directory.is_dir():
         raise GmosError(f"--report {directory} is a file; expected a directory")
+    around = next(place for place in (directory, *directory.absolute().parents) if place.is_dir())
+    with writing(directory), TemporaryFile(dir=around):
+        pass
     return directory

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -49,7 +51,8 @@ class Machine:
         self.limits[name] = context.seconds
         seconds, fault, items = self.steps.get(name.replace(" ", "_"), (1.0, "", []))
         self.now += min(seconds, context.seconds)
-        return ChildRun(value=items, fault=fault, seconds=seconds, log="the end of its output")
+        stopped = fault.startswith("stopped")
+        return ChildRun(value=items, fault=fault, seconds=seconds, log="its output", stopped=stopped)
 
 
 def item(verdict: str, name: str = "a", words: str = "words") -> dict[str, Any]:
@@ -74,7 +77,9 @@ def test_steps_go_on_after_one_that_crashed(acceptance: ModuleType, context: Any
     assert written == list(range(1, len(results) + 1))
     assert results[0].fault == "crashed with SIGSEGV"
     assert results[0].failed
-    assert results[0].items == [item("passed")], "what it had found before is kept"
+    assert results[0].items == [item("passed"), item("failed", "CUDA layer", "crashed with SIGSEGV")], (
+        "what it had found before is kept"
+    )
     assert not results[1].failed
     shares = [step.share for step in acceptance.STEPS.values()]
     assert machine.limits["CUDA layer"] == pytest.approx(600 * shares[0] / sum(shares))
@@ -82,14 +87,41 @@ def test_steps_go_on_after_one_that_crashed(acceptance: ModuleType, context: Any
 
 
 def test_a_step_without_time_is_missing_and_not_failed(acceptance: ModuleType, context: Any) -> None:
-    """The steps before it took it all."""
-    machine = Machine(engines=(1e9, "stopped after 20 s, its limit", []))
+    """The steps before it took it all; one that was stopped at its limit keeps what it found, and is unfinished."""
+    machine = Machine(engines=(1e9, "stopped after 20 s, its limit; it printed nothing", [item("passed")]))
     results = acceptance.run_steps(
         ["engines", "times"], context, 20.0, run=machine.run, clock=lambda: machine.now
     )
-    assert results[0].failed
+    assert results[0].items == [
+        item("passed"),
+        item(
+            "missing",
+            "engines",
+            "unfinished, stopped after 20 s, its limit; it printed nothing; give more --minutes",
+        ),
+    ]
     assert [one["verdict"] for one in results[1].items] == ["missing"]
-    assert not results[1].failed
+    assert not any(result.failed or result.proved for result in results)
+    assert acceptance.verdict_words(results) == "nothing failed; unfinished: engines"
+    text = page(acceptance.report_document(results, [], 1))
+    assert "What failed" not in text
+    assert "Proves" not in text
+
+
+def test_what_needs_a_gpu_says_so_where_there_is_none(acceptance: ModuleType, context: Any) -> None:
+    """However short the time is; the other steps get its share."""
+    machine = Machine(reference=(1.0, "", [item("passed")]))
+    results = acceptance.run_steps(
+        ["CUDA layer", "engines", "reference"],
+        replace(context, lacks_gpu="GPU, CUDA shows none"),
+        20.0,
+        run=machine.run,
+        clock=lambda: machine.now,
+    )
+    for result in results[:2]:
+        assert result.items == [item("missing", result.name, "no usable CUDA device: GPU, CUDA shows none")]
+    assert machine.limits == {"reference": 20.0}
+    assert [result.proved for result in results] == [False, False, True]
 
 
 def test_the_second_start_is_told_beside_the_first(acceptance: ModuleType, context: Any) -> None:
@@ -111,7 +143,11 @@ def test_the_report_names_what_failed(acceptance: ModuleType, context: Any) -> N
             name="video", proves="masks", items=[item("failed", "tensorrt", "mean IoU 0.5")]
         ),
         acceptance.StepResult(
-            name="times", proves="times", fault="crashed with SIGABRT", log="<the last words>"
+            name="times",
+            proves="times",
+            fault="crashed with SIGABRT",
+            log="<the last words>",
+            items=[item("failed", "times", "crashed with SIGABRT")],
         ),
         acceptance.StepResult(name="memory", proves="budget", items=[item("missing")]),
     ]
@@ -120,7 +156,10 @@ def test_the_report_names_what_failed(acceptance: ModuleType, context: Any) -> N
     for words in (
         "failed: video, times",
         "video, tensorrt: mean IoU 0.5",
-        "SIGABRT",
+        "times: crashed with SIGABRT",
+        "It ended early",
+        "Would prove: masks",
+        'failed<b class="bad">2</b>',
         "&lt;the last words&gt;",
         "nvidia-smi",
     ):
@@ -144,6 +183,11 @@ def test_a_step_runs_in_a_process_of_its_own(acceptance: ModuleType, context: An
         ({"steps": "video,nothing"}, "--steps nothing: expected some of CUDA layer"),
         ({"minutes": 0.0}, "expected --minutes above 0"),
         ({"bundle": Path("nowhere")}, "nowhere is no bundle"),
+        pytest.param(
+            {"out": Path("/proc/x")},
+            "cannot write /proc/x",
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="a folder in which nobody can write"),
+        ),
     ],
 )
 def test_bad_input_is_refused_before_anything_runs(
@@ -161,6 +205,21 @@ def test_bad_input_is_refused_before_anything_runs(
     }
     with pytest.raises(GmosError, match=message):
         acceptance.accept(Namespace(**given))
+
+
+def test_a_changed_bundle_is_refused_before_anything_runs(
+    acceptance: ModuleType, record: ModuleType, tmp_path: Path
+) -> None:
+    """A graph of the same length and other content, which only its hash tells, and one that is not there."""
+    bundle = shutil.copytree(record.selftest_bundle(), tmp_path / "bundle")
+    graph = bundle / "dino.onnx"
+    graph.write_bytes(bytes(graph.stat().st_size))
+    given = Namespace(bundle=bundle, minutes=1.0, out=tmp_path / "out", device=0, frames=132, steps="memory")
+    with pytest.raises(GmosError, match="has changed since the export"):
+        acceptance.accept(given)
+    graph.unlink()
+    with pytest.raises(GmosError, match=r"lacks its file dino\.onnx"):
+        acceptance.accept(given)
 
 
 def test_the_program_itself(tmp_path: Path) -> None:

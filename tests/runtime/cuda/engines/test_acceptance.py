@@ -73,8 +73,9 @@ def test_wrong_answers_at_one_length_are_found(
     assert words in list(found.values())[1].words
 
 
-def test_times_of_a_network(module: Callable[[str], ModuleType], world: Any) -> None:
-    """By events, by the host, and until the call returned; with the share of the roofline where work is counted."""
+@pytest.mark.parametrize("limited", [True, False])
+def test_times_of_a_network(limited: bool, module: Callable[[str], ModuleType], world: Any) -> None:
+    """By events, by the host, and until the call returned; with the share of the roofline, but on a processor."""
     times, notes = module("times"), module("record").Notes(lambda _: None)
     cases = dict(times.time_cases(world.bundle))
     assert [name for name, _ in times.time_cases(world.bundle)].count("memory_attention") > 5
@@ -86,7 +87,7 @@ def test_times_of_a_network(module: Callable[[str], ModuleType], world: Any) -> 
         "mask_decoder",
         lengths=cases["mask_decoder"],
         dtypes=dtypes_of(world.bundle.networks["mask_decoder"].inputs),
-        rates=host_rates(),
+        rates=host_rates() if limited else None,
         notes=notes,
         seconds=0.02,
     )
@@ -95,7 +96,8 @@ def test_times_of_a_network(module: Callable[[str], ModuleType], world: Any) -> 
     assert item.verdict == "noted"
     assert item.values["device_ms"] == 1.5
     assert item.values["enqueue_ms"] <= item.values["wall_ms"]
-    assert "of the roofline" in item.words
+    assert ("of the roofline" in item.words) == limited
+    assert (item.values["roofline_share"] is not None) == limited
 
 
 def test_the_least_free_memory_of_a_run(module: Callable[[str], ModuleType], world: Any) -> None:
