@@ -175,7 +175,7 @@ def built(
     return build_plan(
         wrap_library("tensorrt", fake.module()),
         cast(Bundle, bundle),
-        cast(BundleNetwork, SimpleNamespace(name="tracked_labels")),
+        cast(BundleNetwork, SimpleNamespace(name="tracked_labels", precision="fp32")),
         profiles=[profile or PROFILE],
         options=options or BuildOptions(),
         phases=BuildPhases(lambda *_: None),

@@ -79,7 +79,7 @@ def test_the_recorded_weights_are_those_that_the_graphs_read(tiny_bundle: Bundle
 
 
 def test_profiles_have_one_entry_per_resolution_where_it_matters(tiny_bundle: Bundle) -> None:
-    """The decoder has two, the SAM2 encoder one."""
+    """The decoder has two, the SAM2 encoder one; memory attention has one for few memories and one for many."""
     decoder = tiny_bundle.networks["pi3_decoder"].profiles
     assert [(ranges["h"], ranges["w"]) for ranges in decoder] == [
         ((8, 8, 8), (12, 12, 12)),
@@ -87,7 +87,9 @@ def test_profiles_have_one_entry_per_resolution_where_it_matters(tiny_bundle: Bu
     ]
     assert [ranges["Hp"][1] for ranges in tiny_bundle.networks["dino"].profiles] == [112, 98]
     assert len(tiny_bundle.networks["sam2_encoder"].profiles) == 1
-    assert tiny_bundle.networks["memory_attention"].profiles[0]["P"] == (0, 16, 16)
+    usual, long = tiny_bundle.networks["memory_attention"].profiles
+    assert (usual["R"], usual["P"]) == ((1, 7, 24), (0, 16, 33))
+    assert (long["R"], long["P"]) == ((1, 46, 136), (0, 55, 145))
 
 
 def test_arithmetic_is_counted_from_the_graph(tiny_bundle: Bundle) -> None:

@@ -11,8 +11,9 @@ from gmos_deploy.gmos_ref.backend import TorchBackend
 from gmos_deploy.runtime.onnx.backend import OnnxBackend
 from gmos_deploy.runtime.pipeline.memory_tracker import make_tracker
 
-CHANGED_SHARE = 1e-3
-"""Of the pixels of all masks: float32 sums in another order, handed on through 150 frames."""
+CHANGED_SHARE = 5e-3
+"""Of the pixels of all masks: float32 sums in another order, handed on through 150 frames by untrained networks, whose
+logits lie close to 0."""
 
 
 @pytest.mark.parametrize(
