@@ -11,9 +11,15 @@ from gmos_deploy.gmos_ref.backend import TorchBackend
 from gmos_deploy.runtime.onnx.backend import OnnxBackend
 from gmos_deploy.runtime.pipeline.memory_tracker import make_tracker
 
-CHANGED_SHARE = 5e-3
-"""Of the pixels of all masks: float32 sums in another order, handed on through 150 frames by untrained networks, whose
-logits lie close to 0."""
+CHANGED_SHARE = 1e-3
+"""Of the pixels on frames near the start: float32 sums in another order."""
+
+NEAR_FRAMES = 60
+"""How far that holds. Untrained networks are sensitive: what differs in the seventh digit is handed on from frame to
+frame and grows, also between two float32 forms of the same network in PyTorch."""
+
+FAR_SHARE = 5e-3
+"""Of the pixels of all masks, to the ends of the video."""
 
 
 @pytest.mark.parametrize(
@@ -39,6 +45,10 @@ def test_tracks_are_those_of_the_package(
     assert [step.frame for step in found] == [step.frame for step in expected]
     masks = np.stack([step.masks for step in expected])
     assert 0.01 < masks.mean() < 0.99, "the masks say something"
-    assert (np.stack([step.masks for step in found]) != masks).mean() <= CHANGED_SHARE
-    labels = np.stack([step.labels for step in expected])
-    assert (np.stack([step.labels for step in found]) != labels).mean() <= CHANGED_SHARE
+    differing = np.stack([step.masks for step in found]) != masks
+    assert differing.mean() <= FAR_SHARE
+    near = np.array([abs(step.frame - video.start) <= NEAR_FRAMES for step in expected])
+    assert near.sum() == 2 * NEAR_FRAMES + 2
+    assert differing[near].mean() <= CHANGED_SHARE
+    labels = [np.stack([step.labels for step in steps])[near] for steps in (found, expected)]
+    assert (labels[0] != labels[1]).mean() <= CHANGED_SHARE
