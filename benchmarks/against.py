@@ -82,7 +82,7 @@ class Tree:
 
     def run(self, clip: Path, variant: str, kind: str) -> tuple[float, dict[str, str]]:
         """Seconds of all stages, and the SHA-256 of each file of the results."""
-        out = self.work / "out"
+        out = self.work / f"out-{variant}-{kind}"
         summary = json.loads(
             self.call(
                 "run",
