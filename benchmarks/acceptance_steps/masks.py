@@ -7,13 +7,18 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
-from gmos_deploy.evaluation.compare.mask_agreement import PROFILES, SequenceAgreement, sequence_agreement
+from gmos_deploy.evaluation.compare.mask_agreement import PROFILES, sequence_agreement
 from gmos_deploy.evaluation.doctor.selftest import clip_masks, frame_names, stored_masks
 from gmos_deploy.networks import Side
+from gmos_deploy.runtime.frame_result import ResultName
 from gmos_deploy.runtime.precision import EXPORTED
 
 from .record import Context, MissingError, Notes
+
+Masks = dict[ResultName, NDArray[np.uint8]]
+"""Label maps (n, H, W) of a clip by result."""
 
 REPEATS = 3
 """Runs that must agree in every pixel: what races gives other masks now and then."""
@@ -57,19 +62,16 @@ def hold_masks(side: Side, precision: str, notes: Notes, *, repeats: int = 1) ->
         maps, _ = clip_masks(backend)
         again = [clip_masks(backend) for _ in range(repeats)]
         description = backend.description
-    found = [
-        sequence_agreement(
-            "clip",
-            name,
-            frame_names(len(stored[name])),
-            lambda index, name=name: (stored[name][index], maps[name][index]),
-        )
-        for name in stored
-    ]
     run_s = min(seconds for _, seconds in again)
     values = {"description": description, "frames_per_second": len(maps["mos"]) / run_s}
     tell_agreement(
-        side.text, found, precision, notes, f"; {values['frames_per_second']:.1f} frames/s", **values
+        side.text,
+        stored,
+        maps,
+        precision=precision,
+        notes=notes,
+        more=f"; {values['frames_per_second']:.1f} frames/s",
+        **values,
     )
     differing = sum(any(not np.array_equal(other[name], maps[name]) for name in maps) for other, _ in again)
     if repeats > 1:
@@ -79,9 +81,25 @@ def hold_masks(side: Side, precision: str, notes: Notes, *, repeats: int = 1) ->
 
 
 def tell_agreement(
-    name: str, found: list[SequenceAgreement], precision: str, notes: Notes, more: str = "", **values: object
+    name: str,
+    expected: Masks,
+    given: Masks,
+    *,
+    precision: str,
+    notes: Notes,
+    more: str = "",
+    **values: object,
 ) -> None:
-    """Write down how far masks agree, against the limits of a precision."""
+    """Write down how far the masks of two runs agree, against the limits of a precision."""
+    found = [
+        sequence_agreement(
+            "clip",
+            result,
+            frame_names(len(maps)),
+            lambda index, result=result, maps=maps: (maps[index], given[result][index]),
+        )
+        for result, maps in expected.items()
+    ]
     beyond = [line for one in found for line in one.failures(PROFILES[precision])]
     figures = ", ".join(
         f"{one.result} mean IoU {one.mean_iou:.5f}, least {one.worst_frame.iou:.5f}" for one in found

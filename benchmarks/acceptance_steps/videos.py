@@ -10,22 +10,19 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from gmos_deploy.evaluation.compare.mask_agreement import sequence_agreement
-from gmos_deploy.evaluation.doctor.selftest import frame_names
 from gmos_deploy.evaluation.profile.roofline import host_rates
 from gmos_deploy.networks import Side
 from gmos_deploy.runtime.backend import Backend
 from gmos_deploy.runtime.bundle.manifest import Bundle
 from gmos_deploy.runtime.cuda.driver import Cuda
-from gmos_deploy.runtime.frame_result import RESULTS, ResultName
+from gmos_deploy.runtime.frame_result import RESULTS
 from gmos_deploy.runtime.pipeline.clip import ClipRun
 from gmos_deploy.runtime.pipeline.options import RunOptions
 from gmos_deploy.runtime.tensorrt.memory import PlansMemory, RunSize, settle_run
 
 from .clips import acceptance_video
-from .masks import tell_agreement
+from .masks import Masks, tell_agreement
 from .networks import TRUST, tell_missing_engines, trusted
 from .record import ENGINES, Context, MissingError, Notes, without_graphs
 
@@ -44,8 +41,6 @@ FEATURES_BYTES = 64 * MIB
 """What a budget leaves for features beside all else: those of nano's first frames."""
 
 WATCH_S = 0.02
-
-Masks = dict[ResultName, NDArray[np.uint8]]
 
 
 def video(context: Context, notes: Notes) -> None:
@@ -98,16 +93,15 @@ def video(context: Context, notes: Notes) -> None:
 
 def hold_masks(name: str, truth: Masks, masks: Masks, *, precision: str, rate: float, notes: Notes) -> None:
     """Compare the masks of two runs within the limits of a precision, and write it down."""
-    found = [
-        sequence_agreement(
-            "clip",
-            result,
-            frame_names(len(truth[result])),
-            lambda index, result=result: (truth[result][index], masks[result][index]),
-        )
-        for result in truth
-    ]
-    tell_agreement(name, found, precision, notes, f"; {rate:.1f} frames/s", frames_per_second=rate)
+    tell_agreement(
+        name,
+        truth,
+        masks,
+        precision=precision,
+        notes=notes,
+        more=f"; {rate:.1f} frames/s",
+        frames_per_second=rate,
+    )
 
 
 def affordable_frames(bundle: Bundle, wanted: int, seconds: float) -> int:

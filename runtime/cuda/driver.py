@@ -114,7 +114,7 @@ class Cuda:
         self._free_timers: deque[Handle] = deque()
         self.is_lost = False
         """An error has made the device useless to this process."""
-        self._enter()
+        self.enter()
         properties = self._call("cudaGetDeviceProperties", index)
         self.name = bytes(properties.name).split(b"\0")[0].decode()
         self.compute_capability = (int(properties.major), int(properties.minor))
@@ -123,10 +123,6 @@ class Cuda:
 
     def __str__(self) -> str:
         return f"cuda:{self.index} ({self.name})"
-
-    def enter(self) -> None:
-        """Make this the device of the calling thread, for libraries that take the one in use."""
-        self._enter()
 
     def memory_info(self) -> tuple[int, int]:
         """Device memory in bytes: free now, and all."""
@@ -191,7 +187,7 @@ class Cuda:
 
     def is_done(self, event: Event) -> bool:
         """Whether the event has passed."""
-        self._enter()
+        self.enter()
         status = int(self._cuda.cudaEventQuery(event.handle)[0])
         if status not in (SUCCESS, NOT_READY):
             raise self._error("cudaEventQuery", status, None)
@@ -277,7 +273,8 @@ class Cuda:
         if nbytes:
             self._call("cudaMemcpyAsync", target, source, nbytes, kind, stream)
 
-    def _enter(self) -> None:
+    def enter(self) -> None:
+        """Make this the device of the calling thread, for libraries that take the one in use too."""
         # The device in use is a setting of each thread, in which another `Cuda` may have taken another one since.
         if getattr(_IN_USE, "device", None) != (self._cuda, self.index):
             status = int(self._cuda.cudaSetDevice(self.index)[0])
@@ -287,7 +284,7 @@ class Cuda:
 
     def _call(self, function: str, *arguments: object, asked: int | None = None) -> Any:  # noqa: ANN401
         """Call a function of the runtime API; its value, or values, without the status in front."""
-        self._enter()
+        self.enter()
         status, *values = getattr(self._cuda, function)(*arguments)
         if int(status):
             raise self._error(function, int(status), asked)
