@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from ..evaluation.report.document import Column, Document, Section, Table, Text
@@ -103,7 +104,9 @@ def _verdict(network: BundleNetwork) -> str:
     differences = network.gate.get("differences", [])
     if not differences:
         return "not run"
-    worst = max(max(found["relative"], found["changed"]) for found in differences)
+    measured = (found[name] for found in differences for name in ("relative", "changed"))
+    # JSON has no infinity: null.
+    worst = max(math.inf if value is None else value for value in measured)
     return f"{'passed' if network.gate.get('passed') else 'FAILED'}, off by {worst:.0e}"
 
 

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 from ..errors import GmosError
+from .regular_file import open_regular, open_unbuffered
 
 HASH_CHUNK_BYTES = 8 << 20
 
@@ -20,7 +21,7 @@ def checkpoint_identity(path: Path) -> str:
         GmosError: the file cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             digest = hashlib.sha256(file.read(END_BYTES))
             size = file.seek(0, 2)
             file.seek(max(0, size - END_BYTES))
@@ -39,7 +40,7 @@ def file_sha256(path: Path) -> str:
     digest, buffer = hashlib.sha256(), bytearray(HASH_CHUNK_BYTES)
     view = memoryview(buffer)
     try:
-        with path.open("rb", buffering=0) as file:
+        with open_unbuffered(path) as file:
             while count := file.readinto(buffer):
                 digest.update(view[:count])
     except OSError as error:

@@ -7,7 +7,8 @@ pixels of a Pi3 frame, h w its patch grid, C channels, K kept queries, S the SAM
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import re
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from ..errors import GmosError
@@ -47,6 +48,21 @@ PROPOSAL_LIMIT = 20
 """Queries kept per frame, K = min(20, N)."""
 
 
+SIZES = {
+    "patch_px": (1, 256),
+    "window": (1, 99),
+    "pi3_channels": (1, 1 << 16),
+    "pi3_area_px": (1, 1 << 26),
+    "sam2_image_px": (16, 1 << 13),
+    "sam2_channels": (8, 1 << 16),
+    "queries": (1, 1 << 16),
+    "memory_channels": (1, 1 << 16),
+    "memory_frames": (1, 1 << 10),
+    "object_pointers": (1, 1 << 10),
+}
+"""Least and greatest of each field of `ModelSpec`: many times what networks have, and none that fills a machine."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
     """The sizes of one set of networks: everything the pipeline must know about them.
@@ -72,12 +88,16 @@ class ModelSpec:
     def __post_init__(self) -> None:
         if self.variant not in ("gmos", "gmos-s"):
             raise GmosError(f"variant {self.variant!r}: expected gmos or gmos-s")
-        for field in fields(self):
-            size = getattr(self, field.name)
-            if isinstance(size, int) and size < 0:
-                raise GmosError(f"{field.name} {size}: expected 0 or more")
+        if not re.fullmatch(r"[\w.-]{1,64}", self.preset):
+            raise GmosError(f"preset {self.preset!r:.80}: expected a name of letters, digits and -")
+        for name, (least, most) in SIZES.items():
+            size = getattr(self, name)
+            if not least <= size <= most:
+                raise GmosError(f"{name} {size}: expected {least} to {most}")
         if self.window % 2 != 1:
             raise GmosError(f"window of {self.window} frames: expected an odd number, it has a middle frame")
+        if self.sam2_image_px % 16:
+            raise GmosError(f"sam2_image_px {self.sam2_image_px}: expected a multiple of 16")
 
     @property
     def kept_queries(self) -> int:

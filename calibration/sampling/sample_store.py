@@ -5,25 +5,25 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from ...errors import GmosError
+from ...runtime.array_files import read_arrays
 from ...runtime.atomic_file import replaced_at_end, writing
 from ...runtime.contract import NetworkName
+from ...runtime.typed_json import Whole, typed
+from ...runtime.typed_json import read_json as read_any_json
 
 SCHEMA = "gmos-calibration-samples/1"
 RECORD = "video.json"
-
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
-"""What reading a damaged archive of arrays may raise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,13 +42,31 @@ class Sample:
             GmosError: the file cannot be read.
         """
         try:
-            # Opened here: NumPy leaves a file open that turns out to be damaged.
-            with self.path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                return dict(archive)
-        except UNREADABLE as error:
+            return read_arrays(self.path)
+        except (OSError, ValueError) as error:
             raise GmosError(
                 f"sample {self.path} cannot be read ({error}); remove its directory and run again"
             ) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SampleEntry:
+    file: Annotated[str, Meta(pattern=r"^[\w.-]+$")]
+    index: Whole
+    kind: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _NetworkSamples:
+    seen: Whole
+    samples: tuple[_SampleEntry, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _VideoRecord:
+    """What is read of the record of a video."""
+
+    networks: Mapping[str, _NetworkSamples]
 
 
 class OwnDirectory:
@@ -92,10 +110,15 @@ class SampleStore(OwnDirectory):
 
     def finished(self, video: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
         """The record of a video that was sampled with the same settings; None if there is none."""
-        record = read_json(self._folder(video) / RECORD)
+        path = self._folder(video) / RECORD
+        record = read_json(path)
         if record is None or (record.get("schema"), record.get("settings")) != (SCHEMA, as_json(settings)):
             return None
-        files = [entry["file"] for network in record["networks"].values() for entry in network["samples"]]
+        try:
+            known = typed(record, _VideoRecord, where=str(path), advice="")
+        except GmosError:
+            return None
+        files = [entry.file for network in known.networks.values() for entry in network.samples]
         return record if all((self._folder(video) / file).is_file() for file in files) else None
 
     def start(self, video: str) -> None:
@@ -143,10 +166,10 @@ class SampleStore(OwnDirectory):
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON object; None if there is none."""
+    """A JSON object; None if there is none that can be read: what it tells of is then made again."""
     try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        found = read_any_json(path, "")
+    except (OSError, GmosError):
         return None
     return found if isinstance(found, dict) else None
 

@@ -12,10 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from ...errors import GmosError
-from ...runtime.video.frame_directory import FRAME_SUFFIXES, UNREADABLE
+from ...runtime.video.frame_directory import FRAME_SUFFIXES
 from . import davis, mos_i, motion_grouping
 from .datasets import (
     MASK_SUFFIXES,
@@ -27,6 +25,7 @@ from .datasets import (
     gmos_2k_annotations,
     object_folders,
 )
+from .label_maps import open_image
 from .results import SequenceScores
 from .sequence_trees import (
     FramePairs,
@@ -228,7 +227,7 @@ def _moca(request: BenchmarkRequest, predictions: Path) -> Prepared:
         pairs, absent = pair_by_name(annotated, predicted, [frame.stem for frame in frames])
         pairs.notes["frames_without_box"] = pairs.notes.pop("unpaired_prediction_frames")
         pairs.notes["unpaired_annotation_frames"] = len(absent)
-        frame_wh = _image_wh(frames[0]) if frames else None
+        frame_wh = open_image(frames[0], header_only=True).size if frames else None
         jobs[video] = partial(motion_grouping.evaluate_box_sequence, video, pairs, boxes[video], frame_wh)
     if not jobs and not missing.lines:
         raise GmosError(
@@ -317,13 +316,3 @@ def _merged_annotations(annotation_dir: Path, frame_names: list[str]) -> Annotat
     if len(names) == len(frame_names) and not set(names) & set(frame_names):
         names = frame_names
     return list(zip(names, grouped, strict=True))
-
-
-def _image_wh(path: Path) -> tuple[int, int]:
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except UNREADABLE as error:
-        raise GmosError(
-            f"{path}: unreadable frame ({error}): its size scales the boxes; copy it again"
-        ) from None

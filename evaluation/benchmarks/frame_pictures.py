@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from ...runtime.results.overlay import davis_palette
 from ..report.pictures import reduced, strip_png
-from .label_maps import Labels, Mask, foreground, read_label_map
+from .label_maps import Labels, Mask, foreground, open_image, read_label_map
 from .motion_grouping import FOREGROUND_ABOVE, read_merged_annotation
 from .results import METRIC_FORM, Evaluation, FrameBoxes, FrameScore
 
@@ -90,8 +90,8 @@ def _mask_picture(mask: Mask) -> Image.Image:
 
 def _box_picture(prediction: Path, boxes: FrameBoxes) -> Image.Image:
     """The predicted foreground with both boxes, in the coordinates of the video's frame."""
-    with Image.open(prediction) as image:
-        mask = np.asarray(image) > (FOREGROUND_ABOVE if image.mode == "L" else 0)
+    image = open_image(prediction)
+    mask = np.asarray(image) > (FOREGROUND_ABOVE if image.mode == "L" else 0)
     picture = _mask_picture(mask)
     scale = picture.width / boxes.frame_width
     draw = ImageDraw.Draw(picture)

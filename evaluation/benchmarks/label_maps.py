@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -9,11 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ...errors import GmosError
-from ...runtime.video.frame_directory import UNREADABLE
+from ...runtime.regular_file import open_regular
+from ...runtime.video.frame_directory import FORMATS, UNREADABLE
 from .sequence_trees import FramePair
+
+BENCHMARK_FORMATS = (*FORMATS, "BMP", "PPM")
+"""All that Pillow may take a benchmark's file for: SegTrackv2 has BMP masks, FBMS-59 PGM and PPM."""
 
 LABEL_LIMIT = 20
 """The largest label that is an object: 20 channels in every evaluator of the benchmark."""
@@ -61,21 +66,24 @@ class LabelMap:
         return tuple(value for value in self.present if value > LABEL_LIMIT)
 
 
-def open_image(path: Path) -> Image.Image:
-    """Decode an image file completely.
+def open_image(path: Path, *, header_only: bool = False) -> Image.Image:
+    """Decode an image file of a benchmark completely, or only what it says of itself.
 
     Raises:
-        GmosError: the file is missing, truncated or not an image.
+        GmosError: the file is missing, truncated or not an image of `BENCHMARK_FORMATS`.
     """
     try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except (*UNREADABLE, Image.DecompressionBombError) as error:
-        reason = str(error) or type(error).__name__
-        raise GmosError(
-            f"{path}: unreadable image ({reason}): expected a PNG; write or copy it again"
-        ) from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with open_regular(path) as file, Image.open(file, formats=BENCHMARK_FORMATS) as image:
+                if not header_only:
+                    image.load()
+                return image
+    except UnidentifiedImageError:
+        reason = f"it is none of {', '.join(BENCHMARK_FORMATS)}"
+    except (*UNREADABLE, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    raise GmosError(f"{path}: unreadable image ({reason}): expected a PNG; write or copy it again")
 
 
 def read_label_map(path: Path) -> LabelMap:

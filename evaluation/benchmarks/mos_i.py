@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import GmosError
+from ...runtime.array_files import read_array
 from ...runtime.pipeline.mask_overlap import iou_matrix, match_rows_to_columns
 from .label_maps import LABEL_LIMIT, LabelMap, joint_histogram, read_label_pairs, resize_label
 from .results import FrameScore, ObjectScores, SequenceScores
@@ -218,10 +219,10 @@ def _read_overlaps(pairs: FramePairs, notes: Counter[str]) -> tuple[Overlaps, se
 def _read_motion_gate(path: Path, frames: int, notes: Counter[str]) -> Gate:
     """Whether each predicted mask counts, bool (T, 20), from an array (>= T, 20, K)."""
     try:
-        motion = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        motion = read_array(path)
+    except (OSError, ValueError) as error:
         raise GmosError(f"{path}: unreadable motion file ({error}): expected a .npy array") from None
-    if not isinstance(motion, np.ndarray) or motion.dtype.kind not in "fiub":
+    if motion.dtype.kind not in "fiub":
         raise GmosError(f"{path}: not an array of numbers: expected float (frames, {LABEL_LIMIT}, 1)")
     if motion.ndim != 3 or motion.shape[1] != LABEL_LIMIT or motion.shape[0] < frames or not motion.shape[2]:
         raise GmosError(

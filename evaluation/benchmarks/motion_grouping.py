@@ -15,6 +15,7 @@ import numpy.typing as npt
 from scipy.ndimage import find_objects, label
 
 from ...errors import GmosError
+from ...runtime.regular_file import read_text
 from .label_maps import Mask, foreground, open_image, read_binary_mask, read_label_map, resize_label
 from .results import Box, FrameBoxes, FrameScore, SequenceScores
 from .sequence_trees import FramePairs, list_frames
@@ -149,19 +150,18 @@ def read_boxes(path: Path) -> tuple[dict[str, dict[str, Box]], Counter[str]]:
     boxes: dict[str, dict[str, Box]] = {}
     notes: Counter[str] = Counter()
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            for row in csv.reader(file):
-                frame = next((match for cell in row if (match := _FRAME_CELL.search(cell))), None)
-                if frame is None or row[0].lstrip().startswith("#"):
-                    continue
-                box = next((box for cell in row if (box := _parse_box(cell))), None)
-                if box is None:
-                    notes["unreadable_box_rows"] += 1
-                    continue
-                x, y, width, height = box
-                notes["clipped_boxes"] += x < 0 or y < 0
-                x, y = max(x, 0.0), max(y, 0.0)
-                boxes.setdefault(frame[1], {})[frame[2]] = (x, y, x + width, y + height)
+        for row in csv.reader(read_text(path).splitlines(keepends=True)):
+            frame = next((match for cell in row if (match := _FRAME_CELL.search(cell))), None)
+            if frame is None or row[0].lstrip().startswith("#"):
+                continue
+            box = next((box for cell in row if (box := _parse_box(cell))), None)
+            if box is None:
+                notes["unreadable_box_rows"] += 1
+                continue
+            x, y, width, height = box
+            notes["clipped_boxes"] += x < 0 or y < 0
+            x, y = max(x, 0.0), max(y, 0.0)
+            boxes.setdefault(frame[1], {})[frame[2]] = (x, y, x + width, y + height)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise GmosError(f"{path}: cannot read the box CSV ({error}): check the path") from None
     if not boxes:
@@ -177,11 +177,11 @@ def _parse_box(cell: str) -> tuple[float, float, float, float] | None:
         return None
     try:
         values = ast.literal_eval(cell.strip())
-    except (ValueError, SyntaxError):
+        if len(values) != 5 or not all(isinstance(value, (int, float)) for value in values):
+            return None
+        _, x, y, width, height = (float(value) for value in values)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError, OverflowError):
         return None
-    if len(values) != 5 or not all(isinstance(value, (int, float)) for value in values):
-        return None
-    _, x, y, width, height = (float(value) for value in values)
     return (x, y, width, height) if width > 0 and height > 0 else None
 
 

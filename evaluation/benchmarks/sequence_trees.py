@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import GmosError
+from ...runtime.regular_file import read_text
 
 OUTPUT_FOLDERS: dict[str, tuple[str, ...]] = {
     "mos-i": ("mos-i_frame", "mos_frame"),
@@ -180,7 +181,7 @@ def read_sequence_list(path: Path) -> list[str]:
         GmosError: the file cannot be read or names nothing.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise GmosError(f"{path}: cannot read the sequence list ({error}): check the path") from None
     names: dict[str, None] = {}

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import GmosError
+from ...runtime.regular_file import read_text
 from .label_maps import LABEL_LIMIT
 
 SPLIT_OF_DATASET: dict[str, tuple[str, str]] = {
@@ -30,6 +31,10 @@ Interval = tuple[int, int]
 
 _Record = Mapping[Any, Any]
 """One row as csv.DictReader gives it: text by column, None for missing cells, a list of surplus ones."""
+
+
+MOST = 10_000_000
+"""Frames of a sequence, and its largest label; four days at 30 frames per second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +84,7 @@ def read_time_annotation(path: Path) -> list[MotionRow]:
             with their line and sequence.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise GmosError(f"{path}: cannot read the motion-annotation CSV ({error}): check the path") from None
     reader = csv.DictReader(text.splitlines(keepends=True))
@@ -185,9 +190,15 @@ def _parse_count(record: _Record, column: str, where: str) -> int | None:
     text = _parse_text(record, column)
     if text is None:
         return None
-    if not text.isdecimal() or int(text) == 0:
-        raise GmosError(f"{where}: {column} is {text!r}: expected a number of frames, 1 or more")
-    return int(text)
+    if (count := _whole(text)) is None:
+        raise GmosError(f"{where}: {column} is {text!r:.60}: expected a number of frames, 1 to {MOST}")
+    return count
+
+
+def _whole(text: str) -> int | None:
+    """A number from 1 to `MOST`; None where the text is none."""
+    count = int(text) if text.isdecimal() and len(text) <= len(str(MOST)) else 0
+    return count if 1 <= count <= MOST else None
 
 
 def _parse_intervals(cell: object, where: str) -> tuple[dict[int, tuple[Interval, ...]], bool]:
@@ -206,7 +217,7 @@ def _parse_intervals(cell: object, where: str) -> tuple[dict[int, tuple[Interval
         if label in intervals:
             raise GmosError(f"{where}: object {label} appears twice")
         if not isinstance(value, (list, tuple)) or not value:
-            raise GmosError(f"{where}: object {label} has {value!r}: expected [[start, end], …]")
+            raise GmosError(f"{where}: object {label} has {value!r:.60}: expected [[start, end], …]")
         intervals[label] = tuple(_parse_interval(pair, label, where) for pair in value)
     labels = list(intervals)
     return {label: intervals[label] for label in sorted(labels)}, labels != sorted(labels)
@@ -214,18 +225,18 @@ def _parse_intervals(cell: object, where: str) -> tuple[dict[int, tuple[Interval
 
 def _parse_label(key: object, where: str) -> int:
     text = key if isinstance(key, str) else str(key) if type(key) is int else ""
-    if not text.strip().isdecimal() or int(text) == 0:
-        raise GmosError(f"{where}: object id {key!r}: expected a label, 1 or more")
-    return int(text)
+    if (label := _whole(text.strip())) is None:
+        raise GmosError(f"{where}: object id {key!r:.60}: expected a label, 1 or more")
+    return label
 
 
 def _parse_interval(pair: object, label: int, where: str) -> Interval:
     if isinstance(pair, (list, tuple)) and len(pair) == 2 and all(type(end) is int for end in pair):
         start, end = pair
-        if 0 <= start <= end:
+        if 0 <= start <= end <= MOST:
             return start, end
     raise GmosError(
-        f"{where}: object {label} has the interval {pair!r}: expected [start, end], 0 <= start <= end"
+        f"{where}: object {label} has the interval {pair!r:.60}: expected [start, end], 0 <= start <= end <= {MOST}"
     )
 
 

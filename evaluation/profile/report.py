@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import GmosError
+from ...runtime.typed_json import typed
 from ..report.files import RESULT_FILE, plain, read_json
 from .layer_kinds import NetworkLayers, lengths_text
 from .machine import GpuUse, MachineUse
@@ -171,16 +172,35 @@ class Change:
         return self.now / self.before if self.before else 1.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _NetworkTime:
+    side: str
+    network: str
+    lengths: Mapping[str, int]
+    p50_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _RunTime:
+    side: str
+    frames_per_second: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Times:
+    """What is compared, of the content of result.json."""
+
+    networks: tuple[_NetworkTime, ...]
+    runs: tuple[_RunTime, ...]
+
+
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
     """What both profiles measured: medians by network, lengths and side, and seconds a frame by side.
 
     Raises:
         GmosError: they have nothing in common, or the earlier one lacks a field.
     """
-    try:
-        old, new = (_times(result) for result in (before, now))
-    except (KeyError, TypeError) as error:
-        raise GmosError(f"the baseline lacks {error}; make the profile again") from error
+    old, new = (_times(result) for result in (before, now))
     common = [Change(what=what, before=old[what], now=new[what]) for what in new if what in old]
     if not common:
         raise GmosError(
@@ -190,12 +210,13 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
 
 
 def _times(result: Mapping[str, Any]) -> dict[str, float]:
-    found = {}
-    for entry in result["networks"]:
-        network = f"{entry['side']}: {entry['network']} {lengths_text(entry['lengths'])}"
-        found[f"{network}, median ms"] = float(entry["p50_ms"])
-    for run in result["runs"]:
-        rate = float(run["frames_per_second"])
-        if rate:
-            found[f"{run['side']}: video, ms a frame"] = 1e3 / rate
-    return found
+    times = typed(result, _Times, where="the baseline", advice="make the profile again")
+    found = {
+        f"{entry.side}: {entry.network} {lengths_text(entry.lengths)}, median ms": entry.p50_ms
+        for entry in times.networks
+    }
+    return found | {
+        f"{run.side}: video, ms a frame": 1e3 / run.frames_per_second
+        for run in times.runs
+        if run.frames_per_second
+    }

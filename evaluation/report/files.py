@@ -14,6 +14,7 @@ import click
 
 from ...errors import GmosError
 from ...runtime.atomic_file import replaced_at_end, writing
+from ...runtime.typed_json import read_json as read_typeless
 from .document import Document
 from .html_page import write_page
 from .terminal import show
@@ -109,9 +110,9 @@ def read_json(path: Path, *, schema: str, what: str) -> dict[str, Any]:
         GmosError: it cannot be read, is no JSON, or has another schema.
     """
     try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise GmosError(f"{path} cannot be read ({error}); expected {what}") from error
+        found = read_typeless(path, f"expected {what}")
+    except OSError as error:
+        raise GmosError(f"{path} cannot be read ({error.strerror}); expected {what}") from error
     given = found.get("schema") if isinstance(found, dict) else None
     if given != schema:
         raise GmosError(f"{path} has schema {given!r}, expected {schema!r}; make it again")

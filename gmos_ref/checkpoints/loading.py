@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ...errors import GmosError
+from ...runtime.regular_file import open_regular
 
 STATE_ENTRIES = ("model_state_dict", "model")
 """Entries of a pickled checkpoint that hold its state dict: GMOS and GMOS-S, then SAM2."""
@@ -129,7 +130,7 @@ def read_state(path: Path, *, wanted: Callable[[str], bool] = lambda _: True) ->
 def _head(path: Path) -> bytes:
     """The first bytes of a file that can be read."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(64)
     except FileNotFoundError as error:
         raise GmosError(f"checkpoint {path} does not exist: give the path of the downloaded file") from error

@@ -12,9 +12,11 @@ import msgspec
 import numpy as np
 
 from ...errors import GmosError
+from ..array_files import read_array
 from ..contract import ModelSpec, NetworkName, NetworkSpec, TensorSpec, network_specs
 from ..precision import TENSOR_DTYPES
-from ..typed_json import Whole, parse_json, typed
+from ..regular_file import read_bounded
+from ..typed_json import MOST_BYTES, Whole, parse_json, typed
 from .files import BundleFiles, FileRecord, external_locations
 from .tables import Pi3TableSource
 
@@ -90,8 +92,8 @@ class BundleNetwork:
 class Rotation:
     """Of the Pi3 decoder's attention: channels of a head, and the base of the wavelengths."""
 
-    head_dim: Whole
-    rope_base: float
+    head_dim: Annotated[int, msgspec.Meta(ge=4, le=4096, multiple_of=4)]
+    rope_base: Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +131,35 @@ class _Format:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Difference:
+    relative: float | None
+    changed: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Gate:
+    """What is read of a network's `gate`."""
+
+    passed: bool | None = None
+    differences: tuple[_Difference, ...] = ()
+    own_errors: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Named:
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Calibration:
+    """What is read of `calibration`."""
+
+    videos: tuple[_Named, ...]
+    ranges: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle(BundleFacts):
     """An opened bundle. `identity` is the SHA-256 of its `bundle.json`, which holds all other hashes."""
 
@@ -163,7 +194,7 @@ class Bundle(BundleFacts):
         """
         path = self.files.verified(TABLES_FILE)
         try:
-            stored = np.load(path, allow_pickle=False)
+            stored = read_array(path)
         except (OSError, ValueError) as error:
             raise GmosError(f"{path} is not a NumPy array ({error}); export the bundle again") from error
         if stored.dtype != np.float32 or stored.ndim != 3 or stored.shape[2] != self.model.pi3_channels:
@@ -187,7 +218,7 @@ def open_bundle(root: Path) -> Bundle:
     """
     manifest = root / MANIFEST
     try:
-        text = manifest.read_bytes()
+        text = read_bounded(manifest, MOST_BYTES)
     except OSError as error:
         raise GmosError(
             f"{root} is no bundle: {MANIFEST} cannot be read ({error.strerror}); make a bundle with "
@@ -203,6 +234,8 @@ def open_bundle(root: Path) -> Bundle:
     if version < FORMAT:
         raise GmosError(f"{manifest} has format {version}, expected {FORMAT}; {ADVICE}")
     top = typed(found, Manifest, where=MANIFEST, advice=ADVICE)
+    if top.calibration is not None:
+        typed(top.calibration, _Calibration, where=f"{MANIFEST}.calibration", advice=ADVICE)
     networks = _networks(top, manifest)
     records = {
         name: typed(entry, FileRecord, where=f"{MANIFEST}.files.{name}", advice=ADVICE)
@@ -234,6 +267,7 @@ def _networks(top: Manifest, manifest: Path) -> dict[str, BundleNetwork]:
         where = f"{MANIFEST}.networks.{name}"
         given = {**entry, "name": name} if isinstance(entry, dict) else entry
         found[name] = typed(given, BundleNetwork, where=where, advice=ADVICE)
+        typed(found[name].gate, _Gate, where=f"{where}.gate", advice=ADVICE)
         for target in TARGETS:
             if target not in found[name].graphs:
                 raise GmosError(f"{where}.graphs.{target} is missing; {ADVICE}")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GmosError
+from ..array_files import read_arrays
 from ..atomic_file import replaced_at_end
 from ..frame_result import CompactMap
+from ..typed_json import parse_json
 from .label_store import LabelStore
 from .proposals import Proposals
 from .stage_on import TrackedVideo
@@ -25,8 +25,10 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 1
 
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
-"""What NumPy and JSON raise on a file that is not what `FirstPassFile.save` wrote."""
+REMOVE = "remove it, or use --overwrite"
+
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError)
+"""What is raised on a file that is not what `FirstPassFile.save` wrote."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,36 +90,35 @@ class FirstPassFile:
         if not self.resume or not self.path.exists():
             return None
         try:
-            with self.path.open("rb") as file, np.load(file, allow_pickle=False) as found:
-                about = json.loads(found["about"].tobytes())
-                changed = _differences(about["settings"], json.loads(json.dumps(dict(self.settings))))
-                if about["format"] != FORMAT or changed:
-                    why = f"with another {', '.join(changed)}" if changed else "by another version"
-                    logger.warning(
-                        "%s: a first pass is there that was made %s; beginning anew", self.path.name, why
-                    )
-                    return None
-                height, width = about["video_hw"]
-                return FirstPass(
-                    proposals=Proposals(
-                        maps=_unpacked("proposals", found, (height, width)),
-                        motions=found["motions"],
-                        ious=found["ious"],
-                    ),
-                    mos_i=TrackedVideo(
-                        labels=_unpacked("mos_i", found, (height, width)),
-                        moving=found["moving"],
-                        ious=found["mos_i_ious"],
-                        objects=int(about["objects"]),
-                        prompts=tuple((int(t), int(o)) for t, o in found["prompts"]),
-                    ),
-                    times_s=found["times_s"].tolist(),
-                    checksum=int(about["checksum"]),
+            found = read_arrays(self.path)
+            about = parse_json(found["about"].tobytes(), self.path, REMOVE)
+            changed = _differences(about["settings"], json.loads(json.dumps(dict(self.settings))))
+            if about["format"] != FORMAT or changed:
+                why = f"with another {', '.join(changed)}" if changed else "by another version"
+                logger.warning(
+                    "%s: a first pass is there that was made %s; beginning anew", self.path.name, why
                 )
+                return None
+            height, width = about["video_hw"]
+            return FirstPass(
+                proposals=Proposals(
+                    maps=_unpacked("proposals", found, (height, width)),
+                    motions=found["motions"],
+                    ious=found["ious"],
+                ),
+                mos_i=TrackedVideo(
+                    labels=_unpacked("mos_i", found, (height, width)),
+                    moving=found["moving"],
+                    ious=found["mos_i_ious"],
+                    objects=int(about["objects"]),
+                    prompts=tuple((int(t), int(o)) for t, o in found["prompts"]),
+                ),
+                times_s=found["times_s"].tolist(),
+                checksum=int(about["checksum"]),
+            )
         except UNREADABLE as error:
             raise GmosError(
-                f"{self.path}, the first pass of an earlier run, cannot be read ({type(error).__name__}); remove "
-                "it, or use --overwrite"
+                f"{self.path}, the first pass of an earlier run, cannot be read ({type(error).__name__}); {REMOVE}"
             ) from error
 
     def remove(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -13,11 +13,14 @@ from ...errors import GmosError
 from ..atomic_file import writing
 from ..contract import Variant
 from ..frame_result import ResultName
+from ..typed_json import Whole, read_json, typed
 from .formats import FORMATS, ResultFormat, modes_of
 
 PRIVATE_FOLDER = ".gmos"
 """Folder of completion records and unfinished work inside the output place."""
 RECORD_FORMAT = 1
+
+ADVICE = "remove it or use --overwrite"
 
 Existing = Literal["error", "overwrite", "resume"]
 """What to do about results that are there already."""
@@ -76,11 +79,16 @@ def targets(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Format:
+    format: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CompletionRecord:
     """What a record says. Not `complete` means that a run was stopped while moving results into place."""
 
     modes: frozenset[str]
-    frames: int
+    frames: Whole
     settings: dict[str, Any]
     complete: bool
 
@@ -115,26 +123,19 @@ def read_record(results: ResultSet) -> CompletionRecord | None:
     """
     path = results.record_path
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        if fields["format"] != RECORD_FORMAT:
-            raise GmosError(
-                f"{path} has record format {fields['format']}, expected {RECORD_FORMAT}; use the version "
-                f"that wrote it, or --overwrite"
-            )
-        recorded = set(fields["modes"])
-        return CompletionRecord(
-            modes=frozenset(mode for mode in modes_of(results.variant) if mode in recorded),
-            frames=int(fields["frames"]),
-            settings=dict(fields["settings"]),
-            complete=fields["complete"] is True,
-        )
+        found = read_json(path, ADVICE)
     except (FileNotFoundError, NotADirectoryError):
         # Where a part of the path is a file, making the directory says so.
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    where = f"{path} is no completion record: {path.name}"
+    version = typed(found, _Format, where=where, advice=ADVICE).format
+    if version != RECORD_FORMAT:
         raise GmosError(
-            f"{path} is no readable completion record ({type(error).__name__}); remove it or use --overwrite"
-        ) from error
+            f"{path} has record format {version}, expected {RECORD_FORMAT}; use the version that wrote it, or "
+            f"--overwrite"
+        )
+    record = typed(found, CompletionRecord, where=where, advice=ADVICE)
+    return replace(record, modes=record.modes & frozenset(modes_of(results.variant)))
 
 
 def finished(results: ResultSet) -> bool:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ...errors import GmosError
 from ..backend import Backend
-from ..bundle.manifest import Bundle, BundleNetwork, open_bundle
+from ..bundle.manifest import ADVICE, MANIFEST, Bundle, BundleNetwork, open_bundle
 from ..bundle.seeded_inputs import seeded_inputs
 from ..bundle.uploading import dtypes_of, upload_inputs
 from ..comparison.parity import LIMITS, OutputDifference, compare_outputs, widened
@@ -26,6 +26,7 @@ from ..onnx.host_graph import HostGraph, bundle_tables, half_doubt, has_bfloat16
 from ..onnx.sessions import load_onnxruntime
 from ..precision import PRECISIONS
 from ..shapes import bound_lengths
+from ..typed_json import typed
 from .backend import EngineBackend, open_engine
 from .call_plans import cut_inputs
 from .library import Flavour
@@ -155,7 +156,9 @@ def check_network(
 def _recorded_errors(entry: BundleNetwork) -> Iterator[OutputDifference]:
     """The reference's own errors in the network's precision, as far as the export had to measure them."""
     for each in entry.gate.get("own_errors", ()):
-        yield OutputDifference(**each)
+        yield typed(
+            each, OutputDifference, where=f"{MANIFEST}.networks.{entry.name}.gate.own_errors", advice=ADVICE
+        )
 
 
 def _rounding(

@@ -13,7 +13,7 @@ from ...errors import GmosError
 from ..atomic_file import replaced_at_end
 from ..comparison.parity import OutputDifference
 from ..contract import NetworkName
-from ..typed_json import Whole, json_bytes, parse_json, typed
+from ..typed_json import Whole, json_bytes, read_json, typed
 from .library import Flavour
 
 FORMAT = 1
@@ -149,10 +149,9 @@ def read_engine_record(path: Path) -> EngineRecord:
         GmosError: there is none, it is of another format, or a field is not as expected.
     """
     try:
-        text = path.read_bytes()
+        top = read_json(path, ADVICE)
     except OSError as error:
         raise GmosError(f"{path} cannot be read ({error.strerror}); {ADVICE}") from error
-    top = parse_json(text, path, ADVICE)
     found = typed(top, _Format, where=path.name, advice=ADVICE).format
     if found != FORMAT:
         raise GmosError(

@@ -14,6 +14,7 @@ from av.container import InputContainer
 from av.format import ContainerFormat
 
 from ...errors import GmosError
+from ..regular_file import open_regular, open_unbuffered
 
 NAMES_OTHERS = frozenset(
     (
@@ -93,7 +94,7 @@ def open_container(path: Path) -> Iterator[InputContainer]:
         GmosError: no video, or of a format that names other files or devices.
         OSError: the file cannot be read.
     """
-    with path.open("rb", buffering=0) as file:
+    with open_unbuffered(path) as file:
         # Without its name, so that nothing is concluded from it, and never taken for a protocol or a pattern.
         file.name = "video"
         try:
@@ -129,7 +130,7 @@ def _reads_itself_only(name: str) -> bool:
 
 
 def _not_a_video(path: Path, error: av.FFmpegError) -> GmosError:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(HEAD_BYTES)
     for mark, kind in SCRIPTS:
         if mark in head.lstrip(b"\xef\xbb\xbf \r\n\t")[: HEAD_BYTES if mark.startswith(b"<") else len(mark)]:
@@ -158,7 +159,7 @@ def check_whole(path: Path) -> None:
     size = path.stat().st_size
     if size == 0:
         raise GmosError(f"{path} is empty (0 bytes): expected a video; copy or record it again")
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(12)
         if head[4:8] in FIRST_BOXES:
             _check_boxes(path, file, size)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from ...errors import GmosError
+from ..regular_file import open_regular
 
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
 FORMATS = ("JPEG", "PNG")
@@ -85,7 +86,7 @@ def check_frames(paths: Sequence[Path]) -> tuple[tuple[int, int], tuple[str, ...
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             try:
-                with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+                with open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
                     size_wh = image.size
                     if "exif" in image.info and image.getexif().get(EXIF_ORIENTATION, 1) != 1:
                         turned.append(path)
@@ -164,7 +165,7 @@ def read_frame(path: Path) -> NDArray[np.uint8]:
         GmosError: the file is damaged.
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
             # Pillow warns when it drops a palette's transparency directly.
             opaque = image.convert("RGBA") if "transparency" in image.info else image
             return np.array(opaque.convert("RGB"))

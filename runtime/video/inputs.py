@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence, Sized
@@ -20,6 +19,9 @@ from .sources import Source, source_of, unreadable
 
 NAME_LIMIT_BYTES = 240
 """Longest sequence name: a file name may have 255 bytes, and results add endings to it."""
+
+LEAST_FPS, MOST_FPS = 1e-3, 1e6
+"""From a frame every quarter of an hour to the fastest cameras; times of frames are exact in between."""
 
 Given = str | os.PathLike[str]
 
@@ -97,8 +99,10 @@ def check_rate(fps: float | None, stride: int | None) -> None:
     Raises:
         GmosError: `fps` is not a positive number, or `stride` is below 1.
     """
-    if fps is not None and not (math.isfinite(fps) and fps > 0):
-        raise GmosError(f"--fps {fps}: expected a positive number of frames per second")
+    if fps is not None and not LEAST_FPS <= fps <= MOST_FPS:
+        raise GmosError(
+            f"--fps {fps}: expected a positive number of frames per second, {LEAST_FPS:g} to {MOST_FPS:g}"
+        )
     if stride is not None and stride < 1:
         raise GmosError(f"--stride {stride}: expected a whole number of frames, at least 1")
 

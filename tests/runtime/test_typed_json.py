@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,8 @@ import msgspec
 import pytest
 
 from gmos_deploy.errors import GmosError
-from gmos_deploy.runtime.typed_json import Whole, json_bytes, parse_json, typed
+from gmos_deploy.runtime import typed_json
+from gmos_deploy.runtime.typed_json import Whole, json_bytes, parse_json, read_json, typed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,3 +79,35 @@ def test_what_is_no_json_is_refused(text: bytes) -> None:
     """However deep it goes."""
     with pytest.raises(GmosError, match=r"thing.json is not JSON \(.*\); make it again"):
         parse_json(text, Path("thing.json"), "make it again")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"1" * 400, "has a number of 400 digits"),
+        (b"1" * 5000, "is not JSON"),
+        (b'{"a": [1, 9223372036854775808]}', "has a number of 19 digits"),
+        (b"1e400", "is not JSON"),
+        (b"[" * 65 + b"]" * 65, "has more than 64 objects and lists inside each other"),
+        (b'"\\ud800"', "is not JSON"),
+    ],
+)
+def test_numbers_and_depth_are_bounded(text: bytes, message: str) -> None:
+    """A count of more digits than any has, or a list that is there to exhaust its reader."""
+    with pytest.raises(GmosError, match=rf"thing.json {message}.*; make it again"):
+        parse_json(text, Path("thing.json"), "make it again")
+    assert parse_json(b"[-9223372036854775808, 1e308]", "x", "") == [-(2**63), 1e308]
+
+
+def test_only_regular_files_of_a_sane_size_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe without a writer is not waited for."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(GmosError, match=r"pipe cannot be read \(it is a named pipe .*\); make it again"):
+        read_json(tmp_path / "pipe", "make it again")
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "missing", "make it again")
+    (tmp_path / "large").write_bytes(b"[1,2]")
+    assert read_json(tmp_path / "large", "make it again") == [1, 2]
+    monkeypatch.setattr(typed_json, "MOST_BYTES", 4)
+    with pytest.raises(GmosError, match=r"large cannot be read \(it has more than"):
+        read_json(tmp_path / "large", "make it again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from PIL import Image
 from gmos_deploy.errors import GmosError
 from gmos_deploy.evaluation.benchmarks.label_maps import (
     PaletteWatch,
+    open_image,
     read_binary_mask,
     read_label_map,
     resize_label,
@@ -156,3 +158,40 @@ def test_equals_torch_at_video_sizes(source: tuple[int, int], target: tuple[int,
     mask = torch.from_numpy(labels.astype(np.float32))[None, None]
     expected = torch.nn.functional.interpolate(mask, size=target, mode="bilinear", align_corners=False)
     assert np.array_equal(resize_label(labels, 1, target), (expected > 0.5)[0, 0].numpy())
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+@pytest.mark.parametrize("kind", ["EPS", "GIF", "TIFF", "WEBP"])
+def test_other_formats_are_refused_whatever_they_are_called(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no program is started, as Pillow does for EPS."""
+    path = tmp_path / "a.png"
+    if kind == "EPS":
+        path.write_bytes(EPS)
+    else:
+        Image.new("L", (8, 8)).save(path, kind)
+    called = tmp_path / "called"
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {called}\n", encoding="ascii")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    for read in (read_label_map, read_binary_mask, lambda path: open_image(path, header_only=True)):
+        with pytest.raises(GmosError, match=r"a\.png: unreadable image \(it is none of JPEG, PNG, BMP, PPM"):
+            read(path)
+    assert not called.exists()
+
+
+def test_formats_of_benchmarks_are_read(tmp_path: Path) -> None:
+    """SegTrackv2 has BMP masks, FBMS-59 PGM and PPM."""
+    for suffix in (".bmp", ".pgm", ".png"):
+        Image.new("L", (8, 4), 255).save(tmp_path / f"a{suffix}")
+        assert read_binary_mask(tmp_path / f"a{suffix}").all()
+
+
+def test_a_pipe_is_no_image(tmp_path: Path) -> None:
+    """It is not waited for."""
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(GmosError, match=r"unreadable image \(it is a named pipe"):
+        open_image(tmp_path / "a.png")

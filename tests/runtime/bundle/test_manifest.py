@@ -196,7 +196,7 @@ def test_a_damaged_manifest_is_refused(root: Path, text: str) -> None:
         (lambda m: m.update(format=-1), r"format: expected int >= 0"),
         (lambda m: m.update(networks=[]), r"networks: expected object, got array"),
         (lambda m: m["model"].update(window="five"), r"model\.window: expected int, got str"),
-        (lambda m: m["model"].update(queries=-1), r"queries -1: expected 0 or more"),
+        (lambda m: m["model"].update(queries=-1), r"queries -1: expected 1 to 65536"),
         (lambda m: m["model"].update(variant="gmos-x"), r"model\.variant: invalid enum value 'gmos-x'"),
         (
             lambda m: m["networks"]["dino"]["inputs"][0].update(dtype="int4"),

@@ -242,12 +242,28 @@ def test_resuming_over_unknown_results_is_refused(results: ResultSet) -> None:
         should_skip(results, "resume")
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 1}', "\udcff"])
-def test_damaged_records_are_named(results: ResultSet, content: str) -> None:
+GOOD_RECORD = '{"format": 1, "modes": ["mask"], "frames": 3, "settings": {}, "complete": true}'
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "is not JSON"),
+        ("[]", "is no completion record: .*expected object, got array"),
+        ("{}", "missing required field format"),
+        ('{"format": 1}', "missing required field modes"),
+        ("\udcff", "is not JSON"),
+        ('{"format": 1' + "0" * 400 + "}", "has a number of 401 digits"),
+        ('{"format": ' + "[" * 200 + "]" * 200 + "}", "more than 64 objects and lists inside each other"),
+        (GOOD_RECORD.replace("3", "-1"), "frames: expected int >= 0"),
+        (GOOD_RECORD.replace('"mask"', "3"), r"modes\[.*expected str, got int"),
+    ],
+)
+def test_damaged_records_are_named(results: ResultSet, content: str, message: str) -> None:
     """They are no traceback, and --overwrite gets past them."""
     results.record_path.parent.mkdir(parents=True)
     results.record_path.write_bytes(content.encode(errors="surrogateescape"))
-    with pytest.raises(GmosError, match=r"bear.gmos.json is no readable completion record \(.*--overwrite"):
+    with pytest.raises(GmosError, match=rf"bear.gmos.json.*{message}.*--overwrite"):
         finished(results)
     run(results, existing="overwrite")
     assert finished(results)

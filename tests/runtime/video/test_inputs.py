@@ -233,7 +233,7 @@ def test_directories_need_a_rate(make_directory: MakeDirectory) -> None:
     refused("frames is a directory of frames, which has no frame rate; expected --fps", make_directory())
 
 
-@pytest.mark.parametrize("fps", [0.0, -5.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("fps", [0.0, -5.0, 1e-9, 1e308, float("nan"), float("inf")])
 def test_impossible_rates(make_video: MakeVideo, fps: float) -> None:
     """Also where --stride makes the rate unnecessary."""
     refused("--fps .*: expected a positive number of frames per second", make_video(), fps=fps, stride=1)
@@ -368,5 +368,5 @@ def test_files_that_cannot_be_read(make_video: MakeVideo, monkeypatch: pytest.Mo
     def denied(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", denied)
+    monkeypatch.setattr(os, "open", denied)
     refused("clip.mp4 cannot be read: Permission denied; expected a readable input", path)

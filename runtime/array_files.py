@@ -1,0 +1,71 @@
+"""NumPy's files as somebody gave them: whatever is wrong with one is an `OSError` or a `ValueError`."""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tokenize import TokenError
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .regular_file import open_regular
+
+DAMAGE = (
+    RuntimeError,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    EOFError,
+    MemoryError,
+    SyntaxError,
+    TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+)
+"""What NumPy and zipfile raise on files that are none of theirs, beside a ValueError: a header is Python's text."""
+
+
+def read_array(path: Path) -> NDArray[Any]:
+    """The array of an .npy file; nothing in it is executed.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no such file.
+    """
+    with _damage_as_value_error(), open_regular(path) as file:
+        found = np.load(file, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            return found
+        found.close()
+        raise ValueError("several arrays, expected one")
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of an .npz file by name, as `numpy.savez` writes it: not compressed, so none is larger than the file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no such file.
+    """
+    with _damage_as_value_error(), open_regular(path) as file:
+        with zipfile.ZipFile(file) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise ValueError("compressed arrays, expected them as they are")
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as found:
+            return dict(found)
+
+
+@contextmanager
+def _damage_as_value_error() -> Iterator[None]:
+    try:
+        yield
+    except DAMAGE as error:
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
