@@ -3,23 +3,42 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import GmosError
 from .regular_file import open_regular, open_unbuffered
+from .typed_json import read_json, typed
 
 HASH_CHUNK_BYTES = 8 << 20
+
+SHARD = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<ending>\.\w+)")
+"""How parts of one checkpoint are named, as `model-00001-of-00003.safetensors`."""
+
+INDEX_ENDING = ".index.json"
+"""Of the file that says which tensor is in which shard."""
 
 END_BYTES = 1 << 20
 """Bytes hashed at each end of the file; trained weights differ there."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ShardIndex:
+    weight_map: Mapping[str, str]
+
+
 def checkpoint_identity(path: Path) -> str:
-    """Name, size and a SHA-256 over both ends of a file, as one string.
+    """Name, size and a SHA-256 over both ends of a file, as one string; several of them for shards.
 
     Raises:
         GmosError: the file cannot be read.
     """
+    return "; ".join(map(_identity, checkpoint_shards(path)))
+
+
+def _identity(path: Path) -> str:
     try:
         with open_regular(path) as file:
             digest = hashlib.sha256(file.read(END_BYTES))
@@ -29,6 +48,45 @@ def checkpoint_identity(path: Path) -> str:
     except OSError as error:
         raise GmosError(f"{path} cannot be read ({error.strerror}); expected a checkpoint file") from error
     return f"{path.name} {size} bytes, ends sha256 {digest.hexdigest()[:16]}"
+
+
+def checkpoint_shards(path: Path) -> tuple[Path, ...]:
+    """All files of the checkpoint that one of its files, or their index, stands for; mostly itself alone.
+
+    Raises:
+        GmosError: a shard is missing, or the index cannot be read.
+    """
+    if path.name.endswith(INDEX_ENDING):
+        try:
+            found = read_json(path, "download it again")
+        except OSError as error:
+            raise GmosError(
+                f"checkpoint {path} does not exist: give the path of the downloaded file"
+            ) from error
+        index = typed(found, _ShardIndex, where=path.name, advice="download it again")
+        names = sorted(set(index.weight_map.values()))
+    elif (part := SHARD.fullmatch(path.name)) is not None:
+        count = int(part["count"])
+        names = [f"{part['name']}-{i:05d}-of-{count:05d}{part['ending']}" for i in range(1, count + 1)]
+    else:
+        return (path,)
+    for name in names:
+        if Path(name).name != name or not (path.parent / name).is_file():
+            raise GmosError(
+                f"{path.name} stands for {len(names)} shards, and {path.parent / name} is missing: download all "
+                "of them into one folder"
+            )
+    return tuple(path.parent / name for name in names)
+
+
+def checkpoint_sha256(path: Path) -> str:
+    """The SHA-256 of a checkpoint's file; of several that over theirs.
+
+    Raises:
+        GmosError: one is missing or cannot be read.
+    """
+    digests = [file_sha256(shard) for shard in checkpoint_shards(path)]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def file_sha256(path: Path) -> str:

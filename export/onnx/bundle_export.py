@@ -24,7 +24,7 @@ from ...gmos_ref.reference_config import ReferenceConfig
 from ...runtime.bundle.manifest import TABLES_FILE, Bundle, BundleNetwork, Manifest, Rotation, open_bundle
 from ...runtime.bundle.new_bundle import new_bundle
 from ...runtime.bundle.tables import Pi3TableSource
-from ...runtime.checkpoint_identity import file_sha256
+from ...runtime.checkpoint_identity import checkpoint_sha256
 from ...runtime.contract import ModelSpec, NetworkName, network_specs
 from ...runtime.precision import PrecisionName
 from .bundle_directory import check_place, write_manifest
@@ -193,7 +193,7 @@ def _verdict(network: BundleNetwork) -> str:
 def _checkpoints(reference: ReferenceConfig) -> Mapping[str, Any]:
     """Name, length and hash of each checkpoint; empty for stand-in weights."""
     return {
-        flag: {"name": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
+        flag: {"name": path.name, "bytes": path.stat().st_size, "sha256": checkpoint_sha256(path)}
         for flag, path in reference.checkpoints().items()
         if path is not None
     }

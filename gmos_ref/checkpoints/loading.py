@@ -1,54 +1,17 @@
-"""The published checkpoints: files are never run, networks are recognised and loaded strictly."""
+"""The published checkpoints: networks are recognised and loaded strictly."""
 
 from __future__ import annotations
 
-import pickle
 import re
-import shlex
-import struct
-import warnings
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ...errors import GmosError
-from ...runtime.regular_file import open_regular
-
-STATE_ENTRIES = ("model_state_dict", "model")
-"""Entries of a pickled checkpoint that hold its state dict: GMOS and GMOS-S, then SAM2."""
-
-ZIP_MAGIC = b"PK\x03\x04"
-PICKLE_MAGIC = b"\x80"
-LEGACY_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
-"""How `torch.save` opened a file before PyTorch 1.6: a pickled magic number."""
-LFS_MAGIC = b"version https://git-lfs"
-HEADER_LENGTH_BYTES = 8
-"""A safetensors file opens with the length of its JSON header, little-endian."""
-
-REASON_LENGTH = 120
-"""Characters of a library's own message that are passed on."""
-
-_DAMAGE = (
-    RuntimeError,
-    OSError,
-    EOFError,
-    LookupError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    ArithmeticError,
-    MemoryError,
-    struct.error,
-)
-"""What reading a damaged pickle or archive raises: the reader follows its instructions into the void."""
-
-State = dict[str, Tensor]
+from .reading import State, read_state
 
 Network = Literal["Pi3", "SAM2", "GMOS", "GMOS-S"]
 
@@ -78,8 +41,11 @@ PI3_UNUSED_PREFIXES = (
 )
 """Heads of the published Pi3 checkpoint that GMOS does not use."""
 
-WRAPPER_PREFIX = "module."
-"""What distributed training puts before every key."""
+WRAPPERS = re.compile(r"(?:(?:module|_orig_mod|model|ema|net)\.)+")
+"""What distributed training, torch.compile and trainers put before every key, also several of them."""
+
+SAM2_SIZES = {(96, 12): "Hiera-T", (96, 16): "Hiera-S", (112, 24): "Hiera-B+", (144, 48): "Hiera-L"}
+"""The published image encoders by channels of their first layer and number of blocks."""
 
 WEIGHT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 """What weights may be stored as; 8-bit floats need scales that a state dict does not name."""
@@ -88,158 +54,6 @@ NAMED_KEYS = 3
 """How many offending keys a message names."""
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
-
-
-def read_state(path: Path, *, wanted: Callable[[str], bool] = lambda _: True) -> State:
-    """The state dict in a checkpoint file, on the CPU and memory-mapped where the format allows it.
-
-    Safetensors hold the tensors themselves. A pickled checkpoint (`torch.save`) holds them under one of
-    `STATE_ENTRIES`, or is itself the state dict; it is read with `weights_only=True`.
-
-    Args:
-        path: the file; its content decides what it is, its name does not.
-        wanted: keys to keep.
-
-    Raises:
-        GmosError: the file cannot be read, is damaged, is no checkpoint or needs more than tensors.
-    """
-    head = _head(path)
-    if head.startswith(ZIP_MAGIC):
-        return _unwrap(path, _read_archive(path), wanted)
-    if head.startswith(LEGACY_MAGIC):
-        return _unwrap(path, _load(path, mmap=False), wanted)
-    if head.startswith(PICKLE_MAGIC):
-        raise GmosError(
-            f"{path} is a plain pickle and is refused, since loading it could run code: expected safetensors "
-            "or a file written by torch.save; on a machine where you trust it, write its tensors with "
-            "safetensors.torch.save_file"
-        )
-    if head.startswith(LFS_MAGIC):
-        raise GmosError(
-            f"{path} is a Git LFS pointer and not the checkpoint itself: fetch it with `git lfs pull`"
-        )
-    header_bytes = int.from_bytes(head[:HEADER_LENGTH_BYTES], "little")
-    if head[HEADER_LENGTH_BYTES : HEADER_LENGTH_BYTES + 1] == b"{" and header_bytes < 2**40:
-        return _read_safetensors(path, wanted)
-    raise GmosError(
-        f"{path} is not a checkpoint: expected a safetensors file or one written by torch.save; "
-        "check that the download is the file itself and not a web page"
-    )
-
-
-def _head(path: Path) -> bytes:
-    """The first bytes of a file that can be read."""
-    try:
-        with open_regular(path) as file:
-            head = file.read(64)
-    except FileNotFoundError as error:
-        raise GmosError(f"checkpoint {path} does not exist: give the path of the downloaded file") from error
-    except IsADirectoryError as error:
-        raise GmosError(f"checkpoint {path} is a directory: give the file in it") from error
-    except OSError as error:
-        raise GmosError(
-            f"checkpoint {path} cannot be read ({error.strerror}): check the path and its permissions"
-        ) from error
-    if not head:
-        raise GmosError(f"checkpoint {path} is empty: download it again")
-    return head
-
-
-def _damaged(path: Path, detail: object) -> GmosError:
-    """The error for a file that is of a known format and does not hold together."""
-    lines = str(detail).strip().splitlines()
-    reason = lines[0].rstrip(".: ")[:REASON_LENGTH] if lines else type(detail).__name__
-    return GmosError(f"checkpoint {path} is truncated or corrupt ({reason}): download it again")
-
-
-def _read_safetensors(path: Path, wanted: Callable[[str], bool]) -> State:
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            return {key: file.get_tensor(key) for key in file.keys() if wanted(key)}  # noqa: SIM118 (no mapping)
-    except SafetensorError as error:
-        raise _damaged(path, error) from error
-
-
-def _read_archive(path: Path) -> object:
-    """A zip archive as `torch.save` writes it since PyTorch 1.6."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise _damaged(path, error) from error
-    if any(name.endswith("/constants.pkl") for name in names):
-        raise GmosError(f"{path} is a TorchScript program: expected a checkpoint with a state dict")
-    if not any(name.endswith("data.pkl") for name in names):
-        raise GmosError(f"{path} is a zip archive and not a checkpoint: expected one written by torch.save")
-    return _load(path, mmap=True)
-
-
-def _load(path: Path, *, mmap: bool) -> object:
-    try:
-        with warnings.catch_warnings():
-            # Said of files that then fail to load, and the error below is the one line about them.
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except pickle.UnpicklingError as error:
-        types = _refused_types(path, str(error))
-        if not types:
-            reason = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))
-            raise _damaged(path, reason.group(1) if reason else "not a valid pickle") from error
-        raise GmosError(
-            f"{path} is refused: it holds {', '.join(types)} beside tensors, and loading these could run "
-            "code; on a machine where you trust the file, turn it into safetensors with "
-            f"`{conversion_command(path)}` and give {path.stem}.safetensors"
-        ) from error
-    except _DAMAGE as error:
-        raise _damaged(path, error) from error
-
-
-def _refused_types(path: Path, message: str) -> tuple[str, ...]:
-    """Names of the types that `weights_only` refuses; none if that is not why it failed."""
-    names = set(re.findall(r"[Uu]nsupported (?:global: )?(?:GLOBAL|class) ([\w.]+)", message))
-    if zipfile.is_zipfile(path):
-        try:
-            # All of them, where the message names the first; reads instructions without following them.
-            names |= set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-        except (pickle.UnpicklingError, *_DAMAGE):
-            return tuple(sorted(names))
-    return tuple(sorted(names))
-
-
-def conversion_command(path: Path) -> str:
-    """A command that turns a trusted pickled checkpoint into safetensors beside it."""
-    program = (
-        "import sys, torch; from safetensors.torch import save_file; "
-        "d = torch.load(sys.argv[1], map_location='cpu', weights_only=False); "
-        f"d = next((d[k] for k in {STATE_ENTRIES} if k in d), d); "
-        "save_file({k: v.detach().clone().contiguous() for k, v in d.items()}, sys.argv[2])"
-    )
-    return (
-        f'python -c "{program}" {shlex.quote(str(path))} {shlex.quote(str(path.with_suffix(".safetensors")))}'
-    )
-
-
-def _unwrap(path: Path, loaded: object, wanted: Callable[[str], bool]) -> State:
-    """The state dict inside what a pickle held."""
-    if isinstance(loaded, Tensor) or not isinstance(loaded, Mapping):
-        raise GmosError(f"{path} holds a {type(loaded).__name__}: expected a checkpoint with a state dict")
-    entry = next((name for name in STATE_ENTRIES if isinstance(loaded.get(name), Mapping)), None)
-    state = loaded[entry] if entry else loaded
-    if not state:
-        raise GmosError(f"{path} holds an empty state dict: download it again")
-    if all(isinstance(key, str) for key in state):
-        others = [key for key, value in state.items() if not isinstance(value, Tensor)]
-        if not others:
-            return {key: value for key, value in state.items() if wanted(key)}
-        if entry:
-            raise GmosError(
-                f"{path}: {others[0]} in its {entry} entry has type {type(state[others[0]]).__name__}, "
-                "expected only tensors"
-            )
-    found = ", ".join(map(str, list(loaded)[:5]))
-    raise GmosError(
-        f"{path} holds no state dict: expected an entry {' or '.join(STATE_ENTRIES)}, found {found}"
-    )
 
 
 def load_network(path: Path, network: Network, build: Callable[[], ModuleT]) -> ModuleT:
@@ -263,19 +77,28 @@ def load_network(path: Path, network: Network, build: Callable[[], ModuleT]) -> 
 def network_state(path: Path, network: Network) -> State:
     """The state dict of a checkpoint, not yet held against a network: use `assign_strict`.
 
-    Without the heads of Pi3 that GMOS does not use, and without the prefix of distributed training.
+    Without the heads of Pi3 that GMOS does not use, and without what all keys have before the network's own.
 
     Raises:
         GmosError: the file cannot be read (see `read_state`) or belongs to another network.
     """
-    state = read_state(path, wanted=lambda key: network != "Pi3" or not key.startswith(PI3_UNUSED_PREFIXES))
-    wrapped = sum(key.startswith(WRAPPER_PREFIX) for key in state)
-    if wrapped not in (0, len(state)):
+
+    def is_wanted(key: str) -> bool:
+        return network != "Pi3" or not key.removeprefix(_wrapper(key)).startswith(PI3_UNUSED_PREFIXES)
+
+    state = read_state(path, wanted=is_wanted)
+    prefix = _common_prefix(state)
+    wrapped = sum(key.startswith(prefix) for key in state)
+    if wrapped != len(state):
         raise GmosError(
-            f"{path}: {wrapped} of {len(state)} keys start with {WRAPPER_PREFIX!r}, expected all or none; "
+            f"{path}: {wrapped} of {len(state)} keys start with {prefix!r}, expected all or none; "
             "the file mixes two state dicts"
         )
-    state = {key.removeprefix(WRAPPER_PREFIX): tensor for key, tensor in state.items()}
+    state = {
+        key.removeprefix(prefix): tensor
+        for key, tensor in state.items()
+        if is_wanted(key.removeprefix(prefix))
+    }
     if SIGNATURES[network] not in state:
         # Caught before keys are compared one by one.
         for other, key in SIGNATURES.items():
@@ -285,6 +108,32 @@ def network_state(path: Path, network: Network) -> State:
                     f"give it with {FLAGS[other]}, and the {network} checkpoint with {FLAGS[network]}"
                 )
     return state
+
+
+def _wrapper(key: str) -> str:
+    """What wrappers have put before a key; empty where nothing is."""
+    found = WRAPPERS.match(key)
+    return found[0] if found else ""
+
+
+def _common_prefix(state: State) -> str:
+    """What stands before the key by which a network is known, whatever it is; else the words of a wrapper."""
+    before = {
+        key.removesuffix(signature)
+        for key in state
+        for signature in SIGNATURES.values()
+        if key == signature or key.endswith(f".{signature}")
+    }
+    return max(before, key=len, default="") or next((found for key in state if (found := _wrapper(key))), "")
+
+
+def sam2_name(keys: Mapping[str, tuple[int, ...]]) -> str | None:
+    """Which of the published SAM2 networks has keys of these shapes; None if none has."""
+    width = next(iter(keys.get(SIGNATURES["SAM2"], ())), 0)
+    blocks = len({key.split(".")[3] for key in keys if key.startswith("image_encoder.trunk.blocks.")})
+    size = SAM2_SIZES.get((width, blocks))
+    version = "2.1" if any(key.startswith("obj_ptr_tpos_proj.") for key in keys) else "2.0"
+    return None if size is None else f"SAM {version} {size}"
 
 
 def check_keys(
@@ -313,6 +162,11 @@ def check_keys(
     )
     faults = [f"{len(keys)} {kind} ({_first(keys)})" for kind, keys in findings if keys]
     if faults:
+        wanted, found = sam2_name(expected), sam2_name({key: tuple(one.shape) for key, one in given.items()})
+        if found is not None and found != wanted:
+            raise GmosError(
+                f"{path} is {found}, expected {wanted or f'the {what} network of the preset'}: give its checkpoint"
+            )
         raise GmosError(
             f"{path} does not fit the {what} network: keys {'; '.join(faults)}; "
             "check that the file and the preset belong together"
@@ -327,7 +181,8 @@ def assign_strict(module: nn.Module, state: Mapping[str, Tensor], path: Path, wh
     Gradients are switched off.
 
     Raises:
-        GmosError: as `check_keys`, or a tensor is of no `WEIGHT_DTYPES` where the module's is.
+        GmosError: as `check_keys`, a tensor is of no `WEIGHT_DTYPES` where the module's is, or has values that are
+            not finite.
     """
     own = module.state_dict()
     check_keys({key: tuple(tensor.shape) for key, tensor in own.items()}, state, path, what)
@@ -337,8 +192,22 @@ def assign_strict(module: nn.Module, state: Mapping[str, Tensor], path: Path, wh
                 f"{path}: {key} of the {what} network is {state[key].dtype}, expected {tensor.dtype}: "
                 "quantised weights cannot be loaded, give the original checkpoint"
             )
-    module.load_state_dict({key: state[key].to(tensor.dtype) for key, tensor in own.items()}, assign=True)
+    converted = {key: state[key].to(tensor.dtype) for key, tensor in own.items()}
+    for key, tensor in converted.items():
+        if not is_finite(tensor):
+            raise GmosError(
+                f"{path}: {key} of the {what} network has values that are not finite: the checkpoint is damaged or its "
+                "training diverged, give another one"
+            )
+    module.load_state_dict(converted, assign=True)
     module.requires_grad_(False)
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether no value is NaN or infinite; takes no memory beside the tensor's."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    return all(bool(end.isfinite()) for end in torch.aminmax(tensor))
 
 
 def _first(keys: Iterable[str]) -> str:
