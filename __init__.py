@@ -5,11 +5,12 @@ imports nothing else; what it names is loaded when it is first used.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 # Absolute: pytest runs this file alone where the checkout has another name than the package.
 from gmos_deploy.errors import GmosError
 
+# Not from `typing`: every command waits for this file before it can answer a signal.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .api import Checkpoints, Model, VideoResult, load
     from .runtime.frame_result import FrameResult, ObjectResult
@@ -41,7 +42,7 @@ _HOMES = {
 """Where the names of `__all__` are defined, below this package."""
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever has that name
+def __getattr__(name: str) -> object:
     """Load a name of `__all__` when it is first asked for (PEP 562)."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

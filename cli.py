@@ -1,4 +1,4 @@
-"""The entry points of all commands: their log, their errors, their exit status."""
+"""What every command has: its log, its errors, its exit status."""
 
 from __future__ import annotations
 
@@ -6,26 +6,23 @@ import errno
 import logging
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable
 from contextlib import suppress
-from importlib import import_module
 from io import TextIOWrapper
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
+from .entry import DOCTOR
 from .errors import GmosError
+from .interruption import SIGNAL_STATUS, Interrupted, clear_up_first, interrupted_by, interrupted_line
 
 BAD_INPUT_STATUS = 2
-INTERRUPTED_STATUS = 130
-"""128 + SIGINT, as shells count."""
 
 NO_PLACE = (errno.ENOSPC, errno.EIO)
 """Why printing fails where the output is a file."""
-
-DOCTOR = "gmos-doctor"
 
 GPU_WORDS = re.compile(r"\b(CUDA|cuDNN|GPU|NVIDIA|TensorRT|driver)\b|cuda:\d")
 """What an error is about for which this machine may lack something."""
@@ -50,6 +47,19 @@ class LineFormatter(logging.Formatter):
 def guarded(command: click.Command, name: str, arguments: list[str] | None = None) -> int:
     """Run a command and return its exit status; what the user did wrong is one line on stderr."""
     try:
+        status = _status(command, name, arguments)
+    except (click.Abort, KeyboardInterrupt, Interrupted):
+        return _interrupted(name)
+    # Libraries turn what is raised into errors of their own, or swallow it.
+    except BaseException:
+        if interrupted_by() is None:
+            raise
+        return _interrupted(name)
+    return status if interrupted_by() is None else _interrupted(name)
+
+
+def _status(command: click.Command, name: str, arguments: list[str] | None) -> int:
+    try:
         status = command.main(args=arguments, prog_name=name, standalone_mode=False)
         sys.stdout.flush()
     except OSError as error:
@@ -62,15 +72,16 @@ def guarded(command: click.Command, name: str, arguments: list[str] | None = Non
         message = error.format_message()
     except GmosError as error:
         message = with_advice(str(error), name)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo(
-            f"{name}: interrupted" + ("" if name == DOCTOR else "; what was finished is kept"), err=True
-        )
-        return INTERRUPTED_STATUS
     else:
         return status if isinstance(status, int) else 0
-    click.echo(f"{name}: " + " ".join(message.split()), err=True)
+    if interrupted_by() is None:
+        click.echo(f"{name}: " + " ".join(message.split()), err=True)
     return BAD_INPUT_STATUS
+
+
+def _interrupted(name: str) -> int:
+    click.echo(f"{name}{interrupted_line(keeps_results=name != DOCTOR)}", err=True)
+    return SIGNAL_STATUS + (interrupted_by() or signal.SIGINT)
 
 
 def print_anything() -> None:
@@ -119,33 +130,5 @@ def start(command: click.Command, name: str) -> NoReturn:
     print_anything()
     set_up_logging(name, quiet=False)
     end_traceback(name)
+    clear_up_first()
     sys.exit(guarded(command, name))
-
-
-def entry_point(program: str, module: str, *added: str) -> Callable[[], NoReturn]:
-    """What `start`s a command.
-
-    Args:
-        program: what it is called.
-        module: of `commands`, which has a `MODULE_command`; imported when it is called.
-        added: modules whose commands are sub-commands of it.
-    """
-
-    def command_of(name: str) -> Any:  # noqa: ANN401 - click's
-        return getattr(import_module(f".commands.{name}", __package__), f"{name}_command")
-
-    def entry() -> NoReturn:
-        command = command_of(module)
-        for name in added:
-            command.add_command(command_of(name))
-        start(command, program)
-
-    return entry
-
-
-run = entry_point("gmos-run", "run")
-export = entry_point("gmos-export", "export", "calibrate")
-evaluate = entry_point("gmos-eval", "evaluate")
-parity = entry_point("gmos-parity", "parity")
-profile = entry_point("gmos-profile", "profile")
-doctor = entry_point(DOCTOR, "doctor")

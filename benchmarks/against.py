@@ -25,7 +25,15 @@ import av
 
 HERE = Path(__file__).parents[1]
 CLIPS = ("bigbuckbunny", "bikes", "carphone_pristine")
-RUN = "import sys; from gmos_deploy.cli import {command}; sys.argv[0] = 'gmos'; sys.exit({command}())"
+RUN = """
+import sys
+try:
+    from gmos_deploy.entry import {command}
+except ImportError:  # a checkout before it had one
+    from gmos_deploy.cli import {command}
+sys.argv[0] = "gmos"
+{command}()
+"""
 
 
 def clip_file(name: str) -> Path:

@@ -187,7 +187,8 @@ def run_command(**options: Any) -> None:
     Runs the published checkpoints with --pi3_ckpt, --sam2_ckpt and --gmos_ckpt (or --gmos_s_ckpt), or an
     exported bundle with --bundle. Without either it runs nano, a small model that comes with gmos-deploy.
 
-    Exit status: 0 done, 2 something given cannot be used (one line says what), 130 interrupted.
+    Exit status: 0 done, 2 something given cannot be used (one line says what), 130 interrupted (143 by SIGTERM, 129 by
+    SIGHUP).
     """
     from ..run import run_all  # noqa: PLC0415 - NumPy, PyAV and rich
     from ..runtime.pipeline.options import RunOptions  # noqa: PLC0415 - the same

@@ -269,7 +269,7 @@ def test_a_full_disk_is_one_line(
 
 RUN_INTERRUPTIBLY = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    "from gmos_deploy.cli import run; run()"
+    "from gmos_deploy.entry import run; run()"
 )
 """gmos-run in a process that SIGINT reaches even where the tests themselves run in the background, which ignores it."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import time
 from collections import Counter
@@ -10,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import click
@@ -123,12 +125,10 @@ def _in_processes(
     jobs: Sequence[Job], workers: int, advance: Callable[[], None]
 ) -> list[SequenceScores | str]:
     # Spawned, not forked: the parent has a progress thread, and forking beside threads can deadlock.
-    # Ctrl-C reaches the whole process group; only the parent acts on it.
     pool = ProcessPoolExecutor(
         workers,
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=signal.signal,
-        initargs=(signal.SIGINT, signal.SIG_IGN),
+        initializer=_end_with_parent,
     )
     try:
         futures = [pool.submit(_attempt, job) for job in jobs]
@@ -141,8 +141,23 @@ def _in_processes(
             f"one of {workers} evaluation processes was killed, most likely for memory:"
             " try fewer with --jobs 1"
         ) from None
+    # An interruption among others.
+    except BaseException:
+        for child in multiprocessing.active_children():
+            child.terminate()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Have this process end with its parent, however that ends, and on nothing that reaches a whole terminal."""
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def _attempt(job: Job) -> SequenceScores | str:

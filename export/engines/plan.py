@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 MIB = 1 << 20
 
 JOIN_S = 0.2
-"""How long Ctrl-C may go unnoticed."""
+"""How long a signal may go unnoticed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ def build_plan(
     phases: BuildPhases,
     enter: Callable[[], None] | None = None,
 ) -> BuiltPlan:
-    """Parse a network's standard graph and build it; `KeyboardInterrupt` stops the builder first.
+    """Parse a network's standard graph and build it; an interruption stops the builder first.
 
     `enter` makes the GPU that the builder works on the one of the calling thread; None where it needs none.
 
@@ -185,7 +185,7 @@ def _timing_cache(config: Any, path: Path | None) -> Any | None:  # noqa: ANN401
 
 
 def _interruptible(build: Any, phases: BuildPhases) -> Any:  # noqa: ANN401
-    """Build in a thread: only then does Ctrl-C arrive while the library computes."""
+    """Build in a thread: only then does a signal arrive while the library computes."""
     results: list[Any] = []
     failures: list[BaseException] = []
 
@@ -201,7 +201,8 @@ def _interruptible(build: Any, phases: BuildPhases) -> Any:  # noqa: ANN401
     try:
         while worker.is_alive():
             worker.join(JOIN_S)
-    except KeyboardInterrupt:
+    # `KeyboardInterrupt`, or what a command makes of a signal.
+    except BaseException:
         phases.cancel()
         logger.info("stopping at the builder's next step; Ctrl-C again to leave at once")
         worker.join()

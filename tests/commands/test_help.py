@@ -36,7 +36,7 @@ ENTRY_POINTS = {
 
 MEASURE = """
 import json, os, sys
-from gmos_deploy.cli import {entry}
+from gmos_deploy.entry import {entry}
 try:
     {entry}()
 finally:

@@ -20,7 +20,7 @@ from gmos_deploy.runtime.results.mp4_writer import Mp4Writer
 
 TOOL = Path(__file__).parents[2] / "tools" / "device_environment.py"
 
-GMOS_RUN = "from gmos_deploy.cli import run; run()"
+GMOS_RUN = "from gmos_deploy.entry import run; run()"
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_bundle_runs(device: Path, tiny_bundle: Bundle, clip: Path, tmp_path: Pa
 
 def test_nano_runs_and_the_doctor_tells(device: Path, tmp_path: Path) -> None:
     """Its bundle comes with the package; what the machine lacks is missing, and nothing is wrong."""
-    code = "from gmos_deploy.cli import doctor; doctor()"
+    code = "from gmos_deploy.entry import doctor; doctor()"
     ran = subprocess.run(
         [device, "-c", code, "--selftest", "--json"],
         capture_output=True,
@@ -126,7 +126,7 @@ def test_what_is_missing_is_named(
 
 def test_export_says_what_it_needs(device: Path, tmp_path: Path) -> None:
     """`gmos-export onnx` there names the extra that it needs."""
-    code = "from gmos_deploy.cli import export; export()"
+    code = "from gmos_deploy.entry import export; export()"
     ran = subprocess.run(
         [device, "-c", code, "onnx", "--preset", "tiny", "--out", tmp_path / "bundle"],
         capture_output=True,

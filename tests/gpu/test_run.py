@@ -418,7 +418,7 @@ def test_the_command_runs_engines(
 ) -> None:
     """In a process of its own, within a memory budget that it tells before it starts."""
     bundle = built(flavour)
-    code = "from gmos_deploy.cli import run; run()"
+    code = "from gmos_deploy.entry import run; run()"
 
     def run_command(out: str) -> subprocess.CompletedProcess[str]:
         arguments = [clip, "--stride", 1, "--bundle", bundle.root, "--backend", flavour]

@@ -215,7 +215,7 @@ ON_A_DEVICE = """
 import sys
 for name in ("torch", "sam2", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "gmos_deploy.gmos_ref"):
     sys.modules[name] = None
-from gmos_deploy.cli import export
+from gmos_deploy.entry import export
 export()
 """
 """An entry of None is how Python marks a module that cannot be imported."""
