@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -20,10 +20,11 @@ from ...errors import GmosError
 from ..atomic_file import writing
 from ..contract import Variant
 from ..frame_result import FrameResult, ResultName
-from ..media import Media, OverlayStyle
+from ..media import Media, OverlayStyle, Sound
 from .collected import instances
 from .labelled_overlay import labelled_overlay
 from .overlay import overlay
+from .sound_track import SoundTrack
 
 CODEC: Final = "libx264"
 DEFAULT_CRF = 20
@@ -31,6 +32,8 @@ DEFAULT_CRF = 20
 CRF_RANGE = (0, 51)
 PRESET = "veryfast"
 """Overlays are looked at, not archived: speed goes before size."""
+THREADS = 4
+"""Of the encoder: what it writes depends on their number, which by default follows the cores a process may use."""
 SQUARE = Fraction(1)
 FPS_LIMIT = 100_000
 """Largest denominator of a frame rate: finds 30000/1001 in 29.97003."""
@@ -42,7 +45,8 @@ class Mp4Writer:
     """Writes RGB frames as yuv420p H.264, index first, so that playing starts before the end is loaded.
 
     4:2:0 needs even sizes, and its cropping too: odd videos get their last row or column once more, so
-    the .mp4 is one pixel larger there. Frames are shown at the times given, uneven ones included.
+    the .mp4 is one pixel larger there. Frames are shown at the times given, uneven ones included. Sound is copied as it
+    is coded. Equal frames and sound give equal bytes.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class Mp4Writer:
         time_base_s: Fraction | None = None,
         pixel_aspect: Fraction = SQUARE,
         crf: int = DEFAULT_CRF,
+        sound: Sound | None = None,
     ) -> None:
         """Prepare a file; it is created on entry.
 
@@ -64,6 +69,7 @@ class Mp4Writer:
             time_base_s: unit that frame times are rounded to, in seconds; by default one frame.
             pixel_aspect: width to height of a pixel, for players.
             crf: constant rate factor, 0 to 51; lower is better and larger.
+            sound: goes with the frames, where an .mp4 file can hold it.
 
         Raises:
             GmosError: the PyAV build has no libx264, or `crf` or `fps` is out of range.
@@ -85,6 +91,8 @@ class Mp4Writer:
         self._crf = crf
         self._container: OutputContainer | None = None
         self._stream: VideoStream | None = None
+        self._sound = sound
+        self._track: SoundTrack | None = None
         self._last_pts = -1
         self._frames = 0
 
@@ -109,7 +117,9 @@ class Mp4Writer:
             stream.codec_context.time_base = self._time_base_s
             stream.codec_context.colorspace = BT601_MATRIX
             stream.codec_context.color_range = LIMITED_RANGE
+            stream.codec_context.thread_type, stream.codec_context.thread_count = "FRAME", THREADS
             self._stream = stream
+            self._track = SoundTrack(self._container, self._sound, self._path.name)
         return self
 
     def write(self, rgb: NDArray[np.uint8], time_s: float) -> None:
@@ -128,19 +138,20 @@ class Mp4Writer:
         # Two frames closer than the unit of time still need different time stamps.
         self._last_pts = max(round(time_s / self._time_base_s), self._last_pts + 1)
         frame.pts, frame.time_base = self._last_pts, self._time_base_s
-        if self._container is None or self._stream is None:
+        if self._container is None or self._stream is None or self._track is None:
             raise RuntimeError("the writer is not open: use it in a with statement")
         with self._encoding():
             self._container.mux(self._stream.encode(frame))
+            self._track.write(time_s)
         self._frames += 1
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Finish the file. After an error it is only closed, and is not worth keeping."""
-        container, stream = self._container, self._stream
-        self._container = self._stream = None
-        if container is None or stream is None:
+        container, stream, track = self._container, self._stream, self._track
+        self._container = self._stream = self._track = None
+        if container is None or stream is None or track is None:
             return
         if error is not None:
             with suppress(av.FFmpegError):
@@ -149,6 +160,7 @@ class Mp4Writer:
         with self._encoding():
             try:
                 container.mux(stream.encode(None))
+                track.write(float("inf"))
             finally:
                 container.close()
 
@@ -207,14 +219,16 @@ class OverlayFormat:
     @contextmanager
     def writer(self, path: Path, result: ResultName, media: Media) -> Iterator[_OverlayFrames]:
         """See `formats.ResultFormat`."""
-        with Mp4Writer(
-            path,
-            video_hw=media.video_hw,
-            fps=media.fps,
-            time_base_s=media.time_base_s,
-            pixel_aspect=media.pixel_aspect,
-        ) as mp4:
-            yield _OverlayFrames(mp4, result, media.overlay)
+        with ExitStack() as stack:
+            writer = Mp4Writer(
+                path,
+                video_hw=media.video_hw,
+                fps=media.fps,
+                time_base_s=media.time_base_s,
+                pixel_aspect=media.pixel_aspect,
+                sound=media.sound and stack.enter_context(media.sound()),
+            )
+            yield _OverlayFrames(stack.enter_context(writer), result, media.overlay)
 
     def is_whole(self, path: Path, frames: int) -> bool:  # noqa: ARG002 - an .mp4 is filed only when it is whole
         """See `formats.ResultFormat`."""

@@ -25,6 +25,7 @@ from ...errors import GmosError
 from .coded_pictures import JOINED, picture_test
 from .containers import open_container
 from .sequence import Frame, shown_rate
+from .sound import sound_stream
 from .stream_facts import BT2020_CONSTANT, MATRICES, RANGES, TURNS, StreamFacts
 
 RATE_JITTER = 0.1
@@ -104,7 +105,7 @@ class VideoReader:
         if self._first is None:
             raise RuntimeError("no frame was decoded yet")
         stream, first = self.stream, self._first
-        aspect = stream.sample_aspect_ratio or Fraction(1)
+        sound, aspect = sound_stream(self._opened()), self.pixel_aspect
         return StreamFacts(
             container=self._opened().format.name,
             codec=stream.codec_context.codec.canonical_name,
@@ -116,7 +117,16 @@ class VideoReader:
             pixel_aspect=f"{aspect.numerator}:{aspect.denominator}",
             matrix=MATRICES.get(first.colorspace, "unspecified"),
             range=RANGES.get(first.color_range, "unspecified"),
+            sound=None if sound is None else sound.codec_context.codec.canonical_name,
         )
+
+    @property
+    def start_s(self) -> Fraction:
+        """When the first frame is shown, in seconds of the file's own time."""
+        first = self._first
+        if first is None or first.pts is None or first.time_base is None or self._reordered():
+            return Fraction(0)
+        return first.pts * first.time_base
 
     @property
     def pixel_aspect(self) -> Fraction:
@@ -223,12 +233,13 @@ class VideoReader:
         )
 
     def _time_s(self, index: int, frame: VideoFrame, ledger: FrameLedger) -> float:
-        stream = self.stream
-        # AVI has no presentation times: where frames are reordered, those of the packets are in another order.
-        reordered = self._opened().format.name == "avi" and stream.codec_context.has_b_frames
-        if frame.pts is None or frame.time_base is None or reordered:
-            return index / float(stream.average_rate or 1)
+        if frame.pts is None or frame.time_base is None or self._reordered():
+            return index / float(self.stream.average_rate or 1)
         return float((frame.pts - ledger.times[0]) * frame.time_base)
+
+    def _reordered(self) -> bool:
+        """AVI has no presentation times: where frames are reordered, those of the packets are in another order."""
+        return self._opened().format.name == "avi" and bool(self.stream.codec_context.has_b_frames)
 
     def _matrix(self, frame: VideoFrame) -> tuple[int, int, int, int]:
         """The display matrix without its offsets as signs: (a, b, c, d)."""

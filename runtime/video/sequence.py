@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ...errors import GmosError
 from ..checkpoint_identity import file_sha256
-from ..media import Media
+from ..media import Media, Sound
 
 if TYPE_CHECKING:
     from .stream_facts import StreamFacts
@@ -79,7 +79,8 @@ class SequenceInput:
     `frame_count_estimate` is exact for a directory; for a video it is what the file's index claims,
     None where it claims nothing.
     `frame_paths` is empty for a video. `notes` are remarks worth a log line each. `pixel_aspect` is width to height
-    of a pixel as it is shown. `stream` is what a video file says of the stream that is decoded.
+    of a pixel as it is shown. `stream` is what a video file says of the stream that is decoded; `sound` gives the
+    file's sound from its start.
     """
 
     name: str
@@ -95,6 +96,9 @@ class SequenceInput:
     notes: tuple[str, ...] = ()
     pixel_aspect: Fraction = Fraction(1)
     stream: StreamFacts | None = None
+    sound: Callable[[], AbstractContextManager[Sound | None]] | None = field(
+        default=None, repr=False, compare=False
+    )
 
     def identity(self) -> str | None:
         """SHA-256 of the video's bytes, of a directory over those of its frames; None for what is no file.
@@ -128,6 +132,7 @@ class SequenceInput:
             stride=self.stride,
             source=_as_text(str(self.path)),
             frame_names=tuple(_as_text(path.name) for path in self.frame_paths),
+            sound=self.sound,
         )
 
 

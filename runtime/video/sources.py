@@ -13,6 +13,7 @@ from .containers import check_whole
 from .frame_directory import check_frames, list_frames, read_frames
 from .reader import VideoReader
 from .sequence import DEFAULT_OUTPUT_FPS, SequenceInput, even_sequence, resolve_stride
+from .sound import open_sound
 from .stream_facts import BT2020_CONSTANT, MATRICES, StreamFacts, rate_note
 
 USUAL_TIME_BASE_S = Fraction(1, 90_000)
@@ -114,6 +115,7 @@ class FileSource:
             height, width = reader.first_frame().rgb.shape[:2]
             pixel_aspect = reader.pixel_aspect
             facts = reader.facts()
+            start_s = reader.start_s
         if own_fps is None and fps is None and stride is None:
             raise GmosError(
                 f"{path} states no frame rate; expected --fps (of the original video) or --stride"
@@ -131,6 +133,7 @@ class FileSource:
             pixel_aspect=pixel_aspect,
             notes=tuple(_notes(path, facts, own_fps, fps=fps, stride=stride)),
             stream=facts,
+            sound=partial(open_sound, path, start_s) if facts.sound else None,
         )
 
 

@@ -36,8 +36,9 @@ class StreamFacts:
 
     `container` and `codec` are FFmpeg's names, `stream` is the index in the file, `video_streams` how many there are.
     `rate_fps` is the average rate as ffmpeg shows it, None where there is none. `rotation` is in degrees clockwise,
-    with "mirrored" where it is. `pixel_aspect` is width to height, "1:1" where the file states none. `matrix` and
-    `range` are "unspecified" where the file does not tell; BT.601 and limited are taken then.
+    with "mirrored" where it is. `pixel_aspect` is width to height as shown, "1:1" where the file states none. `matrix`
+    and `range` are "unspecified" where the file does not tell; BT.601 and limited are taken then. `sound` is the codec
+    of the sound, None without any.
     """
 
     container: str
@@ -50,6 +51,7 @@ class StreamFacts:
     pixel_aspect: str
     matrix: str
     range: str
+    sound: str | None
 
     def line(self) -> str:
         """For people."""
@@ -63,7 +65,8 @@ class StreamFacts:
             parts.append(f"turned {self.rotation}")
         if self.pixel_aspect != "1:1":
             parts.append(f"pixels {self.pixel_aspect}")
-        return ", ".join([*parts, f"colours {self.matrix}, range {self.range}"])
+        parts.append(f"colours {self.matrix}, range {self.range}")
+        return ", ".join([*parts, f"sound {self.sound}"] if self.sound else parts)
 
 
 def rate_note(rate: Fraction | None, times: Sequence[Fraction]) -> str | None:
