@@ -122,6 +122,26 @@ def start(command: click.Command, name: str) -> NoReturn:
     sys.exit(guarded(command, name))
 
 
+def version_option(program: str) -> click.Option:
+    """The option that tells version and commit."""
+
+    def tell(context: click.Context, _: click.Parameter, asked: bool) -> None:
+        if asked and not context.resilient_parsing:
+            from .evaluation.report.software import software  # noqa: PLC0415 - the option alone needs it
+
+            click.echo(f"{program} {software()}")
+            context.exit()
+
+    return click.Option(
+        ["--version"],
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=tell,
+        help="Show the version, and the commit where it is known, and exit.",
+    )
+
+
 def entry_point(program: str, module: str, *added: str) -> Callable[[], NoReturn]:
     """What `start`s a command.
 
@@ -136,6 +156,7 @@ def entry_point(program: str, module: str, *added: str) -> Callable[[], NoReturn
 
     def entry() -> NoReturn:
         command = command_of(module)
+        command.params.append(version_option(program))
         for name in added:
             command.add_command(command_of(name))
         start(command, program)
