@@ -328,7 +328,7 @@ class VideoResult(Sequence[FrameResult]):
         Args:
             save_dir: output place, made if it is not there.
             save_mode: "mask", "mp4", "prob", "tracks", "coco", "ytvis", "yolo", "npz", or several joined by +; by
-                default as `gmos-run`.
+                default "mask", or "prob" of GMOS-S.
             existing: what to do about results that are there: "error", "resume" (keep finished ones of the same
                 settings) or "overwrite".
             overlay: how overlays are drawn: "labelled", or "published".

@@ -125,10 +125,31 @@ def set_up_logging(command: str, *, quiet: bool) -> None:
     package.setLevel(logging.WARNING if quiet else logging.INFO)
 
 
+def version_option(program: str) -> click.Option:
+    """The option that tells version and commit."""
+
+    def tell(context: click.Context, _: click.Parameter, asked: bool) -> None:
+        if asked and not context.resilient_parsing:
+            from .evaluation.report.software import software  # noqa: PLC0415 - the option alone needs it
+
+            click.echo(f"{program} {software()}")
+            context.exit()
+
+    return click.Option(
+        ["--version"],
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=tell,
+        help="Show the version, and the commit where it is known, and exit.",
+    )
+
+
 def start(command: click.Command, name: str) -> NoReturn:
     """Run a command on this process's arguments and end with its status; its log goes to stderr."""
     print_anything()
     set_up_logging(name, quiet=False)
     end_traceback(name)
     clear_up_first()
+    command.params.append(version_option(name))
     sys.exit(guarded(command, name))

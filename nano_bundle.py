@@ -22,8 +22,8 @@ logger = logging.getLogger(__name__)
 
 
 def prefers_bundle() -> bool:
-    """Whether ONNX Runtime is installed, which runs the bundle."""
-    return find_spec("onnxruntime") is not None
+    """Whether ONNX Runtime is installed, which runs the bundle, or neither that nor PyTorch: it is the lighter one."""
+    return find_spec("onnxruntime") is not None or find_spec("torch") is None
 
 
 def cached_bundle(variant: Variant) -> Path:

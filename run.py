@@ -23,7 +23,7 @@ from .runtime.pipeline.first_pass import FirstPassFile
 from .runtime.pipeline.options import RunOptions
 from .runtime.progress import Progress
 from .runtime.results.completion import Existing, ResultSet, should_skip
-from .runtime.results.formats import drawing_settings, needs_rgb, parse_save_mode
+from .runtime.results.formats import OVERLAYS, drawing_settings, needs_rgb, parse_save_mode
 from .runtime.results.outputs import check_save_dir, file_results
 from .runtime.tensorrt.memory import settle_run
 from .runtime.video.inputs import resolve_inputs
@@ -70,6 +70,11 @@ class RunSummary:
         lines = [] if self.backend is None else [f"{self.backend}, loaded in {self.load_s:.1f} s"]
         for sequence in self.sequences:
             lines += _sequence_lines(sequence)
+        seen = [
+            path for sequence in self.sequences for path in sequence.outputs if path.suffix == OVERLAYS.ending
+        ]
+        if seen:
+            lines.append(f"look at {seen[0] if len({path.name for path in seen}) == 1 else seen[0].parent}")
         return "\n".join(lines)
 
 
@@ -114,9 +119,12 @@ def run_all(
     options: RunOptions | None = None,
     existing: Existing = "error",
     overlay: OverlayStyle = "labelled",
+    overlays: bool = False,
     quiet: bool = False,
 ) -> RunSummary:
     """Run every input that is not finished yet; arguments as `gmos-run`'s options.
+
+    `overlays` are written too where no `save_mode` says what to write, and no dataset is run.
 
     Raises:
         GmosError: before any network is loaded, for everything that can be known by then; later for
@@ -125,6 +133,8 @@ def run_all(
     source, options = networks.resolve(), options or RunOptions()
     model = source.model
     modes = parse_save_mode(save_mode, model.variant)
+    if overlays and save_mode is None and dataset is None:
+        modes |= {OVERLAYS.mode}
     names = None
     if dataset is None:
         for name, value in (("--root", root), ("--time_anno_csv", time_anno_csv)):

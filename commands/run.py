@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import click
 
-from .. import __version__
 from ..cli import set_up_logging
 from ..errors import GmosError
 from ..networks import AUTO, CHECKPOINTS, NetworkChoice
@@ -73,7 +72,8 @@ AS_GIVEN = ("save_dir", "save_mode", "overlay", "fps", "stride", "dataset", "roo
     "What to write: mask (palette PNGs), mp4 (overlay), prob (GMOS-S, 8-bit grey PNGs), tracks (objects with times, "
     "boxes and masks, JSON and CSV), coco, ytvis (YouTube-VIS), yolo (segment labels), npz (arrays), or several joined "
     "by +; docs/results.md has their layouts.  "
-    "[default: mask for gmos, prob for gmos-s]",
+    "[default: as the published scripts, mask for gmos and prob for gmos-s, and mp4 with them unless --input_rgb or "
+    "--dataset is given]",
     metavar="MODES",
 )
 @option(
@@ -178,7 +178,6 @@ AS_GIVEN = ("save_dir", "save_mode", "overlay", "fps", "stride", "dataset", "roo
     "max_cond_frames_in_attn: 2 or more; -1 for all, as published. Their number grows with the video, and the time "
     "of its second pass with its square.",
 )
-@click.version_option(__version__, prog_name="gmos-run")
 def run_command(**options: Any) -> None:
     """Segment what moves in videos.
 
@@ -205,6 +204,8 @@ def run_command(**options: Any) -> None:
         networks=networks,
         # The published spelling takes several values; those after the first arrive as arguments.
         inputs=(*options["input_rgb"], *options["inputs"]),
+        # Called as they are, it writes what they write.
+        overlays=not options["input_rgb"],
         **{name: options[name] for name in AS_GIVEN},
         options=RunOptions.in_mib(
             **{name: options[name] for name in ("batch_size", "spill_dir", "max_conditioning", *BUDGETS)},

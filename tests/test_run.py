@@ -17,6 +17,7 @@ from PIL import Image
 
 from gmos_deploy.cli import guarded
 from gmos_deploy.commands.run import run_command
+from gmos_deploy.run import RunSummary, SequenceSummary
 
 FRAMES = 6
 
@@ -74,6 +75,42 @@ def test_gmos_s_defaults_to_probabilities_and_prints_json(
     assert "bf16" in summary["backend"]
     with Image.open(tmp_path / "out/prob/clip/00000.png") as image:
         assert image.mode == "L"
+
+
+def test_overlays_come_without_being_asked_for(
+    gmos_run: Callable[..., tuple[int, str, str]], clip: Path, tmp_path: Path
+) -> None:
+    """Beside the published results, and the last line says where; --save_mode and the published spelling decide."""
+    base = ("--stride", 1, "--preset", "tiny", "--variant", "gmos-s", "--save_dir")
+    written = {}
+    for name, arguments in {
+        "plain": (clip,),
+        "asked": (clip, "--save_mode", "prob"),
+        "published": ("--input_rgb", clip),
+        "json": (clip, "--json"),
+    }.items():
+        status, out, err = gmos_run(*arguments, *base, tmp_path / name)
+        assert status == 0, err
+        written[name] = sorted(path.name for path in (tmp_path / name).iterdir() if path.name[0] != ".")
+        if name == "json":
+            assert str(tmp_path / "json/mp4/clip.mp4") in json.loads(out)["sequences"][0]["outputs"]
+        else:
+            last = f"look at {tmp_path / 'plain/mp4/clip.mp4'}"
+            assert (out.splitlines()[-1] == last) == (name == "plain")
+    assert written == {
+        "plain": ["mp4", "prob"],
+        "asked": ["prob"],
+        "published": ["prob"],
+        "json": ["mp4", "prob"],
+    }
+
+
+def test_overlays_of_several_videos_have_a_folder(tmp_path: Path) -> None:
+    """One line all the same."""
+    files = [tmp_path / f"mos-i_mp4/{name}.mp4" for name in "ab"]
+    sequences = [SequenceSummary(name=path.stem, stride=1, fps=1.0, outputs=[path]) for path in files]
+    text = RunSummary(variant="gmos", preset="tiny", sequences=sequences).render(as_json=False)
+    assert text.splitlines()[-1] == f"look at {tmp_path / 'mos-i_mp4'}"
 
 
 def test_published_spelling_takes_several_inputs(

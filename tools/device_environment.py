@@ -1,9 +1,10 @@
 """Make the environment that a role of this package needs, out of the packages installed here, without a network.
 
-    python tools/device_environment.py DIR [--extra cpu]
+    python tools/device_environment.py DIR [--extra cpu] [--dependencies]
 
 DIR becomes a virtual environment with links to gmos-deploy, the distributions that it and the extra
-require, those that they require, and nothing else. Prints their sizes as JSON, in bytes by name.
+require, those that they require, and nothing else; with --dependencies gmos-deploy itself is left out.
+Prints their sizes as JSON, in bytes by name.
 """
 
 from __future__ import annotations
@@ -51,11 +52,13 @@ def installed_files(name: str) -> list[Path]:
     ]
 
 
-def make_environment(directory: Path, names: set[str]) -> dict[str, int]:
+def make_environment(directory: Path, names: set[str], *, with_project: bool = True) -> dict[str, int]:
     """Link the distributions into a new environment; their sizes in bytes."""
     venv.create(directory, with_pip=False, symlinks=True)
     packages = next(directory.glob("lib/python*/site-packages"))
-    (packages / gmos_deploy.__name__).symlink_to(Path(gmos_deploy.__file__).parent, target_is_directory=True)
+    if with_project:
+        project = Path(gmos_deploy.__file__).parent
+        (packages / gmos_deploy.__name__).symlink_to(project, target_is_directory=True)
     sizes = {}
     for name in sorted(names - {PROJECT}):
         sizes[name] = 0
@@ -76,12 +79,13 @@ def main() -> None:
     )
     parser.add_argument("directory", type=Path, metavar="DIR", help="a directory that does not exist yet")
     parser.add_argument("--extra", action="append", default=[], help="cpu, ref, ...; may be repeated")
+    parser.add_argument("--dependencies", action="store_true", help="leave gmos-deploy itself out")
     options = parser.parse_args()
     if options.directory.exists():
         sys.exit(f"{options.directory} exists; name a new directory")
     try:
         names = required(PROJECT, set(options.extra))
-        print(json.dumps(make_environment(options.directory, names)))
+        print(json.dumps(make_environment(options.directory, names, with_project=not options.dependencies)))
     except metadata.PackageNotFoundError as error:
         sys.exit(f"{error.name} is required and not installed; install gmos-deploy with its extras first")
 

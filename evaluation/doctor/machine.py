@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 from platformdirs import user_cache_path
 
-from ... import __version__
 from ...runtime.host_memory import free_host_bytes
 from ..report.environment import available_cores
+from ..report.software import software
 from .finding import MACHINE, Finding, State
 from .system import Jetson, existing_folder, group_limits
 
@@ -32,7 +32,7 @@ DECODERS, ENCODER = ("h264", "hevc", "vp9", "av1"), "libx264"
 
 def machine_findings(jetson: Jetson | None) -> Iterator[Finding]:
     """All of them; only what is asked here runs in this process."""
-    yield _finding("gmos-deploy", "ok", __version__)
+    yield _finding("gmos-deploy", "ok", software())
     supported = sys.version_info >= (3, 10)
     yield _finding(
         "python",

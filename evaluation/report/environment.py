@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from ... import __version__
+from .software import software
 
 PACKAGES = (
     *("numpy", "scipy", "av", "pillow", "onnxruntime", "onnxruntime-gpu"),
@@ -51,7 +51,7 @@ def environment(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         words[0] = Path(words[0]).name
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "gmos_deploy": __version__,
+        "gmos_deploy": software(),
         "command": shlex.join(words),
         "system": platform.platform(),
         "machine": platform.machine(),

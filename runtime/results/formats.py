@@ -60,9 +60,11 @@ class ResultFormat(Protocol):
         """Whether a result of that many frames lies there."""
 
 
+OVERLAYS: ResultFormat = OverlayFormat()
+
 FORMATS: list[ResultFormat] = [
     MASKS,
-    OverlayFormat(),
+    OVERLAYS,
     PROBABILITIES,
     TracksFormat(),
     CocoFormat(),
