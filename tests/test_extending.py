@@ -32,7 +32,7 @@ class Pattern:
     kind = "pattern"
     article = "a pattern"
     needs_rate = False
-    is_variable_rate = False
+    notes = ()
 
     def __init__(self, frames: int = 0) -> None:
         self.frames = frames

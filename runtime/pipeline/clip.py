@@ -277,10 +277,7 @@ class ClipRun:
                 read = watched_items(watch, frames, "decode")
                 with Prefetched(read, depth=depth, transform=prepare, workers=prepare_workers()) as prepared:
                     yield watched_items(watch, prepared, "wait for frames")
-        if reader.is_variable_rate:
-            self.summary.notes.append(
-                "uneven frame times: the stride follows the average rate, overlays keep the times"
-            )
+        self.summary.notes += reader.notes
 
     def _encoder(self) -> WindowEncoder:
         batch_size = 1 if self._live else self._options.batch_size

@@ -1,4 +1,4 @@
-"""Which coded samples owe a picture: some only carry settings, repeat the last picture, or are never shown."""
+"""Which coded samples owe a picture, and which are damaged: some only carry settings, or are never shown."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ START_CODE = b"\0\0\1"
 
 JOINED = ("h264", "hevc")
 """Codecs whose decoder takes a sample without a picture for damage, and can have it with the next one."""
+
+FROM_KEY_FRAME = ("vp8", "vp9")
+"""Codecs whose decoder takes pictures before the first key frame for damage."""
 
 VOP, VIDEO_OBJECT_LAYERS = 0xB6, range(0x20, 0x30)
 """MPEG-4 Part 2, ISO/IEC 14496-2, 6.2: start codes of a picture and of the layer that it is of."""
@@ -24,9 +27,31 @@ def picture_test(codec: str, extradata: bytes | None) -> Callable[[bytes], bool]
     return (lambda _: True) if make is None else make(extradata or b"")
 
 
+def damage_test(codec: str, extradata: bytes | None) -> Callable[[bytes], bool]:
+    """What suspects a sample without decoding it: a hole in the file, or units that reach beyond it.
+
+    Args:
+        codec: FFmpeg's name.
+        extradata: of the codec.
+    """
+    if codec == "rawvideo":
+        return lambda _: False
+    length = _length_bytes(extradata or b"", LENGTH_AT.get(codec))
+    return lambda sample: not sample.lstrip(b"\0") or bool(length and not all(_units(sample, length)))
+
+
+LENGTH_AT = {"h264": 4, "hevc": 21}
+"""Where avcC and hvcC have the bytes of a unit's length, less one, in their lowest two bits."""
+
+
+def _length_bytes(extradata: bytes, at: int | None) -> int:
+    """Bytes of the length before each unit, 0 where start codes separate them."""
+    return (extradata[at] & 3) + 1 if at and extradata[:1] == b"\1" and len(extradata) > at else 0
+
+
 def _h264(extradata: bytes) -> Callable[[bytes], bool]:
     """ITU-T H.264, 7.4.1: types of SEI, parameter sets, delimiters, ends and filler."""
-    length = (extradata[4] & 3) + 1 if extradata[:1] == b"\1" and len(extradata) > 4 else 0
+    length = _length_bytes(extradata, LENGTH_AT["h264"])
     return lambda sample: (
         not _only(unit[:1] and unit[0] & 31 in range(6, 14) for unit in _units(sample, length))
     )
@@ -34,7 +59,7 @@ def _h264(extradata: bytes) -> Callable[[bytes], bool]:
 
 def _hevc(extradata: bytes) -> Callable[[bytes], bool]:
     """ITU-T H.265, 7.4.2.2: types of parameter sets, delimiters, ends, filler and SEI."""
-    length = (extradata[21] & 3) + 1 if extradata[:1] == b"\1" and len(extradata) > 21 else 0
+    length = _length_bytes(extradata, LENGTH_AT["hevc"])
     return lambda sample: (
         not _only(unit[:1] and unit[0] >> 1 & 63 in range(32, 41) for unit in _units(sample, length))
     )

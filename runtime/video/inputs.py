@@ -39,7 +39,7 @@ def resolve_inputs(
 ) -> list[SequenceInput]:
     """Check all inputs of a run, in their order.
 
-    For every video the first frame is decoded, for every directory all headers are read. The stride
+    Every video is read whole and its first frame decoded, for every directory all headers are read. The stride
     is `stride` if given, else follows from `fps` if given, else from the video's own average rate.
 
     Args:

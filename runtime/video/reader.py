@@ -7,9 +7,8 @@ from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
 from fractions import Fraction
-from itertools import islice
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import av
 import numpy as np
@@ -22,7 +21,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from ...errors import GmosError
-from .coded_pictures import JOINED, picture_test
+from .coded_pictures import FROM_KEY_FRAME, JOINED, damage_test, picture_test
 from .containers import open_container
 from .sequence import Frame, shown_rate
 from .sound import sound_stream
@@ -35,6 +34,7 @@ RATE_JITTER_S = 0.0015
 SWSCALE_MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, BT2020_CONSTANT: 9}
 """H.273 matrix coefficients (code on a frame) to swscale's constants; unspecified means BT.601."""
 SWSCALE_BT601 = 5
+INCOMPLETE = "is incomplete: the file was cut off, or a part of it is missing"
 RGB_MATRIX = 0
 """H.273 code of frames that are stored as RGB: there is no matrix to apply."""
 
@@ -54,12 +54,19 @@ class VideoReader:
         self._shortest_s = float("inf")
         self._longest_s = 0.0
         self._turned = False
+        self._gone: list[str] = []
 
     @property
     def is_variable_rate(self) -> bool:
         """Whether the frames read so far are unevenly spaced in time."""
         slack_s = max(RATE_JITTER_S, RATE_JITTER * self._shortest_s)
         return self._longest_s > self._shortest_s + slack_s
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See `FrameReader`."""
+        uneven = ("uneven frame times: the stride follows the average rate, overlays keep the times",)
+        return (*self._gone, *(uneven if self.is_variable_rate else ()))
 
     def __enter__(self) -> VideoReader:
         with ExitStack() as stack:
@@ -134,14 +141,35 @@ class VideoReader:
         aspect = Fraction(self.stream.sample_aspect_ratio or 1)
         return 1 / aspect if self._turned else aspect
 
-    def packet_times(self, count: int) -> list[Fraction]:
-        """Presentation times in seconds of the next packets, at most `count`; nothing is decoded."""
-        stream = self.stream
-        return [
-            packet.pts * packet.time_base
-            for packet in islice(self._opened().demux(stream), count)
-            if packet.size and packet.pts is not None and packet.time_base is not None
-        ]
+    def scan(self, count: int) -> list[Fraction]:
+        """Read the whole file and decode nothing, which finds what is missing or overwritten in it.
+
+        Returns:
+            Presentation times in seconds of its first packets, at most `count`.
+
+        Raises:
+            GmosError: a frame is damaged.
+        """
+        codec = self.stream.codec_context
+        suspect = damage_test(codec.codec.canonical_name, codec.extradata)
+        times: list[Fraction] = []
+        suspected = False
+        seen = 0
+        try:
+            for packet in self._opened().demux(self.stream):
+                if packet.is_corrupt:
+                    raise self._broken(seen, INCOMPLETE)
+                if packet.size:
+                    seen += 1
+                    suspected = suspected or suspect(bytes(packet))
+                    if len(times) < count and packet.pts is not None and packet.time_base is not None:
+                        times.append(packet.pts * packet.time_base)
+        except av.FFmpegError as error:
+            raise self._broken(seen, f"cannot be read ({error.strerror})") from error
+        failed = self._in_one_thread()[0] if suspected else None
+        if failed is not None:
+            raise self._broken(failed, "cannot be decoded")
+        return times
 
     def first_frame(self) -> Frame:
         """Decode the first frame, to check the file. Iterate over another reader to get them all.
@@ -185,46 +213,50 @@ class VideoReader:
 
     def _decoded(self, ledger: FrameLedger) -> Iterator[VideoFrame]:
         """Frames as the decoder gives them, each counted in `ledger`."""
-        container, stream = self._opened(), self.stream
         try:
-            for packet, owes in _samples(container, stream):
+            for packet, owes, reachable in _samples(self._opened(), self.stream):
                 if packet.is_corrupt:
-                    raise self._broken(ledger.frames, "is cut off: the file is shorter than its index says")
+                    raise self._broken(ledger.frames, INCOMPLETE)
                 ledger.enter(packet, owes=owes)
-                for frame in packet.decode():
+                for frame in packet.decode() if reachable else ():
                     ledger.leave(frame)
                     yield frame
         except av.FFmpegError as error:
-            failed = self._damaged_frame()
+            failed, _ = self._in_one_thread()
             raise self._broken(ledger.frames if failed is None else failed, "cannot be decoded") from error
-        first_lost = ledger.first_lost()
-        if first_lost is not None:
-            failed = self._damaged_frame()
-            if failed is None:
-                raise GmosError(
-                    f"{self._path}: frame {first_lost} (counted from 0) was dropped by the decoder, which found no "
-                    f"damage: where videos are cut and joined without encoding them anew, pictures refer to some that "
-                    f"are gone; expected a video whose pictures can all be decoded; re-encode it"
-                )
-            raise self._broken(failed, "was dropped by the decoder")
+        early, lost, first_lost = ledger.missing()
+        if early:
+            self._gone.append(
+                f"{early} pictures before the first frame are not shown, as in ffmpeg: the video was cut where they "
+                f"refer to others before them"
+            )
+        if lost:
+            failed, frames = self._in_one_thread()
+            if failed is not None or frames != ledger.frames:
+                raise self._broken(first_lost if failed is None else failed, "was dropped by the decoder")
+            self._gone.append(
+                f"{lost} pictures are not shown, as in ffmpeg, the first of them at frame {first_lost} (counted from "
+                f"0): where videos are cut and joined without encoding them anew, pictures refer to some that are gone"
+            )
 
-    def _damaged_frame(self) -> int | None:
-        """Which frame it is that several threads failed on: one thread at a time can tell; None if it finds none."""
+    def _in_one_thread(self) -> tuple[int | None, int]:
+        """Which frame it is that decoding fails on, which several threads cannot tell, and how many frames come."""
         times: list[int] = []
         failed: int | None = None
+        frames = 0
         with VideoReader(self._path) as reader:
             container, stream = reader._opened(), reader.stream
             stream.thread_type, stream.thread_count = "NONE", 1
-            for packet, owes in _samples(container, stream):
+            for packet, owes, reachable in _samples(container, stream):
                 if owes and packet.pts is not None and not packet.is_discard:
                     times.append(packet.pts)
-                if failed is not None:
+                if failed is not None or not reachable:
                     continue
                 try:
-                    packet.decode()
+                    frames += len(packet.decode())
                 except av.FFmpegError:
                     failed = packet.pts
-        return None if failed is None else sum(time < failed for time in times)
+        return None if failed is None else sum(time < failed for time in times), frames
 
     def _broken(self, index: int, what: str) -> GmosError:
         return GmosError(
@@ -272,8 +304,16 @@ class VideoReader:
         return np.ascontiguousarray(rgb.to_ndarray(), dtype=np.uint8)
 
 
-def _samples(container: InputContainer, stream: VideoStream) -> Iterator[tuple[Packet[VideoStream], bool]]:
-    """The packets of a stream, and whether each owes a picture.
+class _Sample(NamedTuple):
+    """A packet, whether it owes a picture, and whether a decoder can make one of it."""
+
+    packet: Packet[VideoStream]
+    owes: bool
+    reachable: bool
+
+
+def _samples(container: InputContainer, stream: VideoStream) -> Iterator[_Sample]:
+    """The packets of a stream.
 
     Where the decoder takes a packet without a picture for damage, it goes in with the next one that has one.
     """
@@ -281,14 +321,16 @@ def _samples(container: InputContainer, stream: VideoStream) -> Iterator[tuple[P
     name = codec.codec.canonical_name
     owes_picture = picture_test(name, codec.extradata)
     held = b""
+    reachable = name not in FROM_KEY_FRAME
     for packet in container.demux(stream):
         owes = packet.size > 0 and owes_picture(bytes(packet))
+        reachable = reachable or packet.is_keyframe or not packet.size
         if packet.size and not owes and name in JOINED and not packet.is_corrupt:
             held += bytes(packet)
             continue
         if held and owes and not packet.is_discard:
             packet, held = _joined(held, packet), b""  # noqa: PLW2901 - the same one, with what came before it
-        yield packet, owes
+        yield _Sample(packet, owes, reachable)
 
 
 def _joined(before: bytes, packet: Packet[VideoStream]) -> Packet[VideoStream]:
@@ -327,18 +369,19 @@ class FrameLedger:
             self.times.append(frame.pts)
             self._waiting[frame.pts] -= 1
 
-    def first_lost(self) -> int | None:
-        """The first frame that did not come out although all packets went in, None if all did.
+    def missing(self) -> tuple[int, int, int]:
+        """What did not come out although all packets went in: pictures before the first frame, others, their first.
 
-        Frames before the first one out do not count: they belong to a group of pictures that was cut
-        on purpose. Neither does interlaced video, whose two fields may come in two packets.
+        The former belong to a group of pictures whose beginning was cut off. In interlaced video nothing counts, as
+        its two fields may come in two packets.
         """
+        if self._interlaced:
+            return 0, 0, 0
         first = min(self.times, default=0)
         early = sum(count for time, count in self._waiting.items() if time < first and count > 0)
-        if self._interlaced or self._packets - self.frames - early <= 0:
-            return None
         late = [time for time, count in self._waiting.items() if time > first and count > 0]
-        return sum(time < min(late) for time in self.times) if late else self.frames
+        lost = max(0, self._packets - self.frames - early)
+        return early, lost, sum(time < min(late) for time in self.times) if late else self.frames
 
 
 def _sign(value: int) -> int:

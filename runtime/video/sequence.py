@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -154,8 +154,8 @@ class FrameReader(AbstractContextManager["FrameReader"], Protocol):
     """Frames of one sequence in order, each one once. A context manager."""
 
     @property
-    def is_variable_rate(self) -> bool:
-        """Whether the frames read so far are unevenly spaced in time."""
+    def notes(self) -> Sequence[str]:
+        """Remarks on the frames, worth a line each; known when all were read."""
 
     def __iter__(self) -> Iterator[Frame]: ...
 
@@ -163,7 +163,7 @@ class FrameReader(AbstractContextManager["FrameReader"], Protocol):
 class EvenReader:
     """Frames (H, W, 3) uint8 that have no times of their own: these follow from the frame rate."""
 
-    is_variable_rate = False
+    notes: Sequence[str] = ()
 
     def __init__(self, frames: Callable[[], Iterable[NDArray[np.uint8]]], fps: float) -> None:
         self._frames = frames

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -105,7 +105,7 @@ class FileSource:
         return Path(given).stem
 
     def resolve(self, given: str, *, name: str, fps: float | None, stride: int | None) -> SequenceInput:
-        """See `Source`; decodes the first frame."""
+        """See `Source`; reads the whole file and decodes the first frame."""
         path = Path(given)
         check_whole(path)
         with VideoReader(path) as reader:
@@ -116,6 +116,8 @@ class FileSource:
             pixel_aspect = reader.pixel_aspect
             facts = reader.facts()
             start_s = reader.start_s
+        with VideoReader(path) as reader:
+            times = reader.scan(RATE_PACKETS)
         if own_fps is None and fps is None and stride is None:
             raise GmosError(
                 f"{path} states no frame rate; expected --fps (of the original video) or --stride"
@@ -131,14 +133,20 @@ class FileSource:
             time_base_s=time_base_s,
             frame_count_estimate=estimate,
             pixel_aspect=pixel_aspect,
-            notes=tuple(_notes(path, facts, own_fps, fps=fps, stride=stride)),
+            notes=tuple(_notes(path, facts, own_fps, times, fps=fps, stride=stride)),
             stream=facts,
             sound=partial(open_sound, path, start_s) if facts.sound else None,
         )
 
 
 def _notes(
-    path: Path, facts: StreamFacts, own_fps: Fraction | None, *, fps: float | None, stride: int | None
+    path: Path,
+    facts: StreamFacts,
+    own_fps: Fraction | None,
+    times: Sequence[Fraction],
+    *,
+    fps: float | None,
+    stride: int | None,
 ) -> Iterator[str]:
     if own_fps is None and fps is None:
         yield f"{path} states no frame rate: overlays play at {DEFAULT_OUTPUT_FPS:g} frames per second"
@@ -146,11 +154,9 @@ def _notes(
         yield f"{path} has {facts.video_streams} video streams; the first one (stream {facts.stream}) is taken"
     if facts.matrix == MATRICES[BT2020_CONSTANT]:
         yield f"{path} has BT.2020 colours of constant luminance; they are converted as if it were not constant"
-    if fps is None and stride is None:
-        with VideoReader(path) as reader:
-            note = rate_note(own_fps, reader.packet_times(RATE_PACKETS))
-        if note is not None:
-            yield f"{path}: {note}"
+    note = rate_note(own_fps, times) if fps is None and stride is None else None
+    if note is not None:
+        yield f"{path}: {note}"
 
 
 SOURCES: list[Source] = [DirectorySource(), FileSource()]

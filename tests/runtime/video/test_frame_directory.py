@@ -201,7 +201,7 @@ def test_times_follow_from_the_rate(make_directory: Callable[..., Path]) -> None
         frames = list(reader)
     assert [(frame.index, frame.time_s) for frame in frames] == [(0, 0.0), (1, 0.1), (2, 0.2)]
     assert [int(frame.rgb[0, 0, 0]) for frame in frames] == [0, 10, 20]
-    assert not reader.is_variable_rate
+    assert not reader.notes
 
 
 def test_a_frame_that_changes_meanwhile_is_an_error(make_directory: Callable[..., Path]) -> None:
