@@ -69,6 +69,7 @@ def load(
     spill_dir: str | os.PathLike[str] | None = None,
     thresholds: Thresholds = PUBLISHED,
     max_conditioning: int = ALL_CONDITIONING,
+    allow_nonfinite: bool = False,
 ) -> Model:
     """Load networks, as `gmos-run` does with options of the same names.
 
@@ -91,6 +92,7 @@ def load(
         spill_dir: directory for features beyond both budgets.
         thresholds: of the propagator.
         max_conditioning: conditioning memories of an object that a frame reads at most, 2 or more; -1: all.
+        allow_nonfinite: go on where a network gives values that are not finite.
 
     Raises:
         GmosError: something given cannot be used; the text is the command's.
@@ -104,6 +106,7 @@ def load(
         host_budget=host_budget,
         spill_dir=None if spill_dir is None else Path(spill_dir),
         max_conditioning=max_conditioning,
+        allow_nonfinite=allow_nonfinite,
     )
     choice = NetworkChoice(
         variant=variant,
@@ -351,6 +354,7 @@ class VideoResult(Sequence[FrameResult]):
             variant=self.variant,
             modes=modes,
             settings=self._settings | drawing_settings(modes, overlay),
+            not_finite=self.summary.not_finite,
         )
         if should_skip(results, existing):
             return results.paths()

@@ -101,6 +101,10 @@ def _sequence_lines(summary: SequenceSummary) -> list[str]:
     if (summary.conditioning_memories or 0) > 1:
         lines.append(f"  conditioning memories: up to {summary.conditioning_memories} an object")
     lines += [f"  note: {note}" for note in summary.notes]
+    lines += [
+        f"  note: values that are not finite on {frames} frames ({network.rstrip(',')})"
+        for network, frames in summary.not_finite.items()
+    ]
     lines += [f"  {path}" for path in summary.outputs]
     return lines
 
@@ -225,7 +229,8 @@ def run_clips(
         )
         media = replace(sequence.media, overlay=overlay)
         try:
-            outputs = file_results(iter(run), results, media, existing=existing)
+            filed = replace(results, not_finite=run.summary.not_finite)
+            outputs = file_results(iter(run), filed, media, existing=existing)
         except BaseException:
             if run.first_pass_kept:
                 logger.warning("%s: the first pass is kept; --resume goes on from there", sequence.name)

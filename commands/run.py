@@ -97,6 +97,12 @@ AS_GIVEN = ("save_dir", "save_mode", "overlay", "fps", "stride", "dataset", "roo
     "come with gmos-deploy, small and tiny on untrained ones.  [default: published with checkpoints, else nano]",
     metavar="NAME",
 )
+@flag(
+    "allow_nonfinite",
+    NETWORKS,
+    "Go on where a network gives values that are not finite (NaN, infinity), which ends the run otherwise; the summary "
+    "and the results' record count the frames.",
+)
 @option(
     "backend",
     SPEED,
@@ -208,7 +214,10 @@ def run_command(**options: Any) -> None:
         overlays=not options["input_rgb"],
         **{name: options[name] for name in AS_GIVEN},
         options=RunOptions.in_mib(
-            **{name: options[name] for name in ("batch_size", "spill_dir", "max_conditioning", *BUDGETS)},
+            **{
+                name: options[name]
+                for name in ("batch_size", "spill_dir", "max_conditioning", "allow_nonfinite", *BUDGETS)
+            },
             thresholds=parse_thresholds(options["thresholds"]),
         ),
         existing=choose_existing(resume=options["resume"], overwrite=options["overwrite"]),

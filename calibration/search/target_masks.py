@@ -151,7 +151,8 @@ class MaskReference:
         found: dict[tuple[str, str], list[CompactMap]] = {}
         with closing(open_bundle_backend(bundle, device=self._device)) as backend, run_progress() as progress:
             for sequence in self._sequences:
-                options = RunOptions(batch_size=BATCH_SIZE)
+                # A form that overflows is one whose masks do not hold.
+                options = RunOptions(batch_size=BATCH_SIZE, allow_nonfinite=True)
                 run = ClipRun(backend, sequence, options, progress=progress, frames=self._frames)
 
                 def maps(run: ClipRun = run) -> dict[str, list[CompactMap]]:

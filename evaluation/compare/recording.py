@@ -92,7 +92,9 @@ def record(
     """
     recording = Recording(backend.arrays, limit)
     watched = WatchedBackend(backend, recording.offer)
-    for _ in ClipRun(watched, sequence, RunOptions(batch_size=batch_size), frames=frames):
+    # What is not finite is for the comparison to say.
+    options = RunOptions(batch_size=batch_size, allow_nonfinite=True)
+    for _ in ClipRun(watched, sequence, options, frames=frames):
         pass
     return recording
 

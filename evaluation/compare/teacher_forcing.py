@@ -243,7 +243,7 @@ def forced_stages(a: Backend, b: Backend, forcing: Forcing) -> list[StageAgreeme
 
 
 def _forced_gmos(a: Backend, b: Backend, forcing: Forcing) -> list[StageAgreement]:
-    sequence, options, limits = forcing.sequence, RunOptions(), forcing.limits
+    sequence, options, limits = forcing.sequence, RunOptions(allow_nonfinite=True), forcing.limits
     collector = ProposalCollector(sequence.video_hw)
     found: list[StageAgreement] = []
 
@@ -295,7 +295,8 @@ def _forced_gmos_s(a: Backend, b: Backend, forcing: Forcing) -> list[StageAgreem
             frames.append(compare_foreground(forcing.name(len(frames)), *of_frame))
 
     backend = ForcedBackend(a, b, forcing, heard)
-    for _ in ClipRun(backend, forcing.sequence, RunOptions(), progress=forcing.progress):
+    options = RunOptions(allow_nonfinite=True)
+    for _ in ClipRun(backend, forcing.sequence, options, progress=forcing.progress):
         pass
     name, limits = forcing.sequence.name, forcing.limits
     return [*backend.stages(), gmos_s_stage(name, frames, "teacher_forced", limits)]

@@ -23,6 +23,7 @@ from ..video.sequence import Frame, FrameReader, SequenceInput
 from ..watch import Watch, doing, watched_call, watched_items
 from .encode import EncodedBatch, PreparedFrame, WindowEncoder, frame_preparer
 from .feature_store import FeatureStore
+from .finite_check import CheckedTracker, FiniteCheck
 from .first_pass import FirstPass, FirstPassFile
 from .label_store import LabelStore
 from .memory_tracker import make_tracker
@@ -38,7 +39,8 @@ class ClipSummary:
     """What happened to one video so far. Seconds by stage are wall time; `feature_bytes` by place.
 
     `moving_frames` counts frames with motion; `conditioning_memories` are the most that an object has in stage 2.
-    They and the numbers of objects are None for GMOS-S.
+    They and the numbers of objects are None for GMOS-S. `not_finite` counts frames with values that are not finite,
+    by network, where a run goes on in spite of them.
     """
 
     frames: int = 0
@@ -49,6 +51,7 @@ class ClipSummary:
     stage_s: dict[str, float] = field(default_factory=dict)
     feature_bytes: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    not_finite: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +112,9 @@ class ClipRun:
         self._live = live
         self._after_tracking = after_tracking
         self._first_pass = first_pass
+        self._check = FiniteCheck(
+            video=sequence.name, allowed=self._options.allow_nonfinite, found=self.summary.not_finite
+        )
         self.first_pass_kept = False
         """Whether a resumed run would find the first pass of this one."""
 
@@ -151,6 +157,7 @@ class ClipRun:
                 self._backend,
                 video_hw=video_hw,
                 advance=advance,
+                check=self._check,
                 ahead=not self._live,
             )
             for answer in answers:
@@ -199,6 +206,7 @@ class ClipRun:
                         store,
                         video_hw=sequence.video_hw,
                         advance=advance,
+                        check=self._check,
                     )
             else:
                 proposals = first.proposals
@@ -214,13 +222,14 @@ class ClipRun:
                 "host": store.host_bytes,
                 "disk": store.disk_bytes,
             }
-            tracker = make_tracker(
+            made = make_tracker(
                 backend,
                 store,
                 frames=count,
                 video_hw=sequence.video_hw,
                 max_conditioning=options.max_conditioning,
             )
+            tracker = CheckedTracker(made, self._check)
             if first is None:
                 with self._stage("track MOS-I", count) as advance:
                     mos_i = StageOn(proposals, tracker, options.thresholds, self._on_frame(advance)).run()

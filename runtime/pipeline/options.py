@@ -53,7 +53,7 @@ class RunOptions:
     `device_budget`, `host_budget` in bytes bound what features of a video may take there; None is a
     quarter of what is free at the start. Features beyond both go to a file in `spill_dir`. Of an object's
     conditioning memories a frame reads at most `max_conditioning`; None: all, as published. `conditioning_limit`
-    is what the networks can take, where there is a limit.
+    is what the networks can take, where there is a limit. `allow_nonfinite`: values that are not finite end no run.
     """
 
     batch_size: int = DEFAULT_BATCH_SIZE
@@ -64,6 +64,7 @@ class RunOptions:
     prefetch_frames: int = PREFETCH_FRAMES
     max_conditioning: int | None = None
     conditioning_limit: ConditioningLimit | None = None
+    allow_nonfinite: bool = False
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_conditioning"):
@@ -95,6 +96,7 @@ class RunOptions:
         host_budget: int | None = None,
         spill_dir: Path | None = None,
         max_conditioning: int = ALL_CONDITIONING,
+        allow_nonfinite: bool = False,
     ) -> RunOptions:
         """From what commands take: budgets in MiB, and `offload_cpu` for features of which none stay on the device.
 
@@ -113,6 +115,7 @@ class RunOptions:
             host_budget=None if host_budget is None else host_budget * MIB,
             spill_dir=spill_dir,
             max_conditioning=None if max_conditioning == ALL_CONDITIONING else max_conditioning,
+            allow_nonfinite=allow_nonfinite,
         )
 
     def settings(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
@@ -16,6 +17,7 @@ from ..backend import Backend
 from ..progress import Advance
 from .encode import SAM2_FEATURES, EncodedBatch, PreparedFrame, WindowEncoder
 from .feature_store import FeatureStore
+from .finite_check import FiniteCheck, source_of
 from .proposals import ProposalCollector, Proposals
 
 Item = TypeVar("Item")
@@ -51,16 +53,25 @@ def propose(
     *,
     video_hw: tuple[int, int],
     advance: Advance,
+    check: FiniteCheck,
 ) -> Proposals:
     """Run the proposer over a video; its SAM2 features stay in `store` for the tracker.
 
     Each batch is reduced to label maps on the device, so that mask logits never pile up.
+
+    Raises:
+        GmosError: as `check` decides.
     """
     head = proposal_head(backend, video_hw)
     collector = ProposalCollector(video_hw)
     for batch, answers in one_ahead((batch, head(batch)) for batch in encoder.run(frames)):
-        for answer in zip(*map(backend.arrays.download, answers), strict=True):
-            collector.add(*answer)
+        for i, (labels, motions, ious) in enumerate(zip(*map(backend.arrays.download, answers), strict=True)):
+            check.check(
+                batch.frames[i].index,
+                {"motion logits": motions, "IoUs": ious},
+                partial(source_of, backend.arrays, batch, i, "proposer"),
+            )
+            collector.add(labels, motions, ious)
         for frame, features in zip(
             batch.frames, by_frame(backend.arrays, batch.features, SAM2_FEATURES), strict=True
         ):
@@ -90,13 +101,13 @@ def encode_features(
 def foreground_head(
     backend: Backend, video_hw: tuple[int, int]
 ) -> Callable[[EncodedBatch], Mapping[str, Array]]:
-    """What makes `foreground_logits`, `mask` and `probability` of a batch, still on the device."""
+    """What makes the head's outputs, `mask` and `probability` of a batch, still on the device."""
     head, to_map = backend.runner("gmos_s"), backend.runner("foreground_map")
     size = np.array(video_hw, np.int64)
 
     def start(batch: EncodedBatch) -> Mapping[str, Array]:
-        logits = head({"geometry": batch.geometry, **batch.features})["foreground_logits"]
-        return {"foreground_logits": logits, **to_map({"foreground_logits": logits, "video_hw": size})}
+        out = head({"geometry": batch.geometry, **batch.features})
+        return {**out, **to_map({"foreground_logits": out["foreground_logits"], "video_hw": size})}
 
     return start
 
@@ -108,17 +119,28 @@ def foreground(
     *,
     video_hw: tuple[int, int],
     advance: Advance,
+    check: FiniteCheck,
     ahead: bool = True,
 ) -> Iterator[ForegroundFrame]:
     """Run GMOS-S over a video, frame by frame; nothing of a frame outlives its batch.
 
     `ahead` starts a batch before the results of the one before it are read, which makes each a batch later.
+
+    Raises:
+        GmosError: as `check` decides.
     """
-    head, download = foreground_head(backend, video_hw), backend.arrays.download
+    head, arrays = foreground_head(backend, video_hw), backend.arrays
     batches = ((batch, head(batch)) for batch in encoder.run(frames))
     for batch, maps in one_ahead(batches) if ahead else batches:
-        masks, probabilities = download(maps["mask"]), download(maps["probability"])
-        for frame, mask, probability in zip(batch.frames, masks, probabilities, strict=True):
+        read = arrays.download_all([maps[name] for name in ("mask", "probability", "ious", "confidences")])
+        for i, (frame, mask, probability, iou, confidence) in enumerate(
+            zip(batch.frames, *read, strict=True)
+        ):
+            check.check(
+                frame.index,
+                {"IoUs": iou, "confidences": confidence},
+                partial(source_of, arrays, batch, i, "gmos_s"),
+            )
             yield ForegroundFrame(frame=frame, mask=mask, probability=probability)
         advance(len(batch.frames))
 

@@ -31,7 +31,8 @@ class ResultSet:
     """The results of one sequence: where, of what, in which modes, and made how.
 
     `settings` is everything that changes the results, as JSON values: the input and checkpoints by hash, backend,
-    precision, stride. It decides whether an existing result is the same one.
+    precision, stride. It decides whether an existing result is the same one. `not_finite` counts frames with values
+    that are not finite, by network; a run fills it as it goes.
     """
 
     save_dir: Path
@@ -39,6 +40,7 @@ class ResultSet:
     variant: Variant
     modes: frozenset[str]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    not_finite: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         known = modes_of(self.variant)
@@ -91,6 +93,7 @@ class CompletionRecord:
     frames: Whole
     settings: dict[str, Any]
     complete: bool
+    not_finite: Mapping[str, int] = field(default_factory=dict)
 
     def write(self, results: ResultSet, temporary: Path) -> None:
         """Write it by way of a temporary file on the same disk.
@@ -98,7 +101,7 @@ class CompletionRecord:
         Raises:
             GmosError: it cannot be written.
         """
-        fields = {
+        fields: dict[str, Any] = {
             "format": RECORD_FORMAT,
             "software": f"gmos-deploy {__version__}",
             "sequence": results.sequence,
@@ -108,6 +111,8 @@ class CompletionRecord:
             "complete": self.complete,
             "settings": self.settings,
         }
+        if self.not_finite:
+            fields["not_finite"] = dict(self.not_finite)
         text = json.dumps(fields, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
         with writing(results.record_path):
             results.record_path.parent.mkdir(parents=True, exist_ok=True)

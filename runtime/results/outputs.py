@@ -202,7 +202,9 @@ def _replace(
         undo(destination.rename, source)
 
     # From here to the end a run that is killed leaves a record that says so.
-    record = CompletionRecord(modes=modes, frames=frames, settings=settings, complete=False)
+    record = CompletionRecord(
+        modes=modes, frames=frames, settings=settings, complete=False, not_finite=results.not_finite
+    )
     record.write(results, temporary)
     for place in replaced:
         if (save_dir / place).exists():

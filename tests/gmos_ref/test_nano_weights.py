@@ -14,6 +14,7 @@ from gmos_deploy.gmos_ref.reference_config import FOLDER, ReferenceConfig, nano_
 from gmos_deploy.runtime.backend import Backend
 from gmos_deploy.runtime.contract import Variant
 from gmos_deploy.runtime.pipeline.encode import WindowEncoder, frame_preparer
+from gmos_deploy.runtime.pipeline.finite_check import FiniteCheck
 from gmos_deploy.runtime.pipeline.propose import foreground
 from gmos_deploy.runtime.video.sequence import Frame
 
@@ -54,7 +55,8 @@ def segment(backend: Backend, frames: NDArray[np.uint8]) -> NDArray[np.bool_]:
     prepare = frame_preparer(backend.model, VIDEO_HW)
     prepared = [prepare(Frame(index=t, rgb=rgb, time_s=t / 8)) for t, rgb in enumerate(frames)]
     encoder = WindowEncoder(backend, stride=1, batch_size=8)
-    answers = foreground(prepared, encoder, backend, video_hw=VIDEO_HW, advance=lambda _: None)
+    check = FiniteCheck(video="clip", allowed=False, found={})
+    answers = foreground(prepared, encoder, backend, video_hw=VIDEO_HW, advance=lambda _: None, check=check)
     return np.stack([answer.mask for answer in answers]).astype(bool)
 
 

@@ -230,4 +230,4 @@ def test_the_next_batch_is_started_before_results_are_read(
 
     backend.arrays.download = read
     run(backend, clip, tmp_path / "out", modes=frozenset({"mask"}), batch_size=4)
-    assert started == [2, 2, 3, 3, 4, 4, 4, 4]
+    assert started == [n for n in (2, 3, 4, 4) for _ in range(4)]

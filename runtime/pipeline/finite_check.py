@@ -1,0 +1,93 @@
+"""Values that are not finite end a run with the frame and the network; where they are allowed, they are counted."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import GmosError
+from ..arrays import Arrays
+from ..tracker import Prompt, Tracker, TrackerStep
+from .encode import EncodedBatch
+
+logger = logging.getLogger(__name__)
+
+TRACKER = "mask_decoder, or memory_attention before it,"
+"""Whose answers a tracker's IoUs are: what lies between its networks stays on the device."""
+
+
+@dataclass(slots=True, kw_only=True)
+class FiniteCheck:
+    """Looks at the few values of every frame that are on the host anyway: logits of motion, IoUs, confidences.
+
+    `video` is named in messages. `allowed`: the run goes on. `found` gets the number of frames by network.
+    """
+
+    video: str
+    allowed: bool
+    found: dict[str, int]
+
+    def check(
+        self, frame: int, values: Mapping[str, NDArray[np.floating]], network: Callable[[], str]
+    ) -> None:
+        """Look at values by name; `network` says whose they are, if that has to be known.
+
+        Raises:
+            GmosError: one is not finite, and that is not allowed.
+        """
+        wrong = next((name for name, array in values.items() if not np.isfinite(array).all()), None)
+        if wrong is None:
+            return
+        name = network()
+        message = f"{self.video}: from frame {frame} on, {name} gives {wrong} that are not finite"
+        if not self.allowed:
+            raise GmosError(
+                f"{message}; its masks would mean nothing: the weights are damaged, or half precision is too narrow "
+                "for this video; try --precision fp32 or another bundle, or go on with --allow_nonfinite"
+            )
+        if name not in self.found:
+            logger.warning("%s; the run goes on", message)
+        self.found[name] = self.found.get(name, 0) + 1
+
+
+def source_of(arrays: Arrays, batch: EncodedBatch, position: int, head: str) -> str:
+    """The first network whose answer on a frame of a batch is not finite: an encoder, else the head."""
+    encoded = [("pi3_decoder", batch.geometry), *(("sam2_encoder", maps) for maps in batch.features.values())]
+    for network, answer in encoded:
+        if not np.isfinite(arrays.download(arrays.unstack(answer)[position])).all():
+            return network
+    return head
+
+
+class CheckedTracker:
+    """A tracker whose answers are looked at."""
+
+    def __init__(self, tracker: Tracker, check: FiniteCheck) -> None:
+        self._tracker = tracker
+        self._check = check
+
+    def prompt(self, frame: int, prompts: Sequence[Prompt]) -> TrackerStep:
+        """See `runtime.tracker.Tracker.prompt`."""
+        return self._checked(self._tracker.prompt(frame, prompts))
+
+    def add_prompts(self, frame: int, prompts: Sequence[Prompt]) -> None:
+        """See `runtime.tracker.Tracker.add_prompts`."""
+        self._tracker.add_prompts(frame, prompts)
+
+    def propagate(
+        self, start: int, *, reverse: bool = False, unprompted: bool = False
+    ) -> Iterator[TrackerStep]:
+        """See `runtime.tracker.Tracker.propagate`."""
+        yield from map(self._checked, self._tracker.propagate(start, reverse=reverse, unprompted=unprompted))
+
+    def reset(self) -> None:
+        """See `runtime.tracker.Tracker.reset`."""
+        self._tracker.reset()
+
+    def _checked(self, step: TrackerStep) -> TrackerStep:
+        self._check.check(step.frame, {"object IoUs": step.ious}, lambda: TRACKER)
+        return step
