@@ -4,7 +4,7 @@
 
 Builds the wheel of this checkout, makes an environment with `python -m venv`, installs the wheel with the extra as
 pip does for anybody (from its index, with its cache), and runs the clip twice: the first run writes nano's bundle.
-Sizes are of all files in site-packages: with what pip compiles, and without it and pip. Without CLIP, the carphone clip.
+Sizes are of all files in site-packages: with what pip compiles, and without it and pip. CLIP is carphone by default.
 """
 
 from __future__ import annotations

@@ -32,9 +32,9 @@ EXCERPT_FRAMES = 32
 """Frames of the excerpt for gmos-parity, which runs them twice, and gmos-profile, which runs them four times."""
 
 ABOUT = (
-    "nano is a 12 MB model that comes with the package, trained on drawn video: it finds what clearly moves under a quiet "
-    "camera, with rough outlines, and shows what answers look like; it is not the published GMOS, whose masks need its "
-    "checkpoints."
+    "nano is a 12 MB model that comes with the package, trained on drawn video: it finds what clearly moves under a "
+    "quiet camera, with rough outlines, and shows what answers look like; it is not the published GMOS, whose masks "
+    "need its checkpoints."
 )
 
 
