@@ -15,9 +15,12 @@ import itertools
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from contact_sheet import evenly_spaced, write_contact_sheet
+import numpy as np
+from contact_sheet import write_contact_sheet
+from PIL import Image
 
 from gmos_deploy.errors import GmosError
 from gmos_deploy.runtime.results.mp4_writer import Mp4Writer
@@ -25,6 +28,9 @@ from gmos_deploy.runtime.video.reader import VideoReader
 
 CLIPS = {"carphone": "carphone_pristine.mp4", "bigbuckbunny": "bigbuckbunny.mp4"}
 """Files of real clips, by the names of their contact sheets."""
+
+OVERLAYS = {"GMOS-S": Path("gmos-s", "mp4"), "MOS-I": Path("gmos", "mos-i_mp4")}
+"""What is shown, by captions. Not MOS: nano's tracker loses what it follows through a whole video."""
 
 COLUMNS = 4
 PRESET = "nano"
@@ -67,18 +73,34 @@ def write_excerpt(clip: Path, excerpt: Path) -> None:
             writer.write(frame.rgb, frame.time_s)
 
 
-def show(clip: Path, folders: dict[str, Path], sheet: Path) -> None:
-    """A contact sheet: the clip, and below it the overlays of the same name that lie in these folders."""
+def best_agreed(folders: Sequence[Path]) -> list[int]:
+    """The frames, an eighth of the clip apart, on which two folders of masks agree best; one for each column."""
+    ious = []
+    for files in zip(*(sorted(folder.glob("*.png")) for folder in folders), strict=True):
+        first, second = (np.asarray(Image.open(file)) > 0 for file in files)
+        ious.append((first & second).sum() / max((first | second).sum(), 1))
+    apart = max(len(ious) // (2 * COLUMNS), 1)
+    left = np.array(ious)
+    chosen: list[int] = []
+    while len(chosen) < min(COLUMNS, len(ious)):
+        best = int(left.argmax())
+        chosen.append(best)
+        left[max(best - apart + 1, 0) : best + apart] = -1
+    return sorted(chosen)
+
+
+def show(clip: Path, out: Path, sheet: Path) -> None:
+    """A contact sheet: the clip, GMOS-S and MOS-I, where these two agree best."""
+    shown = best_agreed([out / "gmos-s" / "frame" / clip.stem, out / "gmos" / "mos-i_frame" / clip.stem])
+    folders = {"input": clip.parent, **{name: out / folder for name, folder in OVERLAYS.items()}}
     rows, times_s = [], []
-    for folder in (clip.parent, *folders.values()):
+    for folder in folders.values():
         with VideoReader(folder / clip.name) as reader:
             frames = list(reader)
-        # Neither the first nor the last: a window there sees one side only.
-        shown = evenly_spaced(len(frames), COLUMNS + 2)[1:-1]
         rows.append([frames[index].rgb for index in shown])
         times_s = [frames[index].time_s for index in shown]
     captions = [f"{time_s:.1f} s" for time_s in times_s]
-    write_contact_sheet(sheet, rows, row_captions=["input", *folders], column_captions=captions)
+    write_contact_sheet(sheet, rows, row_captions=list(folders), column_captions=captions)
 
 
 def main() -> None:
@@ -96,11 +118,9 @@ def main() -> None:
         chosen = ["--preset", preset, "--variant", variant]
         place = ["--save_dir", out / variant, "--save_mode", "mask+mp4", "--overwrite"]
         call("gmos-run", *clips.values(), *chosen, *place)
-    # Not MOS, which nano's tracker is too small for: it loses objects that it follows through a whole video.
-    overlays = {"GMOS-S": out / "gmos-s" / "mp4", "MOS-I": out / "gmos" / "mos-i_mp4"}
     sheets = {name: out / f"{name}.png" for name in clips}
     for name, clip in clips.items():
-        show(clip, overlays, sheets[name])
+        show(clip, out, sheets[name])
     bundle = out / f"bundle-{preset}"
     call("gmos-export", "onnx", "--preset", preset, "--out", bundle, "--force")
     excerpt = out / "excerpt.mp4"
@@ -112,8 +132,8 @@ def main() -> None:
     measured = ["--side", reference, "--side", exported, "--iterations", "10", "--layers"]
     call("gmos-profile", excerpt, *measured, "--report", out / "profile")
     print(f"reports: {out / 'parity' / 'report.html'}, {out / 'profile' / 'report.html'}")
-    print(f"overlays: {', '.join(str(folder) for folder in overlays.values())}")
-    print(f"look at {', '.join(map(str, sheets.values()))}")
+    print(f"overlays: {', '.join(str(out / folder) for folder in OVERLAYS.values())}")
+    print(f"look at {', '.join(map(str, sheets.values()))}: the frames on which both rows agree best")
 
 
 if __name__ == "__main__":
