@@ -26,6 +26,39 @@ def test_the_readme_is_short() -> None:
     assert lines_shown().count("\n") <= 10
 
 
+def test_what_the_readme_names_is_there() -> None:
+    """Files and headings of this repository; pictures by their whole addresses, as a package index needs them."""
+    text = README.read_text(encoding="utf-8")
+    project = (README.parent / "pyproject.toml").read_text(encoding="utf-8")
+    (home,) = re.findall(r'^Homepage = "https://github\.com/(.+)"$', project, re.MULTILINE)
+    assert f"git clone https://github.com/{home} " in text
+    pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)
+    assert pictures
+    for address in pictures:
+        own = f"https://raw.githubusercontent.com/{home}/main/"
+        assert address.startswith(own)
+        assert (README.parent / address.removeprefix(own)).is_file()
+    headings = {
+        re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-")
+        for line in re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    }
+    targets = [link for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith("https://")]
+    assert len(targets) > 20
+    for target in targets:
+        assert (
+            target.removeprefix("#") in headings if target[0] == "#" else (README.parent / target).exists()
+        ), target
+
+
+def test_the_table_of_commands() -> None:
+    """It names every program that is installed, and no other."""
+    text = README.read_text(encoding="utf-8")
+    table = text.partition("## Which command for me")[2].partition("\n## ")[0]
+    project = (README.parent / "pyproject.toml").read_text(encoding="utf-8")
+    installed = set(re.findall(r"^(gmos-\w+) = ", project, re.MULTILINE))
+    assert set(re.findall(r"`(gmos-\w+)", table)) == installed
+
+
 def test_the_lines_of_the_readme(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
 
 from ..frame_result import ResultName
 from .collected import Instance
@@ -34,6 +35,8 @@ PIXELS_A_LINE = 400
 """An outline is one pixel wide and one more for as many pixels of the frame's shorter side."""
 PIXELS_A_LETTER, LEAST_LETTER_PX = 30, 10
 """The same for the height of letters."""
+PARTS_PX = 64
+"""Rows or columns of an object, at most, by which its largest part is found."""
 LEAST_SIDE_PX = 96
 """Frames with a shorter side have no room for letters."""
 
@@ -71,9 +74,9 @@ def labelled_overlay(
     letter_px = max(LEAST_LETTER_PX, side // PIXELS_A_LETTER)
     if result != "foreground":
         for one in objects:
-            place = (one.box[0], one.box[1] - letter_px - 4)
+            x, y = _largest_part(one)
             text = f"{one.id} {'moving' if one.moving else 'still'}"
-            _tag(picture, place, text, letter_px=letter_px, colour=colour_of(one.id))
+            _tag(picture, (x, y - letter_px - 4), text, letter_px=letter_px, colour=colour_of(one.id))
     _tag(picture, (0, picture.height), TITLES[result], letter_px=letter_px, colour=LIGHT)
     return np.asarray(picture)
 
@@ -81,6 +84,18 @@ def labelled_overlay(
 def colour_of(number: int) -> tuple[int, int, int]:
     """RGB of an object by its id."""
     return COLOURS[(number - 1) % len(COLOURS)]
+
+
+def _largest_part(one: Instance) -> tuple[int, int]:
+    """Left and top of an object's largest part: over the box of two, a tag may lie on something else."""
+    x0, y0, x1, y1 = one.box
+    # Every few pixels tell which it is.
+    step = 1 + min(x1 - x0, y1 - y0) // PARTS_PX
+    parts, count = ndimage.label(one.mask[y0:y1:step, x0:x1:step])
+    if count < 2:
+        return x0, y0
+    rows, columns = ndimage.find_objects(parts)[np.bincount(parts.ravel())[1:].argmax()]
+    return x0 + columns.start * step, y0 + rows.start * step
 
 
 def _fill(drawn: NDArray[np.uint8], one: Instance, width: int) -> None:

@@ -77,6 +77,17 @@ def test_ids_and_motion_are_written_over_the_object() -> None:
     assert (drawn(answer(), "mos-i")[35:65, 95:] == GREY).all()
 
 
+def test_a_tag_is_over_the_largest_part() -> None:
+    """Not over the corner of a box that holds two, where another object may be."""
+    mos = np.zeros(HW, np.uint8)
+    mos[60:64, 20:24] = 1
+    mos[50:70, 120:180] = 1
+    one = FrameResult(index=0, time_s=0, maps={"mos-i": mos, "mos": mos}, rgb=np.zeros((*HW, 3), np.uint8))
+    tagged = (drawn(one) == COLOURS[0]).all(axis=2)[:49]
+    assert tagged[:, 118:].sum() > 200
+    assert not tagged[:, :110].any()
+
+
 def test_a_legend_says_which_result() -> None:
     """In the corner, on white; none where there is no room for letters."""
     corners = [drawn(answer(), result)[-12:, :60] for result in ("mos", "mos-i")]
