@@ -17,7 +17,8 @@ from ..contract import ModelSpec, NetworkName, NetworkSpec, TensorSpec, network_
 from ..precision import TENSOR_DTYPES
 from ..regular_file import read_bounded
 from ..typed_json import MOST_BYTES, Whole, parse_json, typed
-from .files import BundleFiles, FileRecord, external_locations
+from .external_data import external_locations
+from .files import BundleFiles, FileRecord
 from .tables import Pi3TableSource
 
 MANIFEST = "bundle.json"

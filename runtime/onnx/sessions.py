@@ -180,6 +180,8 @@ def open_session(
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = ERRORS_ONLY
     settings.intra_op_num_threads = options.threads
+    # Otherwise bytes may choose another format than the one whose files were looked at.
+    settings.add_session_config_entry("session.load_model_format", "ONNX")
     settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spin else "0")
     configure_quantised(settings, fp8=PRECISIONS[precision].quantised_to_float)
     if not options.prepack:

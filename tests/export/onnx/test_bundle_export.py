@@ -17,7 +17,7 @@ from gmos_deploy.export.onnx import bundle_export
 from gmos_deploy.export.onnx.bundle_export import ExportConfig
 from gmos_deploy.export.onnx.exported_network import NetworkExporter
 from gmos_deploy.gmos_ref.networks import ReferenceNetworks
-from gmos_deploy.runtime.bundle.files import external_locations
+from gmos_deploy.runtime.bundle.external_data import external_locations
 from gmos_deploy.runtime.bundle.manifest import MANIFEST, TARGETS, Bundle, open_bundle
 from gmos_deploy.runtime.bundle.new_bundle import new_bundle
 from gmos_deploy.runtime.contract import network_specs
