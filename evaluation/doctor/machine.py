@@ -14,7 +14,7 @@ from platformdirs import user_cache_path
 
 from ... import __version__
 from ...runtime.host_memory import free_host_bytes
-from ..report.environment import available_cores
+from ..report.environment import available_cores, source_commit
 from .finding import MACHINE, Finding, State
 from .system import Jetson, existing_folder, group_limits
 
@@ -32,7 +32,8 @@ DECODERS, ENCODER = ("h264", "hevc", "vp9", "av1"), "libx264"
 
 def machine_findings(jetson: Jetson | None) -> Iterator[Finding]:
     """All of them; only what is asked here runs in this process."""
-    yield _finding("gmos-deploy", "ok", __version__)
+    commit = source_commit()
+    yield _finding("gmos-deploy", "ok", __version__ + ("" if commit is None else f", commit {commit}"))
     supported = sys.version_info >= (3, 10)
     yield _finding(
         "python",

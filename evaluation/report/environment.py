@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +28,8 @@ PACKAGES = (
 
 CPU_INFO = Path("/proc/cpuinfo")
 CLOCK_FILES = Path("/sys/devices/system/cpu/cpu0/cpufreq")
+
+GIT_LIMIT_S = 5.0
 
 NOT_TOLD = "not told"
 """Where a driver does not say, as that of a Jetson."""
@@ -52,6 +56,7 @@ def environment(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "gmos_deploy": __version__,
+        "commit": source_commit(),
         "command": shlex.join(words),
         "system": platform.platform(),
         "machine": platform.machine(),
@@ -63,6 +68,33 @@ def environment(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None},
     }
+
+
+def source_commit() -> str | None:
+    """The commit that this package is of, with `+` after changes: of its clone, or of what pip installed it from.
+
+    None where nothing tells.
+    """
+    root = Path(__file__).parents[2]
+    try:
+        if (root / ".git").exists():
+            words = (
+                "git",
+                "-C",
+                str(root),
+                "describe",
+                "--always",
+                "--abbrev=12",
+                "--exclude=*",
+                "--dirty=+",
+            )
+            found = subprocess.run(words, capture_output=True, text=True, timeout=GIT_LIMIT_S, check=True)  # noqa: S603
+            return found.stdout.strip() or None
+        origin = metadata.distribution("gmos-deploy").read_text("direct_url.json")
+        told = json.loads(origin or "{}").get("vcs_info", {}).get("commit_id")
+        return None if told is None else str(told)[:12]
+    except (OSError, ValueError, AttributeError, subprocess.SubprocessError, metadata.PackageNotFoundError):
+        return None
 
 
 def available_cores() -> int:
