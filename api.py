@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from .arguments import telling_arguments, tells_arguments
 from .errors import GmosError
 from .networks import AUTO, NetworkChoice, PrecisionChoice
 from .runtime.contract import Variant
@@ -50,6 +51,7 @@ class Checkpoints:
     gmos_s: str | os.PathLike[str] | None = None
 
 
+@tells_arguments
 def load(
     bundle: str | os.PathLike[str] | None = None,
     *,
@@ -93,7 +95,7 @@ def load(
         max_conditioning: conditioning memories of an object that a frame reads at most, 2 or more; -1: all.
 
     Raises:
-        GmosError: something given cannot be used; the text is the command's.
+        GmosError: something given cannot be used; the text is the command's, with arguments for its options.
     """
     given = {} if checkpoints is None else {name: getattr(checkpoints, name) for name in CHECKPOINT_FIELDS}
     options = RunOptions.in_mib(
@@ -169,6 +171,7 @@ class Model:
             raise GmosError("delay_frames follows from a stream's frame rate; call stream() first")
         return self._delay_frames
 
+    @tells_arguments
     def segment(
         self,
         source: Source,
@@ -207,6 +210,7 @@ class Model:
             settings={**self._settings, **sequence.settings()},
         )
 
+    @tells_arguments
     def stream(
         self, source: Source, *, fps: float | None = None, stride: int | None = None
     ) -> Generator[FrameResult, None, None]:
@@ -239,7 +243,8 @@ class Model:
         try:
             while True:
                 self._opened()
-                answer = next(answers, None)
+                with telling_arguments():
+                    answer = next(answers, None)
                 if answer is None:
                     return
                 yield answer
@@ -315,6 +320,7 @@ class VideoResult(Sequence[FrameResult]):
             f"<gmos_deploy.VideoResult {self.name}: {len(self)} frames of {width}x{height}, {self.variant}>"
         )
 
+    @tells_arguments
     def save(
         self,
         save_dir: str | os.PathLike[str],
