@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from .arguments import telling_arguments, tells_arguments
 from .errors import GmosError
 from .networks import AUTO, NetworkChoice, PrecisionChoice
 from .runtime.contract import Variant
@@ -50,6 +51,7 @@ class Checkpoints:
     gmos_s: str | os.PathLike[str] | None = None
 
 
+@tells_arguments
 def load(
     bundle: str | os.PathLike[str] | None = None,
     *,
@@ -95,7 +97,7 @@ def load(
         allow_nonfinite: go on where a network gives values that are not finite.
 
     Raises:
-        GmosError: something given cannot be used; the text is the command's.
+        GmosError: something given cannot be used; the text is the command's, with arguments for its options.
     """
     given = {} if checkpoints is None else {name: getattr(checkpoints, name) for name in CHECKPOINT_FIELDS}
     options = RunOptions.in_mib(
@@ -172,6 +174,7 @@ class Model:
             raise GmosError("delay_frames follows from a stream's frame rate; call stream() first")
         return self._delay_frames
 
+    @tells_arguments
     def segment(
         self,
         source: Source,
@@ -210,6 +213,7 @@ class Model:
             settings={**self._settings, **sequence.settings()},
         )
 
+    @tells_arguments
     def stream(
         self, source: Source, *, fps: float | None = None, stride: int | None = None
     ) -> Generator[FrameResult, None, None]:
@@ -242,7 +246,8 @@ class Model:
         try:
             while True:
                 self._opened()
-                answer = next(answers, None)
+                with telling_arguments():
+                    answer = next(answers, None)
                 if answer is None:
                     return
                 yield answer
@@ -318,6 +323,7 @@ class VideoResult(Sequence[FrameResult]):
             f"<gmos_deploy.VideoResult {self.name}: {len(self)} frames of {width}x{height}, {self.variant}>"
         )
 
+    @tells_arguments
     def save(
         self,
         save_dir: str | os.PathLike[str],

@@ -52,6 +52,11 @@ def export_command() -> None:
     old=("no_gate",),
     help="Keep the networks without comparing them with the reference.",
 )
+@flag(
+    "no_check_inputs",
+    group=RESULTS,
+    help="Record no inputs of the networks. Without them engines are compared on random numbers only.",
+)
 @checkpoint_options
 @option(
     "preset",
@@ -133,6 +138,7 @@ def onnx_command(**options: Any) -> None:
     config = ExportConfig(
         reference=reference,
         validated=not options["no_validation"],
+        recorded=not options["no_check_inputs"],
         **{name: options[name] for name in same},
     )
     show(inspection(export_bundle(config)))
@@ -142,7 +148,11 @@ def onnx_command(**options: Any) -> None:
 @click.argument("directory", type=PATH, metavar="DIR")
 @json_flag("everything")
 def inspect_command(directory: Path, as_json: bool) -> None:
-    """Show the networks of a bundle: tensors, precision, size, arithmetic and how it was validated."""
+    """Show the networks of a bundle: tensors, precision, size, arithmetic, how it was validated; and its engines.
+
+    Of an engine: what its shape profiles take, its precision and sums, the GPUs that it is for, and whether it was
+    compared.
+    """
     from ..evaluation.report.terminal import show  # noqa: PLC0415
     from ..export import inspection  # noqa: PLC0415
     from ..runtime.bundle.manifest import open_bundle  # noqa: PLC0415
@@ -221,6 +231,11 @@ def inspect_command(directory: Path, as_json: bool) -> None:
     help="The same for the shape to be fastest at.",
 )
 @option("max_shapes", group=SHAPES, multiple=True, metavar="SHAPES", help="The same for the largest shape.")
+@flag(
+    "default_shapes",
+    group=SHAPES,
+    help="Build for the bundle's shape profiles again: shapes that an earlier build was given are kept otherwise.",
+)
 @flag("no_check", group=RESULTS, help="Do not compare new engines with ONNX Runtime on this machine's GPU.")
 @flag("force", group=RESULTS, help="Build engines that are up to date as well.")
 @flag("dry_run", group=RESULTS, help="Say what would be built and why, and build nothing.")
@@ -253,6 +268,7 @@ def build_engines_command(**options: Any) -> None:
         options=settled(asked, library, device),
         shapes=parse_overrides(bundle, {name: options[f"{name}_shapes"] for name in ("min", "opt", "max")}),
         index=options["device"],
+        default_shapes=options["default_shapes"],
     )
     outcomes = build_engines(
         options["bundle"],

@@ -9,6 +9,7 @@ from typing import Any
 from ..evaluation.report.document import Column, Document, Section, Table, Text
 from ..evaluation.report.files import plain
 from ..runtime.bundle.manifest import TARGETS, Bundle, BundleNetwork, BundleTensor
+from .engines.inspection import engine_facts, engine_sections
 
 MIB = 1 << 20
 
@@ -28,12 +29,13 @@ def as_json(bundle: Bundle) -> str:
         "checkpoints": bundle.checkpoints,
         "calibration": bundle.calibration,
         "networks": {name: _entry(bundle, network) for name, network in bundle.networks.items()},
+        "engines": engine_facts(bundle),
     }
     return json.dumps(plain(values), indent=2, ensure_ascii=False)
 
 
 def inspection(bundle: Bundle) -> Document:
-    """A bundle as a document: a row a network, then a row a tensor."""
+    """A bundle as a document: a row a network, then a row a tensor; engines last."""
     model = bundle.model
     sizes = ", ".join(f"{width}x{height}" for width, height in bundle.resolutions)
     total = sum(bundle.files.size(name) for name in bundle.files)
@@ -88,6 +90,7 @@ def inspection(bundle: Bundle) -> Document:
                 ],
             ),
             Section("Tensors", [Table(columns=tensors, entries=entries)]),
+            *engine_sections(bundle),
         ],
     )
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 import gmos_deploy as gmos
 from gmos_deploy.api import Model
+from gmos_deploy.arguments import in_arguments
 from gmos_deploy.cli import guarded
 from gmos_deploy.commands.run import run_command
 from gmos_deploy.runtime.video.frame_directory import read_frame
@@ -234,7 +235,7 @@ def test_a_closed_model_says_so(colours: str, clip: Path) -> None:
             {"fps": 8},
             "frame 1 is 9x9 pixels and the frames before it are 9x8",
         ),
-        ([np.zeros((8, 9, 3), np.uint8)], {"fps": -1}, "--fps -1: expected a positive number"),
+        ([np.zeros((8, 9, 3), np.uint8)], {"fps": -1}, "fps -1: expected a positive number"),
         ("nowhere.mp4", {}, "nowhere.mp4 does not exist"),
     ],
 )
@@ -248,17 +249,63 @@ def test_what_cannot_be_segmented(colours: str, frames: Any, options: dict[str, 
     ("options", "message"),
     [
         ({"bundle": "nowhere"}, "nowhere"),
-        ({"backend": "abacus"}, "--backend abacus: expected one of auto"),
-        ({"batch_size": 0}, "--batch_size 0: expected at least 1 window"),
-        ({"offload_cpu": True, "device_budget": 5}, "--offload_cpu and --device_budget 5 contradict"),
-        ({"spill_dir": "nowhere"}, "--spill_dir nowhere: expected an existing directory"),
+        ({"backend": "abacus"}, "^backend abacus: expected one of auto"),
+        ({"batch_size": 0}, "^batch_size 0: expected at least 1 window"),
+        ({"offload_cpu": True, "device_budget": 5}, "^offload_cpu=True and device_budget 5 contradict"),
+        ({"spill_dir": "nowhere"}, "^spill_dir nowhere: expected an existing directory"),
         ({"checkpoints": gmos.Checkpoints(pi3="a", sam2="b", gmos="c")}, "a cannot be read"),
     ],
 )
 def test_what_cannot_be_loaded(options: dict[str, Any], message: str) -> None:
-    """The command's own texts."""
+    """The command's own texts, with arguments for its options."""
     with pytest.raises(gmos.GmosError, match=message):
         gmos.load(**options)
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        (
+            "--bundle a: --backend torch runs checkpoints; use --backend onnxruntime",
+            "bundle a: backend torch runs checkpoints; use backend onnxruntime",
+        ),
+        (
+            "no engines of dino, mask_decoder; build them: gmos-export build-engines --bundle a --networks "
+            "dino,mask_decoder --backend tensorrt, or add --build",
+            "no engines of dino, mask_decoder; build them: gmos-export build-engines --bundle a --networks "
+            "dino,mask_decoder --backend tensorrt, or add build=True",
+        ),
+        ("--gmos-s-ckpt b: no file", "checkpoints.gmos_s b: no file"),
+        (
+            "lower --batch_size, or features with --offload_cpu",
+            "lower batch_size, or features with offload_cpu=True",
+        ),
+        (
+            "give --overwrite; --report is of gmos-parity",
+            'give existing="overwrite"; --report is of gmos-parity',
+        ),
+        ("gmos-deploy needs a --device of CUDA", "gmos-deploy needs a device of CUDA"),
+    ],
+)
+def test_errors_name_arguments(message: str, told: str) -> None:
+    """Where a command's name options: but for those of the command lines that they tell."""
+    assert in_arguments(message) == told
+
+
+def test_every_argument_of_a_run_is_known_by_its_option() -> None:
+    """Those that a command has as options; what only the command has stays as it is."""
+    for option in (
+        "--variant",
+        "--device_budget",
+        "--max_conditioning",
+        "--save_mode",
+        "--stride",
+        "--memory_budget",
+    ):
+        assert in_arguments(f"{option} 1") == f"{option[2:]} 1"
+    assert in_arguments("--no_cuda_graphs goes with --backend tensorrt") == (
+        "no_cuda_graphs=True goes with backend tensorrt"
+    )
 
 
 def test_thresholds_are_the_runs(colours: str, clip: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from gmos_deploy.evaluation.doctor.selftest_clip import selftest_clip
 from gmos_deploy.runtime.contract import ModelSpec
+from gmos_deploy.runtime.video.drawn_clip import drawn_clip
 from gmos_deploy.runtime.video.inputs import resolve_frames, resolve_inputs
 from gmos_deploy.runtime.video.sequence import SequenceInput
 
@@ -30,7 +30,7 @@ def acceptance_video(model: ModelSpec, frames: int) -> SequenceInput:
     if path is not None:
         (sequence,) = resolve_inputs([path], fps=None, stride=None, **sizes)
         return sequence
-    there = selftest_clip()
+    there = drawn_clip()
     turn = [*there, *reversed(there[1:-1])]
     return resolve_frames(
         [turn[t % len(turn)] for t in range(frames)], name="drawn", fps=8, stride=1, **sizes

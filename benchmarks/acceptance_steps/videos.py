@@ -114,7 +114,7 @@ def affordable_frames(bundle: Bundle, wanted: int, seconds: float) -> int:
 def run_masks(backend: Backend, frames: int, options: RunOptions | None = None) -> tuple[Masks, float]:
     """All label maps (T, H, W) uint8 of the first frames by result, and the seconds that they took."""
     sequence = acceptance_video(backend.model, frames)
-    settled = settle_run(backend, options or RunOptions(), [(sequence.video_hw, sequence.stride)])
+    settled = settle_run(backend, options or RunOptions(), [sequence])
     start = time.perf_counter()
     answers = list(ClipRun(backend, sequence, settled, frames=frames))
     seconds = time.perf_counter() - start

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from ... import __version__
 from ...export.onnx.bundle_directory import save_graph, write_manifest
 from ...export.onnx.weight_files import WeightFiles
+from ...runtime.bundle.check_inputs import inputs_file
 from ...runtime.bundle.manifest import (
     TABLES_FILE,
     TARGETS,
@@ -53,8 +54,9 @@ def write_quantised(
         GmosError: a file of the parent has changed, or the directory cannot be written.
     """
     with new_bundle(out) as root:
-        tables = parent.files.verified(TABLES_FILE)
-        (root / TABLES_FILE).write_bytes(tables.read_bytes())
+        for file in (TABLES_FILE, *map(inputs_file, parent.networks)):
+            if file in parent.files:
+                (root / file).write_bytes(parent.files.verified(file).read_bytes())
         weights, written = WeightFiles(root), dict[str, BundleNetwork]()
         for name, entry in parent.networks.items():
             chosen = networks.get(name)

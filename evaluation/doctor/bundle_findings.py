@@ -38,6 +38,7 @@ def bundle_findings(
         yield _finding("files", "wrong", str(error))
         return
     yield _files(bundle)
+    unused: State = "optional" if device is None else "missing"
     for flavour in FLAVOURS:
         if len(missing_engines(bundle, flavour)) == len(bundle.networks):
             continue
@@ -45,9 +46,9 @@ def bundle_findings(
             yield from _engines(bundle, flavour, device, index)
         else:
             words = f"whether they fit is not known, as {NAMES[flavour]} does not load here"
-            yield _finding(f"{NAMES[flavour]} engines", "missing", words)
+            yield _finding(f"{NAMES[flavour]} engines", unused, words)
     if all(len(missing_engines(bundle, flavour)) == len(bundle.networks) for flavour in FLAVOURS):
-        yield _finding("engines", "missing", "none were built; ONNX Runtime runs the bundle without")
+        yield _finding("engines", unused, "none were built; ONNX Runtime runs the bundle without")
 
 
 def _finding(name: str, state: State, found: str, mend: str = "") -> Finding:

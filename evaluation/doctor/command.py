@@ -35,7 +35,8 @@ SCHEMA = "gmos-doctor/1"
 WIDTH = 80
 STYLES: dict[str, dict[str, Any]] = {
     "ok": {"fg": "green"},
-    "missing": {"dim": True},
+    "optional": {"dim": True},
+    "missing": {"fg": "yellow"},
     "wrong": {"fg": "red", "bold": True},
 }
 

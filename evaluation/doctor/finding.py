@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-State = Literal["ok", "missing", "wrong"]
-"""`missing`: not there, which only what needs it minds. `wrong`: there, and does not work."""
+State = Literal["ok", "optional", "missing", "wrong"]
+"""`optional`: not there, and nothing here needs it. `missing`: not there, and this machine could use it.
+`wrong`: there, and does not work.
+"""
 
 MACHINE, GPU, LIBRARIES, BACKENDS, BUNDLE, SELFTEST = (
     "Machine",
@@ -50,9 +52,12 @@ def backend_findings(found: Sequence[Finding]) -> list[Finding]:
         if not short:
             answers.append(Finding(group=BACKENDS, name=backend, state="ok", found="ready"))
             continue
-        words = ", ".join(f"{finding.name} ({finding.state})" for finding in short)
-        # What is wrong is told once, where it was found.
-        answers.append(Finding(group=BACKENDS, name=backend, state="missing", found=f"needs {words}"))
+        words = ", ".join(
+            finding.name + (" (wrong)" if finding.state == "wrong" else "") for finding in short
+        )
+        # What is wrong is told once, where it was found. What this machine is not made for lacks nothing.
+        state: State = "optional" if any(finding.state == "optional" for finding in short) else "missing"
+        answers.append(Finding(group=BACKENDS, name=backend, state=state, found=f"needs {words}"))
     return answers
 
 
@@ -67,8 +72,8 @@ def ready(found: Sequence[Finding], backend: str) -> bool:
 def exit_status(found: Sequence[Finding]) -> int:
     """0: some backend can run and nothing is wrong; else 1.
 
-    What is missing does not count: nobody needs every backend. What is wrong does, whatever else can run: it was
-    installed to be used, and a script that asks before it starts must hear of it.
+    What is missing or optional does not count: nobody needs every backend. What is wrong does, whatever else can
+    run: it was installed to be used, and a script that asks before it starts must hear of it.
     """
     some = any(finding.group == BACKENDS and finding.state == "ok" for finding in found)
     return 0 if some and not any(finding.state == "wrong" for finding in found) else 1

@@ -34,8 +34,13 @@ def gpu_findings(asked: ChildRun, cudnn: ChildRun, jetson: Jetson | None) -> Ite
         yield _finding("NVIDIA driver", "wrong", f"asking it ended the process: {asked.fault}")
     else:
         yield _driver(found, jetson)
-    yield _devices(found)
-    yield _bindings(found["bindings"], found["driver"], jetson)
+    # A machine that has no NVIDIA GPU and is not meant to have one lacks nothing.
+    expected = (
+        bool(found["devices"]) or found["driver"] is not None or jetson is not None or has_nvidia_card()
+    )
+    lost: State = "missing" if expected else "optional"
+    yield _devices(found, lost)
+    yield _bindings(found["bindings"], found["driver"], jetson, lost)
     yield _cudnn(cudnn, has_device=bool(found["devices"]), jetson=jetson)
 
 
@@ -75,9 +80,7 @@ def _driver(found: Mapping[str, Any], jetson: Jetson | None) -> Finding:
         if has_nvidia_card():
             words = f"not installed, and an NVIDIA card is there ({DRIVERS})"
             return _finding(name, "missing", words, install_driver())
-        return _finding(
-            name, "missing", f"not installed; a machine without an NVIDIA GPU needs none ({DRIVERS})"
-        )
+        return _finding(name, "optional", f"none; a machine without an NVIDIA GPU needs none ({DRIVERS})")
     with nvidia_gpus() as (version, _):
         words = f"{version or 'version not told'}, takes CUDA up to {cuda_text(found['driver'])}"
     if found["init"]:
@@ -91,9 +94,9 @@ def _driver(found: Mapping[str, Any], jetson: Jetson | None) -> Finding:
     return _finding(name, "ok", words)
 
 
-def _devices(found: Mapping[str, Any]) -> Finding:
+def _devices(found: Mapping[str, Any], lost: State) -> Finding:
     if not found["devices"]:
-        return _finding("GPU", "missing", "CUDA shows none")
+        return _finding("GPU", lost, "CUDA shows none")
     words = [
         f"cuda:{index} {device['name']} ({target_of(device)}, {device['memory_bytes'] // MIB} MiB"
         f"{', the memory of the host' if device['integrated'] else ''})"
@@ -102,10 +105,13 @@ def _devices(found: Mapping[str, Any]) -> Finding:
     return _finding("GPU", "ok", "; ".join(words))
 
 
-def _bindings(found: Mapping[str, Any] | None, driver: int | None, jetson: Jetson | None) -> Finding:
+def _bindings(
+    found: Mapping[str, Any] | None, driver: int | None, jetson: Jetson | None, lost: State
+) -> Finding:
     name, mend = "cuda-bindings", bindings_command(driver, jetson)
     if found is None:
-        return _finding(name, "missing", "not installed; engines and ONNX Runtime on CUDA need them", mend)
+        words = "not installed; engines and ONNX Runtime on CUDA need them"
+        return _finding(name, lost, words, mend if lost == "missing" else "")
     if found["error"]:
         return _finding(name, "wrong", f"{found['version']} cannot be imported: {found['error']}", mend)
     runtime = found["runtime"]
@@ -132,8 +138,7 @@ def _cudnn(asked: ChildRun, *, has_device: bool, jetson: Jetson | None) -> Findi
     if version is None:
         use = "ONNX Runtime on CUDA needs it" if has_device else "only ONNX Runtime on CUDA needs it"
         wheel = "pip install nvidia-cudnn-cu13" if has_device else ""
-        return _finding(
-            "cuDNN", "missing", f"no version 9 found; {use}", wheel if jetson is None else JETPACK
-        )
+        state: State = "missing" if has_device else "optional"
+        return _finding("cuDNN", state, f"no version 9 found; {use}", wheel if jetson is None else JETPACK)
     text = f"{version // 10000}.{version % 10000 // 100}.{version % 100}"
     return _finding("cuDNN", "ok", f"{text}, {asked.value['place']}")

@@ -49,7 +49,7 @@ def library_findings(
     missing = [name for name in EXPORTERS if find_spec(name) is None]
     yield _finding(
         "export",
-        "missing" if missing else "ok",
+        "optional" if missing else "ok",
         f"gmos-export onnx needs {' and '.join(missing)}" if missing else _versions(EXPORTERS),
         INSTALL.format("export") if missing else "",
     )
@@ -70,7 +70,7 @@ def _torch(ask: Ask, *, has_gpu: bool) -> Iterator[Finding]:
     mend = INSTALL.format("ref")
     if find_spec("torch") is None:
         yield _finding(
-            "torch", "missing", "PyTorch is not installed; the reference and the export need it", mend
+            "torch", "optional", "PyTorch is not installed; the reference and the export need it", mend
         )
         return
     asked = ask("torch")
@@ -157,8 +157,11 @@ def _install_tensorrt(flavour: Flavour, jetson: Jetson | None, driver: int | Non
 
 def _tensorrt(ask: Ask, flavour: Flavour, gpu: Mapping[str, Any] | None, mend: str) -> Iterator[Finding]:
     if find_spec(MODULES[flavour]) is None:
-        words = "not installed" if mend else "not installed; of no use on this machine"
-        yield _finding(flavour, "missing", words, mend)
+        if gpu is not None and mend:
+            yield _finding(flavour, "missing", "not installed", mend)
+            return
+        use = "builds engines for other machines" if mend else "of no use on this machine"
+        yield _finding(flavour, "optional", f"not installed; {use}", mend)
         return
     asked = ask("tensorrt", flavour, *(["cuda"] if gpu is not None else []))
     if asked.fault:
@@ -179,7 +182,7 @@ def _tensorrt(ask: Ask, flavour: Flavour, gpu: Mapping[str, Any] | None, mend: s
             if fits
             else f", for which TensorRT-RTX {found['version']} has no kernels; use --backend tensorrt"
         )
-        yield _finding("RTX target", "ok" if fits else "missing", words)
+        yield _finding("RTX target", "ok" if fits else "optional", words)
 
 
 def _is_installed(distribution: str) -> bool:

@@ -27,12 +27,12 @@ from ...runtime.frame_result import ResultName
 from ...runtime.pipeline.clip import ClipRun, label_maps
 from ...runtime.pipeline.options import RunOptions
 from ...runtime.tensorrt.memory import settle_run
+from ...runtime.video.drawn_clip import drawn_clip
 from ...runtime.video.inputs import resolve_frames
 from ..child_process import child_main, run_child
 from ..compare.mask_agreement import PROFILES, Labels, sequence_agreement
 from .finding import SELFTEST, Finding
 from .machine import cache_error
-from .selftest_clip import selftest_clip
 
 STORED = Path(__file__).with_name("selftest_masks.npz")
 """Label maps (16, 252, 448) uint8 of MOS-I and MOS: the reference on a CPU in float32, by tools/selftest_masks.py."""
@@ -176,7 +176,7 @@ def clip_masks(backend: Backend) -> tuple[dict[ResultName, NDArray[np.uint8]], f
     """Label maps (T, H, W) uint8 of the clip by result, and the seconds that they took."""
     model = backend.model
     sequence = resolve_frames(
-        selftest_clip(), name=NAME, fps=8, stride=1, pi3_area_px=model.pi3_area_px, patch_px=model.patch_px
+        drawn_clip(), name=NAME, fps=8, stride=1, pi3_area_px=model.pi3_area_px, patch_px=model.patch_px
     )
     options = settle_run(backend, RunOptions(), [sequence])
     start = time.perf_counter()

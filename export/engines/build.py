@@ -15,9 +15,11 @@ from ...runtime.bundle.manifest import Bundle, BundleNetwork, open_bundle
 from ...runtime.contract import NetworkName
 from ...runtime.cuda.driver import Cuda
 from ...runtime.precision import PRECISIONS
+from ...runtime.tensorrt.call_plans import range_text
 from ...runtime.tensorrt.gpu import find_device
 from ...runtime.tensorrt.library import Flavour, TensorRT, load_tensorrt
 from ...runtime.tensorrt.record import (
+    AskedShape,
     DeviceIdentity,
     EngineRecord,
     Profile,
@@ -33,7 +35,7 @@ from .comparison import compare_engines, refuse_wrong
 from .options import BuildOptions, check_precision, settled
 from .plan import BuiltPlan, build_plan
 from .progress import BuildPhases, build_progress
-from .shapes import ShapeOverride, engine_profile, engine_ranges
+from .shapes import ShapeOverride, engine_profile, engine_ranges, kept_shapes
 
 logger = logging.getLogger(__name__)
 
@@ -44,10 +46,15 @@ Action = Literal["built", "kept", "would build"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
-    """An engine as it should be; `reason` says why the one that is there will not do, None that it does."""
+    """An engine as it should be; `reason` says why the one that is there will not do, None that it does.
+
+    `shapes` are those that were asked for, `kept` as many of them as an earlier build was given.
+    """
 
     network: BundleNetwork
     profiles: tuple[Profile, ...]
+    shapes: tuple[ShapeOverride, ...]
+    kept: int
     reason: str | None
 
 
@@ -64,7 +71,8 @@ class BuildOutcome:
 class EngineBuild:
     """Builds the engines of a bundle with one library for one device or set of targets.
 
-    `device` is the GPU of number `index` of this machine, None without one.
+    `device` is the GPU of number `index` of this machine, None without one. Shapes that engines were given before
+    are kept, unless `default_shapes`.
     """
 
     bundle: Bundle
@@ -73,6 +81,7 @@ class EngineBuild:
     options: BuildOptions
     shapes: tuple[ShapeOverride, ...] = field(default=())
     index: int = 0
+    default_shapes: bool = False
 
     @property
     def directory(self) -> Path:
@@ -94,12 +103,27 @@ class EngineBuild:
         planned = []
         for network in chosen:
             check_precision(network.precision, self.options)
-            profiles = tuple(
-                engine_profile(network, ranges) for ranges in engine_ranges(network, self.shapes)
-            )
+            new = tuple(shape for shape in self.shapes if shape.network == network.name)
+            kept = kept_shapes(network, self._earlier(network.name), new)
+            ranges = engine_ranges(network, (*kept, *new))
+            profiles = tuple(engine_profile(network, each) for each in ranges)
             reason = "--force was given" if force else self._stale(network.name, profiles)
-            planned.append(Planned(network=network, profiles=profiles, reason=reason))
+            planned.append(
+                Planned(
+                    network=network, profiles=profiles, shapes=(*kept, *new), kept=len(kept), reason=reason
+                )
+            )
         return tuple(planned)
+
+    def _earlier(self, name: NetworkName) -> tuple[AskedShape, ...]:
+        """The shapes that an earlier build of an engine was given, if they are to stay."""
+        if self.default_shapes:
+            return ()
+        try:
+            return read_engine_record(record_path(self.directory, name)).shapes
+        except GmosError:
+            # None, or one that is built anew for that reason.
+            return ()
 
     def _stale(self, name: NetworkName, profiles: tuple[Profile, ...]) -> str | None:
         """Why the engine that is there will not do, in words; None if it does."""
@@ -120,7 +144,7 @@ class EngineBuild:
         if missing:
             return f"it was built for {', '.join(record.targets)} and not for {', '.join(sorted(missing))}"
         if record.profiles != profiles:
-            return "it was built for other shapes"
+            return f"it was built for other shapes{_other_shapes(record.profiles, profiles)}"
         for option, value in self._options_of(name).items():
             if record.options.get(option) != value:
                 return f"it was built with {option} {record.options.get(option)}, and {value} is asked for"
@@ -175,6 +199,7 @@ class EngineBuild:
             targets=self.options.targets,
             platform=host_platform(),
             profiles=planned.profiles,
+            shapes=tuple(shape.asked() for shape in planned.shapes),
             tensors=built.tensors,
             options=self._options_of(planned.network.name),
             activation_bytes=built.activation_bytes,
@@ -183,6 +208,15 @@ class EngineBuild:
             built=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             seconds=round(built.seconds, 2),
         )
+
+
+def _other_shapes(before: Sequence[Profile], now: Sequence[Profile]) -> str:
+    """The first range that changes, in words; nothing where there are more or fewer shape profiles."""
+    for old, new in zip(before, now, strict=False):
+        for name, wanted in new.items():
+            if name in old and old[name] != wanted:
+                return f" ({name} of {range_text(old[name])}, now {range_text(wanted)})"
+    return ""
 
 
 def choose_networks(bundle: Bundle, names: Sequence[str]) -> tuple[BundleNetwork, ...]:
@@ -255,6 +289,8 @@ def build_engines(
         else:
             verb = "would be built" if dry_run else "to be built"
             logger.info("%s: %s, %s", engine.network.name, verb, engine.reason)
+        for shape in engine.shapes[: engine.kept]:
+            logger.info("%s: kept %s", engine.network.name, shape.option)
     due = [engine for engine in planned if engine.reason is not None]
     if dry_run:
         return tuple(_outcome(engine, None, dry_run=True) for engine in planned)

@@ -23,7 +23,8 @@ def check_line(name: str, check: EngineCheck) -> str:
     from ...runtime.comparison.parity import worst_severity  # noqa: PLC0415
 
     worst = worst_severity(check.outputs)
-    return f"{name}: {'right' if check.passed else 'WRONG'} against {check.against}, off by up to {worst:.1e}"
+    verdict = "right" if check.passed else "WRONG"
+    return f"{name}: {verdict} against {check.against} on {check.inputs}, off by up to {worst:.1e}"
 
 
 def outcomes_json(directory: Path, outcomes: Sequence[BuildOutcome]) -> str:

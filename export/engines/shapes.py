@@ -5,16 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from ...errors import GmosError
 from ...runtime.bundle.manifest import Bundle, BundleNetwork, BundleTensor, Ranges
 from ...runtime.contract import NetworkName
 from ...runtime.shapes import GRID_AXES, letters_of, size_axes, size_of, with_pi3
-from ...runtime.tensorrt.record import Profile, ProfileRange
-
-Place = Literal["min", "opt", "max"]
-PLACES: tuple[Place, ...] = ("min", "opt", "max")
+from ...runtime.tensorrt.record import PLACES, AskedShape, Place, Profile, ProfileRange
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +21,28 @@ class ShapeOverride:
     place: Place
     lengths: Mapping[str, int]
     option: str
+
+    def asked(self) -> AskedShape:
+        """As a record keeps it."""
+        return AskedShape(place=self.place, lengths=dict(self.lengths))
+
+
+def kept_shapes(
+    network: BundleNetwork, earlier: Sequence[AskedShape], new: Sequence[ShapeOverride]
+) -> tuple[ShapeOverride, ...]:
+    """What an earlier build was given and a new one leaves as it was: no shape changes back unasked."""
+    own = letters_of(graph_inputs(network))
+    found = []
+    for asked in earlier:
+        now = {axis for shape in new if shape.place == asked.place for axis in shape.lengths}
+        lengths = {axis: n for axis, n in asked.lengths.items() if axis in own and axis not in now}
+        if lengths:
+            words = ",".join(f"{axis}={length}" for axis, length in lengths.items())
+            option = f"--{asked.place}-shapes {network.name} {words} of an earlier build (--default_shapes drops it)"
+            found.append(
+                ShapeOverride(network=network.name, place=asked.place, lengths=lengths, option=option)
+            )
+    return tuple(found)
 
 
 def graph_inputs(network: BundleNetwork) -> tuple[BundleTensor, ...]:

@@ -6,7 +6,7 @@ import logging
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,16 @@ from ...gmos_ref.networks import ReferenceNetworks
 from ...gmos_ref.pi3.encoder import Pi3Encoder
 from ...gmos_ref.presets import model_spec, preset
 from ...gmos_ref.reference_config import ReferenceConfig
+from ...runtime.bundle.check_inputs import write_check_inputs
 from ...runtime.bundle.manifest import TABLES_FILE, Bundle, BundleNetwork, Manifest, Rotation, open_bundle
 from ...runtime.bundle.new_bundle import new_bundle
 from ...runtime.bundle.tables import Pi3TableSource
 from ...runtime.checkpoint_identity import checkpoint_sha256
 from ...runtime.contract import ModelSpec, NetworkName, network_specs
-from ...runtime.precision import PrecisionName
+from ...runtime.precision import PRECISIONS, PrecisionName
 from .bundle_directory import check_place, write_manifest
 from .exported_network import NetworkExporter, Plan
+from .recorded_inputs import own_errors, record_inputs
 from .shape_profiles import Resolution, choose_resolutions, shape_profiles
 
 logger = logging.getLogger(__name__)
@@ -47,7 +49,8 @@ class ExportConfig:
     """What to export, and where to.
 
     `resolution` and `aspect` name the Pi3 resolutions that engines are built for; any other runs on
-    ONNX Runtime as well. `max_batch` is the largest batch of windows of an engine.
+    ONNX Runtime as well. `max_batch` is the largest batch of windows of an engine. `recorded` says whether
+    inputs are recorded that engines are compared on.
     """
 
     out: Path
@@ -59,6 +62,7 @@ class ExportConfig:
     aspect: tuple[str, ...] = ()
     max_batch: int = 8
     validated: bool = True
+    recorded: bool = True
     force: bool = False
 
     def __post_init__(self) -> None:
@@ -108,6 +112,7 @@ def export_bundle(config: ExportConfig) -> Bundle:
         resolutions=config.resolutions,
         checkpoints=_checkpoints(config.reference),
         validated=config.validated,
+        recorded=config.recorded,
     )
 
 
@@ -119,6 +124,7 @@ def write_bundle(
     resolutions: tuple[Resolution, ...],
     checkpoints: Mapping[str, Any],
     validated: bool,
+    recorded: bool = False,
     exported: Callable[[NetworkName, BundleNetwork], None] | None = None,
 ) -> Bundle:
     """Export loaded networks.
@@ -130,6 +136,7 @@ def write_bundle(
         resolutions: Pi3 resolutions of the plan's profiles, for the record.
         checkpoints: what the networks were loaded from, for the record.
         validated: whether to hold every network against the reference.
+        recorded: whether to keep inputs that engines are compared on, at the first of the resolutions.
         exported: called after each network.
 
     Raises:
@@ -147,6 +154,16 @@ def write_bundle(
             logger.info("%s: %.1f s, %s", name, time.monotonic() - start, _verdict(done[name]))
             if exported is not None:
                 exported(name, done[name])
+        if recorded:
+            start = time.monotonic()
+            calls = record_inputs(networks, plan.model, resolutions[0])
+            write_check_inputs(root, calls)
+            if validated and PRECISIONS[plan.precision].dtype == "bfloat16":
+                # Nothing runs such a graph where its engine is compared, to tell what rounding does to these inputs.
+                for name, own in own_errors(networks, plan.model, calls, plan.precision).items():
+                    found = [*done[name].gate["own_errors"], *map(asdict, own)]
+                    done[name] = replace(done[name], gate={**done[name].gate, "own_errors": found})
+            logger.info("inputs to compare engines on: %.1f s", time.monotonic() - start)
         manifest = Manifest(
             tool=f"gmos-deploy {__version__}",
             model=plan.model,

@@ -37,7 +37,11 @@ def upload_as(arrays: Arrays, values: NDArray[Any], dtype: str) -> Array:
     """
     if dtype != "bfloat16":
         return arrays.upload(values.astype(dtype))
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-    data = rounded.reshape(-1).view(np.uint8)
+    data = rounded_to_bfloat16(values).reshape(-1).view(np.uint8)
     return arrays.from_host(HostArray(data=data, shape=values.shape, dtype=dtype))
+
+
+def rounded_to_bfloat16(values: NDArray[Any]) -> NDArray[np.uint16]:
+    """The upper halves of float32 values, rounded to even, in the same shape."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)

@@ -149,7 +149,7 @@ class CallPlanner:
         names = wrong(closest)
         asked = ", ".join(f"{name} {_text(sizes[name])}" for name in names)
         ranges = [
-            ", ".join(f"{name} {_range(profile[name])}" for name in names) for profile in self._profiles
+            ", ".join(f"{name} {range_text(profile[name])}" for name in names) for profile in self._profiles
         ]
         problem = (
             f"{self._name} was called with {asked}, and its engine takes {' or '.join(dict.fromkeys(ranges))}"
@@ -212,7 +212,8 @@ def _text(size: tuple[int, ...]) -> str:
     return "x".join(map(str, size))
 
 
-def _range(allowed: ProfileRange) -> str:
+def range_text(allowed: ProfileRange) -> str:
+    """A range in words: `1x3x98x182 to 8x3x98x182`."""
     if allowed.min == allowed.max:
         return _text(allowed.max)
     return f"{_text(allowed.min)} to {_text(allowed.max)}"

@@ -1,4 +1,4 @@
-"""Engines held against ONNX Runtime on seeded inputs, on the device that is to run them."""
+"""Engines held against ONNX Runtime on seeded and on recorded inputs, on the device that is to run them."""
 
 from __future__ import annotations
 
@@ -16,21 +16,24 @@ from numpy.typing import NDArray
 
 from ...errors import GmosError
 from ..backend import Backend
+from ..bundle.check_inputs import STRETCHED, read_check_inputs, stretched
 from ..bundle.manifest import ADVICE, MANIFEST, Bundle, BundleNetwork, open_bundle
 from ..bundle.seeded_inputs import seeded_inputs
 from ..bundle.uploading import dtypes_of, upload_inputs
 from ..comparison.parity import LIMITS, OutputDifference, compare_outputs, widened
 from ..comparison.run_results import leave_call
-from ..contract import NetworkName
+from ..contract import WITHOUT_WEIGHTS, NetworkName
 from ..onnx.host_graph import HostGraph, bundle_tables, half_doubt, has_bfloat16, is_half
 from ..onnx.sessions import load_onnxruntime
 from ..precision import PRECISIONS
-from ..shapes import bound_lengths
+from ..shapes import bound_lengths, call_lengths
 from ..typed_json import typed
 from .backend import EngineBackend, open_engine
 from .call_plans import cut_inputs
 from .library import Flavour
 from .record import (
+    ON_RECORDED,
+    ON_SEEDED,
     EngineCheck,
     EngineRecord,
     engine_directory,
@@ -45,9 +48,6 @@ Arrays = Mapping[str, NDArray[Any]]
 Lengths = Mapping[str, int]
 TwinWriter = Callable[[Path, Path], Path]
 """Writes the float32 twin of a graph in half precision into a folder: `export.onnx.float32_twin.write_float32_twin`."""
-
-TARGET = "engine"
-"""What `OutputDifference.target` says of an engine."""
 
 FAILED_SUFFIX = ".failed"
 """Ending of the folder beside an engine that holds what it got and answered when it was wrong."""
@@ -64,7 +64,7 @@ def check_engines(
     """Compare engines with ONNX Runtime's CPU provider, and write the result into their records.
 
     Each runs at the usual lengths of every profile and at its least ones, so at two batch sizes and, where
-    there are memories, two memory lengths.
+    there are memories, two memory lengths: on seeded inputs, and on those that the bundle has recorded.
 
     Args:
         bundle_root: the bundle.
@@ -115,10 +115,10 @@ def check_network(
     right: list[OutputDifference] = []
     wrong: list[OutputDifference] = []
     with trusted_graph(bundle, entry, twin) as (path, graph):
-        for lengths in check_lengths(entry, record):
-            for part, inputs, given in _engine_calls(bundle, backend, entry, lengths):
+        for target, lengths, values in _cases(bundle, entry, record):
+            for part, inputs, given in _engine_calls(backend, entry, target, lengths, values):
                 expected = graph.run(inputs)
-                compared = compare_outputs(name, given, expected, target=TARGET, lengths=part)
+                compared = compare_outputs(name, given, expected, target=target, lengths=part)
                 own = list(_recorded_errors(entry))
                 if in_twin and not has_bfloat16(entry) and any(one.excess(limits) for one in compared):
                     own += _rounding(bundle, entry, inputs, expected)
@@ -128,7 +128,7 @@ def check_network(
                 }
                 failed = [one for one in compared if one.excess(bounds[one.output]) is not None]
                 for one in failed:
-                    logger.warning("%s: wrong %s", name, one.failure(bounds[one.output]))
+                    logger.warning("%s: wrong %s, %s", name, one.failure(bounds[one.output]), target)
                 if failed and not wrong and left is not None:
                     kept = leave_call(
                         path,
@@ -182,14 +182,49 @@ def check_lengths(entry: BundleNetwork, record: EngineRecord) -> tuple[Lengths, 
     return tuple(cases)
 
 
+def _cases(
+    bundle: Bundle, entry: BundleNetwork, record: EngineRecord
+) -> Iterator[tuple[str, Lengths, Arrays]]:
+    """What inputs are, their lengths and they themselves."""
+    for lengths in check_lengths(entry, record):
+        yield ON_SEEDED, lengths, seeded_inputs(entry.name, entry.inputs, bundle.model, lengths)
+    recorded = read_check_inputs(bundle, entry.name)
+    if recorded is None:
+        if entry.name not in WITHOUT_WEIGHTS:
+            logger.info("%s: compared on seeded inputs alone, as the bundle has recorded none", entry.name)
+        return
+    found = recorded_lengths(entry, record, call_lengths(entry.inputs, recorded))
+    if not found:
+        logger.info("%s: compared on seeded inputs alone, as its engine takes no recorded ones", entry.name)
+    for lengths in found:
+        inputs = stretched(recorded, entry.inputs, lengths)
+        if inputs is not None:
+            yield ON_RECORDED, lengths, inputs
+
+
+def recorded_lengths(entry: BundleNetwork, record: EngineRecord, own: Lengths) -> tuple[Lengths, ...]:
+    """Usual and least lengths of the profiles that take a recorded call: its own in the axes that are not stretched."""
+    tensors = (*entry.inputs, *entry.graphs["standard"].tables)
+    cases: list[Lengths] = []
+    for profile in record.profiles:
+        least, usual, greatest = (
+            bound_lengths(tensors, {name: getattr(allowed, pick) for name, allowed in profile.items()})
+            for pick in ("min", "opt", "max")
+        )
+        fixed = {axis: length for axis, length in own.items() if axis not in STRETCHED}
+        if all(least[axis] <= length <= greatest[axis] for axis, length in fixed.items()):
+            both = ({axis: each[axis] for axis in own} | fixed for each in (usual, least))
+            cases += [lengths for lengths in both if lengths not in cases]
+    return tuple(cases)
+
+
 def _engine_calls(
-    bundle: Bundle, backend: Backend, entry: BundleNetwork, lengths: Lengths
+    backend: Backend, entry: BundleNetwork, target: str, lengths: Lengths, inputs: Arrays
 ) -> Iterator[tuple[Lengths, Arrays, Arrays]]:
     """Lengths, inputs and the engine's outputs of the rows that are compared, each on its own.
 
-    Of a network that cannot be cut all rows come at once.
+    Of a network that cannot be cut all rows come at once. Recorded inputs come again from row to row.
     """
-    inputs = seeded_inputs(entry.name, entry.inputs, bundle.model, lengths)
     given = upload_inputs(backend.arrays, inputs, dtypes_of(entry.inputs))
     outputs = {
         name: backend.arrays.download(array) for name, array in backend.runner(entry.name)(given).items()
@@ -204,7 +239,7 @@ def _engine_calls(
         yield lengths, seen, outputs
         return
     last = len(seen[next(iter(cut))]) - 1
-    for row in sorted({0, last}):
+    for row in sorted({0 if target == ON_SEEDED else last, last}):
         part = {name: array[row : row + 1] if name in cut else array for name, array in seen.items()}
         answers = {name: array[row : row + 1] for name, array in outputs.items()}
         yield (lengths if last == 0 else {**lengths, "row": row}), part, answers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from ...errors import GmosError
@@ -31,7 +32,7 @@ def require_engines(bundle: Bundle, flavour: Flavour) -> None:
         what = "engines" if every else f"engines of {', '.join(missing)}"
         command = build_command(bundle.root, flavour, () if every else missing)
         raise GmosError(
-            f"{bundle.root} has no {NAMES[flavour]} {what}; build them: {command}, or add --build to this command"
+            f"{bundle.root} has no {NAMES[flavour]} {what}; build them: {command}, or add --build"
         )
 
 
@@ -62,8 +63,8 @@ def unchecked(records: dict[NetworkName, EngineRecord], device: DeviceIdentity) 
 
 def check_command(bundle_root: Path, flavour: Flavour, index: int) -> str:
     """The command line that compares engines with ONNX Runtime on a CUDA device of this machine."""
-    command = build_command(bundle_root, flavour).replace(" build-engines ", " check-engines ", 1)
-    return f"{command} --device {index}" if index else command
+    words = ["gmos-export", "check-engines", "--bundle", str(bundle_root), "--backend", flavour]
+    return shlex.join([*words, *(["--device", str(index)] if index else [])])
 
 
 def _obstacle(bundle: Bundle, flavour: Flavour, index: int) -> str | None:

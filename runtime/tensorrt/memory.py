@@ -202,7 +202,8 @@ def _with_conditioning(
 
     in_profile = planner.most_conditioning()
     asked = max(1, in_profile if bound is None else min(bound, in_profile))
-    fitting = bisect_left(range(1, asked + 1), True, key=overflows)
+    # Nearly always all fit, which one plan tells.
+    fitting = bisect_left(range(1, asked), True, key=overflows) if overflows(asked) else asked
     if not fitting:
         # Not even one: the run has no room, which whoever settles its features says.
         return size, None
@@ -301,8 +302,9 @@ def _without_profile(
     size: RunSize,
 ) -> GmosError:
     """What is wrong first, and the one command that builds all engines that are missing."""
-    flavour = next(iter(runners.values())).record.flavour
-    command = build_command(bundle.root, flavour, [error.network for error in misfits])
+    record = next(iter(runners.values())).record
+    names = [error.network for error in misfits]
+    command = build_command(bundle.root, record.flavour, names, targets=record.targets)
     height, width = size.video_hw
     return GmosError(
         f"no engines for a video of {width}x{height} pixels: {misfits[0].problem}; build them: {command} "
@@ -352,7 +354,8 @@ def build_for_conditioning(bundle: Bundle, record: EngineRecord, conditioning: i
             ("pointers", "P", longest["pointers"].max),
         )
     )
-    return f"{build_command(bundle.root, record.flavour, ['memory_attention'])} --max-shapes {shapes}"
+    command = build_command(bundle.root, record.flavour, ["memory_attention"], targets=record.targets)
+    return f"{command} --max-shapes {shapes}"
 
 
 def _waiting_tokens(bundle: Bundle, size: RunSize) -> int:

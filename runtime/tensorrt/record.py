@@ -23,7 +23,14 @@ PLAN_SUFFIX, RECORD_SUFFIX = ".engine", ".engine.json"
 
 ADVICE = "build the engine again with gmos-export build-engines"
 
+ON_SEEDED, ON_RECORDED = "engine", "engine on recorded inputs"
+"""What `OutputDifference.target` says in the check of an engine."""
+
 Profile = Mapping[str, "ProfileRange"]
+
+Place = Literal["min", "opt", "max"]
+PLACES: tuple[Place, ...] = ("min", "opt", "max")
+"""Of a range: least, usual, greatest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +60,14 @@ class ProfileRange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AskedShape:
+    """Lengths by axis letter that the build was given for one place of the shape profiles."""
+
+    place: Place
+    lengths: Mapping[str, Whole]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineTensor:
     """An input or output of an engine; `shape` has -1 where it varies, `host` tensors are read by the host."""
 
@@ -65,13 +80,19 @@ class EngineTensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineCheck:
-    """The comparison of an engine on a device with a trusted computation `against`, on seeded inputs."""
+    """The comparison of an engine on a device with a trusted computation `against`."""
 
     date: str
     device: str
     against: str
     passed: bool
     outputs: tuple[OutputDifference, ...] = ()
+
+    @property
+    def inputs(self) -> str:
+        """What it was compared on, in words."""
+        recorded = any(found.target == ON_RECORDED for found in self.outputs)
+        return "seeded and recorded inputs" if recorded else "seeded inputs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +102,8 @@ class EngineRecord:
     `sources` are the SHA-256 of the graph and its weights by file name. Engines built ahead of time name
     `targets`, all others the `device` that they were built on. `activation_bytes` is the memory that a
     context needs at the greatest lengths of each profile; `attention` is what the plan says about its
-    fused attention. `options` are those of the build as far as they decide what an engine is.
+    fused attention. `options` are those of the build as far as they decide what an engine is, `shapes` those
+    that it was given: later builds keep them.
     """
 
     network: NetworkName
@@ -103,6 +125,7 @@ class EngineRecord:
     built: str
     seconds: float
     check: EngineCheck | None = None
+    shapes: tuple[AskedShape, ...] = ()
     format: int = FORMAT
 
 

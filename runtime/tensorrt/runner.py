@@ -65,8 +65,9 @@ class EngineRunner:
         self.entry: BundleNetwork = bundle.networks[network]
         self._library = library
         self._device = device
-        self._build_line = build_command(bundle.root, library.flavour, [network])
         self.record, self._engine = self._load(bundle)
+        # For the cards that the engine is for, this one among them.
+        build_line = build_command(bundle.root, library.flavour, [network], targets=self.record.targets)
         self._cache_file = engine_directory(bundle.root, library.flavour) / f"{network}.runtime_cache"
         # Objects and memories come and go: nearly every frame would have kernels compiled for it.
         self._specialized = "O" not in letters_of((*self.entry.inputs, *self.entry.outputs))
@@ -74,7 +75,7 @@ class EngineRunner:
         self._stored = self._stored_cache()
         self._cache: Any = None
         self._warm = False
-        self._planner = CallPlanner(self.entry, self.record.profiles, self._build_line)
+        self._planner = CallPlanner(self.entry, self.record.profiles, build_line)
         self._context = self._new_context()
         self._known: dict[tuple[int, object], Shaped] = {}
         self._graphs = (

@@ -12,6 +12,7 @@ from pathlib import Path
 from ...errors import GmosError
 from ..bundle.manifest import Bundle
 from ..contract import NetworkName
+from .gpu import find_device
 from .library import NAMES, Flavour, TensorRT
 from .record import (
     DeviceIdentity,
@@ -25,6 +26,9 @@ from .record import (
 
 HASH_CHUNK_BYTES = 8 << 20
 
+RTX_CARDS = ("sm86", "sm89", "sm120")
+"""Targets for the cards of the last three generations, where it is not known which one will run the engines."""
+
 AMPERE = (8, 0)
 """The least compute capability of `ampere-plus` engines."""
 
@@ -36,13 +40,26 @@ def build_command(
     *,
     targets: Sequence[str] = (),
 ) -> str:
-    """The command line that builds engines; all networks if none is named."""
+    """The command line that builds engines; all networks if none is named.
+
+    Without a GPU here a library that builds ahead of time is told for which ones.
+    """
     words = ["gmos-export", "build-engines", "--bundle", str(bundle_root), "--backend", flavour]
+    if flavour == "tensorrt-rtx" and not targets and not _has_gpu():
+        targets = RTX_CARDS
     if targets:
         words += ["--target", ",".join(targets)]
     if networks:
         words += ["--networks", ",".join(networks)]
     return shlex.join(words)
+
+
+def _has_gpu() -> bool:
+    try:
+        return find_device() is not None
+    except GmosError:
+        # CUDA does not work: nothing is built for a GPU that cannot be asked what it is.
+        return False
 
 
 def graph_sources(bundle: Bundle, network: NetworkName) -> dict[str, str]:

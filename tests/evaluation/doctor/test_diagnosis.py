@@ -125,7 +125,7 @@ def test_the_bindings_that_fit(driver: int | None, jetson: Jetson | None, comman
 
 
 def test_what_is_missing_alone_is_no_failure(found: Callable[..., dict[str, Finding]]) -> None:
-    """A machine without a GPU runs on its processor."""
+    """A machine without a GPU runs on its processor, and lacks nothing."""
     none = {"driver": None, "init": None, "devices": [], "bindings": None}
     cpu = {"version": "1.32.0", "providers": ["CPUExecutionProvider"], "error": None}
     library = {"version": "1.7.1", "targets": ["sm89"], "error": None}
@@ -141,12 +141,30 @@ def test_what_is_missing_alone_is_no_failure(found: Callable[..., dict[str, Find
         )
     )
     assert [name for name, one in answers.items() if one.state == "wrong"] == []
-    assert answers["GPU"].state == answers["NVIDIA driver"].state == "missing"
-    assert (
-        answers["What can run here: onnxruntime on cuda"].found
-        == "needs GPU (missing), cuda-bindings (missing)"
-    )
+    assert {one.state for one in answers.values()} == {"ok", "optional"}
+    assert answers["GPU"].state == answers["NVIDIA driver"].state == answers["cuDNN"].state == "optional"
+    on_cuda = answers["What can run here: onnxruntime on cuda"]
+    assert (on_cuda.state, on_cuda.found) == ("optional", "needs GPU, cuda-bindings")
     assert exit_status(list(answers.values())) == 0
+
+
+def test_what_a_card_could_use_is_missing(
+    found: Callable[..., dict[str, Finding]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A card without a driver, and one without the bindings: each with what mends it."""
+    none = {"driver": None, "init": None, "devices": [], "bindings": None}
+    without = {"tensorrt tensorrt": {"version": "10", "targets": [], "error": None}}
+    without["tensorrt tensorrt-rtx"] = without["tensorrt tensorrt"]
+    monkeypatch.setattr(gpu, "has_nvidia_card", lambda: True)
+    answers = found(workstation(cuda=none, cudnn={"version": None, "place": None}, **without))
+    assert {answers[name].state for name in ("NVIDIA driver", "GPU", "cuda-bindings")} == {"missing"}
+    assert answers["What can run here: tensorrt"].state == "missing"
+    answers = found(workstation(cuda={**workstation()["cuda"], "bindings": None}))
+    assert (answers["cuda-bindings"].state, answers["cuda-bindings"].mend) == (
+        "missing",
+        "pip install cuda-bindings",
+    )
+    assert answers["What can run here: tensorrt"].found == "needs cuda-bindings"
 
 
 def test_a_provider_that_is_listed_and_does_not_load(found: Callable[..., dict[str, Finding]]) -> None:
@@ -207,9 +225,9 @@ def test_a_gpu_for_which_rtx_has_no_kernels(found: Callable[..., dict[str, Findi
     """Hopper: the library works, and engines of the other one are the way."""
     cuda = {**workstation()["cuda"], "devices": [card("NVIDIA H200", (9, 0))]}
     answers = found(workstation(cuda=cuda))
-    assert answers["RTX target"].state == "missing"
+    assert answers["RTX target"].state == "optional"
     assert "H200 is sm90, for which TensorRT-RTX 1.7.1 has no kernels" in answers["RTX target"].found
-    assert answers["What can run here: tensorrt-rtx"].found == "needs RTX target (missing)"
+    assert answers["What can run here: tensorrt-rtx"].found == "needs RTX target"
 
 
 def test_two_onnxruntimes_overwrite_each_other(

@@ -21,14 +21,14 @@ from gmos_deploy.evaluation.doctor.selftest import (
     side_finding,
     stored_masks,
 )
-from gmos_deploy.evaluation.doctor.selftest_clip import FRAMES, VIDEO_HW, selftest_clip
+from gmos_deploy.runtime.video.drawn_clip import FRAMES, VIDEO_HW, drawn_clip
 
 CLIP_SHA256 = "5feeb2721fa929407aa78955056270ba7448071e7b43ea1dddd28c87a46cf6e3"
 
 
 def test_the_clip_is_the_same_everywhere() -> None:
     """Its masks are stored: another clip would need others."""
-    frames = selftest_clip()
+    frames = drawn_clip()
     assert len(frames) == FRAMES
     assert frames[0].shape == (*VIDEO_HW, 3)
     assert hashlib.sha256(b"".join(frame.tobytes() for frame in frames)).hexdigest() == CLIP_SHA256

@@ -24,12 +24,17 @@ from gmos_deploy.export.engines import comparison as engine_comparison
 from gmos_deploy.export.engines.build import EngineBuild, build_engines
 from gmos_deploy.export.engines.options import BuildOptions
 from gmos_deploy.export.engines.progress import BuildPhases
+from gmos_deploy.export.engines.shapes import engine_profile, engine_ranges, kept_shapes
 from gmos_deploy.runtime.bundle.manifest import Bundle, open_bundle
+from gmos_deploy.runtime.comparison.parity import OutputDifference
+from gmos_deploy.runtime.contract import NetworkName
 from gmos_deploy.runtime.tensorrt import gpu as cuda_device
 from gmos_deploy.runtime.tensorrt.library import load_tensorrt
 from gmos_deploy.runtime.tensorrt.record import (
+    AskedShape,
     DeviceIdentity,
     EngineCheck,
+    Place,
     engine_directory,
     plan_path,
     read_engine_record,
@@ -112,6 +117,107 @@ def test_a_resolution_is_a_profile(built_bundle: Path) -> None:
     record = read_engine_record(record_path(engine_directory(built_bundle, "tensorrt-rtx"), "dino"))
     assert [profile["frames"].max for profile in record.profiles] == [(8, 3, 112, 168), (8, 3, 98, 182)]
     assert [profile["position"].max for profile in record.profiles] == [(8, 12, 64), (7, 13, 64)]
+
+
+def widen(root: Path, name: NetworkName, place: Place, **lengths: int) -> None:
+    """Have an engine's record say that it was built for these lengths, as a build with --max-shapes writes it."""
+    path = record_path(engine_directory(root, "tensorrt-rtx"), name)
+    network = open_bundle(root).networks[name]
+    (shape,) = kept_shapes(network, [AskedShape(place=place, lengths=lengths)], ())
+    profiles = tuple(engine_profile(network, ranges) for ranges in engine_ranges(network, [shape]))
+    write_engine_record(path, replace(read_engine_record(path), profiles=profiles, shapes=(shape.asked(),)))
+
+
+def test_shapes_that_were_asked_for_stay(engines_copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A later build without them neither narrows an engine nor widens it; it says so, and how they go."""
+    caplog.set_level("INFO")
+    widen(engines_copy, "mask_decoder", "max", O=32)
+    widen(engines_copy, "memory_encoder", "max", O=2)
+    plain = (
+        "--bundle",
+        engines_copy,
+        "--networks",
+        "mask_decoder,memory_encoder",
+        "--target",
+        "sm86",
+        "--json",
+    )
+    assert set(actions(command(*plain)).values()) == {"kept"}
+    assert caplog.messages == [
+        "mask_decoder: up to date",
+        "mask_decoder: kept --max-shapes mask_decoder O=32 of an earlier build (--default_shapes drops it)",
+        "memory_encoder: up to date",
+        "memory_encoder: kept --max-shapes memory_encoder O=2 of an earlier build (--default_shapes drops it)",
+    ]
+    caplog.clear()
+    given = (*plain, "--dry-run", "--default_shapes")
+    assert set(actions(command(*given)).values()) == {"would build"}
+    assert re.search(r"mask_decoder: .* \(conditioned of 1x.* to 32x\S+, now 1x.* to 16x", caplog.messages[0])
+    # What is asked for now goes before; the rest of what was asked for stays.
+    caplog.clear()
+    widen(engines_copy, "memory_attention", "max", O=2, R=140)
+    given = ("--bundle", engines_copy, "--networks", "memory_attention", "--target", "sm86", "--dry-run")
+    command(*given, "--max-shapes", "memory_attention.pointers=3x150x64")
+    assert caplog.messages[1].startswith("memory_attention: kept --max-shapes memory_attention R=140 of an")
+
+
+def test_a_build_records_the_shapes_that_it_was_given(engines_copy: Path) -> None:
+    """As lengths by axis; they are those of the next build."""
+    given = ("--bundle", engines_copy, "--networks", "tracked_labels", "--target", "sm86")
+    command(*given, "--max-shapes", "tracked_labels=16x32x32")
+    path = record_path(engine_directory(engines_copy, "tensorrt-rtx"), "tracked_labels")
+    record = read_engine_record(path)
+    assert record.shapes == (AskedShape(place="max", lengths={"O": 16}),)
+    assert record.profiles[0]["masks"].max[0] == 16
+    command(*given, "--force")
+    again = read_engine_record(path)
+    assert (again.shapes, again.profiles) == (record.shapes, record.profiles)
+
+
+def test_inspect_shows_engines(engines_copy: Path) -> None:
+    """What they take, compute in and are for, and whether they were compared; all of it as JSON too."""
+    directory = engine_directory(engines_copy, "tensorrt-rtx")
+    path = record_path(directory, "dino")
+    right = OutputDifference(
+        **{
+            "target": "engine on recorded inputs",
+            "lengths": {},
+            "output": "tokens",
+            "finite": True,
+            "cosine": 1.0,
+        },
+        **dict.fromkeys(("max_abs", "mean_abs", "relative", "largest", "changed"), 0.0),
+    )
+    check = EngineCheck(
+        date="2026-11-30T10:00:00", device="RTX 3090", against="ONNX Runtime", passed=True, outputs=(right,)
+    )
+    write_engine_record(path, replace(read_engine_record(path), check=check))
+    record_path(directory, "proposer").write_text("{")
+    record_path(directory, "sam2_resize").unlink()
+    shown = CliRunner().invoke(export_command, ["inspect", str(engines_copy)], catch_exceptions=False).stdout
+    text = " ".join(shown.split())
+    assert "TensorRT-RTX engines" in shown
+    assert "right on" in text
+    assert "never" in text
+    assert "there are none of sam2_resize" in text
+    assert "proposer.engine.json" in text
+    found = json.loads(
+        CliRunner()
+        .invoke(export_command, ["inspect", str(engines_copy), "--json"], catch_exceptions=False)
+        .stdout
+    )["engines"]["tensorrt-rtx"]
+    attention = found["memory_attention"]
+    assert [profile["R"] for profile in attention["profiles"]] == [[1, 7, 24], [1, 46, 136]]
+    assert [profile["O"] for profile in attention["profiles"]] == [[1, 4, 16], [1, 1, 4]]
+    assert (attention["precision"], attention["sums"], attention["targets"]) == (
+        "fp32",
+        "float32",
+        list(TARGETS),
+    )
+    assert (attention["check"], attention["of_this_bundle"]) == (None, True)
+    assert found["dino"]["check"]["inputs"] == "seeded and recorded inputs"
+    assert "proposer.engine.json" in found["proposer"]
+    assert "sam2_resize" not in found
 
 
 def test_an_engine_fits_its_target_and_no_other(built_bundle: Path) -> None:
@@ -358,7 +464,8 @@ def test_engines_from_elsewhere_are_compared_by_a_command(
     printed = capsys.readouterr()
     verdict = "right" if passed else "WRONG"
     assert printed.out.splitlines() == [
-        f"{name}: {verdict} against ONNX Runtime, off by up to 0.0e+00" for name in ("dino", "proposer")
+        f"{name}: {verdict} against ONNX Runtime on seeded inputs, off by up to 0.0e+00"
+        for name in ("dino", "proposer")
     ]
     assert (
         "engines of dino, proposer on NVIDIA GeForce RTX 3090 (sm86): they are marked" in printed.err

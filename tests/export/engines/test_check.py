@@ -24,13 +24,22 @@ from gmos_deploy.errors import GmosError
 from gmos_deploy.export.onnx.float32_twin import write_float32_twin
 from gmos_deploy.gmos_ref.presets import model_spec, preset
 from gmos_deploy.runtime.arrays import HostArray, NumpyArrays
-from gmos_deploy.runtime.bundle.manifest import Bundle, BundleTensor
+from gmos_deploy.runtime.bundle.check_inputs import read_check_inputs, stretched, write_check_inputs
+from gmos_deploy.runtime.bundle.manifest import Bundle, BundleTensor, open_bundle
 from gmos_deploy.runtime.bundle.seeded_inputs import seeded_inputs
+from gmos_deploy.runtime.checkpoint_identity import file_sha256
 from gmos_deploy.runtime.comparison.parity import OutputDifference
+from gmos_deploy.runtime.contract import WITHOUT_WEIGHTS
 from gmos_deploy.runtime.onnx.backend import OnnxBackend
-from gmos_deploy.runtime.shapes import VIDEO_AXES, size_of
+from gmos_deploy.runtime.shapes import VIDEO_AXES, call_lengths, size_of
 from gmos_deploy.runtime.tensorrt import check as engine_check
-from gmos_deploy.runtime.tensorrt.check import check_engines, check_lengths, check_network, trusted_graph
+from gmos_deploy.runtime.tensorrt.check import (
+    check_engines,
+    check_lengths,
+    check_network,
+    recorded_lengths,
+    trusted_graph,
+)
 from gmos_deploy.runtime.tensorrt.record import (
     DeviceIdentity,
     EngineRecord,
@@ -44,7 +53,7 @@ from gmos_deploy.runtime.tensorrt.record import (
 
 TINY = preset("tiny")
 
-SIDE_PX = 140
+SIDE_PX = 168
 """Longest side of a video here, and of a Pi3 frame, which takes multiples of 14."""
 
 
@@ -142,9 +151,126 @@ def test_a_right_engine_passes(tiny_bundle: Bundle, engines: Engines, name: Any)
     assert check.against.startswith("ONNX Runtime ")
     entry = tiny_bundle.networks[name]
     cases = check_lengths(entry, record_of(tiny_bundle, name))
-    assert len(engines.calls) == len(cases) >= 2
+    recorded = read_check_inputs(tiny_bundle, name)
+    # What has no weights computes the same on any numbers.
+    assert (recorded is None) == (name in WITHOUT_WEIGHTS)
+    own = {} if recorded is None else call_lengths(entry.inputs, recorded)
+    real = recorded_lengths(entry, record_of(tiny_bundle, name), own) if own else ()
+    assert len(cases) >= 2
+    assert bool(real) == bool(own)
+    assert len(engines.calls) == len(cases) + len(real)
     assert {found.output for found in check.outputs} == {tensor.name for tensor in entry.outputs}
-    assert {found.target for found in check.outputs} == {"engine"}
+    assert {found.target for found in check.outputs} == {
+        "engine",
+        *(["engine on recorded inputs"] if own else []),
+    }
+    assert check.inputs == ("seeded and recorded inputs" if own else "seeded inputs")
+
+
+def test_memory_attention_sees_recorded_memories_from_few_to_many(
+    tiny_bundle: Bundle, engines: Engines
+) -> None:
+    """The same ones in turns: what they hold is real, however many there are."""
+    check_network(tiny_bundle, engines, "memory_attention")  # type: ignore[arg-type]
+    recorded = read_check_inputs(tiny_bundle, "memory_attention")
+    assert recorded is not None
+    assert recorded["memories"].shape[:2] == (2, 4)
+    entry = tiny_bundle.networks["memory_attention"]
+    longest = stretched(recorded, entry.inputs, {"O": 3, "R": 46, "P": 55})
+    assert longest is not None
+    assert np.array_equal(longest["memories"][2, 41], recorded["memories"][0, 1])
+    calls = [(call["memories"][1], call["pointers"][1]) for call in engines.calls]
+    half = len(calls) // 2
+    assert sorted(calls[:half]) == sorted(calls[half:]) == [(1, 0), (7, 16), (46, 55)]
+
+
+class WrongOnRecorded(Engines):
+    """Right on seeded inputs, wrong on those that the bundle has recorded."""
+
+    def runner(self, name: Any) -> Any:
+        right = super().runner(name)
+        recorded = read_check_inputs(self._bundle, name)
+        assert recorded is not None
+
+        def call(inputs: Any) -> Any:
+            outputs = right(inputs)
+            real = all(np.array_equal(inputs[key][0], recorded[key][0].astype("f4")) for key in ("tokens",))
+            return {key: 2 * values if real else values for key, values in outputs.items()}
+
+        return call
+
+
+def test_an_engine_that_is_wrong_on_what_networks_see_is_marked(
+    tiny_bundle: Bundle, onnx_backend: OnnxBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Random numbers have no activations like those of pictures; the line says on which inputs."""
+    wrong = WrongOnRecorded(tiny_bundle, onnx_backend)
+    check = check_network(tiny_bundle, wrong, "pi3_decoder")  # type: ignore[arg-type]
+    assert not check.passed
+    assert check.outputs[0].target == "engine on recorded inputs"
+    assert re.search(r"pi3_decoder: wrong geometry at B=\d.*, engine on recorded inputs", caplog.text)
+
+
+def test_a_bundle_without_recorded_inputs_is_compared_on_seeded_ones(
+    bundle_copy: Path,
+    onnx_backend: OnnxBackend,
+    edit_manifest: Callable[[Path, Callable[[dict[str, Any]], None]], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As older versions wrote it; a file that was damaged is refused."""
+    file = bundle_copy / "dino.inputs.npz"
+    whole = file.read_bytes()
+    file.write_bytes(bytes([*whole[:-1], whole[-1] ^ 1]))
+    with pytest.raises(GmosError, match=r"dino\.inputs\.npz has changed since the export"):
+        check_network(open_bundle(bundle_copy), Engines(open_bundle(bundle_copy), onnx_backend), "dino")  # type: ignore[arg-type]
+    edit_manifest(bundle_copy, lambda content: content["files"].pop("dino.inputs.npz"))
+    bundle = open_bundle(bundle_copy)
+    with caplog.at_level(logging.INFO):
+        check = check_network(bundle, Engines(bundle, onnx_backend), "dino")  # type: ignore[arg-type]
+    assert check.passed
+    assert check.inputs == "seeded inputs"
+    assert "dino: compared on seeded inputs alone, as the bundle has recorded none" in caplog.text
+
+
+def test_an_engine_of_other_sizes_does_not_get_recorded_inputs(tiny_bundle: Bundle) -> None:
+    """Its shape profiles do not take them."""
+    entry, record = tiny_bundle.networks["dino"], record_of(tiny_bundle, "dino")
+    recorded = read_check_inputs(tiny_bundle, "dino")
+    assert recorded is not None
+    own = call_lengths(entry.inputs, recorded)
+    assert recorded_lengths(entry, record, own)
+    assert not recorded_lengths(entry, record, {**own, "Hp": own["Hp"] + 14})
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [{"frames": np.zeros((1, 3, 5), np.uint8)}, {"pictures": np.zeros((1, 3, 56, 56), np.uint8)}],
+    ids=["shape", "name"],
+)
+def test_recorded_inputs_of_something_else_are_refused(
+    arrays: dict[str, NDArray[Any]],
+    bundle_copy: Path,
+    edit_manifest: Callable[[Path, Callable[[dict[str, Any]], None]], None],
+) -> None:
+    """Whole by its hash, and of no use."""
+    file = bundle_copy / "dino.inputs.npz"
+    np.savez(file, **arrays)  # type: ignore[arg-type]
+    known = {"bytes": file.stat().st_size, "sha256": file_sha256(file)}
+    edit_manifest(bundle_copy, lambda content: content["files"].update({file.name: known}))
+    with pytest.raises(GmosError, match=r"dino\.inputs\.npz holds .*export the bundle again"):
+        read_check_inputs(open_bundle(bundle_copy), "dino")
+
+
+def test_recorded_numbers_are_those_of_every_precision(tmp_path: Path) -> None:
+    """Eight significant bits, and float32 only where float16 would overflow."""
+    values = np.random.default_rng(0).standard_normal((4, 5)).astype(np.float32)
+    write_check_inputs(tmp_path, {"dino": {"small": values, "large": 1e6 * values, "whole": np.arange(3)}})
+    with np.load(tmp_path / "dino.inputs.npz") as stored:
+        assert [stored[name].dtype for name in ("small", "large", "whole")] == ["f2", "f4", "i8"]
+        for name, given in (("small", values), ("large", 1e6 * values)):
+            found = stored[name].astype(np.float32)
+            assert np.abs(found / given - 1).max() <= 2**-8
+            assert not np.any(found.view(np.uint32) & 0xFFFF), "bfloat16 has them too"
 
 
 def test_memory_attention_is_compared_with_and_without_pointers(tiny_bundle: Bundle) -> None:
@@ -264,6 +390,7 @@ def half_bundle(half_network: Callable[..., Any]) -> Callable[..., Any]:
         return SimpleNamespace(
             networks={"memory_encoder": entry},
             model=model_spec(TINY, "gmos"),
+            files={},
             graph_file=lambda name, target: root / entry.graphs[target].file,
             table_source=lambda: SimpleNamespace(head_dim=1),
         )

@@ -23,7 +23,14 @@ FAR_SHARE = 5e-3
 
 
 @pytest.mark.parametrize(
-    ("objects", "most"), [(1, None), (3, None), pytest.param(10, 4, marks=pytest.mark.published)]
+    ("objects", "most"),
+    [
+        (1, None),
+        (3, None),
+        (1, 4),
+        pytest.param(10, None, marks=pytest.mark.published),
+        pytest.param(10, 4, marks=pytest.mark.published),
+    ],
 )
 def test_tracks_are_those_of_the_package(
     long_video: Any, torch_backend: TorchBackend, onnx_backend: OnnxBackend, objects: int, most: int | None

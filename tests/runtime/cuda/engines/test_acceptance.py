@@ -13,6 +13,8 @@ import pytest
 
 from gmos_deploy.evaluation.profile.roofline import host_rates
 from gmos_deploy.runtime.bundle.uploading import dtypes_of
+from gmos_deploy.runtime.pipeline.options import RunOptions
+from gmos_deploy.runtime.video.inputs import resolve_frames
 
 BENCHMARKS = Path(__file__).parents[4] / "benchmarks"
 
@@ -124,4 +126,28 @@ def test_the_budget_of_a_run(module: Callable[[str], ModuleType], make_world: An
     budget = videos.budget_for(backend, (70, 90), 2)
     weights = sum(record.weight_bytes for record in world.records.values())
     assert budget > weights + videos.FEATURES_BYTES
+    backend.close()
+
+
+def test_a_clip_runs_on_engines(
+    module: Callable[[str], ModuleType], make_world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planned and settled as gmos-run does it."""
+    backend, videos = make_world(pi3_sizes=((154, 126),)).backend(), module("videos")
+    noise = np.random.default_rng(0).integers(0, 255, (6, 70, 90, 3), np.uint8)
+    clip = resolve_frames(
+        list(noise),
+        name="noise",
+        fps=16,
+        stride=2,
+        pi3_area_px=backend.model.pi3_area_px,
+        patch_px=backend.model.patch_px,
+    )
+    monkeypatch.setattr(videos, "acceptance_video", lambda *_: clip)
+    masks, seconds = videos.run_masks(backend, 6, RunOptions(batch_size=1))
+    assert {name: maps.shape for name, maps in masks.items()} == {
+        "mos_i": (6, 70, 90),
+        "mos": (6, 70, 90),
+    }
+    assert seconds > 0
     backend.close()

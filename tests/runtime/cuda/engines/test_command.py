@@ -55,7 +55,7 @@ def test_missing_engines_are_one_line_with_the_command(
     assert error.count("\n") == 1
     library = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}[backend]
     command = f"gmos-export build-engines --bundle {world.bundle.root} --backend {backend}"
-    assert f"has no {library} engines; build them: {command}, or add --build to this command" in error
+    assert f"has no {library} engines; build them: {command}, or add --build" in error
 
 
 def test_some_missing_engines_are_named(world: Any) -> None:

@@ -16,6 +16,7 @@ from gmos_deploy.runtime.arrays import NumpyArrays
 from gmos_deploy.runtime.pipeline.memory_tracker import MemoryTracker
 from gmos_deploy.runtime.pipeline.options import RunOptions
 from gmos_deploy.runtime.tensorrt.memory import RunSize, memory_lengths, settle_run
+from gmos_deploy.runtime.tracker import Prompt
 
 MIB = 1 << 20
 
@@ -37,13 +38,13 @@ class Toy:
         return call
 
 
-@pytest.mark.parametrize("objects", [1, 3, 10])
+@pytest.mark.parametrize(("objects", "most"), [(1, None), (3, None), (10, None), (3, 4), (10, 4)])
 def test_a_long_video_is_tracked_to_its_end(
-    make_world: Any, long_video: Any, objects: int, capsys: pytest.CaptureFixture[str]
+    make_world: Any, long_video: Any, objects: int, most: int | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every memory is read, the answers are those of the same networks called directly, and calls are few."""
     video, world = long_video(objects), make_world()
-    sizes = {"frames": video.frames, "video_hw": video.video_hw}
+    sizes = {"frames": video.frames, "video_hw": video.video_hw, "max_conditioning": most}
     toy = Toy(world)
     expected = video.follow(MemoryTracker(toy, video.features(toy), **sizes))  # type: ignore[arg-type]
     backend = world.backend(cuda_graphs=False)
@@ -64,10 +65,31 @@ def test_a_long_video_is_tracked_to_its_end(
     waits = sum(calls.get(name, 0) for name in ("cudaEventSynchronize", "cudaStreamSynchronize"))
     with capsys.disabled():
         print(  # noqa: T201 - what docs/performance.md has
-            f"\n{objects} objects, a tracked frame: {sum(calls.values()):.0f} CUDA calls, {copies:.1f} copies, "
+            f"\n{objects} objects, {most or 'all'} memories, a tracked frame: {sum(calls.values()):.0f} CUDA calls, "
+            f"{copies:.1f} copies, "
             f"{waits:.2f} waits, {networks:.1f} network calls"
         )
     assert sum(calls.values()) <= CALLS_A_FRAME[objects]
+    assert waits <= 1.05, "one a frame, and a few at the ends"
+
+
+@pytest.mark.parametrize("unprompted", [True, False])
+def test_a_frame_is_started_before_the_last_answer_is_read(
+    make_world: Any, long_video: Any, unprompted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing is prompted on the way: the device has work while the host decides."""
+    video, order = long_video(1), list[str]()
+    toy: Any = Toy(make_world())
+    tracker = MemoryTracker(toy, video.features(toy), frames=4, video_hw=video.video_hw)
+    tracker.add_prompts(0, [Prompt(object_id=0, mask=np.ones(video.video_hw, bool))])
+    for name, step in (("_track", "start"), ("_read_back", "read")):
+        run = getattr(tracker, name)
+        monkeypatch.setattr(
+            tracker, name, lambda *a, run=run, step=step, **k: order.append(step) or run(*a, **k)
+        )
+    assert len(list(tracker.propagate(0, unprompted=unprompted))) == 4
+    ahead = ["start", *["start", "read"] * 3, "read"]
+    assert order == (ahead if unprompted else ["start", "read"] * 4)
 
 
 def test_profiles_take_the_memories_of_long_videos(make_world: Any) -> None:
@@ -95,8 +117,11 @@ def test_a_video_that_may_need_more_memories_is_told_at_the_start(
 ) -> None:
     """With both ways out; a video that cannot is not."""
     backend = wide.backend()
+    plans, plan = list[RunSize](), backend.plan
+    backend.plan = lambda size: plans.append(size) or plan(size)
     with caplog.at_level(logging.WARNING):
         options = settle_run(backend, RunOptions(), [video_of(1300)])  # type: ignore[arg-type]
+    assert [size.conditioning for size in plans] == [130, 130], "where all fit nothing is searched"
     assert options.conditioning_limit is None
     assert not caplog.records
     with caplog.at_level(logging.WARNING):

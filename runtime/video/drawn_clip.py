@@ -1,4 +1,4 @@
-"""The clip of the self-test, drawn in whole numbers: the same bytes on every machine and NumPy."""
+"""A clip that is drawn, in whole numbers: the same bytes on every machine and NumPy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STOPS_AT = 9
 """The frame from which on the box is at rest: MOS still has it, MOS-I has not."""
 
 
-def selftest_clip() -> list[NDArray[np.uint8]]:
+def drawn_clip() -> list[NDArray[np.uint8]]:
     """Frames (252, 448, 3) uint8: a disc crosses, a box moves and stops, a disc like the first lies still."""
     height, width = VIDEO_HW
     ground, skin, wood = (_noise(seed, height, width) for seed in (11, 23, 37))
