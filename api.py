@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from .errors import GmosError
 from .networks import AUTO, NetworkChoice, PrecisionChoice
+from .runtime.checkpoint_identity import MadeFrom
 from .runtime.contract import Variant
 from .runtime.frame_result import FrameResult
 from .runtime.pipeline.clip import ClipRun, ClipSummary, with_frames
@@ -135,6 +136,7 @@ class Model:
         source = choice.resolve()
         self._options = options or RunOptions()
         self._settings = {**source.settings(), **self._options.settings()}
+        self._made_from = source.made_from()
         self._delay_frames = 0
         self._backend: Backend | None = source.load()
         self.variant: Variant = source.model.variant
@@ -199,12 +201,14 @@ class Model:
         listener = None if progress is None else _Callback(progress, f"{sequence.name}: ")
         run = ClipRun(backend, sequence, options, progress=listener)
         frames = [answer.compact() for answer in run]
+        own = sequence.settings()
         return VideoResult(
             frames=frames,
             sequence=sequence,
             summary=run.summary,
             variant=self.variant,
-            settings={**self._settings, **sequence.settings()},
+            settings={**self._settings, **own},
+            made_from=self._made_from | sequence.made_from(own),
         )
 
     def stream(
@@ -286,6 +290,7 @@ class VideoResult(Sequence[FrameResult]):
         summary: ClipSummary,
         variant: Variant,
         settings: dict[str, Any],
+        made_from: MadeFrom,
     ) -> None:
         self.name = sequence.name
         self.fps = sequence.output_fps
@@ -296,6 +301,7 @@ class VideoResult(Sequence[FrameResult]):
         self._frames = frames
         self._sequence = sequence
         self._settings = settings
+        self._made_from = made_from
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -351,6 +357,7 @@ class VideoResult(Sequence[FrameResult]):
             variant=self.variant,
             modes=modes,
             settings=self._settings | drawing_settings(modes, overlay),
+            made_from=self._made_from,
         )
         if should_skip(results, existing):
             return results.paths()

@@ -41,7 +41,7 @@ ALLOWED = {
     "export": {"networks", "export.*", "gmos_ref.*", "runtime.*", "evaluation.report"},
     "calibration": {"networks", "calibration.*", "evaluation.*", "export.*", "gmos_ref.*", "runtime.*"},
     "evaluation": {"networks", "evaluation.*", "gmos_ref.*", "runtime.*"},
-    "evaluation.report": {"runtime.atomic_file"},
+    "evaluation.report": {"runtime.atomic_file", "runtime.host_memory", "runtime.checkpoint_identity"},
     "commands": {"", "calibration.*", "evaluation.*", "export.*", "gmos_ref.*", "runtime.*"},
 }
 """Rooms that the files of each room may import, besides itself, `errors` and the version; `x.*` is x and all in it.
