@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from .arguments import telling_arguments, tells_arguments
 from .errors import GmosError
 from .networks import AUTO, NetworkChoice, PrecisionChoice
+from .runtime.checkpoint_identity import MadeFrom
 from .runtime.contract import Variant
 from .runtime.frame_result import FrameResult
 from .runtime.pipeline.clip import ClipRun, ClipSummary, with_frames
@@ -140,6 +141,7 @@ class Model:
         source = choice.resolve()
         self._options = options or RunOptions()
         self._settings = {**source.settings(), **self._options.settings()}
+        self._made_from = source.made_from()
         self._delay_frames = 0
         self._backend: Backend | None = source.load()
         self.variant: Variant = source.model.variant
@@ -205,12 +207,14 @@ class Model:
         listener = None if progress is None else _Callback(progress, f"{sequence.name}: ")
         run = ClipRun(backend, sequence, options, progress=listener)
         frames = [answer.compact() for answer in run]
+        own = sequence.settings()
         return VideoResult(
             frames=frames,
             sequence=sequence,
             summary=run.summary,
             variant=self.variant,
-            settings={**self._settings, **sequence.settings()},
+            settings={**self._settings, **own},
+            made_from=self._made_from | sequence.made_from(own),
         )
 
     @tells_arguments
@@ -294,6 +298,7 @@ class VideoResult(Sequence[FrameResult]):
         summary: ClipSummary,
         variant: Variant,
         settings: dict[str, Any],
+        made_from: MadeFrom,
     ) -> None:
         self.name = sequence.name
         self.fps = sequence.output_fps
@@ -304,6 +309,7 @@ class VideoResult(Sequence[FrameResult]):
         self._frames = frames
         self._sequence = sequence
         self._settings = settings
+        self._made_from = made_from
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -361,6 +367,7 @@ class VideoResult(Sequence[FrameResult]):
             modes=modes,
             settings=self._settings | drawing_settings(modes, overlay),
             not_finite=self.summary.not_finite,
+            made_from=self._made_from,
         )
         if should_skip(results, existing):
             return results.paths()

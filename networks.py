@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .gmos_ref.reference_config import ReferenceConfig
     from .runtime.backend import Backend
     from .runtime.bundle.manifest import Bundle, Target
+    from .runtime.checkpoint_identity import MadeFrom
     from .runtime.tensorrt.library import Flavour
 
 logger = logging.getLogger(__name__)
@@ -85,6 +86,8 @@ class NetworkSource:
     identity: Callable[[], Mapping[str, Any]] = field(repr=False)
     """What tells these networks from others, as JSON values."""
     bundle: Callable[[], Bundle | None] = field(repr=False)
+    made_from: Callable[[], MadeFrom] = field(repr=False)
+    """Bundle and checkpoints with their hashes, for reports and records: a large checkpoint is read once for it."""
     notes: tuple[str, ...] = ()
 
     def settings(self) -> dict[str, Any]:
@@ -239,21 +242,35 @@ class NetworkChoice:
         reference = replace(self, backend="torch")._checkpoint_source()
         variant = reference.model.variant
         return replace(
-            reference, choice=replace(self, backend="onnxruntime"), bundle=lambda: nano_bundle(variant)
+            reference,
+            choice=replace(self, backend="onnxruntime"),
+            bundle=lambda: nano_bundle(variant),
+            made_from=lambda: nano_bundle(variant).made_from(),
         )
 
     def _checkpoint_source(self, *notes: str) -> NetworkSource:
         from .gmos_ref.presets import model_spec, preset  # noqa: PLC0415 - see reference
-        from .runtime.checkpoint_identity import checkpoint_identity  # noqa: PLC0415
+        from .runtime.checkpoint_identity import (  # noqa: PLC0415
+            checkpoint_identity,
+            joined,
+            of_checkpoint,
+        )
 
         config = self.reference()
+        given = {name: path for name, path in config.checkpoints().items() if path is not None}
 
         def identity() -> dict[str, Any]:
-            given = {name: path for name, path in config.checkpoints().items() if path is not None}
             return {
                 "preset": config.preset,
                 "checkpoints": {name: checkpoint_identity(path) for name, path in given.items()},
             }
+
+        def made_from() -> MadeFrom:
+            known = config.weights()
+            return joined(
+                of_checkpoint(name, path, licence=known[name].licence, source=known[name].source)
+                for name, path in given.items()
+            )
 
         by_default = self.preset is None and self._names_nothing()
         return NetworkSource(
@@ -261,6 +278,7 @@ class NetworkChoice:
             model=model_spec(preset(config.preset), config.variant),
             identity=identity,
             bundle=lambda: None,
+            made_from=made_from,
             notes=(BY_DEFAULT, *notes) if by_default else notes,
         )
 
@@ -283,6 +301,7 @@ class NetworkChoice:
             model=bundle.model,
             identity=lambda: {"bundle": bundle.identity},
             bundle=lambda: bundle,
+            made_from=bundle.made_from,
             notes=notes,
         )
 
@@ -410,6 +429,14 @@ class Side:
     def bundle(self) -> Path | None:
         """The directory of its bundle, if it runs one."""
         return None if self.choice is None else self.choice.bundle
+
+    def made_from(self) -> MadeFrom:
+        """The bundle and checkpoints of its networks.
+
+        Raises:
+            GmosError: as `gmos-run`.
+        """
+        return self.networks.resolve().made_from()
 
     def load(self) -> Backend:
         """Load its networks.

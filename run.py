@@ -15,6 +15,7 @@ from .errors import GmosError
 from .evaluation.progress_bar import run_progress
 from .networks import NetworkChoice
 from .runtime.backend import Backend
+from .runtime.checkpoint_identity import NOTHING, MadeFrom
 from .runtime.console_progress import LineProgress
 from .runtime.contract import Variant
 from .runtime.media import OverlayStyle
@@ -62,6 +63,7 @@ class RunSummary:
     backend: str | None = None
     load_s: float = 0.0
     sequences: list[SequenceSummary] = field(default_factory=list)
+    made_from: MadeFrom = NOTHING
 
     def render(self, *, as_json: bool) -> str:
         """The summary as text for people, or as JSON."""
@@ -119,6 +121,7 @@ def run_all(
     stride: int | None = None,
     dataset: str | None = None,
     root: Path | None = None,
+    sequences: Path | None = None,
     time_anno_csv: Path | None = None,
     options: RunOptions | None = None,
     existing: Existing = "error",
@@ -135,22 +138,22 @@ def run_all(
             a video or device that fails. Sequences finished by then stay.
     """
     source, options = networks.resolve(), options or RunOptions()
-    model = source.model
+    model, listed = source.model, sequences
     modes = parse_save_mode(save_mode, model.variant)
     if overlays and save_mode is None and dataset is None:
         modes |= {OVERLAYS.mode}
     names = None
     if dataset is None:
-        for name, value in (("--root", root), ("--time_anno_csv", time_anno_csv)):
+        for name, value in (("--root", root), ("--sequences", listed), ("--time_anno_csv", time_anno_csv)):
             if value is not None:
                 raise GmosError(f"{name} {value}: goes with --dataset, which was not given")
     else:
         if inputs:
             raise GmosError(f"--dataset {dataset} and {inputs[0]} were both given; give one")
-        split = _split(dataset, root, time_anno_csv)
+        split = _split(dataset, root, listed, time_anno_csv)
         inputs, names = [one.frame_dir for one in split.sequences], [one.name for one in split.sequences]
         fps = split.fps if fps is None else fps
-    sequences = resolve_inputs(
+    clips = resolve_inputs(
         inputs,
         fps=fps,
         stride=stride,
@@ -162,20 +165,28 @@ def run_all(
     settings, drawn = {**source.settings(), **options.settings()}, drawing_settings(modes, overlay)
     summary = RunSummary(variant=model.variant, preset=model.preset)
     todo = []
-    for sequence in sequences:
+    for sequence in clips:
+        own = sequence.settings()
+        clip = sequence.made_from(own, dataset=dataset)
+        summary.made_from |= clip
         results = ResultSet(
             save_dir=save_dir,
             sequence=sequence.name,
             variant=model.variant,
             modes=modes,
-            settings={**settings, **sequence.settings()} | drawn,
+            settings={**settings, **own} | drawn,
+            made_from=clip,
         )
         if should_skip(results, existing):
             summary.sequences.append(SequenceSummary(**_about(sequence), skipped=True))
         else:
             todo.append((sequence, results))
+    # Of finished sequences, too: they were made of the same.
+    networks_of = source.made_from()
+    summary.made_from = networks_of | summary.made_from
     if not todo:
         return summary
+    todo = [(clip, replace(place, made_from=networks_of | place.made_from)) for clip, place in todo]
     start = time.monotonic()
     with closing(source.load()) as backend:
         summary.load_s = time.monotonic() - start
@@ -250,16 +261,16 @@ def _about(sequence: SequenceInput) -> dict[str, Any]:
     }
 
 
-def _split(dataset: str, root: Path | None, time_anno_csv: Path | None) -> DatasetSplit:
+def _split(dataset: str, root: Path | None, listed: Path | None, time_anno_csv: Path | None) -> DatasetSplit:
     """A benchmark split whose frames are all there."""
     if root is None:
         raise GmosError(f"--dataset {dataset} needs --root, the dataset's own folder")
     from .evaluation.benchmarks.datasets import dataset_split  # noqa: PLC0415 - only benchmark runs need it
 
-    split = dataset_split(dataset, root, time_annotation=time_anno_csv)
+    split = dataset_split(dataset, root, time_annotation=time_anno_csv, sequence_list=listed)
     missing = split.missing(frames=True, annotations=False)
     if missing.lines:
         for line in missing.listing():
             logger.warning("missing: %s", line)
-        raise missing.error(len(split.sequences))
+        raise missing.error(len(split.sequences), "name those that are whole with --sequences")
     return split

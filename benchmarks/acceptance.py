@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from acceptance_steps import cuda_layer, engines, masks, networks, times, videos
+from acceptance_steps.clips import acceptance_video
 from acceptance_steps.record import NO_TIME, Context, MissingError, Notes, Step
 
 from gmos_deploy.errors import GmosError
@@ -33,6 +34,7 @@ from gmos_deploy.evaluation.report.environment import environment
 from gmos_deploy.evaluation.report.files import PAGE_FILE, report_directory, write_report
 from gmos_deploy.evaluation.report.terminal import show
 from gmos_deploy.runtime.bundle.manifest import open_bundle
+from gmos_deploy.runtime.checkpoint_identity import KEY, MadeFrom
 
 SCHEMA = "gmos-acceptance/1"
 
@@ -233,7 +235,22 @@ def run_steps(
     return results
 
 
-def report_json(results: Sequence[StepResult], found: Sequence[Finding], context: Context) -> dict[str, Any]:
+def origins(context: Context) -> MadeFrom:
+    """The bundle and the clip that steps run.
+
+    Raises:
+        GmosError: one of them cannot be read.
+    """
+    bundle = context.opened_bundle()
+    return bundle.made_from() | acceptance_video(bundle.model, context.frames).made_from()
+
+
+def report_json(
+    results: Sequence[StepResult],
+    found: Sequence[Finding],
+    context: Context,
+    made_from: MadeFrom | None = None,
+) -> dict[str, Any]:
     """All of it as JSON values."""
     return {
         "schema": SCHEMA,
@@ -242,6 +259,7 @@ def report_json(results: Sequence[StepResult], found: Sequence[Finding], context
         "usable": list(context.usable),
         "steps": [asdict(result) for result in results],
         "findings": [asdict(finding) for finding in found],
+        KEY: asdict(made_from or MadeFrom()),
         "environment": environment(),
     }
 
@@ -367,10 +385,11 @@ def accept(options: argparse.Namespace) -> int:
         ),
     )
     print(f"ready here: {', '.join(context.usable) or 'nothing'}", flush=True)
+    made_from = origins(context)
 
     def write(results: list[StepResult]) -> None:
         page = report_document(results, found, options.minutes)
-        write_report(options.out, page, report_json(results, found, context))
+        write_report(options.out, page, report_json(results, found, context, made_from))
 
     left = 60 * options.minutes - (time.monotonic() - begin)
     results = run_steps(names, context, left, done=write)

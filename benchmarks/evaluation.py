@@ -24,7 +24,7 @@ from gmos_deploy.evaluation.benchmarks.benchmarks import BenchmarkRequest, load_
 from gmos_deploy.evaluation.benchmarks.label_maps import LABEL_LIMIT, read_label_map
 from gmos_deploy.evaluation.benchmarks.mos_i import count_overlaps
 from gmos_deploy.evaluation.benchmarks.run import evaluate_sequences
-from gmos_deploy.evaluation.report.environment import available_cores
+from gmos_deploy.runtime.host_memory import usable_cores
 from gmos_deploy.runtime.pipeline.mask_overlap import iou_matrix
 from gmos_deploy.runtime.results.overlay import davis_palette
 
@@ -99,7 +99,7 @@ def time_overlaps(root: Path, frames: int) -> tuple[float, float, float]:
 def main() -> None:
     """Write the tree, time both ways and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=int, default=available_cores(), help="processes (default: cores)")
+    parser.add_argument("--jobs", type=int, default=usable_cores(), help="processes (default: cores)")
     parser.add_argument("--dense-frames", type=int, default=10, help="frames for the dense way (default: 10)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -12,8 +12,10 @@ from ..evaluation.report import document as doc
 from ..evaluation.report.document import Card, Cell, Column, Section, Table
 from ..evaluation.report.environment import environment
 from ..evaluation.report.files import write_report
+from ..evaluation.report.origins import origins_section
 from ..evaluation.report.terminal import show
 from ..runtime.bundle.manifest import Bundle, open_bundle
+from ..runtime.checkpoint_identity import KEY, ClipOrigin, MadeFrom
 from ..runtime.comparison.parity import worst_severity
 from .config import CalibrationConfig
 from .network_forms import CalibratedNetwork
@@ -45,8 +47,8 @@ def report_calibration(
         GmosError: it cannot be written.
     """
     sizes = {"before": weight_bytes(open_bundle(config.bundle)), "after": weight_bytes(bundle)}
-    made_on = environment()
-    document = _document(config, bundle, sizes, networks, made_on)
+    made_on, made_from = environment(), _made_from(config, bundle)
+    document = _document(config, bundle, sizes, networks, made_on=made_on, made_from=made_from)
     show(document, wide=wide)
     if directory is not None:
         write_report(
@@ -58,9 +60,19 @@ def report_calibration(
                 "calibration": bundle.calibration or {},
                 "weight_bytes": sizes,
                 "networks": [_network(network) for network in networks],
+                KEY: made_from,
                 "environment": made_on,
             },
         )
+
+
+def _made_from(config: CalibrationConfig, bundle: Bundle) -> MadeFrom:
+    """Both bundles, and the videos as the new one keeps them."""
+    clips = tuple(
+        ClipOrigin(name=video["name"], sha256=video["sha256"], stride=video["stride"])
+        for video in (bundle.calibration or {}).get("videos", [])
+    )
+    return open_bundle(config.bundle).made_from() | bundle.made_from() | MadeFrom(clips=clips)
 
 
 def weight_bytes(bundle: Bundle) -> int:
@@ -87,7 +99,9 @@ def _document(
     bundle: Bundle,
     sizes: Mapping[str, int],
     networks: Sequence[CalibratedNetwork],
+    *,
     made_on: Mapping[str, Any],
+    made_from: MadeFrom,
 ) -> doc.Document:
     layers, quantised = sum(len(one.layers) for one in networks), sum(one.quantised for one in networks)
     cards = [
@@ -108,6 +122,7 @@ def _document(
             _networks(networks),
             _masks(config, (bundle.calibration or {}).get("mask_trials", [])),
             *(Section(network.name, list(_sensitivity(network)), "page") for network in networks),
+            origins_section(made_from),
         ],
         environment=made_on,
     )

@@ -156,6 +156,33 @@ def gmos_2k_command(csv: Path, json: Path | None) -> None:
     show_summary(csv, json)
 
 
+@evaluate_command.command("table", cls=GroupedCommand)
+@click.argument("results", type=PATH, nargs=-1, required=True, metavar="RESULT.json...")
+@option(
+    "format",
+    group=RESULTS,
+    to="form",
+    type=click.Choice(["text", "markdown", "latex", "csv"]),
+    default="text",
+    show_default=True,
+    help="How the table is printed.",
+)
+@option(
+    "metrics",
+    group=RESULTS,
+    metavar="NAMES",
+    help="Columns, by their names in JSON and joined by commas, or all.  [default: those that papers print]",
+)
+def table_command(results: tuple[Path, ...], form: str, metrics: str | None) -> None:
+    """One table of many results: a row for each dataset, metrics in percent as papers print them.
+
+    RESULT.json is what the other commands wrote with --json.
+    """
+    from ..evaluation.summary.score_table import print_table  # noqa: PLC0415
+
+    print_table(results, form, metrics)
+
+
 def evaluate_benchmark(name: str, **options: Any) -> None:
     """Score the predictions of a benchmark, show the numbers and write the reports asked for."""
     from ..evaluation.benchmarks.run import run_benchmark  # noqa: PLC0415

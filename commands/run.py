@@ -30,7 +30,10 @@ from ..options import (
 from ..runtime.precision import PRECISIONS
 
 BUDGETS = ("offload_cpu", "device_budget", "host_budget")
-AS_GIVEN = ("save_dir", "save_mode", "overlay", "fps", "stride", "dataset", "root", "time_anno_csv", "quiet")
+AS_GIVEN = (
+    *("save_dir", "save_mode", "overlay", "fps", "stride", "quiet"),
+    *("dataset", "root", "sequences", "time_anno_csv"),
+)
 
 
 @click.command(name="gmos-run", cls=GroupedCommand, context_settings=CONTEXT)
@@ -47,11 +50,18 @@ AS_GIVEN = ("save_dir", "save_mode", "overlay", "fps", "stride", "dataset", "roo
 @option(
     "dataset",
     INPUT,
-    "Run every sequence of a benchmark split instead of INPUT: davis16, davis17, davis17-im, ytvos19-im, "
-    "segtrackv2, fbms59 or moca; needs --root.",
+    "Run every sequence of a benchmark split instead of INPUT: davis16, davis17, davis17-im, ytvos19-im, segtrackv2, "
+    "fbms59 or moca, or davis16-m or davis17-m with --sequences; needs --root.",
     metavar="NAME",
 )
 @option("root", INPUT, "The dataset's own folder, as it is unpacked.", type=DIR)
+@option(
+    "sequences",
+    INPUT,
+    "List of the sequences of --dataset to run, one name per line.  [default: the dataset's own list]",
+    type=PATH,
+    metavar="FILE",
+)
 @option(
     "time_anno_csv",
     INPUT,

@@ -2,22 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from ..errors import GmosError
+from ..runtime.checkpoint_identity import UNKNOWN
 from ..runtime.contract import Variant
 from ..runtime.precision import PrecisionName
 from .presets import preset
 
-PUBLISHED_WHERE = {
-    "pi3_ckpt": "Pi3's model.safetensors, https://huggingface.co/yyfz233/Pi3",
-    "sam2_ckpt": "sam2.1_hiera_large.pt, https://github.com/facebookresearch/sam2",
-    "gmos_ckpt": "the GMOS proposer, https://github.com/Jyxarthur/gmos",
-    "gmos_s_ckpt": "the GMOS-S proposer, https://github.com/Jyxarthur/gmos",
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """Where weights are from, and their licence as an SPDX id; `what` they are in words."""
+
+    source: str
+    licence: str
+    what: str = ""
+
+
+PUBLISHED: Mapping[str, Weights] = {
+    "pi3_ckpt": Weights(
+        what="Pi3's model.safetensors",
+        source="https://huggingface.co/yyfz233/Pi3",
+        licence="CC-BY-NC-4.0",
+    ),
+    "sam2_ckpt": Weights(
+        what="sam2.1_hiera_large.pt",
+        source="https://github.com/facebookresearch/sam2",
+        licence="Apache-2.0",
+    ),
+    "gmos_ckpt": Weights(
+        what="the GMOS proposer", source="https://github.com/Jyxarthur/gmos", licence="Apache-2.0"
+    ),
+    "gmos_s_ckpt": Weights(
+        what="the GMOS-S proposer", source="https://github.com/Jyxarthur/gmos", licence="Apache-2.0"
+    ),
 }
-"""What each flag takes and where its authors publish it."""
+"""What each flag takes, where its authors publish it, and under which licence."""
+
+OWN, UNTRAINED, NOT_STATED = (
+    Weights(source="gmos-deploy", licence="Apache-2.0"),
+    Weights(source="gmos-deploy, untrained", licence="Apache-2.0"),
+    Weights(source=UNKNOWN, licence=UNKNOWN),
+)
+"""Of the nano model, of stand-in weights, and of checkpoints of other sizes than the published."""
 
 NANO = "nano"
 """The preset whose trained weights come with the package."""
@@ -67,7 +98,11 @@ class ReferenceConfig:
         given = self.checkpoints()
         if self.preset != "published" and not any(given.values()):
             return
-        missing = [f"--{name} ({PUBLISHED_WHERE[name]})" for name, path in given.items() if path is None]
+        missing = [
+            f"--{name} ({PUBLISHED[name].what}, {PUBLISHED[name].source})"
+            for name, path in given.items()
+            if path is None
+        ]
         if missing:
             raise GmosError(
                 f"{self.variant} at the {self.preset} size needs {len(given)} checkpoints; not given: "
@@ -79,3 +114,14 @@ class ReferenceConfig:
         """The checkpoint flags that this variant uses, with what was given."""
         head = "gmos_ckpt" if self.variant == "gmos" else "gmos_s_ckpt"
         return {name: getattr(self, name) for name in ("pi3_ckpt", "sam2_ckpt", head)}
+
+    def weights(self) -> dict[str, Weights]:
+        """Source and licence of the weights by flag: as published, where the sizes are the published ones."""
+        return {flag: self._weights(flag, path) for flag, path in self.checkpoints().items()}
+
+    def _weights(self, flag: str, path: Path | None) -> Weights:
+        if path is None:
+            return UNTRAINED
+        if path.parent == FOLDER:
+            return OWN
+        return PUBLISHED[flag] if self.preset == "published" else NOT_STATED

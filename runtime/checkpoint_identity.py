@@ -1,14 +1,22 @@
-"""Which files a result was made from: checkpoints without reading gigabytes, others by all that is in them."""
+"""Which files a result was made from: checkpoints without reading gigabytes, others by all that is in them.
+
+And in which shape results and records tell it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from platformdirs import user_cache_path
+
 from ..errors import GmosError
+from .atomic_file import replaced_at_end
+from .media import as_text
 from .regular_file import open_regular, open_unbuffered
 from .typed_json import read_json, typed
 
@@ -22,6 +30,9 @@ INDEX_ENDING = ".index.json"
 
 END_BYTES = 1 << 20
 """Bytes hashed at each end of the file; trained weights differ there."""
+
+KEPT_FROM_BYTES = 256 << 20
+"""From this size on, about a quarter of a second, a hash is kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,13 +90,17 @@ def checkpoint_shards(path: Path) -> tuple[Path, ...]:
     return tuple(path.parent / name for name in names)
 
 
-def checkpoint_sha256(path: Path) -> str:
+def checkpoint_sha256(path: Path, *, hashed: Callable[[Path], str] | None = None) -> str:
     """The SHA-256 of a checkpoint's file; of several that over theirs.
+
+    Args:
+        path: one of its files, or their index.
+        hashed: what gives a file's; None reads the file.
 
     Raises:
         GmosError: one is missing or cannot be read.
     """
-    digests = [file_sha256(shard) for shard in checkpoint_shards(path)]
+    digests = [(hashed or file_sha256)(shard) for shard in checkpoint_shards(path)]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
@@ -104,3 +119,114 @@ def file_sha256(path: Path) -> str:
     except OSError as error:
         raise GmosError(f"{path} cannot be read ({error.strerror}); expected a readable file") from error
     return digest.hexdigest()
+
+
+def kept_sha256(path: Path) -> str:
+    """The SHA-256 of a file, worked out once: that of a large one is kept in the cache folder.
+
+    It is found again by the file's place, time, length and both ends. For what a report says, not for what is trusted.
+
+    Raises:
+        GmosError: the file cannot be read.
+    """
+    identity, state = _identity(path), path.stat()
+    if state.st_size < KEPT_FROM_BYTES:
+        return file_sha256(path)
+    key = hashlib.sha256(f"{path.resolve()} {state.st_mtime_ns} {identity}".encode("utf-8", "replace"))
+    kept = user_cache_path("gmos-deploy") / "hashes" / key.hexdigest()
+    with suppress(OSError, ValueError):
+        found = kept.read_text(encoding="ascii")
+        if re.fullmatch("[0-9a-f]{64}", found):
+            return found
+    digest = file_sha256(path)
+    # A folder that cannot be written costs the same seconds again, and nothing else.
+    with suppress(OSError, GmosError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with replaced_at_end(kept) as temporary:
+            temporary.write_text(digest, encoding="ascii")
+    return digest
+
+
+KEY = "made_from"
+"""Of a result.json, a record, and the output of --json."""
+
+UNKNOWN = "unknown"
+"""The licence or source of weights of which nobody has stated one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleOrigin:
+    """A bundle; `sha256` is that of its `bundle.json`, which holds the hashes of all its files."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointOrigin:
+    """A checkpoint by its flag; `licence` of its weights is an SPDX id, `source` says where they are from."""
+
+    flag: str
+    name: str
+    sha256: str
+    licence: str = UNKNOWN
+    source: str = UNKNOWN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipOrigin:
+    """A video; `sha256` is None for what is no file. `stride` in frames, `fps` of its overlays, None if not run here.
+
+    `dataset` is the benchmark that it was run for, if any.
+    """
+
+    name: str
+    sha256: str | None
+    stride: int | None = None
+    fps: float | None = None
+    dataset: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeFrom:
+    """All that decides a result and is not ours."""
+
+    bundles: tuple[BundleOrigin, ...] = ()
+    checkpoints: tuple[CheckpointOrigin, ...] = ()
+    clips: tuple[ClipOrigin, ...] = ()
+
+    def __or__(self, other: MadeFrom) -> MadeFrom:
+        """Of both, everything once, in its order."""
+        return MadeFrom(
+            bundles=tuple(dict.fromkeys(self.bundles + other.bundles)),
+            checkpoints=tuple(dict.fromkeys(self.checkpoints + other.checkpoints)),
+            clips=tuple(dict.fromkeys(self.clips + other.clips)),
+        )
+
+
+NOTHING = MadeFrom()
+"""Of which nothing is known."""
+
+
+def joined(parts: Iterable[MadeFrom]) -> MadeFrom:
+    """Of all of them."""
+    found = NOTHING
+    for part in parts:
+        found |= part
+    return found
+
+
+def of_checkpoint(flag: str, path: Path, *, licence: str, source: str) -> MadeFrom:
+    """A file of weights; its hash is worked out once.
+
+    Raises:
+        GmosError: it cannot be read.
+    """
+    origin = CheckpointOrigin(
+        flag=flag,
+        name=as_text(path.name),
+        sha256=checkpoint_sha256(path, hashed=kept_sha256),
+        licence=licence,
+        source=source,
+    )
+    return MadeFrom(checkpoints=(origin,))

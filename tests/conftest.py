@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from gmos_deploy.networks import BACKENDS, BackendEntry, NetworkChoice, Side, register_backend
 from gmos_deploy.runtime.arrays import NumpyArrays
+from gmos_deploy.runtime.checkpoint_identity import BundleOrigin, MadeFrom
 from gmos_deploy.runtime.contract import ModelSpec, Variant, network_specs
 from gmos_deploy.runtime.tracker import FrameFeatures, Prompt, TrackerStep, step_from_logits
 
@@ -224,7 +225,16 @@ def register(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[Networ
 @pytest.fixture
 def load_sides(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Side], Any]], None]:
     """Takes what loads the networks of sides in one test, whatever their names."""
-    return lambda load: monkeypatch.setattr(Side, "load", load)
+
+    def made_from(side: Side) -> MadeFrom:
+        """As of a bundle that is called like the side."""
+        return MadeFrom(bundles=(BundleOrigin(name=side.text, sha256="0" * 64),))
+
+    def patch(load: Callable[[Side], Any]) -> None:
+        monkeypatch.setattr(Side, "load", load)
+        monkeypatch.setattr(Side, "made_from", made_from)
+
+    return patch
 
 
 @pytest.fixture

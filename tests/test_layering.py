@@ -41,7 +41,12 @@ ALLOWED = {
     "export": {"networks", "export.*", "gmos_ref.*", "runtime.*", "evaluation.report"},
     "calibration": {"networks", "calibration.*", "evaluation.*", "export.*", "gmos_ref.*", "runtime.*"},
     "evaluation": {"networks", "evaluation.*", "gmos_ref.*", "runtime.*"},
-    "evaluation.report": {"runtime.atomic_file", "runtime.typed_json"},
+    "evaluation.report": {
+        "runtime.atomic_file",
+        "runtime.checkpoint_identity",
+        "runtime.host_memory",
+        "runtime.typed_json",
+    },
     "commands": {"", "calibration.*", "evaluation.*", "export.*", "gmos_ref.*", "runtime.*"},
 }
 """Rooms that the files of each room may import, besides itself, `errors` and the version; `x.*` is x and all in it.

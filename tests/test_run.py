@@ -17,6 +17,7 @@ from PIL import Image
 
 from gmos_deploy.cli import guarded
 from gmos_deploy.commands.run import run_command
+from gmos_deploy.evaluation.benchmarks.datasets import DATASET_NAMES
 from gmos_deploy.run import RunSummary, SequenceSummary
 
 FRAMES = 6
@@ -73,6 +74,10 @@ def test_gmos_s_defaults_to_probabilities_and_prints_json(
     sequence = summary["sequences"][0]
     assert (sequence["frames"], sequence["stride"], sequence["fps"]) == (FRAMES, 1, 8.0)
     assert "bf16" in summary["backend"]
+    (of,) = summary["made_from"]["clips"]
+    assert (of["name"], of["stride"], of["fps"], len(of["sha256"])) == ("clip", 1, 8.0, 64)
+    record = json.loads((tmp_path / "out/.gmos/clip.gmos-s.json").read_text())
+    assert record["made_from"] == summary["made_from"]
     with Image.open(tmp_path / "out/prob/clip/00000.png") as image:
         assert image.mode == "L"
 
@@ -444,7 +449,41 @@ def test_a_benchmark_split_is_run_and_its_output_evaluated(
     ]  # fmt: skip
     assert guarded(evaluate_command, "gmos-eval", evaluation) == 0, capsys.readouterr().err
     assert "J_mov" in capsys.readouterr().out
-    assert (tmp_path / "mos_i.json").stat().st_size > 0
+    result = json.loads((tmp_path / "mos_i.json").read_text())
+    assert {clip["dataset"] for clip in result["made_from"]["clips"]} == {"davis17-im"}
+    assert "run_for_another_dataset" not in {note["code"] for note in result["notes"]}
+    # The same results, scored as what they were not run for.
+    other = ["davis", "--res_dir", str(tmp_path / "out"), *evaluation[5:7]]
+    assert guarded(evaluate_command, "gmos-eval", other) == 0
+    assert "for another dataset than they are scored as: 2" in capsys.readouterr().out
+
+
+def test_sequences_of_a_split_are_named_in_a_list(
+    gmos_run: Callable[..., tuple[int, str, str]], davis17_im: Path, tmp_path: Path
+) -> None:
+    """As davis17-m needs; every dataset is in the help, and the messages name options that the command has."""
+    listed = tmp_path / "list.txt"
+    listed.write_text("one\n")
+    base = (
+        "--dataset",
+        "davis17-m",
+        "--root",
+        davis17_im,
+        "--preset",
+        "tiny",
+        "--save_dir",
+        tmp_path / "out",
+    )
+    status, _, err = gmos_run(*base)
+    assert (status, "give the file with --sequences" in err) == (2, True)
+    status, out, err = gmos_run(*base, "--sequences", listed)
+    assert status == 0, err
+    assert "one: 3 frames" in out
+    assert "two" not in out
+    text = " ".join(gmos_run("--help")[1].split())
+    assert all(name in text for name in (*DATASET_NAMES, "--sequences"))
+    status, _, err = gmos_run("clip", "--sequences", listed)
+    assert (status, "goes with --dataset" in err) == (2, True)
 
 
 def test_missing_frames_of_a_split_are_listed_before_anything_runs(
@@ -456,4 +495,5 @@ def test_missing_frames_of_a_split_are_listed_before_anything_runs(
     status, _, err = gmos_run("--dataset", "davis17-im", "--root", davis17_im, "--preset", "tiny")
     assert status == 2
     assert "1 missing in 1 of 2 sequences (two)" in err
+    assert "name those that are whole with --sequences" in err
     assert not (tmp_path / "gmos-output").exists()

@@ -31,6 +31,7 @@ from .sequence_trees import (
     FramePairs,
     Missing,
     list_frames,
+    missing_frames,
     pair_by_name,
     pair_by_position,
     predictions_folder,
@@ -121,7 +122,7 @@ def _mos_i(request: BenchmarkRequest, predictions: Path) -> Prepared:
         annotated, predicted = list_frames(annotations / row.name), list_frames(predictions / row.name)
         for folder, frames in ((annotations, annotated), (predictions, predicted)):
             if not frames:
-                missing.add(row.name, f"{folder / row.name}/*.png")
+                missing.add(row.name, missing_frames(folder / row.name))
         if annotated and predicted:
             notes["frame_count_differs_from_csv"] += row.annotated_frames not in (None, len(annotated))
             motion_file = predictions / f"{row.name}___motion.npy"
@@ -220,7 +221,7 @@ def _moca(request: BenchmarkRequest, predictions: Path) -> Prepared:
             continue
         predicted = list_frames(predictions / video)
         if not predicted:
-            missing.add(video, f"{predictions / video}/*.png")
+            missing.add(video, missing_frames(predictions / video))
             continue
         frames = list_frames(sequence.frame_dir, FRAME_SUFFIXES)
         annotated: Annotations = [(name, ()) for name in sorted(boxes[video])]
@@ -282,7 +283,11 @@ def _pairs(
     sequence: str, annotated: Annotations, predictions: Path, frame_names: list[str], missing: Missing
 ) -> FramePairs:
     """Frames paired by name; those without a prediction are missing."""
-    pairs, absent = pair_by_name(annotated, list_frames(predictions / sequence), frame_names)
+    predicted = list_frames(predictions / sequence)
+    pairs, absent = pair_by_name(annotated, predicted, frame_names)
+    if absent and not predicted:
+        missing.add(sequence, missing_frames(predictions / sequence))
+        return pairs
     for name in absent:
         missing.add(sequence, str(predictions / sequence / f"{name}.png"))
     return pairs

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from ... import __version__
 from ...runtime.atomic_file import replaced_at_end
+from ...runtime.checkpoint_identity import KEY
 from ..report import document as doc
 from ..report.document import Cell, Column, Section, Table
 from ..report.files import write_json
+from ..report.origins import origins_section
 from ..report.terminal import show
 from .results import METRIC_FORM, METRICS, NOTE_TEXTS, WORST_PER_SEQUENCE, Evaluation, note_lines
 from .time_annotation import (
@@ -96,8 +98,10 @@ def evaluation_document(
             Section("", [Table(columns=metrics, entries=overall)], "terminal"),
             *([_sequences(evaluation)] if by_sequence else []),
             *([Section("Worst frames", worst)] if pictures else []),
-            Section("Made from", [doc.Facts(list(evaluation.sources.items()))]),
+            Section("Scored", [doc.Facts(list(evaluation.sources.items()))]),
+            origins_section(evaluation.made_from),
         ],
+        environment=evaluation.environment,
     )
 
 
@@ -210,6 +214,8 @@ def evaluation_json(evaluation: Evaluation, worst: int) -> dict[str, object]:
         "seconds": round(evaluation.seconds, 3),
         "overall": evaluation.overall,
         "notes": _notes(evaluation.notes),
+        KEY: evaluation.made_from,
+        "environment": evaluation.environment,
         "frame_score": evaluation.frame_score,
         "worst_frames": [
             {"sequence": sequence.name, "frame": frame.name, "score": frame.score}

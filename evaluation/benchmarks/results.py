@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from ...runtime.checkpoint_identity import MadeFrom
 
 Box = tuple[float, float, float, float]
 """x and y of the top-left corner, then of the bottom-right one, in pixels."""
@@ -27,6 +29,9 @@ NOTE_TEXTS: dict[str, str] = {
     "frame_count_differs_from_csv": "sequences with another number of annotated frames than ann_frames says",
     "unlisted_prediction_sequences": "predicted sequences outside the split, not scored",
     "skipped_sequences": "sequences left out because files are missing",
+    # What the predictions are.
+    "run_for_another_dataset": "sequences that gmos-run ran for another dataset than they are scored as",
+    "foreground_as_objects": "predicted sequences of GMOS-S, one foreground, scored object by object",
     # Labels and sizes.
     "resized_predictions": "predicted frames of another size, resized",
     "ignored_prediction_labels": "predicted frames with labels above 20, which were ignored",
@@ -67,27 +72,34 @@ NOTE_TEXTS: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """How a metric is shown. A bar is drawn on the scale 0 to 1, or 0 to the largest, or not at all."""
+    """How a metric is shown. A bar is drawn on the scale 0 to 1, or 0 to the largest, or not at all.
+
+    `in_papers` says whether tables of papers have it, `percent` whether they print it in percent.
+    """
 
     title: str
     higher_is_better: bool = True
+    in_papers: bool = True
+    percent: bool = True
     bar: Literal["unit", "largest", "none"] = "unit"
 
 
 METRICS: dict[str, Metric] = {
     "j_mov": Metric(title="J_mov"),
     "mtiou": Metric(title="mtIoU"),
-    "fp_count": Metric(title="FP count", higher_is_better=False, bar="largest"),
-    "j_mov_frame_level": Metric(title="J_mov, frame match"),
-    "mtiou_frame_level": Metric(title="mtIoU, frame match"),
-    "fp_count_frame_level": Metric(title="FP count, frame match", higher_is_better=False, bar="largest"),
+    "fp_count": Metric(title="FP count", higher_is_better=False, bar="largest", percent=False),
+    "j_mov_frame_level": Metric(title="J_mov, frame match", in_papers=False),
+    "mtiou_frame_level": Metric(title="mtIoU, frame match", in_papers=False),
+    "fp_count_frame_level": Metric(
+        title="FP count, frame match", higher_is_better=False, bar="largest", percent=False, in_papers=False
+    ),
     "j_and_f": Metric(title="J&F"),
     "j_mean": Metric(title="J mean"),
-    "j_recall": Metric(title="J recall"),
-    "j_decay": Metric(title="J decay", higher_is_better=False, bar="none"),
+    "j_recall": Metric(title="J recall", in_papers=False),
+    "j_decay": Metric(title="J decay", higher_is_better=False, bar="none", in_papers=False),
     "f_mean": Metric(title="F mean"),
-    "f_recall": Metric(title="F recall"),
-    "f_decay": Metric(title="F decay", higher_is_better=False, bar="none"),
+    "f_recall": Metric(title="F recall", in_papers=False),
+    "f_decay": Metric(title="F decay", higher_is_better=False, bar="none", in_papers=False),
     "j_frame_mean": Metric(title="J, mean over frames"),
     "j_sequence_mean": Metric(title="J, mean over sequences"),
     "j": Metric(title="J"),
@@ -159,6 +171,9 @@ class Evaluation:
     sequences: tuple[SequenceScores, ...]
     notes: Counter[str]
     seconds: float
+    made_from: MadeFrom
+    """What the predictions were made from, as the records beside them tell."""
+    environment: Mapping[str, Any]
     frame_score: str
     """What `FrameScore.score` means here."""
 

@@ -17,8 +17,11 @@ from typing import Any
 import click
 
 from ...errors import GmosError
+from ...runtime.host_memory import usable_cores
+from ...runtime.results.completion import recorded_origins
+from ...runtime.results.png_writer import MASKS
 from ..progress_bar import counted
-from ..report.environment import available_cores
+from ..report.environment import environment
 from ..report.files import write_json
 from ..report.html_page import write_page
 from ..report.terminal import show
@@ -28,6 +31,9 @@ from .report import evaluation_document, evaluation_json, write_csv
 from .results import Evaluation, SequenceScores
 
 SHOWN_PROBLEMS = 3
+
+(GMOS_S_FOLDER,) = MASKS.folders["gmos-s"].values()
+"""Of label maps with one foreground."""
 
 
 def run_benchmark(
@@ -59,21 +65,29 @@ def run_benchmark(
             raise prepared.missing.error(prepared.total)
     with counted("sequences", len(prepared.jobs)) as advance:
         sequences = evaluate_sequences(
-            list(prepared.jobs.values()), workers=jobs or available_cores(), advance=advance
+            list(prepared.jobs.values()), workers=jobs or usable_cores(), advance=advance
         )
     scored = [sequence for sequence in sequences if sequence.metrics]
     if not scored:
         raise GmosError(f"none of {len(sequences)} sequences has an object to score: check the annotations")
-    counts = prepared.notes + Counter(skipped_sequences=len(skipped))
+    dataset, predictions = request["dataset"], prepared.sources["predictions"]
+    made_from = recorded_origins(predictions, prepared.jobs)
+    counts = prepared.notes + Counter(
+        skipped_sequences=len(skipped),
+        run_for_another_dataset=sum(clip.dataset not in (None, dataset) for clip in made_from.clips),
+        foreground_as_objects=0 if prepared.merged or predictions.name != GMOS_S_FOLDER else len(scored),
+    )
     evaluation = Evaluation(
         evaluator=name,
-        dataset=request["dataset"],
+        dataset=dataset,
         sources={what: str(path) for what, path in prepared.sources.items()},
         overall=prepared.overall(scored),
         sequences=tuple(scored),
         notes=sum((sequence.notes for sequence in sequences), counts),
         seconds=time.monotonic() - started,
         frame_score=prepared.frame_score,
+        made_from=made_from,
+        environment=environment(),
     )
     show(evaluation_document(evaluation, by_sequence=verbose), wide=verbose)
     if json is not None:

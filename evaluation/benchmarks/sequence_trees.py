@@ -38,13 +38,15 @@ class Missing:
         rest = len(self.lines) - _LISTED_MISSING
         return self.lines[:_LISTED_MISSING] + ([f"… and {rest} more"] if rest > 0 else [])
 
-    def error(self, total: int) -> GmosError:
-        """The one line that ends the command."""
+    def error(
+        self, total: int, otherwise: str = "leave these sequences out with --skip-missing"
+    ) -> GmosError:
+        """The one line that ends the command; `otherwise` is the way that the command has."""
         names = sorted(self.sequences)
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         return GmosError(
             f"{len(self.lines)} missing in {len(names)} of {total} sequences ({shown}), first:"
-            f" {self.lines[0]}; complete the folders, or leave these sequences out with --skip-missing"
+            f" {self.lines[0]}; complete the folders, or {otherwise}"
         )
 
 
@@ -91,6 +93,18 @@ def list_frames(directory: Path, suffixes: tuple[str, ...] = (".png",)) -> list[
     return sorted(images, key=lambda image: image.name)
 
 
+def missing_frames(directory: Path) -> str:
+    """What a folder of predictions without frames lacks, and where they are if they lie one folder deeper."""
+    deeper = sorted(entry for entry in directory.iterdir() if entry.is_dir()) if directory.is_dir() else []
+    inner = next((entry for entry in deeper if list_frames(entry)), None)
+    hint = (
+        ""
+        if inner is None
+        else f" (they are in {inner.name}/, as motion-grouping writes them: move those of one such folder up)"
+    )
+    return f"{directory}/*.png{hint}"
+
+
 def unpadded_names(frames: list[Path]) -> bool:
     """Whether sorting by name and by number differ, which pairs the wrong frames."""
     stems = [frame.stem for frame in frames]
@@ -99,7 +113,7 @@ def unpadded_names(frames: list[Path]) -> bool:
 
 def unlisted_sequences(tree: Path, names: set[str]) -> int:
     """Folders with PNG frames in a tree that are not sequences of the split."""
-    others = (e for e in tree.iterdir() if e.is_dir() and not e.name.startswith(".") and e.name not in names)
+    others = (e for e in tree.iterdir() if e.is_dir() and e.name not in names)
     return sum(bool(list_frames(entry)) for entry in others)
 
 

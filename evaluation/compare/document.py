@@ -16,6 +16,7 @@ from ...runtime.results.overlay import davis_palette
 from ...runtime.video.inputs import resolve_inputs
 from ..report import document as doc
 from ..report.document import Card, Cell, Column, Section, Table
+from ..report.origins import origins_section
 from ..report.pictures import PICTURE_WIDTH_PX, reduced, strip_png
 from .first_divergence import FirstDivergence, LayerError
 from .label_trees import LabelPair
@@ -67,6 +68,7 @@ def parity_document(report: ParityReport, pictures: Section | None) -> doc.Docum
             _stages(report),
             Section("IoU by frame", [_iou(found, limits.frame_iou) for found in report.found]),
             *([] if pictures is None else [pictures]),
+            origins_section(report.made_from),
         ],
         environment=report.environment,
     )
@@ -281,6 +283,7 @@ def networks_document(report: NetworksReport) -> doc.Document:
                 ],
             ),
             *layers,
+            origins_section(report.made_from),
         ],
         environment=report.environment,
     )

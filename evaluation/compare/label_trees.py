@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import GmosError
+from ...runtime.results.completion import PRIVATE_FOLDER
 from ...runtime.results.png_writer import MASKS as MASK_FORMAT
 from ..benchmarks.label_maps import read_label_map
 from ..benchmarks.sequence_trees import list_frames
@@ -73,7 +74,8 @@ def read_tree(root: Path) -> Tree:
 
 def _sequences(folder: Path) -> dict[str, list[Path]]:
     found = {path.name: list_frames(path) for path in sorted(folder.iterdir()) if path.is_dir()}
-    return {name: frames for name, frames in found.items() if frames and not name.startswith(".")}
+    # A video may be called .clip.mp4: its results are hidden, and compared like all others.
+    return {name: frames for name, frames in found.items() if frames and name != PRIVATE_FOLDER}
 
 
 def label_pairs(a: Path, b: Path) -> list[LabelPair]:

@@ -16,7 +16,7 @@ from ...networks import Side, parse_side
 from ...runtime.contract import ModelSpec
 from ...runtime.pipeline.clip import ClipRun
 from ...runtime.pipeline.options import RunOptions
-from ...runtime.results.completion import ResultSet, should_skip
+from ...runtime.results.completion import ResultSet, recorded_origins, should_skip
 from ...runtime.results.outputs import check_save_dir, file_results
 from ...runtime.tensorrt.memory import settle_run
 from ...runtime.video.inputs import resolve_inputs
@@ -49,12 +49,14 @@ def compare_trees(a: Path, b: Path, comparison: Comparison, stages: FindStages =
         GmosError: the directories do not hold the same videos and frames, or a report cannot be written.
     """
     pairs = label_pairs(a, b)
+    names = {pair.sequence for pair in pairs}
     with counted("frames", sum(len(pair.frames) for pair in pairs)) as advance:
         found = tuple(_compare(pair, advance) for pair in pairs)
     report = ParityReport(
         asked=comparison,
         found=found,
         stages=tuple(stages(pairs, found)),
+        made_from=recorded_origins(a, names) | recorded_origins(b, names),
         environment=environment(),
         seconds=time.monotonic() - comparison.started,
     )
@@ -138,15 +140,18 @@ class _Run:
         model = source.model
         self.sequences = resolve(pi3_area_px=model.pi3_area_px, patch_px=model.patch_px)
         check_save_dir(self._directory)
+        networks, made_from = source.settings(), source.made_from()
+        owns = [sequence.settings() for sequence in self.sequences]
         results = [
             ResultSet(
                 save_dir=self._directory,
                 sequence=sequence.name,
                 variant=model.variant,
                 modes=frozenset({"mask"}),
-                settings={**source.settings(), **sequence.settings()},
+                settings={**networks, **own},
+                made_from=made_from | sequence.made_from(own),
             )
-            for sequence in self.sequences
+            for sequence, own in zip(self.sequences, owns, strict=True)
         ]
         for place in results:
             should_skip(place, "overwrite")

@@ -80,6 +80,7 @@ def compare_sides(
         frames=frames,
         profile=limits,
         found=tuple(found),
+        made_from=side_a.made_from() | side_b.made_from() | sequence.made_from(),
         first_layer=None if sought is None else sought(found, recorded),
         environment=environment(),
         seconds=time.monotonic() - started,

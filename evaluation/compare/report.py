@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
+from ...runtime.checkpoint_identity import KEY, MadeFrom
 from ...runtime.precision import PrecisionName
 from ..report.files import RESULT_FILE, plain, read_json, report_directory
 from .first_divergence import FirstDivergence
@@ -69,6 +70,7 @@ class ParityReport:
     asked: Comparison
     found: tuple[SequenceAgreement, ...]
     stages: tuple[StageAgreement, ...]
+    made_from: MadeFrom
     environment: Mapping[str, Any]
     seconds: float
 
@@ -93,6 +95,7 @@ class NetworksReport:
     frames: int
     profile: PrecisionName
     found: tuple[OutputParity, ...]
+    made_from: MadeFrom
     environment: Mapping[str, Any]
     seconds: float
     first_layer: FirstDivergence | None = None
@@ -122,6 +125,7 @@ def result_json(report: ParityReport) -> dict[str, Any]:
             for stage in report.stages
         ],
         "born_in": report.births,
+        KEY: report.made_from,
         "environment": report.environment,
     }
 
@@ -179,6 +183,7 @@ def networks_json(report: NetworksReport) -> dict[str, Any]:
             for parity in report.found
         ],
         "first_layer": report.first_layer,
+        KEY: report.made_from,
         "environment": report.environment,
     }
 

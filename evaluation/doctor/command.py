@@ -16,6 +16,7 @@ import click
 
 from ...errors import GmosError
 from ...runtime.bundle.manifest import MANIFEST, open_bundle
+from ...runtime.checkpoint_identity import KEY, NOTHING, MadeFrom
 from ...runtime.tensorrt.library import FLAVOURS
 from ...runtime.tensorrt.record import DeviceIdentity
 from ..report.environment import environment
@@ -54,6 +55,7 @@ def diagnose_and_show(*, bundle: Path | None, selftest: bool, device: int, as_js
             "schema": SCHEMA,
             "status": status,
             "findings": [asdict(finding) for finding in found],
+            KEY: asdict(_made_from(bundle)),
             "environment": environment(),
         }
         click.echo(json.dumps(answer, indent=1, ensure_ascii=False))
@@ -62,6 +64,14 @@ def diagnose_and_show(*, bundle: Path | None, selftest: bool, device: int, as_js
         for line in lines(found, max(width, WIDTH // 2)):
             click.echo(line)
     return status
+
+
+def _made_from(bundle: Path | None) -> MadeFrom:
+    """The bundle that was looked at; of one that is damaged, findings tell."""
+    try:
+        return NOTHING if bundle is None else open_bundle(bundle).made_from()
+    except GmosError:
+        return NOTHING
 
 
 def diagnose(

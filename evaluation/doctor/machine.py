@@ -12,8 +12,7 @@ from pathlib import Path
 import psutil
 from platformdirs import user_cache_path
 
-from ...runtime.host_memory import free_host_bytes
-from ..report.environment import available_cores
+from ...runtime.host_memory import free_host_bytes, usable_cores
 from ..report.software import software
 from .finding import MACHINE, Finding, State
 from .system import Jetson, existing_folder, group_limits
@@ -41,7 +40,7 @@ def machine_findings(jetson: Jetson | None) -> Iterator[Finding]:
         "" if supported else "python3.12 -m venv .venv",
     )
     yield _platform(jetson)
-    limits, cores = group_limits(), available_cores()
+    limits, cores = group_limits(), usable_cores()
     allowed = "" if limits.cores is None else f", of which the control group allows {limits.cores:g}"
     yield _finding("cores", "ok", f"{cores}{allowed}")
     yield _memory(limits.memory_bytes)

@@ -11,6 +11,7 @@ import click
 
 from ...errors import GmosError
 from ...networks import Side
+from ...runtime.checkpoint_identity import joined
 from ...runtime.video.inputs import resolve_inputs
 from ..report.environment import environment
 from ..report.files import publish, report_directory
@@ -82,6 +83,7 @@ def profile_sides(
         notes=("NVML does not tell: clocks and throttling of the GPU are not known",)
         if used and not gpus
         else (),
+        made_from=joined([*(side.made_from() for side in sides), sequence.made_from()]),
         environment=environment(),
         seconds=time.monotonic() - started,
     )

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from ..report import document as doc
 from ..report.document import Cell, Column, Section, Table
 from ..report.files import plain
+from ..report.origins import origins_section
 from .latency import Latency
 from .layer_kinds import KindTime, NetworkLayers, SlowLayer
 from .profiling import NetworkLatency
@@ -55,6 +56,7 @@ def profile_document(
             _layers(report, letters),
             _video(report.runs, letters),
             *(Section(f"Timeline of {letters[run.side]}", [timeline(run)]) for run in report.runs),
+            origins_section(report.made_from),
             _machine(report),
             Section(
                 "", [doc.Text(line, everywhere=True) for line in (rates_text(report), start_up)], "terminal"

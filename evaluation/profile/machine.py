@@ -16,7 +16,8 @@ from typing import Any
 
 import psutil
 
-from ..report.environment import THROTTLING, AskGpus, GpuState, available_cores, nvidia_gpus
+from ...runtime.host_memory import usable_cores
+from ..report.environment import THROTTLING, AskGpus, GpuState, nvidia_gpus
 
 BUSY = ("user", "nice", "system", "irq", "softirq", "interrupt", "dpc")
 """Times of psutil that a core works in, of Linux, macOS and Windows; idling, waiting and what was stolen are none."""
@@ -106,7 +107,7 @@ def machine_state() -> MachineState:
 
 def machine_use(before: MachineState, after: MachineState, cores: int | None = None) -> MachineUse:
     """What happened between two moments."""
-    cores = available_cores() if cores is None else cores
+    cores = usable_cores() if cores is None else cores
     seconds = max(after.at_s - before.at_s, 1e-3)
     stolen = None
     others = max(0.0, (after.busy_s - before.busy_s - (after.own_s - before.own_s)) / seconds)

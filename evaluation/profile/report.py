@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import GmosError
+from ...runtime.checkpoint_identity import KEY, MadeFrom
 from ...runtime.typed_json import typed
 from ..report.files import RESULT_FILE, plain, read_json
 from .layer_kinds import NetworkLayers, lengths_text
@@ -44,6 +45,7 @@ class ProfileReport:
     machine: MachineUse
     gpus: tuple[tuple[str, GpuUse], ...]
     notes: tuple[str, ...]
+    made_from: MadeFrom
     environment: Mapping[str, Any]
     seconds: float
 
@@ -84,6 +86,7 @@ def result_json(report: ProfileReport) -> dict[str, Any]:
             "runs": [_run(run) for run in report.runs],
             "machine": report.machine,
             "gpus": [{"during": during, **plain(gpu)} for during, gpu in report.gpus],
+            KEY: report.made_from,
             "environment": report.environment,
         }
     )

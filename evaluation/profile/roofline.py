@@ -13,9 +13,9 @@ import numpy as np
 
 from ...runtime.backend import Backend
 from ...runtime.bundle.manifest import BundleNetwork
+from ...runtime.host_memory import usable_cores
 from ...runtime.precision import ELEMENT_TYPES, PRECISIONS
 from ...runtime.shapes import PI3_AXES, size_of
-from ..report.environment import available_cores
 
 PRODUCT_SIDE = 1536
 """Side of the float32 matrices that the processor's rate is measured with."""
@@ -156,7 +156,7 @@ def _best(work: Callable[[], object]) -> float:
 
 def _host_bandwidth() -> float:
     """Bytes read and written per second; NumPy copies without the interpreter's lock."""
-    cores = available_cores()
+    cores = usable_cores()
     parts = [np.ones((2, COPY_BYTES // cores), np.uint8) for _ in range(cores)]
     with ThreadPoolExecutor(cores) as pool:
 

@@ -254,5 +254,10 @@ def lettered(sides: Sequence[str]) -> dict[str, str]:
 
 
 def breakable(word: str) -> list[str]:
-    """The parts of a long word between which a line may end: after a slash, a dot and other signs, not in numbers."""
+    """The parts of a long word between which a line may end: after a slash, a dot and other signs, not in numbers.
+
+    A SHA-256 has four parts.
+    """
+    if re.fullmatch("[0-9a-f]{64}", word):
+        return [word[start : start + 16] for start in range(0, 64, 16)]
     return re.split(r"(?<=[/.,:_-])(?=\D)", word)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shlex
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from ...runtime.host_memory import usable_cores
 from .software import software
 
 PACKAGES = (
@@ -56,20 +56,13 @@ def environment(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "system": platform.platform(),
         "machine": platform.machine(),
         "cpu": _cpu_name(),
-        "cores": available_cores(),
+        "cores": usable_cores(),
         "memory_mib": int(psutil.virtual_memory().total) >> 20,
         "cpu_governor": _read(CLOCK_FILES / "scaling_governor"),
         "gpus": _gpus(),
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None},
     }
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    process = psutil.Process()
-    # macOS has no affinity.
-    return len(process.cpu_affinity() or ()) if hasattr(process, "cpu_affinity") else os.cpu_count() or 1
 
 
 def _cpu_name() -> str | None:

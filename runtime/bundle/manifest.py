@@ -13,7 +13,9 @@ import numpy as np
 
 from ...errors import GmosError
 from ..array_files import read_array
+from ..checkpoint_identity import BundleOrigin, CheckpointOrigin, MadeFrom
 from ..contract import ModelSpec, NetworkName, NetworkSpec, TensorSpec, network_specs
+from ..media import as_text
 from ..precision import TENSOR_DTYPES
 from ..regular_file import read_bounded
 from ..typed_json import MOST_BYTES, Whole, parse_json, typed
@@ -186,6 +188,26 @@ class Bundle(BundleFacts):
         for name in graph.weights:
             self.files.verified(name)
         return path
+
+    def made_from(self) -> MadeFrom:
+        """This bundle, and the checkpoints that it names.
+
+        Raises:
+            GmosError: what it says of them is of another shape.
+        """
+        given = [
+            {**entry, "flag": flag} if isinstance(entry, dict) else entry
+            for flag, entry in self.checkpoints.items()
+        ]
+        return MadeFrom(
+            bundles=(BundleOrigin(name=as_text(self.root.resolve().name), sha256=self.identity),),
+            checkpoints=typed(
+                given,
+                tuple[CheckpointOrigin, ...],
+                where=f"{self.root / MANIFEST}: checkpoints",
+                advice=ADVICE,
+            ),
+        )
 
     def table_source(self) -> Pi3TableSource:
         """What the Pi3 tables are computed from.

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Container, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from ... import __version__
 from ...errors import GmosError
 from ..atomic_file import writing
+from ..checkpoint_identity import KEY, NOTHING, MadeFrom, joined
 from ..contract import Variant
 from ..frame_result import ResultName
 from ..typed_json import Whole, read_json, typed
@@ -31,8 +33,8 @@ class ResultSet:
     """The results of one sequence: where, of what, in which modes, and made how.
 
     `settings` is everything that changes the results, as JSON values: the input and checkpoints by hash, backend,
-    precision, stride. It decides whether an existing result is the same one. `not_finite` counts frames with values
-    that are not finite, by network; a run fills it as it goes.
+    precision, stride. It decides whether an existing result is the same one. `made_from` is written down beside it.
+    `not_finite` counts frames with values that are not finite, by network; a run fills it as it goes.
     """
 
     save_dir: Path
@@ -41,6 +43,7 @@ class ResultSet:
     modes: frozenset[str]
     settings: Mapping[str, Any] = field(default_factory=dict)
     not_finite: Mapping[str, int] = field(default_factory=dict)
+    made_from: MadeFrom = NOTHING
 
     def __post_init__(self) -> None:
         known = modes_of(self.variant)
@@ -110,6 +113,7 @@ class CompletionRecord:
             "frames": self.frames,
             "complete": self.complete,
             "settings": self.settings,
+            KEY: asdict(results.made_from),
         }
         if self.not_finite:
             fields["not_finite"] = dict(self.not_finite)
@@ -141,6 +145,25 @@ def read_record(results: ResultSet) -> CompletionRecord | None:
         )
     record = typed(found, CompletionRecord, where=where, advice=ADVICE)
     return replace(record, modes=record.modes & frozenset(modes_of(results.variant)))
+
+
+def recorded_origins(folder: Path, sequences: Container[str]) -> MadeFrom:
+    """What results of some sequences were made from, as the records of gmos-run tell; nothing where there are none.
+
+    Args:
+        folder: a place of results, one of the folders in it, or that of one sequence.
+        sequences: whose records are read.
+    """
+    places = (folder, *folder.resolve().parents[:2])
+    private = next((place / PRIVATE_FOLDER for place in places if (place / PRIVATE_FOLDER).is_dir()), None)
+    found = []
+    for path in [] if private is None else sorted(private.glob("*.json")):
+        # A record that cannot be read, or an old one, tells nothing of what its results were made from.
+        with suppress(OSError, GmosError):
+            record = read_json(path, "")
+            if isinstance(record, dict) and record.get("sequence") in sequences and KEY in record:
+                found.append(typed(record[KEY], MadeFrom, where=str(path), advice=""))
+    return joined(found)
 
 
 def finished(results: ResultSet) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GmosError
-from ..checkpoint_identity import file_sha256
-from ..media import Media, Sound
+from ..checkpoint_identity import ClipOrigin, MadeFrom, file_sha256
+from ..media import Media, Sound, as_text
 
 if TYPE_CHECKING:
     from .stream_facts import StreamFacts
@@ -121,6 +121,25 @@ class SequenceInput:
         """
         return {"input": self.identity(), "stride": self.stride, "fps": self.output_fps}
 
+    def made_from(self, settings: Mapping[str, Any] | None = None, *, dataset: str | None = None) -> MadeFrom:
+        """This video, for reports and records.
+
+        Args:
+            settings: its own, where they have been asked for: they have its hash.
+            dataset: that it is run for.
+
+        Raises:
+            GmosError: as `identity`.
+        """
+        clip = ClipOrigin(
+            name=as_text(self.name),
+            sha256=(settings or self.settings())["input"],
+            stride=self.stride,
+            fps=self.output_fps,
+            dataset=dataset,
+        )
+        return MadeFrom(clips=(clip,))
+
     @property
     def media(self) -> Media:
         """What writers of results need to know."""
@@ -130,15 +149,10 @@ class SequenceInput:
             pixel_aspect=self.pixel_aspect,
             time_base_s=self.time_base_s,
             stride=self.stride,
-            source=_as_text(str(self.path)),
-            frame_names=tuple(_as_text(path.name) for path in self.frame_paths),
+            source=as_text(str(self.path)),
+            frame_names=tuple(as_text(path.name) for path in self.frame_paths),
             sound=self.sound,
         )
-
-
-def _as_text(name: str) -> str:
-    """A name for files in UTF-8: the name of a file need not be text, and what is not becomes a question mark."""
-    return name.encode("utf-8", "replace").decode("utf-8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

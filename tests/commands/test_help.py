@@ -18,6 +18,7 @@ from gmos_deploy.commands.evaluate import evaluate_command
 from gmos_deploy.commands.export import export_command
 from gmos_deploy.commands.parity import parity_command
 from gmos_deploy.commands.profile import profile_command
+from gmos_deploy.commands.report import report_command
 from gmos_deploy.commands.run import run_command
 from gmos_deploy.options import OTHER, GroupedCommand, GroupedOption, flag, option
 
@@ -31,6 +32,7 @@ ENTRY_POINTS = {
     "gmos-eval": ("evaluate", evaluate_command),
     "gmos-parity": ("parity", parity_command),
     "gmos-profile": ("profile", profile_command),
+    "gmos-report": ("report", report_command),
     "gmos-doctor": ("doctor", doctor_command),
 }
 

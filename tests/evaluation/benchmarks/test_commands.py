@@ -6,8 +6,10 @@ import csv
 import json
 import re
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,6 +97,10 @@ def make_moca(root: Path) -> None:
 def test_documented_commands_run(run_eval: RunEval, command: str) -> None:
     """Every command line of the documentation works and writes the files that it names."""
     arguments = shlex.split(command)
+    for other in COMMANDS if arguments[0] == "table" else ():
+        # What the table is made of, by other commands.
+        if "--json" in (words := shlex.split(other)) and words[words.index("--json") + 1] in arguments:
+            assert run_eval(*words).exit_code == 0
     result = run_eval(*arguments)
     assert result.exit_code == 0, result.exception
     for flag in ("--json", "--csv", "--html"):
@@ -160,7 +166,8 @@ def test_processes_change_nothing(run_eval: RunEval) -> None:
     alone = evaluate_to_json(run_eval, *arguments)
     assert run_eval(*arguments, "--json", "two.json", "--jobs", 2).exit_code == 0
     together = json.loads(Path("two.json").read_text())
-    assert {**together, "seconds": 0} == {**alone, "seconds": 0}
+    alike = {"seconds": 0, "environment": {}}
+    assert {**together, **alike} == {**alone, **alike}
 
 
 @pytest.mark.usefixtures("workplace")
@@ -275,9 +282,9 @@ def test_missing_sequences_are_listed_before_anything_runs(run_eval: RunEval) ->
     lines = [line for line in result.stderr.splitlines() if line.startswith("missing: ")]
     assert lines[0] == "missing: DAVIS/Annotations_unsupervised/480p/cows"
     assert lines[1] == "missing: out/mos_frame/bear/00001.png"
-    assert len(lines) == 5
+    assert lines[2:] == ["missing: out/mos_frame/boat/*.png"]
     message = (
-        "5 missing in 3 of 3 sequences (bear, boat, cows), first: DAVIS/Annotations_unsupervised/480p/cows"
+        "3 missing in 3 of 3 sequences (bear, boat, cows), first: DAVIS/Annotations_unsupervised/480p/cows"
     )
     assert fails_with(result).startswith(message)
     # Nothing is left to skip to.
@@ -357,3 +364,35 @@ def test_an_annotation_folder_alone_is_enough(run_eval: RunEval) -> None:
     assert [sequence["name"] for sequence in report["sequences"]] == ["bear", "boat"]
     assert report["notes"][0]["code"] == "unpaired_prediction_frames"
     assert report["notes"][0]["count"] == 2
+
+
+@pytest.mark.usefixtures("workplace")
+def test_the_layout_of_motion_grouping_gets_a_hint(run_eval: RunEval) -> None:
+    """masks/VIDEO/gap1/*.png: the message says where the masks are, and what to do."""
+    masks = Path("out_s/prob/crab")
+    (masks / "gap1").mkdir()
+    for mask in list(masks.glob("*.png")):
+        mask.rename(masks / "gap1" / mask.name)
+    Path("annotated/crab").mkdir(parents=True)
+    Image.new("L", (16, 12)).save("annotated/crab/00000.png")
+    for words in (
+        ("moca", "--res_dir", "out_s/prob", "--root", "MoCA_filtered"),
+        ("davis", "--res_dir", "out_s/prob", "--anno_dir", "annotated"),
+    ):
+        error = str(run_eval(*words).exception)
+        assert "out_s/prob/crab/*.png (they are in gap1/, as motion-grouping writes them: move" in error
+
+
+@pytest.mark.usefixtures("workplace")
+def test_one_foreground_scored_by_object_is_said(run_eval: RunEval) -> None:
+    """Results of GMOS-S as davis17, which is the default; as davis16 they are right."""
+    Path("out/mos_frame").rename("out/frame")
+    shutil.rmtree("out/mos-i_frame")
+    report: dict[str, Any] = evaluate_to_json(run_eval, "davis", "--res_dir", "out", "--root", "DAVIS")
+    assert "foreground_as_objects" in {note["code"] for note in report["notes"]}
+    assert report["made_from"] == {"bundles": [], "checkpoints": [], "clips": []}
+    assert report["environment"]["gmos_deploy"]
+    report = evaluate_to_json(
+        run_eval, "davis", "--dataset", "davis16", "--res_dir", "out", "--root", "DAVIS"
+    )
+    assert "foreground_as_objects" not in {note["code"] for note in report["notes"]}

@@ -10,7 +10,6 @@ import pytest
 from gmos_deploy.errors import GmosError
 from gmos_deploy.evaluation.benchmarks.results import SequenceScores
 from gmos_deploy.evaluation.benchmarks.run import evaluate_sequences
-from gmos_deploy.evaluation.report.environment import available_cores
 
 
 def test_problems_are_gathered() -> None:
@@ -46,8 +45,3 @@ def test_a_killed_process_is_explained() -> None:
     """The system kills for memory; the message says what to try."""
     with pytest.raises(GmosError, match=r"one of 2 evaluation processes was killed.*--jobs 1"):
         evaluate_sequences([partial(os._exit, 9)] * 2, workers=2, advance=lambda: None)
-
-
-def test_cores_of_this_process() -> None:
-    """There is at least one."""
-    assert available_cores() >= 1

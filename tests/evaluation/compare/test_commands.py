@@ -95,6 +95,42 @@ def test_planted_difference(
     assert any(line in failure for failure in found["failures"]), found["failures"]
 
 
+def test_hidden_names_are_compared(
+    run_parity: Callable[..., tuple[int, str, str]], same: Path, tmp_path: Path
+) -> None:
+    """Results of `.clip.mp4` count; a folder of records does not."""
+    trees = [same, write_masks(tmp_path / "b", lost=2)]
+    for tree in trees:
+        (tree / "mos_frame" / "clip").rename(tree / "mos_frame" / ".clip")
+        (tree / ".gmos").mkdir()
+    status, out, _ = run_parity("masks", *trees)
+    assert status == 1
+    assert "mos of .clip" in out
+    assert run_parity("masks", same / "mos_frame", same / "mos_frame")[0] == 0
+    (trees[1] / "mos_frame" / ".clip").rename(trees[1] / "mos_frame" / "clip")
+    status, _, err = run_parity("masks", *trees)
+    assert (status, "mos of video .clip" in err) == (2, True)
+
+
+def test_masks_name_what_their_records_tell(
+    run_parity: Callable[..., tuple[int, str, str]], same: Path, tmp_path: Path
+) -> None:
+    """Bundles, checkpoints and clips of both sides."""
+    other = write_masks(tmp_path / "b")
+    for tree, sha256 in ((same, "1" * 64), (other, "2" * 64)):
+        made = {
+            "bundles": [{"name": "bundle", "sha256": sha256}],
+            "clips": [{"name": "clip", "sha256": None}],
+        }
+        (tree / ".gmos").mkdir()
+        (tree / ".gmos" / "clip.gmos.json").write_text(json.dumps({"sequence": "clip", "made_from": made}))
+    assert run_parity("masks", same, other, "--report", tmp_path / "report")[0] == 0
+    found = read_result(tmp_path / "report" / "result.json")["made_from"]
+    assert [bundle["sha256"][0] for bundle in found["bundles"]] == ["1", "2"]
+    assert [clip["name"] for clip in found["clips"]] == ["clip"]
+    assert "1" * 64 in (tmp_path / "report" / "report.html").read_text().replace("<wbr>", "")
+
+
 def test_any_ids(run_parity: Callable[..., tuple[int, str, str]], same: Path, tmp_path: Path) -> None:
     """Other ids pass where they are allowed."""
     swapped = write_masks(tmp_path / "b", ids=(2, 1))

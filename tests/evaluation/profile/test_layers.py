@@ -137,6 +137,6 @@ def test_layers_are_in_every_report(report: tuple[Path, str]) -> None:
     }
     assert result["without_layers"] == []
     page = (directory / "report.html").read_text().replace("<wbr>", "")
-    assert page.count("<details>") == 3, "the shares of kinds, and the slowest layers of two networks"
+    assert page.count("<details>") == 4, "the shares of kinds, the slowest layers of two networks, the hashes"
     assert "dino/&lt;mm&gt;" in page
     assert "<mm>" not in page

@@ -18,6 +18,7 @@ from gmos_deploy.cli import guarded
 from gmos_deploy.commands.evaluate import evaluate_command
 from gmos_deploy.commands.parity import networks_command, parity_command
 from gmos_deploy.commands.profile import profile_command
+from gmos_deploy.commands.report import report_command
 from gmos_deploy.runtime.layer_times import LayerTime, LayerTimes
 
 Draw = Callable[..., Any]
@@ -113,7 +114,9 @@ def evaluation_page(folder: Path, square: Draw, write_tree: Write) -> Path:
             write_tree(folder / kind / name, frames)
     page = folder / "report.html"
     trees = ["--anno_dir", folder / "annotations", "--res_dir", folder / "predictions"]
-    words = [str(word) for word in ("davis", *trees, "--html", page, "--jobs", 1)]
+    words = [
+        str(word) for word in ("davis", *trees, "--html", page, "--json", folder / "result.json", "--jobs", 1)
+    ]
     result = CliRunner().invoke(evaluate_command, words)
     assert result.exit_code == 0, result.output
     return page
@@ -167,7 +170,12 @@ def pages(
     baseline = ("--baseline", tmp_path / "base" / "result.json", "--report", tmp_path / "profile")
     load_sides(lambda _: telling(colour_backend("gmos-s")))
     call(profile_command, clip, *sides, *baseline, status=(0, 1))
-    reports = {name: tmp_path / name / "report.html" for name in ("masks", "networks", "profile")}
+    results = [tmp_path / name / "result.json" for name in ("masks", "networks", "profile", "evaluated")]
+    summary = tmp_path / "summary"
+    summary.mkdir()
+    assert guarded(report_command, "gmos", [str(word) for word in (summary / "report.html", *results)]) == 0
+    (summary / "printed.txt").write_text(COLOUR.sub("", capsys.readouterr().out), encoding="utf-8")
+    reports = {name: tmp_path / name / "report.html" for name in ("masks", "networks", "profile", "summary")}
     return {"eval": evaluated, **reports}
 
 
