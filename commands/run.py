@@ -20,12 +20,14 @@ from ..options import (
     RESULTS,
     SPEED,
     TRACKING,
+    TRUST,
     GroupedCommand,
     checkpoint_options,
     flag,
     json_flag,
     option,
     rate_options,
+    trust_options,
 )
 from ..runtime.precision import PRECISIONS
 
@@ -89,6 +91,7 @@ AS_GIVEN = ("save_dir", "save_mode", "overlay", "fps", "stride", "dataset", "roo
 @json_flag("the summary")
 @flag("quiet", RESULTS, "Only warnings, errors and the summary.")
 @option("bundle", NETWORKS, "Run an exported bundle instead of checkpoints (gmos-export onnx).", type=DIR)
+@trust_options
 @checkpoint_options
 @option(
     "preset",
@@ -202,7 +205,7 @@ def run_command(**options: Any) -> None:
     set_up_logging("gmos-run", quiet=options["quiet"])
     networks = NetworkChoice(
         **{name: options[name] for name in ("variant", "preset", "bundle", *CHECKPOINTS)},
-        **{name: options[name] for name in ("backend", "device", "precision", "build")},
+        **{name: options[name] for name in ("backend", "device", "precision", "build", *TRUST)},
         memory_budget=None if options["memory_budget"] is None else options["memory_budget"] * MIB,
         cuda_graphs=not options["no_cuda_graphs"],
     )
