@@ -66,6 +66,8 @@ def load(
     batch_size: int = DEFAULT_BATCH_SIZE,
     memory_budget: int | None = None,
     no_cuda_graphs: bool = False,
+    trust: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
+    trust_engines: bool = False,
     device_budget: int | None = None,
     host_budget: int | None = None,
     offload_cpu: bool = False,
@@ -89,6 +91,8 @@ def load(
         batch_size: windows per network call.
         memory_budget: MiB of device memory for all of a run on engines.
         no_cuda_graphs: launch the kernels of engines one by one.
+        trust: file of a public key, or several: the bundle must be signed with one of them (`gmos-export sign`).
+        trust_engines: run engines whoever built them; they are native code, which can do whatever this process can.
         device_budget: MiB of features kept on the device; by default a quarter of what is free.
         host_budget: MiB of features kept in host memory; by default a quarter of what is free.
         offload_cpu: keep features in host memory, not on the device.
@@ -121,6 +125,8 @@ def load(
         build=build,
         memory_budget=None if memory_budget is None else memory_budget * MIB,
         cuda_graphs=not no_cuda_graphs,
+        trust=tuple(Path(key) for key in ([trust] if isinstance(trust, str | os.PathLike) else trust)),
+        trust_engines=trust_engines,
         **{f"{name}_ckpt": None if path is None else Path(path) for name, path in given.items()},
     )
     return Model(choice, options)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .gmos_ref.reference_config import ReferenceConfig
     from .runtime.backend import Backend
     from .runtime.bundle.manifest import Bundle, Target
+    from .runtime.bundle.signature import Trust
     from .runtime.checkpoint_identity import MadeFrom
     from .runtime.tensorrt.library import Flavour
 
@@ -145,6 +146,8 @@ class NetworkChoice:
     build: bool = False
     memory_budget: int | None = None
     cuda_graphs: bool = True
+    trust: tuple[Path, ...] = ()
+    trust_engines: bool = False
 
     def __post_init__(self) -> None:
         known = {
@@ -178,6 +181,12 @@ class NetworkChoice:
         if self.backend != AUTO and BACKENDS[self.backend].runs == "checkpoints":
             return self._checkpoint_source()
         return self._bundle_source(self._read())
+
+    def trusted(self) -> Trust:
+        """Whom the user trusts with what runs."""
+        from .runtime.bundle.signature import Trust  # noqa: PLC0415 - only bundle runs need it
+
+        return Trust(keys=self.trust, engines=self.trust_engines)
 
     def reference(self) -> ReferenceConfig:
         """The checkpoints, or the preset that goes without.
@@ -218,6 +227,9 @@ class NetworkChoice:
             "memory_budget": ("--memory_budget", self.memory_budget is not None),
             "cuda_graphs": ("--no_cuda_graphs", not self.cuda_graphs),
         }
+        if self.bundle is None and (self.trust or self.trust_engines):
+            spelling = "--trust" if self.trust else "--trust_engines"
+            raise GmosError(f"{spelling} goes with --bundle, which was not given")
         for name, (spelling, is_given) in given.items():
             if is_given and name not in taken:
                 takers = " or ".join(entry.name for entry in BACKENDS.values() if name in entry.options)
@@ -316,7 +328,7 @@ class NetworkChoice:
         for name, value in {"preset": self.preset, **self._checkpoints()}.items():
             if value is not None:
                 raise GmosError(f"--{name} {value}: the networks come from --bundle {self.bundle}; give one")
-        bundle = open_bundle(self.bundle)
+        bundle = open_bundle(self.bundle, self.trusted())
         if self.variant not in (None, bundle.model.variant):
             raise GmosError(
                 f"--variant {self.variant}: {self.bundle} holds {bundle.model.variant}; export that variant, "
@@ -340,7 +352,7 @@ def _open_reference(choice: NetworkChoice, _: Bundle | None) -> Backend:
 def _open_on_onnxruntime(choice: NetworkChoice, bundle: Bundle | None) -> Backend:
     from .runtime.onnx.backend import open_bundle_backend  # noqa: PLC0415 - imports ONNX Runtime
 
-    return open_bundle_backend(cast("Bundle", bundle).root, device=choice.device)
+    return open_bundle_backend(cast("Bundle", bundle), device=choice.device)
 
 
 def _settle_engines(choice: NetworkChoice, bundle: Bundle) -> NetworkChoice:
@@ -358,14 +370,15 @@ def _open_engines(choice: NetworkChoice, bundle: Bundle | None) -> Backend:
     from .runtime.tensorrt.backend import device_index, open_engine_backend  # noqa: PLC0415 - as above
     from .runtime.tensorrt.runner import EngineOptions  # noqa: PLC0415
 
-    root, flavour = cast("Bundle", bundle).root, cast("Flavour", choice.backend)
+    opened, flavour = cast("Bundle", bundle), cast("Flavour", choice.backend)
     if choice.build:
         # The builder's own package: a device that only runs engines never gets here.
         from .export.engines.build import build_engines  # noqa: PLC0415
 
-        build_engines(root, flavour, device=device_index(choice.device, flavour))
+        index = device_index(choice.device, flavour)
+        build_engines(opened.root, flavour, device=index, trust=opened.trust)
     options = EngineOptions(memory_budget=choice.memory_budget, cuda_graphs=choice.cuda_graphs)
-    return open_engine_backend(root, flavour, device=choice.device, options=options)
+    return open_engine_backend(opened, flavour, device=choice.device, options=options)
 
 
 for _entry in (
@@ -438,6 +451,16 @@ class Side:
         """
         return self.networks.resolve().made_from()
 
+    def open_bundle(self) -> Bundle | None:
+        """Its bundle, if it runs one, as far as the user trusts it.
+
+        Raises:
+            GmosError: it cannot be used.
+        """
+        from .runtime.bundle.manifest import open_bundle  # noqa: PLC0415 - only bundle runs need it
+
+        return None if self.bundle is None else open_bundle(self.bundle, self.networks.trusted())
+
     def load(self) -> Backend:
         """Load its networks.
 
@@ -447,12 +470,13 @@ class Side:
         return self.networks.resolve().load()
 
 
-def parse_side(option: str, text: str) -> Side:
+def parse_side(option: str, text: str, trust: Mapping[str, Any] | None = None) -> Side:
     """Read `KIND:VALUE` or `KIND:NAME=VALUE,NAME=VALUE`, such as `torch:nano` or `onnxruntime:bundle=DIR`.
 
     Args:
         option: that it was given with, for messages.
         text: as given.
+        trust: `NetworkChoice.trust` and `trust_engines`, which are for sides with a bundle.
 
     Raises:
         GmosError: the kind or an option of it is not known, or a bundle or directory is missing.
@@ -478,7 +502,8 @@ def parse_side(option: str, text: str) -> Side:
     for name, known in (("variant", VARIANTS), ("precision", (AUTO, *PRECISIONS))):
         if values.get(name, known[0]) not in known:
             raise GmosError(f"{text}: {name} {values[name]}, expected one of {', '.join(known)}")
-    return Side(text=text, choice=NetworkChoice(backend=kind, **cast(dict[str, Any], {**values, **paths})))
+    given: dict[str, Any] = {**values, **paths, **((trust or {}) if "bundle" in paths else {})}
+    return Side(text=text, choice=NetworkChoice(backend=kind, **given))
 
 
 def _side_values(given: str, lone: str, rest: str) -> dict[str, str]:

@@ -6,11 +6,14 @@ Imports click alone, as what defines a command does: --help must not pay for the
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from .runtime.bundle.signature import Trust
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Decorator = Callable[[Command], Command]
@@ -237,6 +240,37 @@ def worst_frames_option(default: int, most: int, where: str) -> Decorator[Any]:
 
 
 force_option = flag("force", RESULTS, "Replace a bundle that is there.")
+
+
+trust_options = together(
+    option(
+        "trust",
+        NETWORKS,
+        "Public key (KEY.pub of gmos-export keygen) of whoever signed the bundle; may be repeated. The bundle must "
+        "then be signed with one of them (gmos-export sign) and be as it was signed, and engines in it may run.  "
+        "[default: no signature is asked for]",
+        multiple=True,
+        type=FILE,
+        metavar="KEY.pub",
+    ),
+    flag(
+        "trust_engines",
+        NETWORKS,
+        "Run engines of the bundle whoever built them. An engine is native code, which can do whatever you can: only "
+        "for a bundle that you got from where it was built over a channel you trust.  [default: those that you built "
+        "on this machine, or that --trust vouches for]",
+    ),
+)
+"""Who vouches for what a bundle runs, as `trust` and `trust_engines`."""
+
+TRUST = ("trust", "trust_engines")
+
+
+def given_trust(options: Mapping[str, Any]) -> Trust:
+    """What was given with `trust_options`."""
+    from .runtime.bundle.signature import Trust  # noqa: PLC0415 - --help does not pay for msgspec
+
+    return Trust(keys=options["trust"], engines=options["trust_engines"])
 
 
 def json_flag(what: str) -> Decorator[Any]:

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from ..options import CONTEXT, MEASUREMENT, NETWORKS, PATH, GroupedCommand, flag, json_flag, option
+from ..options import (
+    CONTEXT,
+    MEASUREMENT,
+    NETWORKS,
+    PATH,
+    GroupedCommand,
+    flag,
+    given_trust,
+    json_flag,
+    option,
+    trust_options,
+)
 
 
 @click.command("gmos-doctor", cls=GroupedCommand, context_settings=CONTEXT)
@@ -18,6 +30,7 @@ from ..options import CONTEXT, MEASUREMENT, NETWORKS, PATH, GroupedCommand, flag
     help="Also look at a bundle: are its files whole, do its engines fit this machine, were they checked here.  "
     "[default: none]",
 )
+@trust_options
 @option(
     "device",
     group=NETWORKS,
@@ -34,7 +47,7 @@ from ..options import CONTEXT, MEASUREMENT, NETWORKS, PATH, GroupedCommand, flag
     "minute, and a few more where engines are built first.",
 )
 @json_flag("the findings")
-def doctor_command(bundle: Path | None, device: int, selftest: bool, as_json: bool) -> int:
+def doctor_command(bundle: Path | None, device: int, selftest: bool, as_json: bool, **trusted: Any) -> int:
     """What this machine can do, what is missing, and the command that mends it.
 
     Exit status: 0 some backend can run and nothing is wrong, 1 something is wrong (there, but not working) or no
@@ -42,4 +55,6 @@ def doctor_command(bundle: Path | None, device: int, selftest: bool, as_json: bo
     """
     from ..evaluation.doctor.command import diagnose_and_show  # noqa: PLC0415 - the work
 
-    return diagnose_and_show(bundle=bundle, selftest=selftest, device=device, as_json=as_json)
+    return diagnose_and_show(
+        bundle=bundle, selftest=selftest, device=device, as_json=as_json, trust=given_trust(trusted)
+    )

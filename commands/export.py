@@ -21,10 +21,12 @@ from ..options import (
     engine_backend_option,
     flag,
     force_option,
+    given_trust,
     json_flag,
     listed,
     names_option,
     option,
+    trust_options,
 )
 from ..runtime.precision import EXPORTED
 
@@ -181,6 +183,7 @@ def inspect_command(directory: Path, as_json: bool) -> None:
     "several joined by commas or repeated.  [default: the GPU of this machine]",
 )
 @device_number_option("Number of the GPU to build for.")
+@trust_options
 @option(
     "opt_level",
     group=ENGINES,
@@ -258,7 +261,7 @@ def build_engines_command(**options: Any) -> None:
         workspace_mib=options["workspace"],
         **{name: options[name] for name in same},
     )
-    bundle = open_bundle(options["bundle"])
+    bundle = open_bundle(options["bundle"], given_trust(options))
     library = load_tensorrt(options["flavour"])
     device = device_for(library, options["device"], asked.targets)
     build = EngineBuild(
@@ -290,7 +293,10 @@ def build_engines_command(**options: Any) -> None:
 @names_option(NETWORKS, "Networks to compare", multiple=True)
 @engine_backend_option("Which engines.")
 @device_number_option("Number of the GPU to run on.")
-def check_engines_command(bundle: Path, flavour: Flavour, networks: tuple[str, ...], device: int) -> None:
+@trust_options
+def check_engines_command(
+    bundle: Path, flavour: Flavour, networks: tuple[str, ...], device: int, **trusted: Any
+) -> None:
     """Compare engines with ONNX Runtime on this machine's GPU and note the result beside them.
 
     For engines that were built on another machine: those built here were compared already. Engines with
@@ -303,16 +309,48 @@ def check_engines_command(bundle: Path, flavour: Flavour, networks: tuple[str, .
     from ..runtime.tensorrt.gpu import find_device  # noqa: PLC0415
     from ..runtime.tensorrt.library import load_tensorrt  # noqa: PLC0415
 
-    chosen = [network.name for network in choose_networks(open_bundle(bundle), listed(networks))]
+    trust = given_trust(trusted)
+    chosen = [network.name for network in choose_networks(open_bundle(bundle, trust), listed(networks))]
     library, gpu = load_tensorrt(flavour), find_device(device)
     if gpu is None:
         raise GmosError(
             f"--device {device}: no such GPU was found here; run this on the device that runs the engines"
         )
-    checks = compare_engines(bundle, flavour, chosen, device=device)
+    checks = compare_engines(bundle, flavour, chosen, device=device, trust=trust)
     for name, check in checks.items():
         click.echo(check_line(name, check))
     refuse_wrong(checks, library, gpu)
+
+
+@export_command.command(name="keygen", cls=GroupedCommand)
+@click.argument("key", type=PATH, metavar="KEY")
+def keygen_command(key: Path) -> None:
+    """Make a key to sign bundles with: KEY, which stays with you, and KEY.pub, which you give to others.
+
+    Both are Ed25519 keys as OpenSSL reads and writes them.
+    """
+    from ..runtime.bundle.signature import write_key_pair  # noqa: PLC0415
+
+    click.echo(f"{key}: keep it secret; whoever gets your bundles needs {write_key_pair(key)}")
+
+
+@export_command.command(name="sign", cls=GroupedCommand)
+@click.argument("directory", type=PATH, metavar="DIR")
+@option(
+    "key", group=RESULTS, type=PATH, required=True, metavar="KEY", help="Private key of gmos-export keygen."
+)
+def sign_command(directory: Path, key: Path) -> None:
+    """Sign a bundle with all that is in it now, engines too.
+
+    Whoever gets it runs it with --trust KEY.pub. A signed bundle to which a file was added, or of which one was
+    changed or removed, is refused there.
+    """
+    from ..runtime.bundle.manifest import open_bundle  # noqa: PLC0415
+    from ..runtime.bundle.signature import sign_bundle  # noqa: PLC0415
+
+    open_bundle(directory)
+    path, count = sign_bundle(directory, key)
+    click.echo(f"{path}: {count} files signed")
 
 
 def _variant(given: Variant | None, gmos_ckpt: Path | None, gmos_s_ckpt: Path | None) -> Variant:

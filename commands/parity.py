@@ -16,6 +16,7 @@ from ..options import (
     NETWORKS,
     PATH,
     RESULTS,
+    TRUST,
     Decorator,
     GroupedCommand,
     count_option,
@@ -25,6 +26,7 @@ from ..options import (
     rate_options,
     report_option,
     together,
+    trust_options,
     wide_option,
     worst_frames_option,
 )
@@ -114,6 +116,7 @@ def masks_command(a: Path, b: Path, video: Path | None, **options: Any) -> int:
     help="Also run every stage of B on A's inputs, to tell in which one a difference is born; both sides are "
     "loaded at once and run a second time.",
 )
+@trust_options
 @mask_limits
 @option(
     "keep",
@@ -130,7 +133,8 @@ def video_command(**options: Any) -> int:
     """
     from ..evaluation.compare.mask_commands import compare_videos  # noqa: PLC0415
 
-    return compare_videos(**options)
+    trust = {name: options.pop(name) for name in TRUST}
+    return compare_videos(**options, trust=trust)
 
 
 @parity_command.command("networks", cls=GroupedCommand)
@@ -157,6 +161,7 @@ def video_command(**options: Any) -> int:
     metavar="SPEC",
     help="The side in question, as in gmos-parity video, instead of --bundle.",
 )
+@trust_options
 @names_option(COMPARISON)
 @count_option("frames", COMPARISON, 16, "Frames of the video.")
 @count_option("calls", COMPARISON, 4, "Calls of each network that are compared, spread over the video.")
@@ -189,5 +194,6 @@ def networks_command(*, bundle: Path | None, backend: str, b: str | None, **opti
 
     if (bundle is None) == (b is None):
         raise GmosError("expected either --bundle DIR or --b SPEC")
-    side_b = parse_side("--b", b) if b is not None else parse_side("--bundle", f"{backend}:bundle={bundle}")
-    return compare_sides(side_b=side_b, **options)
+    trust = {name: options.pop(name) for name in TRUST}
+    named = ("--b", b) if b is not None else ("--bundle", f"{backend}:bundle={bundle}")
+    return compare_sides(side_b=parse_side(*named, trust), **options, trust=trust)

@@ -14,12 +14,14 @@ from ..options import (
     NETWORKS,
     PATH,
     RESULTS,
+    TRUST,
     GroupedCommand,
     count_option,
     flag,
     names_option,
     option,
     report_option,
+    trust_options,
     wide_option,
 )
 
@@ -36,6 +38,7 @@ from ..options import (
     help="torch:PRESET, onnxruntime:BUNDLE, tensorrt:BUNDLE or tensorrt-rtx:BUNDLE; repeated, sides are measured "
     "in turns and compared with the first.",
 )
+@trust_options
 @names_option(NETWORKS)
 @option(
     "only",
@@ -93,4 +96,5 @@ def profile_command(video: Path, sides: tuple[str, ...], **options: Any) -> int:
     """
     from ..evaluation.profile.commands import profile_sides  # noqa: PLC0415 - the work
 
-    return profile_sides(video, [parse_side("--side", text) for text in sides], **options)
+    trust = {name: options.pop(name) for name in TRUST}
+    return profile_sides(video, [parse_side("--side", text, trust) for text in sides], **options)

@@ -20,12 +20,14 @@ from ..options import (
     RESULTS,
     SPEED,
     TRACKING,
+    TRUST,
     GroupedCommand,
     checkpoint_options,
     flag,
     json_flag,
     option,
     rate_options,
+    trust_options,
 )
 from ..runtime.precision import PRECISIONS
 
@@ -99,6 +101,7 @@ AS_GIVEN = (
 @json_flag("the summary")
 @flag("quiet", RESULTS, "Only warnings, errors and the summary.")
 @option("bundle", NETWORKS, "Run an exported bundle instead of checkpoints (gmos-export onnx).", type=DIR)
+@trust_options
 @checkpoint_options
 @option(
     "preset",
@@ -212,7 +215,7 @@ def run_command(**options: Any) -> None:
     set_up_logging("gmos-run", quiet=options["quiet"])
     networks = NetworkChoice(
         **{name: options[name] for name in ("variant", "preset", "bundle", *CHECKPOINTS)},
-        **{name: options[name] for name in ("backend", "device", "precision", "build")},
+        **{name: options[name] for name in ("backend", "device", "precision", "build", *TRUST)},
         memory_budget=None if options["memory_budget"] is None else options["memory_budget"] * MIB,
         cuda_graphs=not options["no_cuda_graphs"],
     )

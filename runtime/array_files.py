@@ -7,6 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any
@@ -32,14 +33,14 @@ DAMAGE = (
 """What NumPy and zipfile raise on files that are none of theirs, beside a ValueError: a header is Python's text."""
 
 
-def read_array(path: Path) -> NDArray[Any]:
-    """The array of an .npy file; nothing in it is executed.
+def read_array(source: Path | BytesIO) -> NDArray[Any]:
+    """The array of an .npy file, or of its content; nothing in it is executed.
 
     Raises:
         OSError: it cannot be read.
         ValueError: it is no such file.
     """
-    with _damage_as_value_error(), open_regular(path) as file:
+    with _damage_as_value_error(), open_regular(source) if isinstance(source, Path) else source as file:
         found = np.load(file, allow_pickle=False)
         if isinstance(found, np.ndarray):
             return found

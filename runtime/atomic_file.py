@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,3 +52,16 @@ def replaced_at_end(path: Path) -> Iterator[Path]:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def check_directory(directory: Path) -> None:
+    """Refuse a directory that no file can be made in, before minutes of work; it is made if it is not there.
+
+    Raises:
+        GmosError: it cannot be made or written.
+    """
+    with writing(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        # Permissions do not tell of read-only file systems.
+        with tempfile.TemporaryFile(dir=directory):
+            pass

@@ -29,6 +29,15 @@ SIDE = 64
 Arrays = dict[str, NDArray[Any]]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_configuration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A configuration folder of the tests' own, for the key that engines are sealed with."""
+    folder = tmp_path_factory.mktemp("configuration")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(folder))
+        yield folder
+
+
 def colour_map(images: NDArray[np.generic]) -> NDArray[np.uint8]:
     """(..., 3) colours to 0 or 1 + the object of exactly that colour."""
     labels = np.zeros(images.shape[:-1], np.uint8)

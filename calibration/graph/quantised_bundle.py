@@ -56,7 +56,7 @@ def write_quantised(
     with new_bundle(out) as root:
         for file in (TABLES_FILE, *map(inputs_file, parent.networks)):
             if file in parent.files:
-                (root / file).write_bytes(parent.files.verified(file).read_bytes())
+                (root / file).write_bytes(parent.files.read(file))
         weights, written = WeightFiles(root), dict[str, BundleNetwork]()
         for name, entry in parent.networks.items():
             chosen = networks.get(name)

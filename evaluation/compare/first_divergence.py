@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -200,9 +200,8 @@ class InnerGraph:
         self._onnx = onnx = load_onnx()
         self._device = device
         self._precision = bundle.networks[network].precision
-        path = bundle.graph_file(network, "onnxruntime")
-        self._folder = path.parent
-        self._model = onnx.load(path, load_external_data=False)
+        self._content = bundle.graph_content(network, "onnxruntime")
+        self._model = onnx.load_from_string(self._content.graph)
         shapes = {name: values.shape for name, values in call.inputs.items()}
         self._inputs = {**call.inputs, **bundle_tables(bundle, network)(shapes)}
         self._take_float32()
@@ -237,7 +236,9 @@ class InnerGraph:
             model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
             names.append(name)
         graph = HostGraph(
-            model.SerializeToString(), folder=self._folder, precision=self._precision, device=self._device
+            replace(self._content, graph=model.SerializeToString()),
+            precision=self._precision,
+            device=self._device,
         )
         return list(graph.run(self._inputs, names).values())
 

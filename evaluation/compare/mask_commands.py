@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -96,6 +96,7 @@ def compare_videos(
     fps: float | None,
     stride: int | None,
     keep: Path | None,
+    trust: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> int:
     """Run two sides on videos, compare their masks, show and report it; the exit status. Options as gmos-parity's.
@@ -103,7 +104,7 @@ def compare_videos(
     Raises:
         GmosError: a side cannot be run, or the sides are not of one model.
     """
-    sides = (parse_side("--a", a), parse_side("--b", b))
+    sides = (parse_side("--a", a, trust), parse_side("--b", b, trust))
     masks = next((side for side in sides if side.masks is not None), None)
     if teacher_forced and masks is not None:
         raise GmosError(f"--teacher_forced: {masks.text} has no networks; name a backend, or leave it out")

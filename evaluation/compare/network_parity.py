@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ...networks import Side
 from ...runtime.backend import Backend
-from ...runtime.bundle.manifest import open_bundle
 from ...runtime.bundle.uploading import Dtypes, upload_inputs
 from ...runtime.comparison.parity import LIMITS, Array, OutputDifference, difference, worst_of, worst_severity
 from ...runtime.comparison.query_order import in_order_of
@@ -109,19 +109,17 @@ class SavedTensors:
 
     Args:
         directory: gets a folder for each network.
-        bundle_a: of side A; None where it runs none.
-        bundle_b: the same of B.
+        a: a side.
+        b: the other one.
         profile: whose limits the commands compare with.
     """
 
-    def __init__(
-        self, directory: Path, bundle_a: Path | None, bundle_b: Path | None, profile: PrecisionName
-    ) -> None:
+    def __init__(self, directory: Path, a: Side, b: Side, profile: PrecisionName) -> None:
         self._directory = directory
         self._profile = profile
         # The graph that goes on from there is B's; its outputs are compared with A's.
-        root, self._side = (bundle_a, "b") if bundle_b is None else (bundle_b, "a")
-        self._bundle = None if root is None else open_bundle(root)
+        runs, self._side = (a, "b") if b.bundle is None else (b, "a")
+        self._bundle = runs.open_bundle()
         self.lines: list[str] = []
         """Commands that go on from there, one for each network that ONNX Runtime's CPU provider runs."""
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import click
 
 from ...errors import GmosError
 from ...networks import Side, parse_side
-from ...runtime.bundle.manifest import open_bundle
+from ...runtime.bundle.manifest import Bundle
 from ...runtime.comparison.parity import LIMITS
 from ...runtime.contract import NetworkName
 from ...runtime.onnx.sessions import choose_device, load_onnxruntime
@@ -44,6 +44,7 @@ def compare_sides(
     save_tensors: Path | None,
     wide: bool,
     report: Path | None,
+    trust: Mapping[str, Any] | None = None,
 ) -> int:
     """Compare every network of two sides, show and report it; the exit status. Options as gmos-parity's.
 
@@ -52,12 +53,12 @@ def compare_sides(
     """
     started = time.monotonic()
     report_directory(report)
-    side_a = parse_side("--a", a if a is not None else default_reference(side_b))
+    side_a = parse_side("--a", a if a is not None else default_reference(side_b), trust)
     for option, side in (("--a", side_a), ("--b", side_b)):
         if side.masks is not None:
             raise GmosError(f"{option} {side.text}: masks have no networks; name a backend")
     sought = None if first_divergence is None else sought_layer(first_divergence, side_a, side_b, limits)
-    saved = None if save_tensors is None else SavedTensors(save_tensors, side_a.bundle, side_b.bundle, limits)
+    saved = None if save_tensors is None else SavedTensors(save_tensors, side_a, side_b, limits)
     (sequence,) = resolve_inputs([video], fps=None, stride=None if video.is_file() else 1)
     with closing(side_a.load()) as backend:
         model = backend.model
@@ -100,7 +101,7 @@ def default_reference(side: Side) -> str:
     """
     if side.bundle is None:
         raise GmosError(f"--a is missing: {side.text} has no bundle to tell the preset from")
-    model = open_bundle(side.bundle).model
+    model = cast(Bundle, side.open_bundle()).model
     if model.preset == "published":
         raise GmosError(
             "--a is missing: the published preset needs the checkpoints that the bundle was exported from; give --a "
@@ -127,7 +128,7 @@ def sought_layer(
                 f"--first_divergence compares two bundles on onnxruntime, and {option} is {side.text}; give "
                 f"{option} onnxruntime:DIR (for the reference: made of it by gmos-export onnx --precision fp32)"
             )
-    a, b = (open_bundle(cast(Path, side.bundle)) for side in (side_a, side_b))
+    a, b = (cast(Bundle, side.open_bundle()) for side in (side_a, side_b))
     name, _, output = text.partition(".")
     if name not in a.networks:
         raise GmosError(

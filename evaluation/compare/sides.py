@@ -6,7 +6,6 @@ from dataclasses import fields
 
 from ...errors import GmosError
 from ...networks import Side
-from ...runtime.bundle.manifest import open_bundle
 from ...runtime.bundle.uploading import HOST, Dtypes, dtypes_of
 from ...runtime.contract import ModelSpec, NetworkName, TensorSpec, network_specs
 
@@ -47,8 +46,9 @@ def input_dtypes(side: Side, model: ModelSpec) -> dict[NetworkName, Dtypes]:
 
     The reference takes float32 for its own precision and rounds it itself.
     """
-    if side.bundle is not None:
-        networks = open_bundle(side.bundle).networks
+    bundle = side.open_bundle()
+    if bundle is not None:
+        networks = bundle.networks
         return {name: dtypes_of(network.inputs) for name, network in networks.items()}
     return {
         name: {one.name: _dtype(one) for one in spec.inputs} for name, spec in network_specs(model).items()

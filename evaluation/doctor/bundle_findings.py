@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ...errors import GmosError
 from ...runtime.bundle.manifest import Bundle, open_bundle
+from ...runtime.bundle.signature import Trust
 from ...runtime.contract import NetworkName
 from ...runtime.tensorrt.choice import check_command, missing_engines, unchecked
 from ...runtime.tensorrt.library import FLAVOURS, NAMES, Flavour, load_tensorrt
@@ -21,6 +22,7 @@ def bundle_findings(
     *,
     index: int = 0,
     loadable: Collection[Flavour] = FLAVOURS,
+    trust: Trust | None = None,
 ) -> Iterator[Finding]:
     """All of them.
 
@@ -29,11 +31,12 @@ def bundle_findings(
         device: the GPU that its engines should run on, None where there is none.
         index: its number among the CUDA devices.
         loadable: the libraries that load here; others are not tried in this process.
+        trust: whom the user trusts with what is in it.
 
     One that cannot be read is a finding as well.
     """
     try:
-        bundle = open_bundle(root)
+        bundle = open_bundle(root, trust)
     except GmosError as error:
         yield _finding("files", "wrong", str(error))
         return

@@ -16,6 +16,7 @@ import click
 
 from ...errors import GmosError
 from ...runtime.bundle.manifest import MANIFEST, open_bundle
+from ...runtime.bundle.signature import Trust
 from ...runtime.checkpoint_identity import KEY, NOTHING, MadeFrom
 from ...runtime.tensorrt.library import FLAVOURS
 from ...runtime.tensorrt.record import DeviceIdentity
@@ -42,13 +43,15 @@ STYLES: dict[str, dict[str, Any]] = {
 }
 
 
-def diagnose_and_show(*, bundle: Path | None, selftest: bool, device: int, as_json: bool) -> int:
+def diagnose_and_show(
+    *, bundle: Path | None, selftest: bool, device: int, as_json: bool, trust: Trust | None = None
+) -> int:
     """Find out, show it, and return the exit status.
 
     Raises:
         GmosError: `bundle` is none, or there is no CUDA device of that number.
     """
-    found = diagnose(bundle=bundle, selftest=selftest, device=device)
+    found = diagnose(bundle=bundle, selftest=selftest, device=device, trust=trust)
     status = exit_status(found)
     if as_json:
         answer = {
@@ -75,7 +78,12 @@ def _made_from(bundle: Path | None) -> MadeFrom:
 
 
 def diagnose(
-    *, bundle: Path | None = None, selftest: bool = False, device: int = 0, ask: Ask = ask
+    *,
+    bundle: Path | None = None,
+    selftest: bool = False,
+    device: int = 0,
+    trust: Trust | None = None,
+    ask: Ask = ask,
 ) -> list[Finding]:
     """All findings, in the order in which they are shown.
 
@@ -83,6 +91,7 @@ def diagnose(
         bundle: whose files and engines are looked at as well.
         selftest: also run nano on every backend that is there.
         device: number of the GPU that libraries and engines are asked about.
+        trust: whom the user trusts with what is in the bundle.
         ask: puts a question to a library, in a process of its own.
 
     Raises:
@@ -111,7 +120,7 @@ def diagnose(
             identity = DeviceIdentity(name=devices[device]["name"], compute_capability=(major, minor))
         loadable = {one.name for one in found if one.state == "ok"}
         flavours = tuple(flavour for flavour in FLAVOURS if flavour in loadable)
-        found += bundle_findings(bundle, identity, index=device, loadable=flavours)
+        found += bundle_findings(bundle, identity, index=device, loadable=flavours, trust=trust)
     if selftest:
         usable = [name for name in NEEDS if ready(found, name)]
         logger.info("self-test: nano on %s", ", ".join(usable) or "nothing, as no backend can run")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ...networks import Side
 from ...runtime.backend import Backend
-from ...runtime.bundle.manifest import Bundle, open_bundle
+from ...runtime.bundle.manifest import Bundle
 from ...runtime.bundle.uploading import Dtypes, upload_inputs
 from ...runtime.contract import ModelSpec, NetworkName, network_specs
 from ...runtime.layer_times import TimesLayers
@@ -141,7 +141,7 @@ def _loaded(side: Side, backend: Backend, host: Rates) -> _Loaded:
     entry = _Loaded(
         side=side,
         backend=backend,
-        bundle=None if side.bundle is None else open_bundle(side.bundle),
+        bundle=side.open_bundle(),
         dtypes=input_dtypes(side, backend.model),
         timer=device_timer(backend),
         rates=host,

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...errors import GmosError
-from ...runtime.atomic_file import replaced_at_end
+from ...runtime.atomic_file import check_directory, replaced_at_end
 from ...runtime.bundle.manifest import Bundle, BundleNetwork, open_bundle
+from ...runtime.bundle.signature import Trust
+from ...runtime.bundle.user_key import require_key
 from ...runtime.contract import NetworkName
 from ...runtime.cuda.driver import Cuda
 from ...runtime.precision import PRECISIONS
@@ -131,7 +133,7 @@ class EngineBuild:
         if not path.is_file():
             return "there is none yet"
         try:
-            record = read_engine_record(path)
+            record = read_engine_record(path, self.bundle.vouches_for)
         except GmosError as error:
             return f"its record cannot be used ({error})"
         if (record.network, record.flavour) != (name, self.library.flavour):
@@ -253,6 +255,7 @@ def build_engines(
     networks: Sequence[str] = (),
     device: int = 0,
     build: EngineBuild | None = None,
+    trust: Trust | None = None,
     force: bool = False,
     dry_run: bool = False,
     checked: bool = True,
@@ -265,6 +268,7 @@ def build_engines(
         networks: names; none means all.
         device: number of the GPU to build for, where there is one; not read if `build` is given.
         build: how to build; None takes the defaults of the library for that GPU.
+        trust: whom the user trusts; not read if `build` is given.
         force: build what is up to date too.
         dry_run: say what would be built and why, and build nothing.
         checked: compare new engines with ONNX Runtime on the GPU of this machine.
@@ -276,7 +280,7 @@ def build_engines(
     if build is None:
         library, gpu = load_tensorrt(flavour), find_device(device)
         build = EngineBuild(
-            bundle=open_bundle(bundle_root),
+            bundle=open_bundle(bundle_root, trust),
             library=library,
             device=gpu,
             options=settled(BuildOptions(), library, gpu),
@@ -294,6 +298,10 @@ def build_engines(
     due = [engine for engine in planned if engine.reason is not None]
     if dry_run:
         return tuple(_outcome(engine, None, dry_run=True) for engine in planned)
+    if due:
+        # Minutes later would be too late to find out that nothing can be sealed or written.
+        require_key()
+        check_directory(build.directory)
     records: dict[NetworkName, EngineRecord] = {}
     for engine in due:
         with build_progress(engine.network.name) as report:
@@ -323,5 +331,7 @@ def _check(build: EngineBuild, networks: Sequence[NetworkName]) -> None:
         here = "there is no GPU here" if device is None else f"the GPU here is {device}"
         logger.info("not compared: %s; on the device run gmos-export check-engines", here)
         return
-    checks = compare_engines(build.bundle.root, build.library.flavour, networks, device=build.index)
+    checks = compare_engines(
+        build.bundle.root, build.library.flavour, networks, device=build.index, trust=build.bundle.trust
+    )
     refuse_wrong(checks, build.library, device)

@@ -6,15 +6,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ...errors import GmosError
+from ...runtime.bundle.signature import Trust
 from ...runtime.contract import NetworkName
 from ...runtime.tensorrt.library import Flavour, TensorRT
 from ...runtime.tensorrt.record import DeviceIdentity, EngineCheck
 
 
 def compare_engines(
-    bundle_root: Path, flavour: Flavour, networks: Sequence[NetworkName], *, device: int
+    bundle_root: Path,
+    flavour: Flavour,
+    networks: Sequence[NetworkName],
+    *,
+    device: int,
+    trust: Trust | None = None,
 ) -> Mapping[NetworkName, EngineCheck]:
-    """Hold engines against ONNX Runtime on the GPU of that number and note the result in their records.
+    """Hold engines against ONNX Runtime on the GPU of that number and note the result beside them.
 
     Raises:
         GmosError: an engine cannot be loaded or run, or there is no ONNX Runtime.
@@ -27,7 +33,7 @@ def compare_engines(
         from ..onnx.float32_twin import write_float32_twin as twin  # noqa: PLC0415
     except ImportError:
         twin = None  # type: ignore[assignment]
-    return check_engines(bundle_root, flavour, networks, device=device, twin=twin)
+    return check_engines(bundle_root, flavour, networks, device=device, twin=twin, trust=trust)
 
 
 def refuse_wrong(

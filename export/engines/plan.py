@@ -64,13 +64,14 @@ def build_plan(
     Raises:
         GmosError: the graph has changed since its export, or the library cannot parse or build it.
     """
-    graph = bundle.graph_file(network.name, "standard")
     start = time.monotonic()
     enter = enter or (lambda: None)
     enter()
     library.log.start()
     builder = library.module.Builder(library.logger)
-    definition = _parsed(library, builder, graph, network.name)
+    # What is built gets this user's seal: of a copy that nobody else can change while it is parsed.
+    with bundle.private_graph(network.name, "standard") as graph:
+        definition = _parsed(library, builder, graph, network.name)
     if PRECISIONS[network.precision].dtype == "float16" and not options.half_sums:
         pinned = pin_sums(library, definition, least_pinned(network.name))
         logger.debug("%s: %d products sum in float32", network.name, pinned)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -55,16 +56,16 @@ def read_check_inputs(bundle: Bundle, network: NetworkName) -> Inputs | None:
     """
     if (file := inputs_file(network)) not in bundle.files:
         return None
-    path, tensors = bundle.files.verified(file), bundle.networks[network].inputs
+    content, tensors = BytesIO(bundle.files.read(file)), bundle.networks[network].inputs
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with np.load(content, allow_pickle=False) as stored:
             found = {tensor.name: stored[tensor.name] for tensor in tensors}
         lengths = call_lengths(tensors, found)
         fits = all(tensor.host or found[tensor.name].shape == size_of(tensor, lengths) for tensor in tensors)
     except (OSError, ValueError, KeyError, IndexError, BadZipFile, ZlibError) as error:
-        raise GmosError(f"{path} holds no inputs of {network} ({error}); {ADVICE}") from error
+        raise GmosError(f"{bundle.root / file} holds no inputs of {network} ({error}); {ADVICE}") from error
     if not fits:
-        raise GmosError(f"{path} holds inputs of another {network}; {ADVICE}")
+        raise GmosError(f"{bundle.root / file} holds inputs of another {network}; {ADVICE}")
     return found
 
 

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from ...errors import GmosError
 from ..checkpoint_identity import file_sha256
 from ..typed_json import Whole
+from .private_read import private_read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,29 +49,54 @@ class BundleFiles:
         return self._records[name].sha256
 
     def verified(self, name: str) -> Path:
-        """The path of a file whose content is that of the export.
+        """The path of a file whose content was that of the export when it was first asked for.
+
+        What runs a file takes it from `read`: this one may change afterwards.
 
         Raises:
             GmosError: the bundle does not list the file, or its content has changed.
         """
-        record = self._records.get(name)
-        if record is None:
-            raise GmosError(f"bundle {self._root} does not list a file {name!r}; export the bundle again")
+        record = self._record(name)
         path = self._check_place(name)
         if name not in self._verified:
-            found = file_sha256(path)
-            if found != record.sha256:
-                raise GmosError(
-                    f"{path} has changed since the export (SHA-256 {found[:12]}…, expected "
-                    f"{record.sha256[:12]}…); copy the bundle again, or export it again"
-                )
+            self._compare(path, file_sha256(path), record)
             self._verified.add(name)
         return path
 
+    def read(self, name: str) -> bytearray:
+        """The content of a file, which is that of the export: what was checked is what is returned.
+
+        Raises:
+            GmosError: as `verified`.
+        """
+        record = self._record(name)
+        path = self._check_place(name)
+        data, found = private_read(path, record.bytes)
+        self._compare(path, found, record)
+        return data
+
+    def _record(self, name: str) -> FileRecord:
+        record = self._records.get(name)
+        if record is None:
+            raise GmosError(f"bundle {self._root} does not list a file {name!r}; export the bundle again")
+        return record
+
+    @staticmethod
+    def _compare(path: Path, found: str, record: FileRecord) -> None:
+        if found != record.sha256:
+            raise GmosError(
+                f"{path} has changed since the export (SHA-256 {found[:12]}…, expected "
+                f"{record.sha256[:12]}…); copy the bundle again, or export it again"
+            )
+
     def _check_place(self, name: str) -> Path:
-        """The path of a listed file, if it is a whole file inside the bundle."""
+        """The path of a listed file, if it is a whole one.
+
+        Its name stays inside the bundle. It may be a link to somewhere else, as in the cache of a model hub: its
+        content is what counts, and no program that reads paths gets it (`private_read.py`).
+        """
         path = self._root / name
-        if not _is_plain(name) or not path.resolve().is_relative_to(self._root.resolve()):
+        if not is_plain(name):
             raise GmosError(
                 f"bundle {self._root} lists {name!r}, which is outside its directory; do not trust it, "
                 "export it again"
@@ -83,7 +109,7 @@ class BundleFiles:
         return path
 
 
-def _is_plain(name: str) -> bool:
+def is_plain(name: str) -> bool:
     """Whether a name is a relative path without steps upwards, whatever system wrote it."""
     posix, windows = PurePosixPath(name), PureWindowsPath(name)
     if not name or "\0" in name or posix.is_absolute() or windows.drive or windows.root:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -21,6 +23,8 @@ from ..regular_file import read_bounded
 from ..typed_json import MOST_BYTES, Whole, parse_json, typed
 from .external_data import external_locations
 from .files import BundleFiles, FileRecord
+from .private_read import private_folder
+from .signature import AGAIN, Trust, verified_files
 from .tables import Pi3TableSource
 
 MANIFEST = "bundle.json"
@@ -163,31 +167,77 @@ class _Calibration:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GraphContent:
+    """A graph in memory of this process, as it was exported, and all files that it reads tensors from.
+
+    `path` is where it was read; it may have changed since.
+    """
+
+    path: Path
+    graph: bytes
+    weights: Mapping[str, bytearray]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle(BundleFacts):
-    """An opened bundle. `identity` is the SHA-256 of its `bundle.json`, which holds all other hashes."""
+    """An opened bundle. `identity` is the SHA-256 of its `bundle.json`, which holds all other hashes.
+
+    `signed` are the files that a key of `trust` vouches for, None if no signature was asked for.
+    """
 
     root: Path
     identity: str
     networks: Mapping[NetworkName, BundleNetwork]
     files: BundleFiles
+    trust: Trust = field(default_factory=Trust)
+    signed: Mapping[str, FileRecord] | None = None
 
-    def graph_file(self, network: NetworkName, target: Target) -> Path:
-        """The ONNX file of a network, after a check that it and all it reads are as exported.
+    def vouches_for(self, path: Path, content: bytes) -> bool:
+        """Whether what was read from a file of the bundle may be run: it was signed, or everything may."""
+        if self.trust.engines:
+            return True
+        record = (self.signed or {}).get(path.relative_to(self.root).as_posix())
+        return record is not None and hashlib.sha256(content).hexdigest() == record.sha256
+
+    def graph_content(self, network: NetworkName, target: Target) -> GraphContent:
+        """A network's graph with its weights, read once: what was checked is what is returned.
 
         Raises:
             GmosError: a file has changed, or the graph reads files that the bundle does not list for it.
         """
         graph = self.networks[network].graphs[target]
-        path = self.files.verified(graph.file)
-        foreign = external_locations(path) - set(graph.weights)
+        path, content = self.root / graph.file, bytes(self.files.read(graph.file))
+        foreign = external_locations(path, content) - set(graph.weights)
         if foreign:
             raise GmosError(
                 f"{path} reads tensors from {sorted(foreign)[0]!r}, which the bundle does not list for it; "
                 "do not trust it, export it again"
             )
-        for name in graph.weights:
-            self.files.verified(name)
-        return path
+        return GraphContent(
+            path=path, graph=content, weights={name: self.files.read(name) for name in graph.weights}
+        )
+
+    def graph_file(self, network: NetworkName, target: Target) -> Path:
+        """A network's ONNX file, for whoever looks at it; what runs it takes `graph_content` or `private_graph`.
+
+        Raises:
+            GmosError: as `graph_content`.
+        """
+        return self.graph_content(network, target).path
+
+    @contextmanager
+    def private_graph(self, network: NetworkName, target: Target) -> Iterator[Path]:
+        """A copy of a network's graph and weights in a folder of this user's, for programs that read paths.
+
+        Raises:
+            GmosError: as `graph_content`, or the copy cannot be written.
+        """
+        found = self.graph_content(network, target)
+        name = self.networks[network].graphs[target].file
+        with private_folder({name: found.graph, **found.weights}) as folder:
+            # They are on disk now.
+            del found
+            yield folder / name
 
     def made_from(self) -> MadeFrom:
         """This bundle, and the checkpoints that it names.
@@ -215,9 +265,9 @@ class Bundle(BundleFacts):
         Raises:
             GmosError: the file has changed or is no such array.
         """
-        path = self.files.verified(TABLES_FILE)
+        path, content = self.root / TABLES_FILE, self.files.read(TABLES_FILE)
         try:
-            stored = read_array(path)
+            stored = read_array(BytesIO(content))
         except (OSError, ValueError) as error:
             raise GmosError(f"{path} is not a NumPy array ({error}); export the bundle again") from error
         if stored.dtype != np.float32 or stored.ndim != 3 or stored.shape[2] != self.model.pi3_channels:
@@ -232,12 +282,17 @@ class Bundle(BundleFacts):
         )
 
 
-def open_bundle(root: Path) -> Bundle:
+def open_bundle(root: Path, trust: Trust | None = None) -> Bundle:
     """Read `bundle.json` and check everything that can be checked without reading the large files.
 
+    Args:
+        root: its directory.
+        trust: whom the user trusts. With keys, the bundle must be signed with one of them, and be whole: all of it is
+            read for that.
+
     Raises:
-        GmosError: there is no bundle, it is of another format, its networks are not those of this
-            version's contract, or a file is missing, of another length or outside the directory.
+        GmosError: there is no bundle, it is not signed as it should be or of another format, its networks are not
+            those of this version's contract, or a file is missing, of another length or outside the directory.
     """
     manifest = root / MANIFEST
     try:
@@ -247,6 +302,11 @@ def open_bundle(root: Path) -> Bundle:
             f"{root} is no bundle: {MANIFEST} cannot be read ({error.strerror}); make a bundle with "
             "gmos-export onnx --out DIR"
         ) from error
+    trust = trust or Trust()
+    signed = verified_files(root, trust.keys) if trust.keys else None
+    identity = hashlib.sha256(text).hexdigest()
+    if signed is not None and (MANIFEST not in signed or signed[MANIFEST].sha256 != identity):
+        raise GmosError(f"{manifest} is not as it was signed; do not trust it: {AGAIN}")
     found = parse_json(text, manifest, "copy the bundle again")
     version = typed(found, _Format, where=MANIFEST, advice=ADVICE).format
     if version > FORMAT:
@@ -272,9 +332,11 @@ def open_bundle(root: Path) -> Bundle:
             raise GmosError(f"bundle {root} does not list the file {name} that it uses; export it again")
     return Bundle(
         root=root,
-        identity=hashlib.sha256(text).hexdigest(),
+        identity=identity,
         networks=cast(Mapping[NetworkName, BundleNetwork], networks),
         files=files,
+        trust=trust,
+        signed=signed,
         **{field.name: getattr(top, field.name) for field in fields(BundleFacts)},
     )
 

@@ -39,21 +39,21 @@ OUT_OF_MEMORY = ("failed to allocate memory", "out of memory", "alloc_failed")
 
 
 def open_bundle_backend(
-    directory: Path, *, device: str = "auto", options: SessionOptions | None = None
+    bundle: Path | Bundle, *, device: str = "auto", options: SessionOptions | None = None
 ) -> OnnxBackend:
     """A backend on a bundle. Networks are loaded when they are first asked for.
 
     Args:
-        directory: the bundle.
+        bundle: its directory, or the bundle as it was opened, with whom the user trusts.
         device: cpu, cuda, cuda:N or auto.
         options: of the sessions.
 
     Raises:
         GmosError: the bundle cannot be used, ONNX Runtime is missing, or the device is not there.
     """
-    bundle = open_bundle(directory)
+    opened = open_bundle(bundle) if isinstance(bundle, Path) else bundle
     onnxruntime = load_onnxruntime()
-    return OnnxBackend(bundle, choose_device(device, onnxruntime), options or SessionOptions(), onnxruntime)
+    return OnnxBackend(opened, choose_device(device, onnxruntime), options or SessionOptions(), onnxruntime)
 
 
 class OnnxBackend:
@@ -128,10 +128,10 @@ class OnnxBackend:
         return self._graphs[network]
 
     def _open(self, network: NetworkName, options: SessionOptions) -> LoadedGraph:
-        path = self._bundle.graph_file(network, "onnxruntime")
+        content = self._bundle.graph_content(network, "onnxruntime")
         entry = self._bundle.networks[network]
         return open_session(
-            path, self._device, options, self._ort, flops=entry.flops, precision=entry.precision
+            content, self._device, options, self._ort, flops=entry.flops, precision=entry.precision
         )
 
     def _runner_of(self, entry: BundleNetwork, graph: LoadedGraph) -> Runner:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle.manifest import Bundle, BundleNetwork
+from ..bundle.manifest import Bundle, BundleNetwork, GraphContent
 from ..bundle.tables import TableMaker
 from ..contract import NetworkName
 from ..precision import ELEMENT_TYPES, HALF_DTYPES, PRECISIONS
@@ -70,7 +70,7 @@ class HostGraph:
     """A graph whose inputs come as float32 or whole numbers, and whose outputs go as these.
 
     Args:
-        graph: its file, or its bytes.
+        graph: its file, its bytes, or what a bundle has read of it.
         tables: gives what the host computes for the graph beside a call's inputs; None where it reads none.
         folder: where the weights of a graph of bytes lie.
         precision: of its weights.
@@ -82,7 +82,7 @@ class HostGraph:
 
     def __init__(
         self,
-        graph: Path | bytes,
+        graph: Path | bytes | GraphContent,
         *,
         tables: Tables | None = None,
         folder: Path | None = None,

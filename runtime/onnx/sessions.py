@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from ...errors import GmosError
 from ..arrays import Array, Arrays, NumpyArrays
+from ..bundle.manifest import GraphContent
+from ..bundle.private_read import private_folder
 from ..device_name import parse_device
 from ..precision import PRECISIONS
 
@@ -36,6 +38,9 @@ calls that take tens of them (an estimate: nothing has run there yet).
 
 ERRORS_ONLY = 3
 """ONNX Runtime's log level; its warnings are about its own choices."""
+
+IN_MEMORY, GRAPH = "add_external_initializers_from_files_in_memory", "graph.onnx"
+"""How `onnxruntime.SessionOptions` take weights from memory, and what a graph is called in a folder of its own."""
 
 WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 """Where ONNX Runtime finds the weights of a model that it gets as bytes."""
@@ -161,7 +166,7 @@ class SessionOptions:
 
 
 def open_session(
-    graph: Path | bytes,
+    graph: Path | bytes | GraphContent,
     device: OnnxDevice,
     options: SessionOptions,
     onnxruntime: Any,  # noqa: ANN401 - untyped
@@ -172,7 +177,7 @@ def open_session(
 ) -> LoadedGraph:
     """Load a graph of some precision whose calls take about `flops` operations.
 
-    The weights of a graph of bytes lie in `folder`.
+    The weights of a graph of bytes lie in `folder`, those of a `GraphContent` are in memory: no file is read again.
 
     Raises:
         GmosError: ONNX Runtime refuses the file, or does not run it on the device asked for.
@@ -191,13 +196,16 @@ def open_session(
         settings.profile_file_prefix = str(options.trace)
     if folder is not None:
         settings.add_session_config_entry(WEIGHTS_FOLDER, str(folder))
-    where = graph if isinstance(graph, Path) else Path("a changed graph")
+    where = Path("a changed graph") if isinstance(graph, bytes) else getattr(graph, "path", graph)
     providers = [(device.provider, _provider_options(device, precision))]
     if device.kind != "cpu":
         # Shape arithmetic runs on the host whatever the device.
         providers.append((CPU_PROVIDER, {}))
     try:
-        session = onnxruntime.InferenceSession(graph, settings, providers=providers)
+        with _given(graph, settings) as source:
+            session = onnxruntime.InferenceSession(source, settings, providers=providers)
+    except GmosError:
+        raise
     # The extension module's exceptions have no common base but this.
     except Exception as error:
         reason = " ".join(str(error).split())
@@ -212,6 +220,24 @@ def open_session(
             "'onnxruntime-gpu[cuda,cudnn]' brings them), or use --device cpu"
         )
     return LoadedGraph(session=session, run_options=_run_options(device, flops, onnxruntime))
+
+
+@contextlib.contextmanager
+def _given(graph: Path | bytes | GraphContent, settings: Any) -> Iterator[Path | bytes]:  # noqa: ANN401 - untyped
+    """What a session is made of, until it is. `settings` are an `onnxruntime.SessionOptions`."""
+    if not isinstance(graph, GraphContent):
+        yield graph
+    elif not graph.weights:
+        yield graph.graph
+    elif hasattr(settings, IN_MEMORY):
+        files = {name: content for name, content in graph.weights.items() if content}
+        sizes = [len(content) for content in files.values()]
+        getattr(settings, IN_MEMORY)(list(files), list(files.values()), sizes)
+        yield graph.graph
+    else:
+        # ONNX Runtime before 1.24, the last for Python 3.10: it reads weights from files only.
+        with private_folder({GRAPH: graph.graph, **graph.weights}) as folder:
+            yield folder / GRAPH
 
 
 def configure_quantised(settings: Any, *, fp8: bool) -> None:  # noqa: ANN401 - untyped

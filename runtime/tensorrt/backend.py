@@ -27,7 +27,7 @@ from .runner import EngineOptions, EngineRunner
 
 
 def open_engine_backend(
-    directory: Path,
+    bundle: Path | Bundle,
     flavour: Flavour,
     *,
     device: str = "auto",
@@ -36,7 +36,7 @@ def open_engine_backend(
     """A backend on the engines of a bundle, all of them loaded.
 
     Args:
-        directory: the bundle.
+        bundle: its directory, or the bundle as it was opened, with whom the user trusts.
         flavour: tensorrt or tensorrt-rtx.
         device: cuda, cuda:N or auto, which is cuda:0.
         options: of the engines.
@@ -45,7 +45,8 @@ def open_engine_backend(
         GmosError: the library or the device is missing, or an engine is missing or does not fit; the
             message has the command that builds it.
     """
-    backend = open_engine(open_bundle(directory), flavour, device_index(device, flavour), options)
+    opened = open_bundle(bundle) if isinstance(bundle, Path) else bundle
+    backend = open_engine(opened, flavour, device_index(device, flavour), options)
     try:
         backend.load()
     except BaseException:

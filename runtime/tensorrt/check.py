@@ -7,7 +7,6 @@ import platform
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,17 @@ from numpy.typing import NDArray
 from ...errors import GmosError
 from ..backend import Backend
 from ..bundle.check_inputs import STRETCHED, read_check_inputs, stretched
-from ..bundle.manifest import ADVICE, MANIFEST, Bundle, BundleNetwork, open_bundle
+from ..bundle.manifest import (
+    ADVICE,
+    MANIFEST,
+    Bundle,
+    BundleNetwork,
+    GraphContent,
+    Target,
+    open_bundle,
+)
 from ..bundle.seeded_inputs import seeded_inputs
+from ..bundle.signature import Trust
 from ..bundle.uploading import dtypes_of, upload_inputs
 from ..comparison.parity import LIMITS, OutputDifference, compare_outputs, widened
 from ..comparison.run_results import leave_call
@@ -37,9 +45,8 @@ from .record import (
     EngineCheck,
     EngineRecord,
     engine_directory,
-    read_engine_record,
     record_path,
-    write_engine_record,
+    write_engine_check,
 )
 
 logger = logging.getLogger(__name__)
@@ -60,8 +67,9 @@ def check_engines(
     *,
     device: int = 0,
     twin: TwinWriter | None = None,
+    trust: Trust | None = None,
 ) -> dict[NetworkName, EngineCheck]:
-    """Compare engines with ONNX Runtime's CPU provider, and write the result into their records.
+    """Compare engines with ONNX Runtime's CPU provider, and write the result beside their records.
 
     Each runs at the usual lengths of every profile and at its least ones, so at two batch sizes and, where
     there are memories, two memory lengths: on seeded inputs, and on those that the bundle has recorded.
@@ -72,6 +80,7 @@ def check_engines(
         networks: whose engines; none means all.
         device: number of the CUDA device.
         twin: for graphs in half precision, of which ONNX Runtime's CPU provider runs none in bfloat16.
+        trust: whom the user trusts.
 
     Returns:
         The checks by network, failed ones too: their engines are refused from now on.
@@ -79,7 +88,7 @@ def check_engines(
     Raises:
         GmosError: an engine cannot be loaded or run, or a bfloat16 graph is met without `twin`.
     """
-    bundle = open_bundle(bundle_root)
+    bundle = open_bundle(bundle_root, trust)
     directory = engine_directory(bundle.root, flavour)
     checks: dict[NetworkName, EngineCheck] = {}
     for name in networks or tuple(bundle.networks):
@@ -88,10 +97,10 @@ def check_engines(
             checks[name] = check_network(
                 bundle, backend, name, twin=twin, left=directory / f"{name}{FAILED_SUFFIX}"
             )
+            record = backend.record(name)
         finally:
             backend.close()
-        path = record_path(directory, name)
-        write_engine_record(path, replace(read_engine_record(path), check=checks[name]))
+        write_engine_check(record_path(directory, name), record, checks[name])
     return checks
 
 
@@ -259,18 +268,23 @@ def trusted_graph(
     # ONNX Runtime's own form of attention takes a fifth of the memory. Where that form has fewer inputs it
     # also computes a little differently.
     same = entry.graphs["onnxruntime"].tables == entry.graphs["standard"].tables
-    path = bundle.graph_file(entry.name, "onnxruntime" if same else "standard")
+    target: Target = "onnxruntime" if same else "standard"
+    graph: Path | GraphContent
     # A session keeps its files open, which Windows does not remove.
     with tempfile.TemporaryDirectory(prefix="gmos-twin-", ignore_cleanup_errors=True) as folder:
         if twin is not None and is_half(entry):
-            path = twin(path, Path(folder))
+            with bundle.private_graph(entry.name, target) as copy:
+                path = graph = twin(copy, Path(folder))
         elif has_bfloat16(entry):
             raise GmosError(
                 f"{entry.name} is bf16, which ONNX Runtime does not run: compare its engine with gmos-export "
                 "check-engines where onnx-ir is installed: pip install onnx-ir"
             )
-        elif PRECISIONS[entry.precision].dtype == "float16":
-            doubt = half_doubt(load_onnxruntime().__version__, platform.machine())
-            if doubt is not None:
-                logger.warning("%s: %s", entry.name, doubt)
-        yield path, HostGraph(path, tables=bundle_tables(bundle, entry.name), precision=entry.precision)
+        else:
+            graph = bundle.graph_content(entry.name, target)
+            path = graph.path
+            if PRECISIONS[entry.precision].dtype == "float16":
+                doubt = half_doubt(load_onnxruntime().__version__, platform.machine())
+                if doubt is not None:
+                    logger.warning("%s: %s", entry.name, doubt)
+        yield path, HostGraph(graph, tables=bundle_tables(bundle, entry.name), precision=entry.precision)

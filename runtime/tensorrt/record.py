@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
+
 from ...errors import GmosError
 from ..atomic_file import replaced_at_end
+from ..bundle.engine_files import CHECK_SUFFIX, PLAN_SUFFIX, PURPOSES, RECORD_SUFFIX
+from ..bundle.user_key import json_doubt, sealed_json
 from ..comparison.parity import OutputDifference
 from ..contract import NetworkName
-from ..typed_json import Whole, json_bytes, read_json, typed
+from ..regular_file import read_bounded
+from ..typed_json import MOST_BYTES, Whole, parse_json, typed
 from .library import Flavour
 
 FORMAT = 1
 """Raised when a reader of the old one would misunderstand the new; added fields do not raise it."""
-
-PLAN_SUFFIX, RECORD_SUFFIX = ".engine", ".engine.json"
 
 ADVICE = "build the engine again with gmos-export build-engines"
 
@@ -103,7 +106,7 @@ class EngineRecord:
     `targets`, all others the `device` that they were built on. `activation_bytes` is the memory that a
     context needs at the greatest lengths of each profile; `attention` is what the plan says about its
     fused attention. `options` are those of the build as far as they decide what an engine is, `shapes` those
-    that it was given: later builds keep them.
+    that it was given: later builds keep them. `unvouched` says why nobody vouches for it, and is not in the file.
     """
 
     network: NetworkName
@@ -127,6 +130,24 @@ class EngineRecord:
     check: EngineCheck | None = None
     shapes: tuple[AskedShape, ...] = ()
     format: int = FORMAT
+    unvouched: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _KeptCheck:
+    """A comparison as it is kept beside a record, and the plan that it is of."""
+
+    plan_sha256: str
+    check: EngineCheck
+
+
+Vouches = Callable[[Path, bytes], bool]
+"""Whether somebody whom the user trusts vouches for the content of a file: `Bundle.vouches_for`."""
+
+
+def nobody(_: Path, __: bytes) -> bool:
+    """A `Vouches` of users who trust their own machine alone."""
+    return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,34 +175,71 @@ def record_path(directory: Path, network: NetworkName) -> Path:
     return directory / f"{network}{RECORD_SUFFIX}"
 
 
+def check_path(record: Path) -> Path:
+    """The comparison of an engine, beside its record."""
+    return record.with_name(record.name.removesuffix(RECORD_SUFFIX) + CHECK_SUFFIX)
+
+
 def write_engine_record(path: Path, record: EngineRecord) -> None:
-    """Write a record; a reader sees the old one or the new one.
+    """Write the record of an engine that was built here, with this user's seal; a reader sees the old or the new one.
 
     Raises:
-        GmosError: it cannot be written.
+        GmosError: it cannot be written, or this user's key cannot be used.
     """
-    text = json_bytes(record)
+    fields = msgspec.to_builtins(record)
+    del fields["unvouched"]
+    text = sealed_json(fields, PURPOSES[RECORD_SUFFIX])
     with replaced_at_end(path) as temporary:
         temporary.write_bytes(text)
 
 
-def read_engine_record(path: Path) -> EngineRecord:
-    """Read what `write_engine_record` wrote; nothing in it is executed.
+def write_engine_check(path: Path, record: EngineRecord, check: EngineCheck) -> None:
+    """Write the comparison of an engine, made here, beside its record, which stays as whoever built it wrote it.
+
+    Raises:
+        GmosError: as `write_engine_record`.
+    """
+    text = sealed_json(_KeptCheck(plan_sha256=record.plan_sha256, check=check), PURPOSES[CHECK_SUFFIX])
+    with replaced_at_end(check_path(path)) as temporary:
+        temporary.write_bytes(text)
+
+
+def read_engine_record(path: Path, vouches: Vouches = nobody) -> EngineRecord:
+    """Read the record of an engine with its comparison; nothing in it is executed.
+
+    Its `unvouched` is None if this user's machine has built the engine, or `vouches` says so of the record.
 
     Raises:
         GmosError: there is none, it is of another format, or a field is not as expected.
     """
-    try:
-        top = read_json(path, ADVICE)
-    except OSError as error:
-        raise GmosError(f"{path} cannot be read ({error.strerror}); {ADVICE}") from error
+    top, doubt = _read(path, RECORD_SUFFIX, vouches)
     found = typed(top, _Format, where=path.name, advice=ADVICE).format
     if found != FORMAT:
         raise GmosError(
             f"{path} has format {found}, this gmos-deploy reads format {FORMAT}; use the version that wrote it, or "
             f"{ADVICE}"
         )
-    return typed(_with_nan(top), EngineRecord, where=path.name, advice=ADVICE)
+    top["unvouched"] = doubt
+    record = typed(_with_nan(top), EngineRecord, where=path.name, advice=ADVICE)
+    beside = check_path(path)
+    if not beside.is_file():
+        return record
+    top, doubt = _read(beside, CHECK_SUFFIX, vouches)
+    kept = typed(_with_nan(top), _KeptCheck, where=beside.name, advice=ADVICE)
+    # That it is right counts if somebody vouches for that; that it is wrong does anyway.
+    if kept.plan_sha256 == record.plan_sha256 and (doubt is None or not kept.check.passed):
+        return replace(record, check=kept.check)
+    return record
+
+
+def _read(path: Path, ending: str, vouches: Vouches) -> tuple[dict[str, Any], str | None]:
+    """A JSON file of an engine, and why nobody vouches for it."""
+    try:
+        text = read_bounded(path, MOST_BYTES)
+    except OSError as error:
+        raise GmosError(f"{path} cannot be read ({error.strerror}); {ADVICE}") from error
+    top = typed(parse_json(text, path, ADVICE), dict[str, Any], where=path.name, advice=ADVICE)
+    return top, None if vouches(path, text) else json_doubt(top, PURPOSES[ending])
 
 
 def _with_nan(top: dict[str, Any]) -> dict[str, Any]:

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from ...errors import GmosError
 from ..arrays import Array
 from ..atomic_file import replaced_at_end
+from ..bundle.engine_files import CACHE_SUFFIX, MOST_CACHE_BYTES, opened_cache, sealed_cache
 from ..bundle.manifest import Bundle, BundleNetwork
 from ..contract import NetworkName
 from ..cuda.device_array import DeviceArray, byte_count
 from ..cuda.driver import OutOfDeviceMemoryError, ignoring_lost_device
+from ..regular_file import read_bounded
 from ..shapes import letters_of
 from .call_plans import CallPlanner, Sizes, size_key
 from .context import Shaped, ShapedContext
@@ -68,11 +70,11 @@ class EngineRunner:
         self.record, self._engine = self._load(bundle)
         # For the cards that the engine is for, this one among them.
         build_line = build_command(bundle.root, library.flavour, [network], targets=self.record.targets)
-        self._cache_file = engine_directory(bundle.root, library.flavour) / f"{network}.runtime_cache"
+        self._cache_file = engine_directory(bundle.root, library.flavour) / f"{network}{CACHE_SUFFIX}"
         # Objects and memories come and go: nearly every frame would have kernels compiled for it.
         self._specialized = "O" not in letters_of((*self.entry.inputs, *self.entry.outputs))
         self._compiled: set[tuple[int, object]] = set()
-        self._stored = self._stored_cache()
+        self._stored = self._stored_cache(bundle)
         self._cache: Any = None
         self._warm = False
         self._planner = CallPlanner(self.entry, self.record.profiles, build_line)
@@ -152,14 +154,13 @@ class EngineRunner:
     def _load(self, bundle: Bundle) -> tuple[EngineRecord, Any]:
         device, library, name = self._device, self._library, self.entry.name
         record, plan = verified_plan(bundle, name, library, device.identity)
-        with plan:
-            if record.weight_bytes > (free := device.pool.free_bytes()):
-                raise GmosError(
-                    f"the weights of {name} take {record.weight_bytes >> 20} MiB, and {free >> 20} MiB are left on "
-                    f"{device.cuda}; raise --memory_budget, close other programs that use the device, or export "
-                    "with --precision fp16"
-                )
-            engine = library.deserialize(plan, host_code=bool(record.options.get("version_compatible")))
+        if record.weight_bytes > (free := device.pool.free_bytes()):
+            raise GmosError(
+                f"the weights of {name} take {record.weight_bytes >> 20} MiB, and {free >> 20} MiB are left on "
+                f"{device.cuda}; raise --memory_budget, close other programs that use the device, or export "
+                "with --precision fp16"
+            )
+        engine = library.deserialize(plan, host_code=bool(record.options.get("version_compatible")))
         device.pool.reserve(record.weight_bytes)
         return record, engine
 
@@ -286,13 +287,25 @@ class EngineRunner:
                 outputs[tensor.name] = self._device.empty(shape, tensor.dtype)
         return outputs
 
-    def _stored_cache(self) -> bytes | None:
-        if not self._library.own_runtime_cache:
+    def _stored_cache(self, bundle: Bundle) -> bytes | None:
+        """Kernels of an earlier run, native code too: with a seal of this user's, or trusted as engines are."""
+        if (
+            not self._library.own_runtime_cache
+            or self._cache_file.is_symlink()
+            or not self._cache_file.is_file()
+        ):
             return None
         try:
-            return self._cache_file.read_bytes()
+            kept = read_bounded(self._cache_file, MOST_CACHE_BYTES)
+            content, doubt = opened_cache(kept, self.record.plan_sha256)
         except OSError:
             return None
+        if doubt is None or bundle.vouches_for(self._cache_file, kept):
+            return content or None
+        logger.info(
+            "%s: %s is not used (%s): kernels are compiled again", self.entry.name, self._cache_file, doubt
+        )
+        return None
 
     def _save_cache(self) -> None:
         """Keep the kernels compiled in this run; a place that cannot be written costs time, not results."""
@@ -302,7 +315,8 @@ class EngineRunner:
         if compiled == self._stored:
             return
         try:
+            content = sealed_cache(compiled, self.record.plan_sha256)
             with replaced_at_end(self._cache_file) as temporary:
-                temporary.write_bytes(compiled)
+                temporary.write_bytes(content)
         except GmosError as error:
             logger.warning("kernels are compiled again at the next run: %s", error)

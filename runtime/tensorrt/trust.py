@@ -1,9 +1,7 @@
-"""Which engine may run: that of this bundle, this library and this machine, unchanged and not found wrong."""
+"""Which engine may run: that of this bundle, library and machine, which somebody vouches for, not found wrong."""
 
 from __future__ import annotations
 
-import hashlib
-import mmap
 import re
 import shlex
 from collections.abc import Sequence
@@ -11,12 +9,15 @@ from pathlib import Path
 
 from ...errors import GmosError
 from ..bundle.manifest import Bundle
+from ..bundle.private_read import private_read
+from ..checkpoint_identity import file_sha256
 from ..contract import NetworkName
 from .gpu import find_device
 from .library import NAMES, Flavour, TensorRT
 from .record import (
     DeviceIdentity,
     EngineRecord,
+    check_path,
     engine_directory,
     host_platform,
     plan_path,
@@ -24,7 +25,11 @@ from .record import (
     record_path,
 )
 
-HASH_CHUNK_BYTES = 8 << 20
+VOUCH = (
+    "run it where it is signed and you have the key of whoever signed it (--trust KEY.pub), or with --trust_engines if "
+    "you know where it comes from: an engine is native code"
+)
+"""What can be done about an engine that nobody vouches for, beside building it."""
 
 RTX_CARDS = ("sm86", "sm89", "sm120")
 """Targets for the cards of the last three generations, where it is not known which one will run the engines."""
@@ -72,8 +77,8 @@ def find_record(bundle: Bundle, network: NetworkName, flavour: Flavour) -> Engin
     """The record of a network's engine.
 
     Raises:
-        GmosError: there is no engine, or its record cannot be read; the message has the command that
-            builds it.
+        GmosError: there is no engine, its files are links out of the bundle, or its record cannot be read; the
+            message has the command that builds it.
     """
     directory = engine_directory(bundle.root, flavour)
     path = record_path(directory, network)
@@ -82,8 +87,11 @@ def find_record(bundle: Bundle, network: NetworkName, flavour: Flavour) -> Engin
         raise GmosError(
             f"{bundle.root} has no {NAMES[flavour]} engine of {network} ({path} is missing); build it: {command}"
         )
+    for file in (path, plan_path(directory, network), check_path(path)):
+        if not file.resolve().is_relative_to(bundle.root.resolve()):
+            raise GmosError(f"{file} is a link out of the bundle; do not trust it, build it again: {command}")
     try:
-        record = read_engine_record(path)
+        record = read_engine_record(path, bundle.vouches_for)
     except GmosError as error:
         raise GmosError(f"{error}: {command}") from error
     if (record.network, record.flavour) != (network, flavour):
@@ -105,6 +113,8 @@ def misfit(
         library: that should run it.
         device: that it should run on; None asks about everything else.
     """
+    if record.unvouched is not None:
+        return f"nobody vouches for it ({record.unvouched})"
     if (sources := graph_sources(bundle, record.network)) != record.sources:
         changed = sorted(
             name
@@ -173,7 +183,10 @@ def check_record(record: EngineRecord, *, bundle: Bundle, library: TensorRT, dev
             f"{path} cannot run: {library.label} has no kernels for {device}, only for "
             f"{', '.join(library.targets)}; use --backend tensorrt"
         )
-    raise GmosError(f"{path} cannot run: {difference}; build it again: {_rebuild(record, bundle, device)}")
+    ways = "" if record.unvouched is None else f", or {VOUCH}"
+    raise GmosError(
+        f"{path} cannot run: {difference}; build it again: {_rebuild(record, bundle, device)}{ways}"
+    )
 
 
 def _rebuild(record: EngineRecord, bundle: Bundle, device: DeviceIdentity) -> str:
@@ -183,12 +196,12 @@ def _rebuild(record: EngineRecord, bundle: Bundle, device: DeviceIdentity) -> st
 
 def verified_plan(
     bundle: Bundle, network: NetworkName, library: TensorRT, device: DeviceIdentity
-) -> tuple[EngineRecord, mmap.mmap]:
+) -> tuple[EngineRecord, bytearray]:
     """A plan whose record fits and whose content is what the record says: nothing else may be deserialised.
 
     Returns:
-        The record, and the plan as a read-only buffer for the caller to close; it is mapped, so that it
-        does not occupy memory beside the engine that is made from it.
+        The record, and the plan: a copy in memory of this process, read once and hashed there. A mapping of the file
+        would change when the file does.
 
     Raises:
         GmosError: it is missing, does not fit (`check_record`), is cut short or has changed.
@@ -200,11 +213,8 @@ def verified_plan(
     difference = plan_difference(path, record)
     if difference is not None:
         raise GmosError(f"{path} {difference}; do not trust it, build it again: {command}")
-    with path.open("rb") as file:
-        plan = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    # What was hashed is what is returned: the pages of the mapping, not the file read a second time.
-    if _sha256(plan) != record.plan_sha256:
-        plan.close()
+    plan, found = private_read(path, record.plan_bytes)
+    if found != record.plan_sha256:
         raise GmosError(f"{path} has changed since it was built; do not trust it, build it again: {command}")
     return record, plan
 
@@ -222,15 +232,4 @@ def plan_difference(path: Path, record: EngineRecord) -> str | None:
 
 def plan_is_unchanged(path: Path, record: EngineRecord) -> bool:
     """Whether a plan's content is what its record says."""
-    if plan_difference(path, record) is not None:
-        return False
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as plan:
-        return _sha256(plan) == record.plan_sha256
-
-
-def _sha256(plan: mmap.mmap) -> str:
-    digest = hashlib.sha256()
-    with memoryview(plan) as view:
-        for start in range(0, len(view), HASH_CHUNK_BYTES):
-            digest.update(view[start : start + HASH_CHUNK_BYTES])
-    return digest.hexdigest()
+    return plan_difference(path, record) is None and file_sha256(path) == record.plan_sha256

@@ -26,6 +26,7 @@ from gmos_deploy.export.engines.options import BuildOptions
 from gmos_deploy.export.engines.progress import BuildPhases
 from gmos_deploy.export.engines.shapes import engine_profile, engine_ranges, kept_shapes
 from gmos_deploy.runtime.bundle.manifest import Bundle, open_bundle
+from gmos_deploy.runtime.bundle.signature import Trust
 from gmos_deploy.runtime.comparison.parity import OutputDifference
 from gmos_deploy.runtime.contract import NetworkName
 from gmos_deploy.runtime.tensorrt import gpu as cuda_device
@@ -223,8 +224,7 @@ def test_inspect_shows_engines(engines_copy: Path) -> None:
 def test_an_engine_fits_its_target_and_no_other(built_bundle: Path) -> None:
     """The real library's targets decide."""
     bundle, library = open_bundle(built_bundle), load_tensorrt("tensorrt-rtx")
-    _, plan = verified_plan(bundle, "dino", library, RTX_3090)
-    plan.close()
+    assert verified_plan(bundle, "dino", library, RTX_3090)[1]
     ada = DeviceIdentity(name="RTX 4090", compute_capability=(8, 9))
     with pytest.raises(GmosError, match=r"built for sm86, sm120, and this GPU is RTX 4090 .*sm86,sm120,sm89"):
         verified_plan(bundle, "dino", library, ada)
@@ -422,7 +422,9 @@ def test_engines_that_can_run_here_are_compared(
     """A wrong one is an error that says what was done about it."""
     asked: list[tuple[Path, str, tuple[str, ...]]] = []
 
-    def check(root: Path, flavour: str, networks: list[str], *, device: int) -> dict[str, EngineCheck]:
+    def check(
+        root: Path, flavour: str, networks: list[str], *, device: int, trust: Trust
+    ) -> dict[str, EngineCheck]:
         asked.append((root, flavour, tuple(networks)))
         return {name: replace(FAILED, passed=passed) for name in networks}
 
@@ -452,7 +454,9 @@ def test_engines_from_elsewhere_are_compared_by_a_command(
 ) -> None:
     """A line per engine; a wrong one is status 2."""
 
-    def check(root: Path, flavour: str, networks: list[str], *, device: int) -> dict[str, EngineCheck]:
+    def check(
+        root: Path, flavour: str, networks: list[str], *, device: int, trust: Trust
+    ) -> dict[str, EngineCheck]:
         assert (root, flavour, device) == (built_bundle, "tensorrt-rtx", 1)
         return {name: replace(FAILED, passed=passed) for name in networks}
 
@@ -501,7 +505,7 @@ def test_an_engine_is_built_on_the_gpu_that_was_asked_for(
         build_engines(engines_copy, "tensorrt", networks=["dino"], build=build)
     assert entered == [1]
     asked: list[int] = []
-    monkeypatch.setattr(engine_build, "compare_engines", lambda *_, device: asked.append(device) or {})
+    monkeypatch.setattr(engine_build, "compare_engines", lambda *_, device, trust: asked.append(device) or {})
     monkeypatch.setattr(
         EngineBuild,
         "build",

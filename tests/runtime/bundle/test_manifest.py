@@ -277,12 +277,31 @@ def test_a_file_outside_the_directory_is_refused(root: Path, name: str) -> None:
         open_bundle(root)
 
 
-def test_a_link_out_of_the_directory_is_refused(root: Path) -> None:
-    """Even with the right content behind it."""
-    shutil.move(root / "dino.weights", root.parent / "elsewhere")
-    (root / "dino.weights").symlink_to(root.parent / "elsewhere")
-    with pytest.raises(GmosError, match=r"lists 'dino\.weights', which is outside its directory"):
-        open_bundle(root)
+def test_links_to_the_right_content_are_followed(root: Path) -> None:
+    """As in the cache of a model hub; what is behind them is read once, and held against its hash."""
+    blobs = root.parent / "blobs"
+    blobs.mkdir()
+    for path in list(root.iterdir()):
+        shutil.move(path, blobs / path.name)
+        path.symlink_to(f"../blobs/{path.name}")
+    content = open_bundle(root).graph_content("dino", "standard")
+    assert content.weights == {"dino.weights": (blobs / "dino.weights").read_bytes()}
+    (blobs / "dino.weights").write_bytes(bytes(40))
+    with pytest.raises(GmosError, match=r"dino\.weights has changed since the export"):
+        open_bundle(root).graph_content("dino", "standard")
+
+
+def test_what_was_checked_is_what_is_used(root: Path) -> None:
+    """Files that change afterwards change nothing, neither in memory nor in a copy for programs that read paths."""
+    bundle, weights = open_bundle(root), (root / "dino.weights").read_bytes()
+    content = bundle.graph_content("dino", "standard")
+    with bundle.private_graph("dino", "standard") as copy:
+        for name in ("dino.onnx", "dino.weights"):
+            (root / name).write_bytes(b"another")
+        assert content.weights["dino.weights"] == copy.with_name("dino.weights").read_bytes() == weights
+        assert copy.read_bytes() == content.graph
+        assert copy.parent != root
+    assert not copy.parent.exists()
 
 
 def test_a_bundle_behind_a_link_is_read(root: Path, tmp_path: Path) -> None:

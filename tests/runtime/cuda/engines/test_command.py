@@ -15,6 +15,7 @@ from gmos_deploy.cli import guarded
 from gmos_deploy.commands.run import run_command
 from gmos_deploy.errors import GmosError
 from gmos_deploy.networks import NetworkChoice
+from gmos_deploy.runtime.bundle.signature import Trust
 from gmos_deploy.runtime.tensorrt.choice import usable_flavour
 from gmos_deploy.runtime.tensorrt.record import (
     DeviceIdentity,
@@ -139,8 +140,8 @@ def test_build_builds_first(
     shutil.rmtree(world.bundle.root / "engines")
     asked: list[Any] = []
 
-    def build_engines(root: Any, flavour: str, *, device: int) -> None:
-        asked.append((root, flavour, device))
+    def build_engines(root: Any, flavour: str, *, device: int, trust: Any) -> None:
+        asked.append((root, flavour, device, trust))
         for name in world.bundle.networks:
             world.write_engine(name)
 
@@ -150,7 +151,7 @@ def test_build_builds_first(
     source = request(world, backend="tensorrt", build=True).resolve()
     assert not asked
     backend = source.load()
-    assert asked == [(world.bundle.root, "tensorrt", 0)]
+    assert asked == [(world.bundle.root, "tensorrt", 0, Trust())]
     assert "TensorRT 10.3.0" in backend.description
     backend.close()
 

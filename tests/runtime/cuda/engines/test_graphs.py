@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from gmos_deploy.runtime.bundle.engine_files import opened_cache, sealed_cache
 from gmos_deploy.runtime.bundle.seeded_inputs import seeded_inputs
 from gmos_deploy.runtime.tensorrt import graphs as engine_graphs
 from gmos_deploy.runtime.tensorrt.graphs import CAPTURE_AT_CALL, GRAPHS_PER_NETWORK, IDLE_CALLS
@@ -251,8 +252,9 @@ def test_kernels_that_the_rtx_library_compiled_are_kept(
     assert ("disabled", "eager") in {found[1:] for found in world.caches}
     backend.close()
     kept = world.bundle.root / "engines/tensorrt-rtx/sam2_encoder.runtime_cache"
-    assert kept.read_bytes() == b"compiled here"
-    kept.write_bytes(b"compiled before")
+    plan = world.records["sam2_encoder"].plan_sha256
+    assert opened_cache(kept.read_bytes(), plan) == (b"compiled here", None)
+    kept.write_bytes(sealed_cache(b"compiled before", plan))
     changed = kept.stat().st_mtime_ns
     backend = world.backend(cuda_graphs=False)
     caplog.clear()
@@ -269,7 +271,7 @@ def test_a_runtime_cache_that_cannot_be_kept_costs_no_results(
     """One of another machine is ignored; a place that cannot be written is a warning."""
     world = make_world(flavour="tensorrt-rtx")
     kept = world.bundle.root / "engines/tensorrt-rtx/mask_decoder.runtime_cache"
-    kept.write_bytes(b"of another driver")
+    kept.write_bytes(sealed_cache(b"of another driver", world.records["mask_decoder"].plan_sha256))
     backend = world.backend()
     with caplog.at_level(logging.INFO):
         decode(backend, world, 1)
