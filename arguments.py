@@ -20,7 +20,7 @@ OTHERWISE = {
 }
 """Options whose arguments have other names; those of the same name follow from the functions."""
 
-COMMAND = re.compile(r"gmos-(?!deploy)\w+(?: [^\s,;)]+(?:,[^\s,;)]+)*)*")
+COMMAND = re.compile(r"(?<![\w-])gmos-(?!deploy)\w+(?: [^\s,;)]+(?:,[^\s,;)]+)*)*")
 """A command line in a message: that stays one."""
 
 OPTION = re.compile(r"(?<![\w-])--([a-z]\w*(?:-\w+)*)")
