@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import re
 import threading
+from bisect import bisect_right, insort
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -49,6 +50,29 @@ class FakeEvent:
     point: Point | None = None
 
 
+class Places(dict[int, "ctypes.Array[Any]"]):
+    """Allocations by address. Every copy asks which one holds an address, and a long video has hundreds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._starts: list[int] = []
+
+    def __setitem__(self, start: int, buffer: ctypes.Array[Any]) -> None:
+        insort(self._starts, start)
+        super().__setitem__(start, buffer)
+
+    def take(self, start: int) -> ctypes.Array[Any]:
+        """An allocation that is none any more."""
+        buffer = self.pop(start)
+        self._starts.remove(start)
+        return buffer
+
+    def last_before(self, address: int) -> int | None:
+        """Where the last allocation begins that does not begin behind an address."""
+        number = bisect_right(self._starts, address)
+        return self._starts[number - 1] if number else None
+
+
 class FakeCuda:
     """The runtime API of `cuda-python`. Copies and engines run only when the host waits for them."""
 
@@ -63,8 +87,7 @@ class FakeCuda:
         self.memory = memory
         self.integrated = False
         self.calls: Counter[str] = Counter()
-        self.device: dict[int, ctypes.Array[Any]] = {}
-        self.pinned: dict[int, ctypes.Array[Any]] = {}
+        self.device, self.pinned = Places(), Places()
         self.outside = 0
         """Device memory that others hold."""
         self.streams: dict[int, Stream] = {}
@@ -100,11 +123,11 @@ class FakeCuda:
     def used(self) -> int:
         return sum(len(buffer) for buffer in self.device.values()) + self.outside
 
-    def view(self, address: int, nbytes: int, places: dict[int, Any]) -> NDArray[np.uint8]:
+    def view(self, address: int, nbytes: int, places: Places) -> NDArray[np.uint8]:
         """Bytes of an allocation that is still there."""
-        for start, buffer in places.items():
-            if start <= address and address + nbytes <= start + len(buffer):
-                return np.ctypeslib.as_array(buffer)[address - start :][:nbytes]
+        start = places.last_before(address)
+        if start is not None and address + nbytes <= start + len(places[start]):
+            return np.ctypeslib.as_array(places[start])[address - start :][:nbytes]
         raise AssertionError(f"{nbytes} bytes at {address:#x} are in no allocation")
 
     def add(self, stream: Stream, op: Op) -> None:
@@ -148,7 +171,7 @@ class FakeCuda:
     def host_alloc(self, nbytes: int, flags: int) -> int:
         return self._new(nbytes, self.pinned)
 
-    def _new(self, nbytes: int, places: dict[int, Any]) -> int:
+    def _new(self, nbytes: int, places: Places) -> int:
         buffer = (ctypes.c_uint8 * (nbytes + 255)).from_buffer(bytearray([FRESH]) * (nbytes + 255))
         address = -(-ctypes.addressof(buffer) // 256) * 256
         places[address] = (ctypes.c_uint8 * nbytes).from_address(address)
@@ -157,10 +180,10 @@ class FakeCuda:
 
     def free(self, pointer: int) -> None:
         self.run_all()
-        np.ctypeslib.as_array(self.device.pop(pointer))[:] = FREED
+        np.ctypeslib.as_array(self.device.take(pointer))[:] = FREED
 
     def free_host(self, pointer: int) -> None:
-        np.ctypeslib.as_array(self.pinned.pop(pointer))[:] = FREED
+        np.ctypeslib.as_array(self.pinned.take(pointer))[:] = FREED
 
     def stream_create_with_flags(self, flags: int) -> Stream:
         stream = Stream(number=len(self.streams) + 1)
