@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from ...errors import GmosError
+from ...errors import GmosError, printable
 from ...runtime.bundle.manifest import MANIFEST, open_bundle
 from ...runtime.tensorrt.library import FLAVOURS
 from ...runtime.tensorrt.record import DeviceIdentity
@@ -59,7 +59,7 @@ def diagnose_and_show(*, bundle: Path | None, selftest: bool, device: int, as_js
     else:
         width = min(shutil.get_terminal_size((WIDTH, 24)).columns, 2 * WIDTH)
         for line in lines(found, max(width, WIDTH // 2)):
-            click.echo(line)
+            click.echo(printable(line))
     return status
 
 
