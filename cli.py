@@ -16,7 +16,7 @@ from typing import NoReturn
 import click
 
 from .entry import DOCTOR
-from .errors import GmosError
+from .errors import GmosError, printable
 from .interruption import SIGNAL_STATUS, Interrupted, clear_up_first, interrupted_by, interrupted_line
 
 BAD_INPUT_STATUS = 2
@@ -41,7 +41,7 @@ class LineFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """See `logging.Formatter`."""
         level = f"{record.levelname.lower()}: " if record.levelno > logging.INFO else ""
-        return f"{self._command}: {level}{record.getMessage()}"
+        return f"{self._command}: {level}{printable(record.getMessage())}"
 
 
 def guarded(command: click.Command, name: str, arguments: list[str] | None = None) -> int:
@@ -75,7 +75,7 @@ def _status(command: click.Command, name: str, arguments: list[str] | None) -> i
     else:
         return status if isinstance(status, int) else 0
     if interrupted_by() is None:
-        click.echo(f"{name}: " + " ".join(message.split()), err=True)
+        click.echo(f"{name}: " + printable(" ".join(message.split())), err=True)
     return BAD_INPUT_STATUS
 
 

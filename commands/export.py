@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import GmosError
+from ..errors import GmosError, printable
 from ..options import (
     CONTEXT,
     ENGINES,
@@ -318,7 +318,7 @@ def check_engines_command(
         )
     checks = compare_engines(bundle, flavour, chosen, device=device, trust=trust)
     for name, check in checks.items():
-        click.echo(check_line(name, check))
+        click.echo(printable(check_line(name, check)))
     refuse_wrong(checks, library, gpu)
 
 

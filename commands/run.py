@@ -8,7 +8,7 @@ from typing import Any, Literal
 import click
 
 from ..cli import set_up_logging
-from ..errors import GmosError
+from ..errors import GmosError, printable
 from ..networks import AUTO, CHECKPOINTS, NetworkChoice
 from ..options import (
     CONTEXT,
@@ -235,7 +235,8 @@ def run_command(**options: Any) -> None:
         ),
         existing=choose_existing(resume=options["resume"], overwrite=options["overwrite"]),
     )
-    click.echo(summary.render(as_json=options["as_json"]))
+    text = summary.render(as_json=options["as_json"])
+    click.echo(text if options["as_json"] else printable(text))
 
 
 def choose_existing(*, resume: bool, overwrite: bool) -> Literal["error", "resume", "overwrite"]:

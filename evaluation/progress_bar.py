@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ..errors import printable
 from ..runtime.console_progress import LineProgress, TerminalProgress
 
 
@@ -28,7 +29,7 @@ def counted(what: str, total: int) -> Iterator[Callable[[], None]]:
         disable=not console.is_terminal,
     )
     with bar:
-        task = bar.add_task(what, total=total)
+        task = bar.add_task(printable(what), total=total)
         yield lambda: bar.advance(task)
 
 

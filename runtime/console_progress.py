@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, T
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
+from ..errors import printable
 from .progress import Advance
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class TerminalProgress:
     @contextmanager
     def stage(self, name: str, frames: int | None) -> Iterator[Advance]:
         """See `runtime.progress.Progress`."""
-        task = self._bars.add_task(name, total=frames)
+        task = self._bars.add_task(printable(name), total=frames)
         yield lambda done: self._bars.advance(task, done)
         # The estimate of a file's index may have been off; what was done is the truth.
         finished = next(known.completed for known in self._bars.tasks if known.id == task)

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from ... import __version__
+from ...errors import as_cell
 from ...runtime.atomic_file import replaced_at_end
 from ...runtime.checkpoint_identity import KEY
 from ..report import document as doc
@@ -264,4 +265,4 @@ def write_csv(path: Path, evaluation: Evaluation) -> None:
             values = (row.metrics.get(name, math.nan) for name in metrics)
             # None is an empty cell.
             numbers = (value if math.isfinite(value) else None for value in values)
-            writer.writerow([row.level, row.sequence, row.label, row.matched, row.frames, *numbers])
+            writer.writerow([row.level, as_cell(row.sequence), row.label, row.matched, row.frames, *numbers])

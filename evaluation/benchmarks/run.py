@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from ...errors import GmosError
+from ...errors import GmosError, printable
 from ...runtime.host_memory import usable_cores
 from ...runtime.results.completion import recorded_origins
 from ...runtime.results.png_writer import MASKS
@@ -60,7 +60,7 @@ def run_benchmark(
     skipped = prepared.missing.sequences
     if skipped:
         for line in prepared.missing.listing():
-            click.echo(f"missing: {line}", err=True)
+            click.echo(printable(f"missing: {line}"), err=True)
         if not skip_missing or not prepared.jobs:
             raise prepared.missing.error(prepared.total)
     with counted("sequences", len(prepared.jobs)) as advance:

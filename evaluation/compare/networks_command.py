@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import click
 
-from ...errors import GmosError
+from ...errors import GmosError, printable
 from ...networks import Side, parse_side
 from ...runtime.bundle.manifest import Bundle
 from ...runtime.comparison.parity import LIMITS
@@ -89,7 +89,7 @@ def compare_sides(
     written = networks_json(result)
     publish(networks_document(result), written, written["outputs"], wide=wide, report=report)
     for line in () if saved is None else saved.lines:
-        click.echo(line)
+        click.echo(printable(line))
     return 1 if result.failures else 0
 
 

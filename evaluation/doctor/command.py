@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from ...errors import GmosError
+from ...errors import GmosError, printable
 from ...runtime.bundle.manifest import MANIFEST, open_bundle
 from ...runtime.bundle.signature import Trust
 from ...runtime.checkpoint_identity import KEY, NOTHING, MadeFrom
@@ -65,7 +65,7 @@ def diagnose_and_show(
     else:
         width = min(shutil.get_terminal_size((WIDTH, 24)).columns, 2 * WIDTH)
         for line in lines(found, max(width, WIDTH // 2)):
-            click.echo(line)
+            click.echo(printable(line))
     return status
 
 

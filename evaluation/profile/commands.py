@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ...errors import GmosError
+from ...errors import GmosError, printable
 from ...networks import Side
 from ...runtime.checkpoint_identity import joined
 from ...runtime.video.inputs import resolve_inputs
@@ -94,7 +94,7 @@ def profile_sides(
     slower = [change for change in compared if change.factor > 1 + threshold]
     for change in slower:
         click.echo(
-            f"slower: {change.what}: {change.before:.2f} before, {change.now:.2f} now ({change.factor:.2f}x)"
+            f"slower: {printable(change.what)}: {change.before:.2f} before, {change.now:.2f} now ({change.factor:.2f}x)"
         )
     if earlier is not None:
         click.echo(f"{len(slower)} of {len(compared)} times grew by more than {threshold:.0%}")

@@ -11,6 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text as RichText
 
+from ...errors import printable
 from .document import Block, Cell, Column, Document, Facts, Remarks, Table, Text, breakable
 
 WIDE = 1000
@@ -54,12 +55,14 @@ def _document(document: Document, *, width: int, wide: bool) -> Iterator[Rendera
             continue
         shown = [part for block in section.blocks for part in _block(block, width=width, wide=wide)]
         if shown and section.title:
-            yield RichText(section.title, style="bold")
+            yield RichText(printable(section.title), style="bold")
         yield from shown
     if document.remarks is not None:
         yield from (p for block in document.remarks.blocks for p in _block(block, width=width, wide=wide))
     if document.verdict is not None:
-        yield RichText(document.verdict.value, style=f"bold {STYLES[document.verdict.tone]}".strip())
+        yield RichText(
+            printable(document.verdict.value), style=f"bold {STYLES[document.verdict.tone]}".strip()
+        )
 
 
 def _block(block: Block, *, width: int, wide: bool) -> Iterator[RenderableType]:
@@ -154,7 +157,7 @@ def _narrow(fitted: Sequence[_Fitted], width: int) -> None:
 def _broken(text: str, width: int) -> str:
     """A text in lines of a width, ended between words, or within those that are longer than a line."""
     lines = [""]
-    for word in text.split(" "):
+    for word in printable(text).split(" "):
         space = " " if lines[-1] else ""
         if len(lines[-1]) + len(space) + len(word) <= width:
             lines[-1] += space + word

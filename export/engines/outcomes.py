@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from ...errors import printable
+
 if TYPE_CHECKING:
     from ...runtime.tensorrt.record import EngineCheck
     from .build import BuildOutcome
@@ -49,4 +51,5 @@ def show_outcomes(directory: Path, outcomes: Sequence[BuildOutcome]) -> None:
     parts = [f"{count} {action}" for action, count in counts.items() if count]
     if counts["built"]:
         parts.append(f"{total / MIB:.1f} MiB in {seconds:.0f} s")
-    Console().print(f"{directory}: {', '.join(parts)}", highlight=False, soft_wrap=True)
+    text = printable(f"{directory}: {', '.join(parts)}")
+    Console().print(text, highlight=False, markup=False, soft_wrap=True)

@@ -23,11 +23,13 @@ from ..precision import PRECISIONS
 from .cuda_arrays import OrtCudaArrays
 from .host_labels import HOST_LABELS
 from .sessions import (
+    REASON_LENGTH,
     LoadedGraph,
     OnnxDevice,
     OrtHostArrays,
     SessionArrays,
     SessionOptions,
+    check_signature,
     choose_device,
     load_onnxruntime,
     open_session,
@@ -130,9 +132,12 @@ class OnnxBackend:
     def _open(self, network: NetworkName, options: SessionOptions) -> LoadedGraph:
         content = self._bundle.graph_content(network, "onnxruntime")
         entry = self._bundle.networks[network]
-        return open_session(
+        graph = open_session(
             content, self._device, options, self._ort, flops=entry.flops, precision=entry.precision
         )
+        tables = entry.graphs["onnxruntime"].tables
+        check_signature(graph, (*entry.inputs, *tables), entry.outputs, content.path)
+        return graph
 
     def _runner_of(self, entry: BundleNetwork, graph: LoadedGraph) -> Runner:
         def call(inputs: Mapping[str, Array | NDArray[np.generic]]) -> dict[str, Array]:
@@ -145,15 +150,27 @@ class OnnxBackend:
         if entry.graphs["onnxruntime"].tables:
             feeds |= self._tables.of_call(entry.name, feeds)
         try:
-            return self.arrays.run(graph, feeds)
+            found = self.arrays.run(graph, feeds)
         # The extension module's exceptions have no common base but this.
         except Exception as error:
             if not any(words in str(error).lower() for words in OUT_OF_MEMORY):
-                raise
+                raise GmosError(
+                    f"ONNX Runtime {self._ort.__version__} cannot run {entry.name} of {self._bundle.root} "
+                    f"({' '.join(str(error).split()):.{REASON_LENGTH}}); export the bundle again"
+                ) from error
             raise GmosError(
                 f"{self._device} is out of memory in {entry.name} ({self.arrays.free_bytes() >> 20} MiB free): "
                 "lower --batch_size, or keep features in host memory with --offload_cpu"
             ) from error
+        for tensor in entry.outputs:
+            shape = tuple(found[tensor.name].shape)
+            pairs = zip(tensor.axes, shape, strict=False)
+            if shape != tuple(axis if isinstance(axis, int) else length for axis, length in pairs):
+                raise GmosError(
+                    f"{entry.name} of {self._bundle.root} gave {tensor.name} as {list(shape)}, expected "
+                    f"{list(tensor.axes)}; do not trust it, export the bundle again"
+                )
+        return found
 
     def _by_frame(self, entry: BundleNetwork, call: Runner) -> Runner:
         """Cut the batch, run each frame on its own, and put the answers together again."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from ...errors import GmosError
 from ..arrays import Array, Arrays, NumpyArrays
-from ..bundle.manifest import GraphContent
+from ..bundle.manifest import BundleTensor, GraphContent
 from ..bundle.private_read import private_folder
 from ..device_name import parse_device
 from ..precision import PRECISIONS
@@ -36,8 +37,23 @@ of a second. On CUDA it is a handful of allocations of about a millisecond, as t
 calls that take tens of them (an estimate: nothing has run there yet).
 """
 
-ERRORS_ONLY = 3
-"""ONNX Runtime's log level; its warnings are about its own choices."""
+ERRORS_ONLY, SILENT = 3, 4
+"""ONNX Runtime's log levels; its warnings are about its own choices."""
+
+FLOOR = (1, 21)
+"""The first version that adds label maps, as the package's extras have it."""
+
+REASON_LENGTH = 600
+"""Characters of ONNX Runtime's own message that are passed on; it comes after the path and a code."""
+
+ONNX_TYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(bfloat16)": "bfloat16",
+    "tensor(uint8)": "uint8",
+    "tensor(int64)": "int64",
+}
+"""ONNX Runtime's names of what graphs take and give."""
 
 IN_MEMORY, GRAPH = "add_external_initializers_from_files_in_memory", "graph.onnx"
 """How `onnxruntime.SessionOptions` take weights from memory, and what a graph is called in a folder of its own."""
@@ -117,6 +133,11 @@ def choose_device(name: str, onnxruntime: Any) -> OnnxDevice:  # noqa: ANN401 - 
         GmosError: there is no such device, or this ONNX Runtime is not built for it.
     """
     offered, (kind, index) = onnxruntime.get_available_providers(), parse_device(name)
+    if tuple(int(number) for number in re.findall(r"\d+", onnxruntime.__version__)[:2]) < FLOOR:
+        logger.warning(
+            "ONNX Runtime %s is older than %s, which bundles need: graphs may be refused; %s",
+            *(onnxruntime.__version__, ".".join(map(str, FLOOR)), INSTALL_CPU),
+        )
     if kind != "cpu" and CUDA_PROVIDER in offered:
         _load_cuda_libraries(onnxruntime)
     if kind == "auto":
@@ -183,7 +204,8 @@ def open_session(
         GmosError: ONNX Runtime refuses the file, or does not run it on the device asked for.
     """
     settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = ERRORS_ONLY
+    # What is wrong with a graph is in the exception; why CUDA does not start is in the log alone.
+    settings.log_severity_level = SILENT if device.kind == "cpu" else ERRORS_ONLY
     settings.intra_op_num_threads = options.threads
     # Otherwise bytes may choose another format than the one whose files were looked at.
     settings.add_session_config_entry("session.load_model_format", "ONNX")
@@ -208,10 +230,10 @@ def open_session(
         raise
     # The extension module's exceptions have no common base but this.
     except Exception as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).replace(str(where), where.name).split())
         raise GmosError(
-            f"ONNX Runtime {onnxruntime.__version__} cannot load {where} ({reason:.300}); export the bundle "
-            "with this version, or update ONNX Runtime"
+            f"ONNX Runtime {onnxruntime.__version__} cannot load {where} ({reason:.{REASON_LENGTH}}); export the "
+            "bundle with this version, or update ONNX Runtime"
         ) from error
     if session.get_providers()[0] != device.provider:
         raise GmosError(
@@ -238,6 +260,37 @@ def _given(graph: Path | bytes | GraphContent, settings: Any) -> Iterator[Path |
         # ONNX Runtime before 1.24, the last for Python 3.10: it reads weights from files only.
         with private_folder({GRAPH: graph.graph, **graph.weights}) as folder:
             yield folder / GRAPH
+
+
+def check_signature(
+    graph: LoadedGraph, inputs: Sequence[BundleTensor], outputs: Sequence[BundleTensor], where: Path
+) -> None:
+    """Hold the inputs and outputs that a graph has against those that its bundle says it has.
+
+    Raises:
+        GmosError: names, types or fixed lengths differ.
+    """
+    for kind, wanted, found in (
+        ("input", inputs, graph.session.get_inputs()),
+        ("output", outputs, graph.session.get_outputs()),
+    ):
+        has = {one.name: (ONNX_TYPES.get(one.type, one.type), one.shape) for one in found}
+        for tensor in wanted:
+            dtype, shape = has.pop(tensor.name, ("none", ()))
+            fits = len(shape) == len(tensor.axes) and all(
+                not isinstance(length, int) or not isinstance(axis, int) or length == axis
+                for length, axis in zip(shape, tensor.axes, strict=True)
+            )
+            if dtype != tensor.dtype or not fits:
+                raise GmosError(
+                    f"{where} has as {kind} {tensor.name} {dtype} {list(shape)}, expected {tensor.dtype} "
+                    f"{list(tensor.axes)}; do not trust it, export the bundle again"
+                )
+        if has:
+            raise GmosError(
+                f"{where} has the {kind} {next(iter(has))}, which its bundle does not know; do not trust it, export "
+                "the bundle again"
+            )
 
 
 def configure_quantised(settings: Any, *, fp8: bool) -> None:  # noqa: ANN401 - untyped

@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import as_cell
 from ..atomic_file import writing
 from ..contract import Variant
 from ..frame_result import FrameResult, MapName, ResultName
@@ -125,7 +126,7 @@ class _PngFrames:
         lines.writerow(INDEX_COLUMNS)
         for index, time_s in enumerate(self._times_s):
             name = self._names[index] if self._names else ""
-            lines.writerow((f"{index:05d}.png", index, f"{time_s:.6f}", name))
+            lines.writerow((f"{index:05d}.png", index, f"{time_s:.6f}", as_cell(name)))
         path = self._path / INDEX
         with writing(path):
             path.write_text(text.getvalue(), encoding="utf-8", newline="")

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from ... import __version__
+from ...errors import as_cell
 from ..frame_result import FrameResult, ResultName
 from ..media import Media
 from .collected import CollectedFormat, instances, places
@@ -120,7 +121,7 @@ def _table(frames: list[dict[str, Any]]) -> str:
             row = (
                 frame["index"],
                 f"{frame['time_s']:.6f}",
-                frame["name"],
+                as_cell(frame["name"]),
                 one["id"],
                 int(one["moving"]),
                 iou,

@@ -80,6 +80,9 @@ FIRST_BOXES = frozenset(
 MEDIA_BOXES = frozenset((b"moov", b"mdat", b"moof"))
 """Boxes without whose full length frames are missing. Other overruns are junk after the last box."""
 
+MOST_BOXES = 1 << 20
+"""At the top of an MP4 file: four hours of fragments of one frame each. Files of nothing else take minutes to read."""
+
 EBML, SEGMENT = b"\x1aE\xdf\xa3", b"\x18S\x80g"
 """First element of Matroska and WebM files, and the one that holds all the rest."""
 RIFF_UNKNOWN = 0xFFFFFFFF
@@ -170,8 +173,8 @@ def check_whole(path: Path) -> None:
 
 
 def _check_boxes(path: Path, file: BinaryIO, size: int) -> None:
-    seen: list[bytes] = []
-    start = 0
+    seen: set[bytes] = set()
+    start = boxes = 0
     while start + 8 <= size:
         file.seek(start)
         length, kind = struct.unpack(">I4s", file.read(8))
@@ -183,8 +186,13 @@ def _check_boxes(path: Path, file: BinaryIO, size: int) -> None:
             _check_end(path, start + length, size)
         if length < 8:
             break
-        seen.append(kind)
+        seen.add(kind)
         start += length
+        boxes += 1
+        if boxes > MOST_BOXES:
+            raise GmosError(
+                f"{path} has more than {MOST_BOXES} boxes, as no video has; expected a video; record it again"
+            )
     if b"moov" not in seen:
         raise GmosError(
             f"{path} has no index (no moov box), so it is truncated or its recording was never finished; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -334,3 +335,15 @@ def test_every_cut_of_a_real_file_is_seen(make_video: Callable[..., Path], fasts
         path.write_bytes(content[:length])
         with pytest.raises(GmosError):
             resolve_inputs([path], fps=None, stride=None)
+
+
+def test_boxes_without_number_are_refused_in_seconds(tmp_path: Path) -> None:
+    """Millions of boxes of eight bytes: no video has so many, and none is looked for in them."""
+    path = tmp_path / "boxes.mp4"
+    path.write_bytes(
+        struct.pack(">I4s8s", 16, b"ftyp", b"isom\0\0\2\0") + struct.pack(">I4s", 8, b"free") * 3_000_000
+    )
+    start = time.process_time()
+    with pytest.raises(GmosError, match=r"boxes\.mp4 has more than 1048576 boxes, as no video has"):
+        check_whole(path)
+    assert time.process_time() - start < 10
