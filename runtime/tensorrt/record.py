@@ -131,6 +131,11 @@ def record_path(directory: Path, network: NetworkName) -> Path:
     return directory / f"{network}{RECORD_SUFFIX}"
 
 
+def waiting_plan(plan: Path, sha256: str) -> Path:
+    """Where a new plan waits for its record; with that it is the engine, and goes to its own place."""
+    return plan.with_name(f"{plan.name}.{sha256[:16]}.next")
+
+
 def write_engine_record(path: Path, record: EngineRecord) -> None:
     """Write a record; a reader sees the old one or the new one.
 
