@@ -178,6 +178,8 @@ def run_all(
             made_from=clip,
         )
         if should_skip(results, existing):
+            # Of a run that was stopped after it had filed everything.
+            results.first_pass_path.unlink(missing_ok=True)
             summary.sequences.append(SequenceSummary(**_about(sequence), skipped=True))
         else:
             todo.append((sequence, results))

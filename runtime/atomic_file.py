@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
-import os
+import secrets
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import GmosError
@@ -41,17 +42,29 @@ def writing(path: Path) -> Iterator[None]:
 def replaced_at_end(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends without an error.
 
+    It is there already, empty and locked; files beside it that dead processes left are removed.
+
     Raises:
         GmosError: the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.tmp")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield temporary
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        remove_stale_files(path.parent)
+        while True:
+            # Numbers of processes are the same in every container, and can be guessed.
+            temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.gmos-tmp")
+            try:
+                with temporary.open("xb") as held:
+                    # Else another process took it for a dead one's before it was locked.
+                    if _lock(held.fileno()) is False or not temporary.exists():
+                        continue
+                    yield temporary
+                    if sys.platform == "win32":
+                        held.close()
+                    temporary.replace(path)
+                    return
+            finally:
+                temporary.unlink(missing_ok=True)
 
 
 def check_directory(directory: Path) -> None:
@@ -65,3 +78,29 @@ def check_directory(directory: Path) -> None:
         # Permissions do not tell of read-only file systems.
         with tempfile.TemporaryFile(dir=directory):
             pass
+
+
+def remove_stale_files(folder: Path) -> None:
+    """Remove what `replaced_at_end` made in processes that are dead: the system drops a lock with its process."""
+    for path in folder.glob(".*.gmos-tmp"):
+        # What cannot be opened is somebody else's. Windows removes nothing that is open.
+        with suppress(OSError):
+            if sys.platform == "win32":
+                path.unlink()
+            else:
+                with path.open("r+b") as found:
+                    if _lock(found.fileno()):
+                        path.unlink()
+
+
+def _lock(handle: int) -> bool | None:
+    """Lock an open file unless somebody else has; None where there are no locks."""
+    try:
+        import fcntl  # noqa: PLC0415 - Windows has none
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        return None
+    return True

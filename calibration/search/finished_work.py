@@ -34,7 +34,7 @@ class FinishedWork(OwnDirectory):
     Nothing is read or written before `begin`.
     """
 
-    own = re.compile(r"settings\.json|[0-9a-f]{32}\.msgpack|\..*\.tmp|trial-\w+")
+    own = re.compile(r"settings\.json|[0-9a-f]{32}\.msgpack|\..*[.-]tmp|trial-\w+")
     file_advice = ", and unfinished work goes there; choose another --out"
     foreign_advice = ", and unfinished work goes there; move it or choose another --out"
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
 from ...errors import GmosError
-from ...runtime.atomic_file import check_directory, replaced_at_end
+from ...runtime.atomic_file import check_directory, replaced_at_end, writing
 from ...runtime.bundle.manifest import Bundle, BundleNetwork, open_bundle
 from ...runtime.bundle.signature import Trust
 from ...runtime.bundle.user_key import require_key
@@ -30,6 +31,7 @@ from ...runtime.tensorrt.record import (
     plan_path,
     read_engine_record,
     record_path,
+    waiting_plan,
     write_engine_record,
 )
 from ...runtime.tensorrt.trust import graph_sources, misfit, plan_difference, plan_is_unchanged
@@ -174,13 +176,25 @@ class EngineBuild:
             enter=None if self.library.builds_ahead else Cuda(self.index).enter,
         )
         record = self._record(planned, built)
-        with replaced_at_end(plan_path(self.directory, name)) as temporary:
-            temporary.write_bytes(built.data)
-        # Between the two files a reader finds a plan that is not its record's, and refuses it by its hash.
-        write_engine_record(record_path(self.directory, name), record)
+        self._write(plan_path(self.directory, name), built, record)
         if built.attention.lost is not None and planned.network.precision != "fp32":
             logger.warning("%s: %s", name, built.attention.lost)
         return record
+
+    def _write(self, plan: Path, built: BuiltPlan, record: EngineRecord) -> None:
+        """The old engine is whole until the new one is: the plan waits beside it for its record.
+
+        A reader that comes between the record and the last step takes that step itself.
+        """
+        path, waiting = record_path(self.directory, record.network), waiting_plan(plan, record.plan_sha256)
+        try:
+            with replaced_at_end(waiting) as temporary:
+                temporary.write_bytes(built.data)
+            write_engine_record(path, record)
+            with writing(plan), suppress(FileNotFoundError):
+                waiting.replace(plan)
+        finally:
+            _settle(plan, path)
 
     def _options_of(self, name: NetworkName) -> dict[str, Any]:
         """What decides what an engine is; sums in half precision are those of networks in fp16."""
@@ -219,6 +233,18 @@ def _other_shapes(before: Sequence[Profile], now: Sequence[Profile]) -> str:
             if name in old and old[name] != wanted:
                 return f" ({name} of {range_text(old[name])}, now {range_text(wanted)})"
     return ""
+
+
+def _settle(plan: Path, path: Path) -> None:
+    """Have the plan of the record at its place, and remove those that wait for another one."""
+    kept = None
+    with suppress(GmosError):
+        record = read_engine_record(path)
+        kept = waiting_plan(plan, record.plan_sha256)
+        plan_difference(plan, record)
+    for left in plan.parent.glob(f"{plan.name}.*.next"):
+        if left != kept:
+            left.unlink(missing_ok=True)
 
 
 def choose_networks(bundle: Bundle, names: Sequence[str]) -> tuple[BundleNetwork, ...]:

@@ -17,6 +17,9 @@ PLAN_SUFFIX, RECORD_SUFFIX = ".engine", ".engine.json"
 CHECK_SUFFIX, CACHE_SUFFIX = ".engine.check.json", ".runtime_cache"
 """Endings of the files of a network's engine: plan, record, comparison, kernels that were compiled for it."""
 
+WAITING_SUFFIX = ".next"
+"""Of a plan that is not in its place yet, after the start of its hash."""
+
 PURPOSES = {CHECK_SUFFIX: "comparison of an engine", RECORD_SUFFIX: "record of an engine"}
 """What the seals of JSON files are for, by ending."""
 
@@ -68,6 +71,10 @@ def made_here(path: Path) -> bool:
             return opened_cache(read_bounded(path, MOST_CACHE_BYTES))[1] is None
         if path.name.endswith(PLAN_SUFFIX):
             return made_here(path.with_name(path.name.removesuffix(PLAN_SUFFIX) + RECORD_SUFFIX))
+        if path.name.endswith(WAITING_SUFFIX):
+            # A plan that waits for its record, or has just got it.
+            name = path.name.removesuffix(WAITING_SUFFIX).rpartition(".")[0].removesuffix(PLAN_SUFFIX)
+            return made_here(path.with_name(name + RECORD_SUFFIX))
         for ending, purpose in PURPOSES.items():
             if path.name.endswith(ending):
                 top = parse_json(read_bounded(path, MOST_BYTES), path, "")

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
-import uuid
-from collections.abc import Callable, Generator, Iterator
+import logging
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from filelock import FileLock, Timeout
+import msgspec
 
 from ...errors import GmosError
-from ..atomic_file import writing
+from ..atomic_file import remove_stale_files, writing
+from ..checkpoint_identity import MadeFrom
+from ..contract import Variant
 from ..frame_result import FrameResult
 from ..media import Media
+from ..typed_json import json_bytes
 from ..watch import Watch, doing
+from ..work_folder import work_folder
 from .completion import (
     PRIVATE_FOLDER,
     CompletionRecord,
@@ -27,12 +31,12 @@ from .completion import (
     targets,
 )
 
-PREFIX = "work-"
-LOCK_NAME = "lock"
-CONTENT_NAME = "content"
+logger = logging.getLogger(__name__)
 
-NO_LOCK = (OSError, NotImplementedError)
-"""What locking raises where the file system has no locks."""
+PREFIX = "work-"
+"""How the names of work folders begin."""
+MOVES = "moves.json"
+"""In a work folder whose results are complete, until they are in place: what a dead run's successor goes on from."""
 
 
 @contextmanager
@@ -46,63 +50,22 @@ def work_directory(save_dir: Path, private_folder: str) -> Iterator[Path]:
         GmosError: `save_dir` cannot be made or written to.
     """
     private = save_dir / private_folder
-    with writing(save_dir):
+    with writing(save_dir), ExitStack() as stack:
         made = [path for path in (private, save_dir, *save_dir.parents) if not path.exists()]
+        stack.callback(_remove_empty, made)
         private.mkdir(parents=True, exist_ok=True)
-        remove_stale(private)
-        work, lock = _locked_directory(private)
-        content = work / CONTENT_NAME
-        try:
-            content.mkdir()
-        except OSError:
-            lock.release()
-            raise
-    try:
-        yield content
-    finally:
-        _remove(work, lock)
-        for path in made:
-            with suppress(OSError):
-                path.rmdir()
+        remove_stale_files(private)
+        folder = work_folder(private, PREFIX, lambda content: finish_moves(content, save_dir))
+        work = stack.enter_context(folder)
+        opened = stack.pop_all()
+    with opened:
+        yield work
 
 
-def remove_stale(private: Path) -> None:
-    """Remove the work directories of runs that are dead: the system drops a lock with its process."""
-    for work in private.glob(f"{PREFIX}*"):
-        if not work.is_dir():
-            continue
-        lock = _lock(work)
-        # What cannot be opened or locked belongs to a run that is alive.
-        with suppress(Timeout, *NO_LOCK):
-            lock.acquire(timeout=0)
-            _remove(work, lock)
-
-
-def _locked_directory(private: Path) -> tuple[Path, FileLock]:
-    """A new work directory and what locks it."""
-    while True:
-        work = private / f"{PREFIX}{uuid.uuid4().hex}"
-        work.mkdir()
-        lock = _lock(work)
-        # Without locks on this file system nobody can tell a dead run from a live one, nor remove either.
-        with suppress(*NO_LOCK):
-            lock.acquire()
-        if work.is_dir():
-            return work, lock
-        # Another run took the directory for a dead one before it was locked.
-        lock.release()
-
-
-def _lock(work: Path) -> FileLock:
-    # Whoever holds it may end in another thread than it began.
-    return FileLock(work / LOCK_NAME, thread_local=False)
-
-
-def _remove(work: Path, lock: FileLock) -> None:
-    """Remove a directory whose lock is held; the lock's own file last, as Windows keeps what is open."""
-    shutil.rmtree(work / CONTENT_NAME, ignore_errors=True)
-    lock.release()
-    shutil.rmtree(work, ignore_errors=True)
+def _remove_empty(folders: Sequence[Path]) -> None:
+    for path in folders:
+        with suppress(OSError):
+            path.rmdir()
 
 
 def check_save_dir(save_dir: Path) -> None:
@@ -182,37 +145,109 @@ def _replace(
         if existing != "overwrite":
             raise
         previous = None
-    save_dir, settings = results.save_dir, as_json(results.settings)
-    modes, replaced = results.modes, results.targets()
+    settings = as_json(results.settings)
+    modes, dropped = results.modes, frozenset[str]()
     if previous is not None:
         if previous.complete and (previous.settings, previous.frames) == (settings, frames):
             modes |= previous.modes
         else:
             # Other modes of the same sequence, made in another way, would contradict these.
-            replaced |= targets(results.variant, previous.modes, results.sequence)
-    temporary, path = work / "record.json", results.record_path
-    if path.exists():
-        undo(path.write_bytes, path.read_bytes())
-    else:
-        undo(path.unlink, missing_ok=True)
-
-    def move(source: Path, destination: Path) -> None:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        source.rename(destination)
-        undo(destination.rename, source)
-
-    # From here to the end a run that is killed leaves a record that says so.
-    record = CompletionRecord(
-        modes=modes, frames=frames, settings=settings, complete=False, not_finite=results.not_finite
+            dropped = previous.modes
+    moves = _Moves(
+        sequence=results.sequence,
+        variant=results.variant,
+        written=sorted(results.modes),
+        dropped=sorted(dropped),
+        modes=sorted(modes),
+        frames=frames,
+        settings=settings,
+        made_from=results.made_from,
+        not_finite=dict(results.not_finite),
     )
-    record.write(results, temporary)
-    for place in replaced:
-        if (save_dir / place).exists():
-            move(save_dir / place, work / "old" / place)
-    for place in results.targets():
-        folder = (save_dir / place).parent
-        if not folder.exists():
-            folder.mkdir()
-            undo(folder.rmdir)
-        move(work / "new" / place, save_dir / place)
-    replace(record, complete=True).write(results, temporary)
+    # From here to the end a run that is killed leaves what the next one finishes. Undone last: its results are whole.
+    undo((work / MOVES).unlink, missing_ok=True)
+    (work / MOVES).with_suffix(".tmp").write_bytes(json_bytes(moves))
+    (work / MOVES).with_suffix(".tmp").rename(work / MOVES)
+    moves.move(results.save_dir, work, undo)
+    (work / MOVES).unlink()
+
+
+def finish_moves(work: Path, save_dir: Path) -> None:
+    """Move what a dead run had completed into place, if it had.
+
+    Raises:
+        GmosError: its place cannot be written.
+    """
+    try:
+        moves = msgspec.json.decode((work / MOVES).read_bytes(), type=_Moves)
+    except (OSError, msgspec.MsgspecError):
+        return
+    logger.info("%s: filing what a run had completed that was stopped", moves.sequence)
+    with writing(save_dir):
+        moves.move(save_dir, work, lambda *_, **__: None)
+        (work / MOVES).unlink()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Moves:
+    """What goes into place from a work folder: modes that are written, older ones that go, and the record's fields."""
+
+    sequence: str
+    variant: Variant
+    written: list[str]
+    dropped: list[str]
+    modes: list[str]
+    frames: int
+    settings: dict[str, Any]
+    made_from: MadeFrom
+    not_finite: dict[str, int]
+
+    def move(self, save_dir: Path, work: Path, undo: Callable[..., object]) -> None:
+        """Do it, or what is left of it: what is not in `work / "new"` any more is in its place."""
+        results = ResultSet(
+            save_dir=save_dir,
+            sequence=self.sequence,
+            variant=self.variant,
+            modes=frozenset(self.written),
+            made_from=self.made_from,
+        )
+        if Path(self.sequence).name != self.sequence or not self.sequence.strip("."):
+            raise GmosError(f"{work / MOVES} names {self.sequence!r}, which is no sequence; remove it")
+        temporary, path = work / "record.json", results.record_path
+        new = results.targets()
+        replaced = new | targets(self.variant, frozenset(self.dropped), self.sequence)
+
+        def put_back(content: bytes | None) -> None:
+            if content is None:
+                path.unlink(missing_ok=True)
+            else:
+                temporary.write_bytes(content)
+                temporary.replace(path)
+
+        def move(source: Path, destination: Path) -> None:
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            # First: an interruption may come right after the move.
+            undo(lambda: source.exists() or destination.rename(source))
+            source.rename(destination)
+
+        undo(put_back, path.read_bytes() if path.exists() else None)
+        record = CompletionRecord(
+            modes=frozenset(self.modes),
+            frames=self.frames,
+            settings=self.settings,
+            complete=False,
+            not_finite=self.not_finite,
+        )
+        record.write(results, temporary)
+        for place in replaced:
+            waits = place not in new or (work / "new" / place).exists()
+            if waits and (save_dir / place).exists():
+                move(save_dir / place, work / "old" / place)
+        for place in new:
+            folder = (save_dir / place).parent
+            if not folder.exists():
+                undo(_remove_empty, [folder])
+                folder.mkdir()
+            if (work / "new" / place).exists():
+                move(work / "new" / place, save_dir / place)
+        replace(record, complete=True).write(results, temporary)

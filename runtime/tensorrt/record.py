@@ -13,7 +13,7 @@ import msgspec
 
 from ...errors import GmosError
 from ..atomic_file import replaced_at_end
-from ..bundle.engine_files import CHECK_SUFFIX, PLAN_SUFFIX, PURPOSES, RECORD_SUFFIX
+from ..bundle.engine_files import CHECK_SUFFIX, PLAN_SUFFIX, PURPOSES, RECORD_SUFFIX, WAITING_SUFFIX
 from ..bundle.user_key import json_doubt, sealed_json
 from ..comparison.parity import OutputDifference
 from ..contract import NetworkName
@@ -178,6 +178,11 @@ def record_path(directory: Path, network: NetworkName) -> Path:
 def check_path(record: Path) -> Path:
     """The comparison of an engine, beside its record."""
     return record.with_name(record.name.removesuffix(RECORD_SUFFIX) + CHECK_SUFFIX)
+
+
+def waiting_plan(plan: Path, sha256: str) -> Path:
+    """Where a new plan waits for its record; with that it is the engine, and goes to its own place."""
+    return plan.with_name(f"{plan.name}.{sha256[:16]}{WAITING_SUFFIX}")
 
 
 def write_engine_record(path: Path, record: EngineRecord) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shlex
 from collections.abc import Sequence
@@ -23,7 +24,10 @@ from .record import (
     plan_path,
     read_engine_record,
     record_path,
+    waiting_plan,
 )
+
+logger = logging.getLogger(__name__)
 
 VOUCH = (
     "run it where it is signed and you have the key of whoever signed it (--trust KEY.pub), or with --trust_engines if "
@@ -220,7 +224,15 @@ def verified_plan(
 
 
 def plan_difference(path: Path, record: EngineRecord) -> str | None:
-    """Whether a plan is there in its full length: what is wrong, in words, or None."""
+    """Whether a plan is there in its full length: what is wrong, in words, or None.
+
+    A build that was stopped between the record and the last step is finished first.
+    """
+    try:
+        waiting_plan(path, record.plan_sha256).replace(path)
+    except OSError as error:
+        if not isinstance(error, FileNotFoundError):
+            logger.warning("%s cannot be replaced by what was built (%s)", path, error.strerror)
     try:
         size = path.stat().st_size
     except OSError as error:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +33,40 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
         temporary.write_text("new")
     assert path.read_text() == "new"
     assert [entry.name for entry in path.parent.iterdir()] == ["report.txt"]
+
+
+DYING = """
+import os, sys
+from pathlib import Path
+from gmos_deploy.runtime.atomic_file import replaced_at_end
+with replaced_at_end(Path(sys.argv[1])) as temporary:
+    temporary.write_text("half")
+    os._exit(9)
+"""
+
+
+def test_what_a_dead_process_left_goes_and_what_a_live_one_writes_stays(tmp_path: Path) -> None:
+    """Whatever their numbers are: in containers all are 1."""
+    subprocess.run([sys.executable, "-c", DYING, tmp_path / "a"], check=False)
+    (left,) = tmp_path.iterdir()
+    assert re.fullmatch(r"\.a\.[0-9a-f]{16}\.gmos-tmp", left.name)
+    with replaced_at_end(tmp_path / "a") as first, replaced_at_end(tmp_path / "a") as second:
+        assert not left.exists()
+        assert first != second
+        first.write_text("first")
+        second.write_text("second")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "first"}
+
+
+def test_a_new_file_has_the_usual_mode(tmp_path: Path) -> None:
+    """Others may read it where the user lets them."""
+    before = os.umask(0o022)
+    try:
+        with replaced_at_end(tmp_path / "a") as temporary:
+            temporary.write_text("x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == (0o644 if sys.platform != "win32" else 0o666)
 
 
 @pytest.mark.parametrize(

@@ -247,6 +247,23 @@ def test_a_finished_replacement_leaves_no_file_of_the_old_bundle(tmp_path: Path)
     assert list(tmp_path.iterdir()) == [out]
 
 
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_two_writers_of_one_bundle_do_not_meet(
+    tmp_path: Path, exchanges: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that ends last is there, whole; neither takes the other's files for a dead one's."""
+    if not exchanges:
+        monkeypatch.setattr("gmos_deploy.runtime.bundle.new_bundle.exchanged", lambda *_: False)
+    out = tmp_path / "bundle"
+    with new_bundle(out) as first:
+        (first / MANIFEST).write_text("first")
+        with new_bundle(out) as second:
+            (second / MANIFEST).write_text("second")
+        assert (out / MANIFEST).read_text() == "second"
+    assert (out / MANIFEST).read_text() == "first"
+    assert list(tmp_path.iterdir()) == [out]
+
+
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     """With the reason."""
     (tmp_path / "file").write_text("")

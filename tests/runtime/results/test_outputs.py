@@ -376,6 +376,32 @@ def test_a_run_killed_while_moving_is_redone(results: ResultSet) -> None:
     assert mask_value(results) == 2
 
 
+KILLED_AT = """
+import os, sys
+from pathlib import Path
+from gmos_deploy.runtime.results.outputs import PRIVATE_FOLDER, work_directory
+with work_directory(Path(sys.argv[1]), PRIVATE_FOLDER) as work:
+    (work / "new/mos_frame").mkdir(parents=True)
+    (work / "moves.json").write_text(sys.argv[2])
+    os._exit(9)
+"""
+
+
+@pytest.mark.parametrize("sequence", ["../bear", "a/b", "..", ""])
+def test_what_a_dead_run_left_moves_nothing_out_of_the_place(results: ResultSet, sequence: str) -> None:
+    """Somebody may have written it; the message names it."""
+    moves = {"sequence": sequence, "variant": "gmos", "written": ["mask"], "dropped": [], "modes": ["mask"]}
+    text = json.dumps({**moves, "frames": 3, "settings": {}})
+    subprocess.run([sys.executable, "-c", KILLED_AT, str(results.save_dir), text], check=False)
+    with pytest.raises(GmosError, match=r"moves.json names .*, which is no sequence; remove it"):
+        check_save_dir(results.save_dir)
+    # Damage is not repaired, and not obeyed.
+    for found in results.save_dir.glob(".gmos/*/content/moves.json"):
+        found.write_text(text[:20])
+    check_save_dir(results.save_dir)
+    assert files(results.save_dir.parent) == []
+
+
 def test_results_that_turn_up_meanwhile_are_kept(results: ResultSet) -> None:
     """Two runs of one sequence: the first to finish wins, whatever its policy."""
     for existing, message in (("error", "exists already"), ("resume", "finished by another run")):
