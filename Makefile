@@ -20,9 +20,9 @@ $(VENV)/installed: pyproject.toml
 
 install: $(VENV)/installed  ## the package and all that its tests and checks need, in .venv
 
-# Files stay together: they share what their fixtures have exported.
+# Files stay together, for the fixtures of a file, and in order: tests/conftest.py has the long ones first.
 test: install  ## run the tests; no GPU is needed
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations=15
 
 published: install  ## tests at published size: minutes and 5 GB
 	$(BIN)/python -m pytest -m published

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
+import pickle
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
@@ -12,10 +15,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from gmos_deploy.networks import BACKENDS, BackendEntry, NetworkChoice, Side, register_backend
 from gmos_deploy.runtime.arrays import NumpyArrays
+from gmos_deploy.runtime.bundle.manifest import Bundle, open_bundle
 from gmos_deploy.runtime.checkpoint_identity import BundleOrigin, MadeFrom
 from gmos_deploy.runtime.contract import ModelSpec, Variant, network_specs
 from gmos_deploy.runtime.tracker import FrameFeatures, Prompt, TrackerStep, step_from_logits
@@ -272,6 +277,80 @@ def one_torch_thread(request: pytest.FixtureRequest) -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+LONG_FILES = (
+    "calibration/test_calibrate.py",
+    "export/onnx/test_packed_nano.py",
+    "export/onnx/test_every_network.py",
+    "gmos_ref/test_tracker.py",
+    "runtime/pipeline/test_memory_tracker.py",
+    "calibration/search/test_finished_work.py",
+    "export/engines/test_fusion.py",
+    "export/engines/test_half_engines.py",
+    "export/onnx/test_polygraphy.py",
+    "export/onnx/test_long_videos.py",
+    "export/engines/test_check.py",
+    "calibration/test_engines.py",
+    "gpu/test_require.py",
+    "tools/test_nano_training.py",
+)
+"""Files that take 10 seconds or more; those that export different bundles are the first."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files go first: one that begins last keeps a single worker busy while the others have nothing to do."""
+    places = {Path(__file__).parent / name: number for number, name in enumerate(LONG_FILES)}
+    if gone := [str(path) for path in places if not path.exists()]:
+        raise pytest.UsageError(f"LONG_FILES in tests/conftest.py names {', '.join(gone)}")
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
+class MadeOnce:
+    """Keeps what takes long to make in a directory that all processes of a test run share."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def __call__(self, name: str, make: Callable[[Path], Any]) -> Any:
+        """What `make` returned, in whichever process it ran: it writes into the directory it is given.
+
+        Nobody changes these files afterwards, or links to them: readers of weights refuse files with several names.
+        What is returned must survive pickling.
+        """
+        root, answer = self._root / name, self._root / f"{name}.pickle"
+        self._root.mkdir(exist_ok=True)
+        with FileLock(self._root / f"{name}.lock"):
+            if not answer.exists():
+                # Of a process that failed at it.
+                shutil.rmtree(root, ignore_errors=True)
+                root.mkdir()
+                answer.write_bytes(pickle.dumps(make(root)))
+        return pickle.loads(answer.read_bytes())  # noqa: S301 - written by these tests
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """Takes a name and what makes it: exported bundles are made by the first worker that asks for them."""
+    base = tmp_path_factory.getbasetemp()
+    # Each worker of pytest-xdist has its own directory in that of the run.
+    return MadeOnce((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made-once")
+
+
+@pytest.fixture(scope="session")
+def half_bundle(made_once: MadeOnce) -> Bundle:
+    """All networks of GMOS at the tiny size in fp16, untrained, each through the gate. Left as it is by every test."""
+
+    def make(root: Path) -> Path:
+        from gmos_deploy.export.onnx.bundle_export import ExportConfig, export_bundle
+        from gmos_deploy.gmos_ref.reference_config import ReferenceConfig
+
+        reference = ReferenceConfig(variant="gmos", preset="tiny", device="cpu", precision="fp32")
+        config = ExportConfig(out=root / "half", reference=reference, precision="fp16", head_precision="fp16")
+        return export_bundle(config).root
+
+    return open_bundle(made_once("half", make))
 
 
 DISC_VIDEO_HW = (126, 224)

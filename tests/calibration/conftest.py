@@ -1,4 +1,4 @@
-"""A tiny half-precision bundle and a video of moving boxes, made once per run."""
+"""A video of moving boxes, and the tiny half-precision bundle calibrated on it, made once per run."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from gmos_deploy.calibration.network_forms import CalibratedNetwork
 from gmos_deploy.calibration.quantiser.activation_statistics import ActivationStatistics
 from gmos_deploy.calibration.quantiser.layer_choice import LayerChooser, QuantiserOptions
 from gmos_deploy.calibration.sampling.record_calls import SampleLimits
-from gmos_deploy.export.onnx.bundle_export import ExportConfig, export_bundle
-from gmos_deploy.gmos_ref.reference_config import ReferenceConfig
-from gmos_deploy.runtime.bundle.manifest import Bundle
+from gmos_deploy.runtime.bundle.manifest import Bundle, open_bundle
+
+MadeOnce = Callable[[str, Callable[[Path], Any]], Any]
 
 FRAMES = 9
 
@@ -38,31 +38,20 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def half_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """All networks of GMOS at the tiny size in fp16, untrained. Left as it is by every test."""
-    reference = ReferenceConfig(variant="gmos", preset="tiny", device="cpu", precision="fp32")
-    return export_bundle(
-        ExportConfig(
-            out=tmp_path_factory.mktemp("bundles") / "half",
-            reference=reference,
-            precision="fp16",
-            head_precision="fp16",
-            validated=False,
-        )
-    )
-
-
-@pytest.fixture(scope="session")
-def frames_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def frames_directory(made_once: MadeOnce) -> Path:
     """Nine frames 96x64 in which a box moves over noise."""
-    directory = tmp_path_factory.mktemp("videos") / "boxes"
-    directory.mkdir()
-    background = np.random.default_rng(5).integers(0, 255, (64, 96, 3), dtype=np.uint8)
-    for index in range(FRAMES):
-        rgb = background.copy()
-        rgb[20:44, 4 + 8 * index : 28 + 8 * index] = (220, 30, 30)
-        Image.fromarray(rgb).save(directory / f"{index:05d}.png")
-    return directory
+
+    def make(root: Path) -> Path:
+        directory = root / "boxes"
+        directory.mkdir()
+        background = np.random.default_rng(5).integers(0, 255, (64, 96, 3), dtype=np.uint8)
+        for index in range(FRAMES):
+            rgb = background.copy()
+            rgb[20:44, 4 + 8 * index : 28 + 8 * index] = (220, 30, 30)
+            Image.fromarray(rgb).save(directory / f"{index:05d}.png")
+        return directory
+
+    return made_once("videos", make)  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="session")
@@ -84,29 +73,36 @@ def config(half_bundle: Bundle, frames_directory: Path) -> Callable[..., Calibra
 
 
 @pytest.fixture(scope="session")
-def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the calibrations of a run share their samples."""
-    return tmp_path_factory.mktemp("samples")
+def int8_run(made_once: MadeOnce, config: Callable[..., CalibrationConfig]) -> tuple[Path, Any]:
+    """Where the tiny bundle was calibrated in int8, and the networks."""
+
+    def make(root: Path) -> tuple[Path, Any]:
+        return root, calibrate(config(root / "int8", samples=root / "samples"))[1]
+
+    return made_once("int8", make)  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="session")
-def int8_bundle(
-    tmp_path_factory: pytest.TempPathFactory, config: Callable[..., CalibrationConfig], samples: Path
-) -> tuple[Bundle, Mapping[str, CalibratedNetwork]]:
+def samples(int8_run: tuple[Path, Any]) -> Path:
+    """The samples that the bundles in eight bits were calibrated on."""
+    return int8_run[0] / "samples"
+
+
+@pytest.fixture(scope="session")
+def int8_bundle(int8_run: tuple[Path, Any]) -> tuple[Bundle, Mapping[str, CalibratedNetwork]]:
     """The tiny bundle in int8, with how each network came to be."""
-    out = tmp_path_factory.mktemp("bundles") / "int8"
-    bundle, networks = calibrate(config(out, samples=samples))
-    return bundle, {network.name: network for network in networks}
+    root, networks = int8_run
+    return open_bundle(root / "int8"), {network.name: network for network in networks}
 
 
 @pytest.fixture(scope="session")
-def fp8_bundle(
-    tmp_path_factory: pytest.TempPathFactory, config: Callable[..., CalibrationConfig], samples: Path
-) -> Bundle:
+def fp8_bundle(made_once: MadeOnce, config: Callable[..., CalibrationConfig], samples: Path) -> Bundle:
     """The same in fp8."""
-    out = tmp_path_factory.mktemp("bundles") / "fp8"
-    bundle, _ = calibrate(config(out, samples=samples, precision="fp8"))
-    return bundle
+
+    def make(root: Path) -> Path:
+        return calibrate(config(root / "fp8", samples=samples, precision="fp8"))[0].root
+
+    return open_bundle(made_once("fp8", make))
 
 
 @pytest.fixture

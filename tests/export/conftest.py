@@ -20,9 +20,11 @@ from gmos_deploy.gmos_ref.loading import load_reference
 from gmos_deploy.gmos_ref.networks import ReferenceNetworks
 from gmos_deploy.gmos_ref.presets import model_spec, preset
 from gmos_deploy.gmos_ref.reference_config import ReferenceConfig
-from gmos_deploy.runtime.bundle.manifest import MANIFEST, Bundle, BundleNetwork
+from gmos_deploy.runtime.bundle.manifest import MANIFEST, Bundle, BundleNetwork, open_bundle
 from gmos_deploy.runtime.contract import NetworkName
 from gmos_deploy.runtime.onnx.backend import OnnxBackend, open_bundle_backend
+
+MadeOnce = Callable[[str, Callable[[Path], Any]], Any]
 
 TINY = preset("tiny")
 
@@ -50,10 +52,13 @@ def tiny_config() -> Callable[..., ExportConfig]:
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_config: Callable[..., ExportConfig]) -> Bundle:
+def tiny_bundle(made_once: MadeOnce, tiny_config: Callable[..., ExportConfig]) -> Bundle:
     """All networks of GMOS at the tiny size in fp32, each through the gate. Left as it is by every test."""
-    out = tmp_path_factory.mktemp("bundles") / "tiny"
-    return export_bundle(tiny_config(out, aspect=("4:3", "16:9")))
+
+    def make(root: Path) -> Path:
+        return export_bundle(tiny_config(root / "tiny", aspect=("4:3", "16:9"))).root
+
+    return open_bundle(made_once("tiny", make))
 
 
 @pytest.fixture
@@ -105,11 +110,20 @@ def nano_reference() -> TorchBackend:
 
 
 @pytest.fixture(scope="session")
-def nano_onnx(tmp_path_factory: pytest.TempPathFactory) -> OnnxBackend:
-    """The nano bundle on the CPU, exported through the gate as gmos-run does it."""
-    reference = ReferenceConfig(variant="gmos", preset="nano", device="cpu", precision="fp32")
-    bundle = export_bundle(ExportConfig(out=tmp_path_factory.mktemp("bundles") / "nano", reference=reference))
-    return open_bundle_backend(bundle.root, device="cpu")
+def nano_bundle(made_once: MadeOnce) -> Bundle:
+    """GMOS with the nano weights, exported through the gate. Left as it is by every test."""
+
+    def make(root: Path) -> Path:
+        reference = ReferenceConfig(variant="gmos", preset="nano", device="cpu", precision="fp32")
+        return export_bundle(ExportConfig(out=root / "nano", reference=reference)).root
+
+    return open_bundle(made_once("nano", make))
+
+
+@pytest.fixture(scope="session")
+def nano_onnx(nano_bundle: Bundle) -> OnnxBackend:
+    """The nano bundle on the CPU."""
+    return open_bundle_backend(nano_bundle.root, device="cpu")
 
 
 @pytest.fixture
@@ -138,36 +152,33 @@ def exporter(
 
 
 @pytest.fixture(scope="session")
-def half_network(
-    tiny_networks: ReferenceNetworks,
-    tiny_small_networks: ReferenceNetworks,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Callable[..., tuple[BundleNetwork, Path]]:
-    """A tiny network in half precision that passed the gate, and its directory; each is exported once.
+def half_network(half_bundle: Bundle, made_once: MadeOnce) -> Callable[..., tuple[BundleNetwork, Path]]:
+    """A network in half precision that passed the gate, and its directory; each is exported once.
 
-    Takes the name and fields of the plan.
+    Takes the name and fields of the plan, the preset among them: tiny. Those of the half bundle come from there.
     """
-    made: dict[str, tuple[BundleNetwork, Path]] = {}
 
     def make(name: NetworkName, **fields: Any) -> tuple[BundleNetwork, Path]:
-        key = f"{name} {sorted(fields.items())}"
-        if key not in made:
-            root = tmp_path_factory.mktemp("half")
-            variant = fields.pop("variant", "gmos")
-            model = model_spec(TINY, variant)
-            plan: dict[str, Any] = {
-                "sizes": TINY,
-                "model": model,
-                "head_precision": "fp32",
-                "opset": 20,
-                "profiles": shape_profiles(((168, 112),), model, max_batch=2),
-                **fields,
-            }
-            networks = tiny_networks if variant == "gmos" else tiny_small_networks
-            exporter = NetworkExporter(
-                root, Plan(**plan), networks, table_source(networks.pi3), validated=True
-            )
-            made[key] = exporter.export(name), root
-        return made[key]
+        if fields == {"precision": "fp16", "head_precision": "fp16"}:
+            return half_bundle.networks[name], half_bundle.root
+        key = "-".join((name, *(f"{field}={value}" for field, value in sorted(fields.items()))))
+        sizes, variant = preset(fields.pop("preset", "tiny")), fields.pop("variant", "gmos")
+        model = model_spec(sizes, variant)
+        plan: dict[str, Any] = {
+            "sizes": sizes,
+            "model": model,
+            "head_precision": "fp32",
+            "opset": 20,
+            "profiles": shape_profiles(((168, 112),), model, max_batch=2),
+            **fields,
+        }
+
+        def export(root: Path) -> tuple[BundleNetwork, Path]:
+            networks = stand_in_networks(sizes, variant)
+            tables = table_source(networks.pi3)
+            return NetworkExporter(root, Plan(**plan), networks, tables, validated=True).export(name), root
+
+        made: tuple[BundleNetwork, Path] = made_once(key, export)
+        return made
 
     return make

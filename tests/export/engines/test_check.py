@@ -381,7 +381,7 @@ class HalfEngines:
 
 
 @pytest.fixture
-def half_bundle(half_network: Callable[..., Any]) -> Callable[..., Any]:
+def one_network(half_network: Callable[..., Any]) -> Callable[..., Any]:
     """A bundle of one network in a half precision; takes the precision and what its gate says."""
 
     def make(precision: str, **gate: Any) -> Any:
@@ -400,10 +400,10 @@ def half_bundle(half_network: Callable[..., Any]) -> Callable[..., Any]:
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_is_compared_with_its_float32_twin(
-    precision: str, half_bundle: Callable[..., Any]
+    precision: str, one_network: Callable[..., Any]
 ) -> None:
     """Inputs reach both as they were rounded. Without the twin's writer fp16 is judged by its own graph."""
-    bundle = half_bundle(precision)
+    bundle = one_network(precision)
     engines: Any = HalfEngines(bundle, "memory_encoder")
     check = check_network(bundle, engines, "memory_encoder", twin=write_float32_twin)
     assert check.passed
@@ -428,12 +428,12 @@ def test_an_engine_may_be_twice_as_far_off_as_rounding_alone(
     error: float,
     passed: bool,
     measured: str,
-    half_bundle: Callable[..., Any],
+    one_network: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where a network amplifies rounding, the plain limits would refuse every engine of it."""
     own = {**OWN, "output": "memory", "relative": 0.04, "cosine": 0.999, "lengths": {"O": 1}}
-    bundle = half_bundle("fp16", own_errors=[own] if measured == "by the export" else [])
+    bundle = one_network("fp16", own_errors=[own] if measured == "by the export" else [])
     if measured == "here":
         monkeypatch.setattr(engine_check, "_rounding", lambda *_: [OutputDifference(**own)])
     engines: Any = HalfEngines(bundle, "memory_encoder")
@@ -443,9 +443,9 @@ def test_an_engine_may_be_twice_as_far_off_as_rounding_alone(
     assert {found.output for found in check.outputs} == {"memory"}
 
 
-def test_rounding_is_measured_on_the_graph_itself(half_bundle: Callable[..., Any]) -> None:
+def test_rounding_is_measured_on_the_graph_itself(one_network: Callable[..., Any]) -> None:
     """In float16 between the layers; a wrong engine is as wrong as before."""
-    bundle = half_bundle("fp16")
+    bundle = one_network("fp16")
     entry = bundle.networks["memory_encoder"]
     inputs = seeded_inputs(entry.name, entry.inputs, bundle.model, {"O": 1})
     with trusted_graph(bundle, entry, write_float32_twin) as (_, twin):
@@ -470,14 +470,14 @@ def test_versions_that_judge_half_precision_badly_are_named(
     version: str,
     machine: str,
     doubt: str | None,
-    half_bundle: Callable[..., Any],
+    one_network: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Where the graph itself is the judge; the float32 twin has nothing in half."""
     monkeypatch.setattr(engine_check, "load_onnxruntime", lambda: SimpleNamespace(__version__=version))
     monkeypatch.setattr(engine_check.platform, "machine", lambda: machine)
-    bundle = half_bundle("fp16")
+    bundle = one_network("fp16")
     for twin in (write_float32_twin, None):
         with trusted_graph(bundle, bundle.networks["memory_encoder"], twin):
             pass

@@ -144,7 +144,7 @@ SHARP = 10.0
 """Gain of attention weights: a token then reads one memory or another as rounding decides."""
 
 HALF: list[tuple[NetworkName, dict[str, Any]]] = [
-    ("pi3_decoder", {"precision": "fp16"}),
+    ("pi3_decoder", {"precision": "fp16", "head_precision": "fp16"}),
     ("dino", {"precision": "bf16"}),
     ("memory_attention", {"precision": "fp16", "opset": 23}),
     ("gmos_s", {"precision": "bf16", "head_precision": "fp16", "variant": "gmos-s"}),

@@ -127,10 +127,10 @@ def test_an_export_that_fails_its_validation(
     monkeypatch.setattr(
         validation, "_reference", lambda *given: {name: 1.5 * values for name, values in run(*given).items()}
     )
-    with caplog.at_level(logging.WARNING), pytest.raises(GmosError, match="exported mask_decoder"):
-        made.export("mask_decoder")
-    folder = tmp_path / "bundle.failed" / "mask_decoder"
-    for file, tensor in ((INPUTS_FILE, "s0"), ("reference.json", "masks"), ("exported.json", "masks")):
+    with caplog.at_level(logging.WARNING), pytest.raises(GmosError, match="exported memory_encoder"):
+        made.export("memory_encoder")
+    folder = tmp_path / "bundle.failed" / "memory_encoder"
+    for file, tensor in ((INPUTS_FILE, "masks"), ("reference.json", "memory"), ("exported.json", "memory")):
         assert f"{tensor} [dtype=" in opened(folder / file)
     line = caplog.text.strip().splitlines()[-1]
     assert typed(line).returncode == 1
