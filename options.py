@@ -30,6 +30,11 @@ def named_path(name: str) -> click.Path:
     return path
 
 
+def given_input(text: str) -> Path | str:
+    """The type of an input: a path, or the text itself where that is an address, which a path would not keep."""
+    return text if "://" in text else Path(text)
+
+
 PATH, DIR, FILE = named_path("path"), named_path("dir"), named_path("file")
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 

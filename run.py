@@ -114,7 +114,7 @@ def _sequence_lines(summary: SequenceSummary) -> list[str]:
 def run_all(
     *,
     networks: NetworkChoice,
-    inputs: Sequence[Path],
+    inputs: Sequence[Path | str],
     save_dir: Path,
     save_mode: str | None = None,
     fps: float | None = None,

@@ -85,7 +85,7 @@ class CalibrationConfig:
     """
 
     bundle: Path
-    inputs: tuple[Path, ...]
+    inputs: tuple[Path | str, ...]
     precision: PrecisionName
     out: Path
     networks: tuple[str, ...] = ()

@@ -15,7 +15,6 @@ from ..options import (
     DIR,
     INPUT,
     NETWORKS,
-    PATH,
     QUANTISATION,
     RESULTS,
     SAMPLES,
@@ -23,6 +22,7 @@ from ..options import (
     GroupedCommand,
     flag,
     force_option,
+    given_input,
     listed,
     names_option,
     option,
@@ -51,7 +51,7 @@ SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
 @click.command(name="calibrate", cls=GroupedCommand)
-@click.argument("inputs", nargs=-1, type=PATH, metavar="INPUT...")
+@click.argument("inputs", nargs=-1, type=given_input, metavar="INPUT...")
 @rate_options
 @option("frames", INPUT, "Frames of each input, 1 or more.  [default: all]", type=int, metavar="N")
 @option("device", INPUT, "Where the videos run: cpu, cuda, cuda:N or auto.", default="cpu", metavar="NAME")

@@ -21,6 +21,7 @@ from ..options import (
     GroupedCommand,
     count_option,
     flag,
+    given_input,
     names_option,
     option,
     rate_options,
@@ -106,7 +107,7 @@ def masks_command(a: Path, b: Path, video: Path | None, **options: Any) -> int:
 
 
 @parity_command.command("video", cls=GroupedCommand)
-@click.argument("inputs", nargs=-1, type=PATH, required=True, metavar="INPUT...")
+@click.argument("inputs", nargs=-1, type=given_input, required=True, metavar="INPUT...")
 @rate_options
 @option("a", group=NETWORKS, required=True, metavar="SPEC", help=SIDE)
 @option("b", group=NETWORKS, required=True, metavar="SPEC", help="The same for the other side.")
@@ -138,7 +139,7 @@ def video_command(**options: Any) -> int:
 
 
 @parity_command.command("networks", cls=GroupedCommand)
-@click.argument("video", type=PATH)
+@click.argument("video", type=given_input)
 @option("bundle", group=NETWORKS, type=PATH, metavar="DIR", help="The bundle of side B, if --b is not given.")
 @option(
     "backend",

@@ -18,6 +18,7 @@ from ..options import (
     GroupedCommand,
     count_option,
     flag,
+    given_input,
     names_option,
     option,
     report_option,
@@ -27,7 +28,7 @@ from ..options import (
 
 
 @click.command("gmos-profile", cls=GroupedCommand, context_settings=CONTEXT)
-@click.argument("video", type=PATH)
+@click.argument("video", type=given_input)
 @option(
     "side",
     group=NETWORKS,
@@ -88,7 +89,7 @@ from ..options import (
     metavar="SHARE",
     help="Share by which a time may grow.",
 )
-def profile_command(video: Path, sides: tuple[str, ...], **options: Any) -> int:
+def profile_command(video: Path | str, sides: tuple[str, ...], **options: Any) -> int:
     """How fast is it: latency of every network, seconds of every stage, frames per second, memory.
 
     VIDEO is a video file or a directory of frames. Exit status: 0 done, 1 slower than the baseline, 2 could not

@@ -24,6 +24,7 @@ from ..options import (
     GroupedCommand,
     checkpoint_options,
     flag,
+    given_input,
     json_flag,
     option,
     rate_options,
@@ -39,13 +40,13 @@ AS_GIVEN = (
 
 
 @click.command(name="gmos-run", cls=GroupedCommand, context_settings=CONTEXT)
-@click.argument("inputs", nargs=-1, type=PATH, metavar="INPUT...")
+@click.argument("inputs", nargs=-1, type=given_input, metavar="INPUT...")
 @option(
     "input_rgb",
     INPUT,
     "An input, as the published scripts spell it; further inputs may follow it.",
     multiple=True,
-    type=PATH,
+    type=given_input,
     metavar="INPUT",
 )
 @rate_options

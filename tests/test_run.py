@@ -184,6 +184,8 @@ def test_existing_results_are_kept_resumed_or_replaced(
 BAD_CALLS: list[tuple[list[str], str]] = [
     ([], "no input was given"),
     (["missing.mp4"], "missing.mp4 does not exist"),
+    (["http://example.com/a.mp4"], "http://example.com/a.mp4 is an address, and only files on this machine"),
+    (["--input_rgb", "rtsp://camera/1"], "rtsp://camera/1 is an address"),
     (["clip"], "directory of frames, which has no frame rate; expected --fps"),
     (["clip", "--stride", "0"], "--stride 0"),
     (["clip", "--fps", "nan"], "--fps nan"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -186,10 +187,15 @@ def pair_by_name(
     return FramePairs(found, notes), [name for name, _ in annotations if name not in by_name]
 
 
+COMMENT = re.compile(r"(^|\s)#.*")
+FIRST_FRAME = re.compile(r".*?/.+?\.(jpe?g|png)(?=\s|$)", re.IGNORECASE)
+
+
 def read_sequence_list(path: Path) -> list[str]:
     """Sequence names of a list file: one a line, or DAVIS 2016's lines of image and mask paths.
 
-    Empty lines and lines that start with # are left out; order is kept, repeats are not.
+    Empty lines and what follows a # at the start or after a space are left out; order is kept, repeats are not. Names
+    may have spaces.
 
     Raises:
         GmosError: the file cannot be read or names nothing.
@@ -200,10 +206,10 @@ def read_sequence_list(path: Path) -> list[str]:
         raise GmosError(f"{path}: cannot read the sequence list ({error}): check the path") from None
     names: dict[str, None] = {}
     for line in lines:
-        text = line.split("#", 1)[0].strip()
+        text = COMMENT.sub("", line).strip()
+        frame = FIRST_FRAME.match(text)
         if text:
-            first = text.split()[0]
-            names[Path(first).parent.name if "/" in first else first] = None
+            names[Path(frame[0]).parent.name if frame else text] = None
     if not names:
         raise GmosError(f"{path}: names no sequence: expected one sequence name per line")
     return list(names)

@@ -58,11 +58,15 @@ def read_tree(root: Path) -> Tree:
         state = "is a file" if root.exists() else "does not exist"
         raise GmosError(f"{root} {state}; expected a directory of label-map PNGs, as gmos-run writes them")
     found: dict[str, dict[str, list[Path]]] = {
-        result: _sequences(root / folder) for folder, result in RESULTS.items() if (root / folder).is_dir()
+        # Those of .clip.mp4 are there too.
+        result: _folders_of_frames(root / folder)
+        for folder, result in RESULTS.items()
+        if (root / folder).is_dir()
     }
     if not found:
         frames = list_frames(root)
-        found = {MASKS: {root.name: frames} if frames else _sequences(root)}
+        others = {name: of for name, of in _folders_of_frames(root).items() if not name.startswith(".")}
+        found = {MASKS: {root.name: frames} if frames else others}
     tree = {result: sequences for result, sequences in found.items() if sequences}
     if not tree:
         hint = " (prob/ holds probabilities)" if (root / "prob").is_dir() else ""
@@ -72,7 +76,7 @@ def read_tree(root: Path) -> Tree:
     return tree
 
 
-def _sequences(folder: Path) -> dict[str, list[Path]]:
+def _folders_of_frames(folder: Path) -> dict[str, list[Path]]:
     found = {path.name: list_frames(path) for path in sorted(folder.iterdir()) if path.is_dir()}
     # A video may be called .clip.mp4: its results are hidden, and compared like all others.
     return {name: frames for name, frames in found.items() if frames and name != PRIVATE_FOLDER}

@@ -89,7 +89,7 @@ def _compare(pair: LabelPair, advance: Callable[[], None]) -> SequenceAgreement:
 
 def compare_videos(
     *,
-    inputs: tuple[Path, ...],
+    inputs: tuple[Path | str, ...],
     a: str,
     b: str,
     teacher_forced: bool,

@@ -33,7 +33,7 @@ BATCH_SIZE = 2
 
 def compare_sides(
     *,
-    video: Path,
+    video: Path | str,
     a: str | None,
     side_b: Side,
     networks: str | None,
@@ -59,7 +59,7 @@ def compare_sides(
             raise GmosError(f"{option} {side.text}: masks have no networks; name a backend")
     sought = None if first_divergence is None else sought_layer(first_divergence, side_a, side_b, limits)
     saved = None if save_tensors is None else SavedTensors(save_tensors, side_a, side_b, limits)
-    (sequence,) = resolve_inputs([video], fps=None, stride=None if video.is_file() else 1)
+    (sequence,) = resolve_inputs([video], fps=None, stride=None if Path(video).is_file() else 1)
     with closing(side_a.load()) as backend:
         model = backend.model
         chosen = chosen_networks(networks, model)
@@ -77,7 +77,7 @@ def compare_sides(
     result = NetworksReport(
         a=side_a.text,
         b=side_b.text,
-        video=video,
+        video=Path(video),
         frames=frames,
         profile=limits,
         found=tuple(found),

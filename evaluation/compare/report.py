@@ -40,7 +40,9 @@ class Comparison:
     started: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def of(cls, kind: str, a: str, b: str, videos: Sequence[Path], options: Mapping[str, Any]) -> Comparison:
+    def of(
+        cls, kind: str, a: str, b: str, videos: Sequence[Path | str], options: Mapping[str, Any]
+    ) -> Comparison:
         """From the options of gmos-parity.
 
         Raises:
@@ -59,7 +61,7 @@ class Comparison:
             report=options["report"],
             worst_frames=options["worst_frames"],
             wide=options["wide"],
-            videos=tuple(videos),
+            videos=tuple(Path(video) for video in videos),
         )
 
 

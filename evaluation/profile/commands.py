@@ -26,7 +26,7 @@ REGRESSION_STATUS = 1
 
 
 def profile_sides(
-    video: Path,
+    video: Path | str,
     sides: Sequence[Side],
     *,
     only: str | None,
@@ -56,7 +56,7 @@ def profile_sides(
     wanted = ProfileOptions(
         batches=_lengths("--batches", batches), objects=_lengths("--objects", objects), **options
     )
-    (sequence,) = resolve_inputs([video], fps=None, stride=None if video.is_file() else 1)
+    (sequence,) = resolve_inputs([video], fps=None, stride=None if Path(video).is_file() else 1)
     before, host = machine_state(), host_rates()
     found, gpus = NetworksProfile(), []
     if only != "video":

@@ -295,11 +295,14 @@ class ClipRun:
     def _on_frame(self, advance: Advance) -> OnFrame:
         """What a stage of the tracker calls after each frame, with the frame and the number of objects."""
         watch = self._watch
+        done: set[int] = set()
 
-        def tracked(_: int, objects: int) -> None:
+        def tracked(frame: int, objects: int) -> None:
             if watch is not None:
                 watch.tracked(objects)
-            advance(1)
+            # Stage 2 goes both ways from a frame that it sees twice.
+            advance(int(frame not in done))
+            done.add(frame)
 
         return tracked
 

@@ -66,10 +66,10 @@ def _what_is_there(entries: Sequence[Path], counts: Counter[str]) -> str:
     if not entries:
         return "is an empty directory"
     if not counts:
-        return f"holds {len(entries)} directories and no frame: give these directories themselves"
+        return f"holds directories ({len(entries)}) and no frame: give these themselves"
     for suffix in VIDEO_SUFFIXES:
         if counts[suffix]:
-            return f"holds {counts[suffix]} {suffix} files and no frame: give these files themselves"
+            return f"holds {suffix} files ({counts[suffix]}) and no frame: give these themselves"
     found = ", ".join(f"{count} {suffix or 'without extension'}" for suffix, count in counts.most_common(3))
     return f"holds no frame ({found})"
 
@@ -141,9 +141,7 @@ def _gap_note(paths: Sequence[Path]) -> tuple[str, ...]:
     odd = [path for path, shape in zip(paths, shapes, strict=True) if shape != usual]
     notes = []
     if odd:
-        notes.append(
-            f"{len(odd)} of {len(paths)} frames have names unlike the others, {odd[0].name} the first of them"
-        )
+        notes.append(f"names unlike the others: {len(odd)} of {len(paths)}, {odd[0].name} the first of them")
     regular = [path for path, shape in zip(paths, shapes, strict=True) if shape == usual and "#" in shape]
     numbers = [int(re.findall(r"[0-9]+", path.stem)[-1]) for path in regular]
     steps = [after - before for before, after in pairwise(numbers)]
@@ -152,8 +150,8 @@ def _gap_note(paths: Sequence[Path]) -> tuple[str, ...]:
     if gaps:
         before, after = regular[gaps[0]].name, regular[gaps[0] + 1].name
         notes.append(
-            f"the numbers of frames have {len(gaps)} gaps, the first between {before} and {after}; frames are taken as "
-            f"neighbours, and results are numbered from 0"
+            f"the numbers of frames have gaps ({len(gaps)}), the first between {before} and {after}; frames are taken "
+            f"as neighbours, and results are numbered from 0"
         )
     return tuple(notes)
 

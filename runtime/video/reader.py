@@ -227,16 +227,16 @@ class VideoReader:
         early, lost, first_lost = ledger.missing()
         if early:
             self._gone.append(
-                f"{early} pictures before the first frame are not shown, as in ffmpeg: the video was cut where they "
-                f"refer to others before them"
+                f"pictures before the first frame are not shown, as in ffmpeg (their number: {early}): the video was "
+                f"cut where they refer to others before them"
             )
         if lost:
             failed, frames = self._in_one_thread()
             if failed is not None or frames != ledger.frames:
                 raise self._broken(first_lost if failed is None else failed, "was dropped by the decoder")
             self._gone.append(
-                f"{lost} pictures are not shown, as in ffmpeg, the first of them at frame {first_lost} (counted from "
-                f"0): where videos are cut and joined without encoding them anew, pictures refer to some that are gone"
+                f"pictures are not shown, as in ffmpeg (their number: {lost}, the first at frame {first_lost}, counted "
+                f"from 0): where videos are cut and joined without encoding them anew, some refer to what is gone"
             )
 
     def _in_one_thread(self) -> tuple[int | None, int]:

@@ -188,6 +188,11 @@ def source_of(given: str) -> Source:
         exists = path.exists()
     except OSError as error:
         raise unreadable(given, error) from error
+    if not exists and "://" in given:
+        raise GmosError(
+            f"{given} is an address, and only files on this machine are read; download it first, for instance with "
+            f"curl -O or yt-dlp"
+        )
     if not exists:
         raise GmosError(f"{path} does not exist; expected a video file or a directory of frames")
     raise GmosError(f"{path} is neither a file nor a directory; expected a video file")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import click
@@ -122,3 +123,24 @@ def test_output_that_cannot_be_written_is_said(size: int) -> None:
         "gmos-run: what it says cannot be printed (No space left on device); results that were filed are kept"
     )
     assert ran.stderr.decode() == message + os.linesep
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "gmos-run", "{}"],
+        ["parity", "gmos-parity", "video", "{}", "--a", "torch:tiny", "--b", "torch:tiny"],
+        ["parity", "gmos-parity", "networks", "{}", "--a", "torch:tiny", "--b", "torch:tiny"],
+        ["profile", "gmos-profile", "{}", "--side", "torch:tiny"],
+    ],
+    ids=" ".join,
+)
+def test_addresses_are_named_as_they_were_given(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By every command that takes videos; a path would have lost one of the slashes."""
+    module, name, *given = arguments
+    command = getattr(import_module(f"gmos_deploy.commands.{module}"), f"{module}_command")
+    address = "https://example.com/a.mp4"
+    assert guarded(command, name, [one.format(address) for one in given]) == 2
+    assert f"{name}: {address} is an address, and only files" in capsys.readouterr().err

@@ -129,6 +129,8 @@ def test_sequence_lists_of_all_kinds(tmp_path: Path) -> None:
         "/JPEGImages/480p/cows/00000.jpg /Annotations/480p/cows/00000.png\n"
     )
     assert read_sequence_list(path) == ["bear", "boat", "cows"]
+    path.write_text("\ufeffa [x1]\r\na [x2]\r\nclip#2\n/JPEGImages/a b/0.jpg /Annotations/a b/0.png\n")
+    assert read_sequence_list(path) == ["a [x1]", "a [x2]", "clip#2", "a b"]
     path.write_text("# nothing\n")
     with pytest.raises(GmosError, match="names no sequence: expected one sequence name per line"):
         read_sequence_list(path)

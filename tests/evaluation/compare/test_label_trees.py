@@ -53,6 +53,14 @@ def test_folders_of_videos(write: Callable[..., Path]) -> None:
     ]
 
 
+def test_results_of_a_hidden_video_are_compared(write: Callable[..., Path]) -> None:
+    """`.hid.mp4` has results like any other; other folders with a dot are not asked for."""
+    one, two = (write(name, ("mos_frame/.hid", [4])) for name in ("one", "two"))
+    assert [(pair.result, pair.sequence) for pair in label_pairs(one, two)] == [("mos", ".hid")]
+    cats = (write(name, ("cat", [4]), (".trash", range(number))) for name, number in (("1", 1), ("2", 2)))
+    assert [pair.sequence for pair in label_pairs(*cats)] == ["cat"]
+
+
 def test_frames_of_one_video(write: Callable[..., Path]) -> None:
     """Two folders of frames are compared whatever they are called."""
     (pair,) = label_pairs(write("one", ("", range(2))), write("two", ("", range(2))))

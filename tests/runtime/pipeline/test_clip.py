@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,34 @@ def test_gmos_labels_what_moves_while_it_moves(
     assert (summary.frames, summary.mos_i_objects, summary.mos_objects) == (FRAMES, 1, 1)
     assert summary.moving_frames == STOPS + 2
     assert set(summary.stage_s) == {"propose", "track MOS-I", "track MOS", "write"}
+
+
+@pytest.mark.parametrize("first", [0, 4])
+def test_stages_count_every_frame_once(
+    colour_backend: Callable[..., Any], colour_video: Callable[..., Path], first: int
+) -> None:
+    """Also where MOS goes forward and backward from a frame in the middle, in which a second object moves first."""
+    video = colour_video(
+        "late",
+        [[(1, 2 + 3 * i, 8, 16, 24), (2, 2 + 3 * max(0, i - first), 60, 16, 24)] for i in range(FRAMES)],
+    )
+    done: dict[str, int] = {}
+
+    class Listener:
+        @contextmanager
+        def stage(self, name: str, frames: int | None) -> Iterator[Callable[[int], None]]:
+            def advance(count: int) -> None:
+                done[name] = done.get(name, 0) + count
+
+            yield advance
+
+    backend = colour_backend("gmos")
+    limits = {"pi3_area_px": backend.model.pi3_area_px, "patch_px": backend.model.patch_px}
+    (sequence,) = resolve_inputs([video], fps=None, stride=1, **limits)
+    clip_run = ClipRun(backend, sequence, progress=Listener())
+    assert len(list(clip_run)) == FRAMES
+    assert clip_run.summary.mos_objects == 2
+    assert done == {f"late: {stage}": FRAMES for stage in ("propose", "track MOS-I", "track MOS", "write")}
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8, 64])

@@ -55,8 +55,8 @@ def test_pictures_that_are_gone_at_a_splice_are_noted() -> None:
     assert len(found) == len(expected) == 42
     np.testing.assert_array_equal(found, expected)
     assert reader.notes[0] == (
-        "6 pictures are not shown, as in ffmpeg, the first of them at frame 21 (counted from 0): where videos are cut "
-        "and joined without encoding them anew, pictures refer to some that are gone"
+        "pictures are not shown, as in ffmpeg (their number: 6, the first at frame 21, counted from 0): where videos "
+        "are cut and joined without encoding them anew, some refer to what is gone"
     )
 
 
@@ -123,7 +123,7 @@ def test_videos_cut_anywhere_begin_as_in_ffmpeg(tmp_path: Path, codec: str, star
     noted = [note for note in reader.notes if "pictures before the first frame are not shown" in note]
     # The decoder of MPEG-4 makes pictures of what is before the first key frame, at times of its own.
     if codec != "mpeg4":
-        assert [int(note.split(" ", 1)[0]) for note in noted] == [hidden] * bool(hidden)
+        assert [int(note.split("number: ")[1].split(")")[0]) for note in noted] == [hidden] * bool(hidden)
 
 
 @pytest.mark.parametrize(

@@ -47,8 +47,8 @@ def test_upper_and_lower_case_are_one_extension(make_directory: Callable[..., Pa
     [
         ([], "is an empty directory; expected .jpg, .jpeg or .png frames"),
         (["a.bmp", "b.bmp", "c"], r"holds no frame \(2 .bmp, 1 without extension\)"),
-        (["x/", "y/"], "holds 2 directories and no frame: give these directories themselves"),
-        (["x.mp4"], "holds 1 .mp4 files and no frame: give these files themselves"),
+        (["x/", "y/"], r"holds directories \(2\) and no frame: give these themselves"),
+        (["x.mp4"], r"holds .mp4 files \(1\) and no frame: give these themselves"),
         (["a.jpg", "b.png", "c.png"], r"mixes extensions \(1 .jpg, 2 .png\); expected one per directory"),
         (["a.jpg", "b.JPEG"], r"mixes extensions \(1 .jpg, 1 .jpeg\)"),
     ],
@@ -266,9 +266,9 @@ def test_gaps_and_odd_names_are_noted(tmp_path: Path) -> None:
         Image.new("RGB", (16, 9)).save(tmp_path / f"{name}.jpg")
     _, notes = check_frames(list_frames(tmp_path))
     assert notes == (
-        "2 of 7 frames have names unlike the others, 00003 (1).jpg the first of them",
-        "the numbers of frames have 1 gaps, the first between 00003.jpg and 00007.jpg; frames are taken as neighbours, "
-        "and results are numbered from 0",
+        "names unlike the others: 2 of 7, 00003 (1).jpg the first of them",
+        "the numbers of frames have gaps (1), the first between 00003.jpg and 00007.jpg; frames are taken as "
+        "neighbours, and results are numbered from 0",
     )
     fifth = tmp_path / "fifth"
     fifth.mkdir()
@@ -291,8 +291,8 @@ def test_exif_orientation_of_any_frame_is_noted(tmp_path: Path) -> None:
     ("names", "message"),
     [
         ([], "is an empty directory"),
-        (["a.mkv", "b.mkv"], "holds 2 .mkv files and no frame: give these files themselves"),
-        (["x/"], "holds 1 directories and no frame"),
+        (["a.mkv", "b.mkv"], r"holds .mkv files \(2\) and no frame: give these themselves"),
+        (["x/"], r"holds directories \(1\) and no frame"),
     ],
 )
 def test_directories_without_frames_say_so_before_a_rate_is_asked_for(

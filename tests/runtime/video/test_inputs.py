@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections.abc import Callable
 from fractions import Fraction
@@ -169,6 +170,17 @@ def test_missing_paths(tmp_path: Path) -> None:
     refused("clip.mp4 does not exist", tmp_path / "file" / "clip.mp4")
     (tmp_path / "link.mp4").symlink_to(tmp_path / "nowhere")
     refused("link.mp4 does not exist", tmp_path / "link.mp4")
+
+
+@pytest.mark.parametrize(
+    "address", ["http://example.com/a.mp4", "rtsp://camera:554/1?x=y", "file:///clip.mp4"]
+)
+def test_addresses(address: str) -> None:
+    """As they were given."""
+    with pytest.raises(
+        GmosError, match=rf"^{re.escape(address)} is an address, and only files .* download it"
+    ):
+        resolve_inputs([address], fps=None, stride=None)
 
 
 def test_no_inputs() -> None:
