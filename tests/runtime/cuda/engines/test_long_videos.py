@@ -69,7 +69,8 @@ def test_a_long_video_is_tracked_to_its_end(
             f"{copies:.1f} copies, "
             f"{waits:.2f} waits, {networks:.1f} network calls"
         )
-    assert sum(calls.values()) <= CALLS_A_FRAME[objects]
+    # Where only some memories are read, those that lie side by side are fewer.
+    assert sum(calls.values()) <= CALLS_A_FRAME[objects] * (1.1 if most else 1)
     assert waits <= 1.05, "one a frame, and a few at the ends"
 
 
