@@ -63,11 +63,17 @@ def _status(command: click.Command, name: str, arguments: list[str] | None) -> i
         status = command.main(args=arguments, prog_name=name, standalone_mode=False)
         sys.stdout.flush()
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG and error.filename is not None:
+            # Whatever asks the system about a name that was given.
+            message = (
+                f"{error.filename!s:.60}… cannot be the name of a file ({error.strerror}); give a shorter one"
+            )
         # Of files there is a name, and a `GmosError` where one can be used no more.
-        if error.errno not in NO_PLACE or error.filename is not None:
+        elif error.errno not in NO_PLACE or error.filename is not None:
             raise
-        message = f"what it says cannot be printed ({error.strerror}); results that were filed are kept"
-        drop_output()
+        else:
+            message = f"what it says cannot be printed ({error.strerror}); results that were filed are kept"
+            drop_output()
     except click.ClickException as error:
         message = error.format_message()
     except GmosError as error:

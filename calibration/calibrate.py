@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import onnxruntime
@@ -72,7 +74,7 @@ def calibrate(config: CalibrationConfig) -> tuple[Bundle, tuple[CalibratedNetwor
             backend, parent, sequences, store, networks=names, limits=config.limits, progress=progress
         )
     with writing(config.out):
-        config.out.resolve().parent.mkdir(parents=True, exist_ok=True)
+        Path(os.path.realpath(config.out)).parent.mkdir(parents=True, exist_ok=True)
     work.begin(_work_settings(config, parent, videos, names))
     # What cannot run is found out before the long part.
     reference = None

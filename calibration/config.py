@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -109,5 +110,5 @@ class CalibrationConfig:
 
     def beside(self, ending: str) -> Path:
         """A place beside the new bundle's."""
-        out = self.out.resolve()
+        out = Path(os.path.realpath(self.out))
         return out.with_name(f"{out.name}.{ending}")

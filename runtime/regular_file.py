@@ -81,7 +81,9 @@ def read_bounded(path: Path, most_bytes: int) -> bytes:
         OSError: it cannot be read, or has more bytes.
     """
     with open_regular(path) as file:
-        content = file.read(most_bytes + 1)
-    if len(content) > most_bytes:
+        # Memory is taken for as much as is asked for.
+        size = os.fstat(file.fileno()).st_size
+        content = file.read(size + 1) if size <= most_bytes else b""
+    if max(size, len(content)) > most_bytes:
         raise OSError(errno.EFBIG, f"it has more than {most_bytes >> 20} MiB", str(path))
     return content

@@ -18,12 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.atomic_file import replaced_at_end, writing
+from ...runtime.regular_file import read_bounded
 from ..sampling.sample_store import OwnDirectory, as_json, read_json, write_json
 
 logger = logging.getLogger(__name__)
 
 SCHEMA = "gmos-calibration-work/3"
 SETTINGS = "settings.json"
+
+MOST_BYTES = 2 << 30
+"""Of a value that is kept; the largest are label maps of a video."""
 
 Value = TypeVar("Value")
 
@@ -71,8 +75,9 @@ class FinishedWork(OwnDirectory):
     def known(self, kind: type[Value], *key: object) -> Value | None:
         """What was kept under a key of values that JSON has; None if there is nothing, or it is damaged."""
         try:
-            return msgspec.msgpack.decode(self._file(key).read_bytes(), type=kind, dec_hook=_array)
-        except (OSError, msgspec.MsgspecError):
+            content = read_bounded(self._file(key), MOST_BYTES)
+            return msgspec.msgpack.decode(content, type=kind, dec_hook=_array)
+        except (OSError, ValueError, TypeError, msgspec.MsgspecError):
             return None
 
     def keep(self, value: object, *key: object) -> None:

@@ -11,6 +11,9 @@ from ..checkpoint_identity import file_sha256
 from ..typed_json import Whole
 from .private_read import private_read
 
+NAME_BYTES, DEPTH = 255, 8
+"""Of a file's name at most, as file systems have it; folders around a file."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileRecord:
@@ -110,8 +113,13 @@ class BundleFiles:
 
 
 def is_plain(name: str) -> bool:
-    """Whether a name is a relative path without steps upwards, whatever system wrote it."""
+    """Whether a name is a relative path without steps upwards that a file can have, whatever system wrote it."""
     posix, windows = PurePosixPath(name), PureWindowsPath(name)
+    if (
+        any(len(part.encode(errors="replace")) > NAME_BYTES for part in posix.parts)
+        or len(posix.parts) > DEPTH
+    ):
+        return False
     if not name or "\0" in name or posix.is_absolute() or windows.drive or windows.root:
         return False
     return ".." not in windows.parts

@@ -7,7 +7,6 @@ What is written is checked against the hashes of `bundle.json`, so no part can b
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GmosError
+from ..typed_json import parse_json
 from .manifest import MANIFEST, Bundle, open_bundle
 from .new_bundle import new_bundle
 
@@ -51,13 +51,13 @@ def unpack_bundle(packed: Path, name: str, sources: Path, out: Path) -> Bundle:
     try:
         with ZipFile(packed) as archive:
             manifest = archive.read(f"{name}.json")
-            recipes: Mapping[str, Sequence[Part]] = json.loads(archive.read(RECIPES))
+            recipes: Mapping[str, Sequence[Part]] = parse_json(archive.read(RECIPES), packed, REINSTALL)
             rest, stored = joined(archive.read(REST)), set(archive.namelist())
             files = {
                 file: archive.read(record["sha256"])
                 if record["sha256"] in stored
                 else _cooked(record["bytes"], recipes[record["sha256"]], rest, sources)
-                for file, record in json.loads(manifest)["files"].items()
+                for file, record in parse_json(manifest, packed, REINSTALL)["files"].items()
             }
     except (OSError, ValueError, KeyError, BadZipFile, ZlibError) as error:
         raise GmosError(f"{packed} cannot be unpacked ({error}); {REINSTALL}") from error

@@ -151,6 +151,8 @@ class OnnxBackend:
             feeds |= self._tables.of_call(entry.name, feeds)
         try:
             found = self.arrays.run(graph, feeds)
+        except GmosError:
+            raise
         # The extension module's exceptions have no common base but this.
         except Exception as error:
             if not any(words in str(error).lower() for words in OUT_OF_MEMORY):

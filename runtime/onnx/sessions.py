@@ -218,7 +218,8 @@ def open_session(
         settings.profile_file_prefix = str(options.trace)
     if folder is not None:
         settings.add_session_config_entry(WEIGHTS_FOLDER, str(folder))
-    where = Path("a changed graph") if isinstance(graph, bytes) else getattr(graph, "path", graph)
+    where = graph.path if isinstance(graph, GraphContent) else graph
+    where = where if isinstance(where, Path) else Path("a changed graph")
     providers = [(device.provider, _provider_options(device, precision))]
     if device.kind != "cpu":
         # Shape arithmetic runs on the host whatever the device.

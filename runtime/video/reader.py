@@ -207,7 +207,11 @@ class VideoReader:
             previous_s = time_s
             matrix = self._matrix(decoded)
             self._turned = not matrix[0]
-            yield Frame(index=index, rgb=oriented(self._rgb(decoded), matrix), time_s=time_s)
+            try:
+                rgb = self._rgb(decoded)
+            except (av.FFmpegError, ValueError) as error:
+                raise self._broken(index, "has pixels that cannot be converted to RGB") from error
+            yield Frame(index=index, rgb=oriented(rgb, matrix), time_s=time_s)
         if first_hw is None:
             raise GmosError(f"{self._path}: no frame can be decoded; expected a video; re-encode it")
 
