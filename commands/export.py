@@ -61,6 +61,14 @@ def export_command() -> None:
 )
 @checkpoint_options
 @option(
+    "weights_licence",
+    group=NETWORKS,
+    multiple=True,
+    metavar="PART=ID",
+    help="Licence of own weights as an SPDX id, such as pi3=LicenseRef-ours; PART is pi3, sam2, gmos or gmos_s; may be "
+    "repeated.  [default: that of the published weights, of which Pi3's are CC-BY-NC-4.0: not for commercial use]",
+)
+@option(
     "preset",
     group=NETWORKS,
     default="published",
@@ -141,6 +149,7 @@ def onnx_command(**options: Any) -> None:
         reference=reference,
         validated=not options["no_validation"],
         recorded=not options["no_check_inputs"],
+        weights_licence=options["weights_licence"],
         **{name: options[name] for name in same},
     )
     show(inspection(export_bundle(config)))

@@ -60,6 +60,8 @@ def inspection(bundle: Bundle) -> Document:
             shown="always",
         ),
         Column("validation", _verdict),
+        Column("licence", lambda network: network.licence or None),
+        Column("source", lambda network: network.source or None, shown="wide"),
     ]
     tensors: list[Column[tuple[str, str, BundleTensor]]] = [
         Column("network", lambda entry: entry[0]),

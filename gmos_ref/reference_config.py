@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -42,6 +43,14 @@ PUBLISHED: Mapping[str, Weights] = {
     ),
 }
 """What each flag takes, where its authors publish it, and under which licence."""
+
+STATED = "stated at export"
+"""The source of weights whose licence the user has stated."""
+
+NON_COMMERCIAL = re.compile(r"\bCC-BY-NC\b")
+
+LICENCE = re.compile(r"[A-Za-z0-9.+:-]+( (AND|OR|WITH) [A-Za-z0-9.+:-]+)*")
+"""An SPDX id, one of one's own (LicenseRef-…), or several joined."""
 
 OWN, UNTRAINED, NOT_STATED = (
     Weights(source="gmos-deploy", licence="Apache-2.0"),
@@ -118,6 +127,27 @@ class ReferenceConfig:
     def weights(self) -> dict[str, Weights]:
         """Source and licence of the weights by flag: as published, where the sizes are the published ones."""
         return {flag: self._weights(flag, path) for flag, path in self.checkpoints().items()}
+
+    def stated_weights(self, given: Sequence[str]) -> dict[str, Weights]:
+        """The same with licences that the user states for weights of their own.
+
+        Args:
+            given: `PART=ID` each, the part a checkpoint flag without its ending.
+
+        Raises:
+            GmosError: there is no such part, or the licence is no SPDX id.
+        """
+        found = self.weights()
+        for text in given:
+            part, _, licence = text.partition("=")
+            if f"{part}_ckpt" not in found or not LICENCE.fullmatch(licence):
+                parts = ", ".join(flag.removesuffix("_ckpt") for flag in found)
+                raise GmosError(
+                    f"--weights_licence {text}: expected PART=ID with one of {parts} and an SPDX id, such as "
+                    "pi3=Apache-2.0 or pi3=LicenseRef-ours"
+                )
+            found[f"{part}_ckpt"] = Weights(source=STATED, licence=licence)
+        return found
 
     def _weights(self, flag: str, path: Path | None) -> Weights:
         if path is None:

@@ -10,7 +10,7 @@ import torch
 
 from gmos_deploy.evaluation.compare.recording import HEADS as RECORDED_HEADS
 from gmos_deploy.evaluation.compare.teacher_forcing import ENCODING, MAPS
-from gmos_deploy.export.onnx.network_modules import MODULES
+from gmos_deploy.export.onnx.network_modules import MODULES, WEIGHTS_OF
 from gmos_deploy.export.onnx.small_graphs import small_graph
 from gmos_deploy.export.onnx.validation import validation_cases
 from gmos_deploy.gmos_ref.backend import TorchBackend
@@ -57,6 +57,7 @@ def test_every_network_can_be_run_exported_and_compared(variant: Variant) -> Non
             assert all(small_graph(name, model, target, opset=20).graph for target in TARGETS), name
         else:
             module = MODULES[name](networks, model, torch.float32)
+            assert WEIGHTS_OF[name].removesuffix("_ckpt") in ("pi3", "sam2", variant.replace("-", "_")), name
             assert sum(parameter.numel() for parameter in module.parameters()), name
         letters = letters_of((*spec.inputs, *spec.outputs))
         assert all(case.keys() == set(letters) for case in validation_cases(name, model)), name

@@ -20,7 +20,7 @@ from ...gmos_ref.loading import checkpoint_networks
 from ...gmos_ref.networks import ReferenceNetworks
 from ...gmos_ref.pi3.encoder import Pi3Encoder
 from ...gmos_ref.presets import model_spec, preset
-from ...gmos_ref.reference_config import ReferenceConfig
+from ...gmos_ref.reference_config import NON_COMMERCIAL, NOT_STATED, ReferenceConfig, Weights
 from ...runtime.bundle.check_inputs import write_check_inputs
 from ...runtime.bundle.manifest import TABLES_FILE, Bundle, BundleNetwork, Manifest, Rotation, open_bundle
 from ...runtime.bundle.new_bundle import new_bundle
@@ -30,6 +30,7 @@ from ...runtime.contract import ModelSpec, NetworkName, network_specs
 from ...runtime.precision import PRECISIONS, PrecisionName
 from .bundle_directory import check_place, write_manifest
 from .exported_network import NetworkExporter, Plan
+from .network_modules import WEIGHTS_OF
 from .recorded_inputs import own_errors, record_inputs
 from .shape_profiles import Resolution, choose_resolutions, shape_profiles
 
@@ -50,7 +51,7 @@ class ExportConfig:
 
     `resolution` and `aspect` name the Pi3 resolutions that engines are built for; any other runs on
     ONNX Runtime as well. `max_batch` is the largest batch of windows of an engine. `recorded` says whether
-    inputs are recorded that engines are compared on.
+    inputs are recorded that engines are compared on. `weights_licence` states licences of own weights, `PART=ID` each.
     """
 
     out: Path
@@ -64,8 +65,10 @@ class ExportConfig:
     validated: bool = True
     recorded: bool = True
     force: bool = False
+    weights_licence: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        self.reference.stated_weights(self.weights_licence)
         if self.opset not in OPSETS:
             raise GmosError(f"--opset {self.opset}: expected {' or '.join(map(str, OPSETS))}")
         if self.max_batch < 1:
@@ -105,14 +108,24 @@ def export_bundle(config: ExportConfig) -> Bundle:
         opset=config.opset,
         profiles=shape_profiles(config.resolutions, model, max_batch=config.max_batch),
     )
+    weights = config.reference.stated_weights(config.weights_licence)
+    for flag, one in weights.items():
+        if NON_COMMERCIAL.search(one.licence):
+            part = flag.removesuffix("_ckpt")
+            logger.warning(
+                "the weights of --%s are %s (%s): neither they nor this bundle may be used commercially; own weights "
+                "have their licence stated with --weights_licence %s=ID",
+                *(flag, one.licence, one.source, part),
+            )
     return write_bundle(
         config.out,
         plan,
         _load(config.reference),
         resolutions=config.resolutions,
-        checkpoints=_checkpoints(config.reference),
+        checkpoints=_checkpoints(config.reference, weights),
         validated=config.validated,
         recorded=config.recorded,
+        weights=weights,
     )
 
 
@@ -125,6 +138,7 @@ def write_bundle(
     checkpoints: Mapping[str, Any],
     validated: bool,
     recorded: bool = False,
+    weights: Mapping[str, Weights] | None = None,
     exported: Callable[[NetworkName, BundleNetwork], None] | None = None,
 ) -> Bundle:
     """Export loaded networks.
@@ -137,6 +151,7 @@ def write_bundle(
         checkpoints: what the networks were loaded from, for the record.
         validated: whether to hold every network against the reference.
         recorded: whether to keep inputs that engines are compared on, at the first of the resolutions.
+        weights: source and licence of each checkpoint's weights, by flag; unknown where there is none.
         exported: called after each network.
 
     Raises:
@@ -150,7 +165,7 @@ def write_bundle(
         done: dict[str, BundleNetwork] = {}
         for name in network_specs(plan.model):
             start = time.monotonic()
-            done[name] = exporter.export(name)
+            done[name] = _licensed(exporter.export(name), weights or {})
             logger.info("%s: %.1f s, %s", name, time.monotonic() - start, _verdict(done[name]))
             if exported is not None:
                 exported(name, done[name])
@@ -181,6 +196,12 @@ def write_bundle(
     return open_bundle(out)
 
 
+def _licensed(network: BundleNetwork, weights: Mapping[str, Weights]) -> BundleNetwork:
+    flag = WEIGHTS_OF.get(network.name)
+    found = Weights(source="", licence="") if flag is None else weights.get(flag, NOT_STATED)
+    return replace(network, licence=found.licence, source=found.source)
+
+
 def _load(reference: ReferenceConfig) -> ReferenceNetworks:
     if reference.pi3_ckpt is None:
         logger.warning("no checkpoints: the %s preset is exported with stand-in weights", reference.preset)
@@ -207,10 +228,16 @@ def _verdict(network: BundleNetwork) -> str:
     return f"equal to the reference ({measure} up to {max(worst['relative'], worst['changed']):.1e})"
 
 
-def _checkpoints(reference: ReferenceConfig) -> Mapping[str, Any]:
-    """Name, length and hash of each checkpoint; empty for stand-in weights."""
+def _checkpoints(reference: ReferenceConfig, weights: Mapping[str, Weights]) -> Mapping[str, Any]:
+    """Name, length, hash, licence and source of each checkpoint; empty for stand-in weights."""
     return {
-        flag: {"name": path.name, "bytes": path.stat().st_size, "sha256": checkpoint_sha256(path)}
+        flag: {
+            "name": path.name,
+            "bytes": path.stat().st_size,
+            "sha256": checkpoint_sha256(path),
+            "licence": weights[flag].licence,
+            "source": weights[flag].source,
+        }
         for flag, path in reference.checkpoints().items()
         if path is not None
     }

@@ -219,3 +219,13 @@ MODULES: Mapping[NetworkName, Builder] = {
     "memory_encoder": _tracker("memory_encoder"),
 }
 """The contract's networks that have weights; the others are `small_graphs.SMALL_GRAPHS`."""
+
+WEIGHTS_OF: Mapping[NetworkName, str] = {
+    **dict.fromkeys(("dino", "pi3_decoder"), "pi3_ckpt"),
+    **dict.fromkeys(
+        ("sam2_encoder", "mask_prompt", "memory_attention", "mask_decoder", "memory_encoder"), "sam2_ckpt"
+    ),
+    "proposer": "gmos_ckpt",
+    "gmos_s": "gmos_s_ckpt",
+}
+"""The checkpoint that a network's weights are from. The heads have one vector of SAM2's, `no_mem_embed`, too."""

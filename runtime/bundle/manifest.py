@@ -15,7 +15,7 @@ import numpy as np
 
 from ...errors import GmosError
 from ..array_files import read_array
-from ..checkpoint_identity import BundleOrigin, CheckpointOrigin, MadeFrom
+from ..checkpoint_identity import UNKNOWN, BundleOrigin, CheckpointOrigin, MadeFrom
 from ..contract import ModelSpec, NetworkName, NetworkSpec, TensorSpec, network_specs
 from ..media import as_text
 from ..precision import TENSOR_DTYPES
@@ -80,7 +80,8 @@ class BundleNetwork:
     """A network with its graphs.
 
     `profiles` has one entry per Pi3 resolution that engines are built for; `flops` counts a multiply-add
-    as two, at the lengths `flops_at`; `gate` is the comparison's report.
+    as two, at the lengths `flops_at`; `gate` is the comparison's report. `licence` (an SPDX id) and `source` are
+    those of its weights, "" where it has none.
     """
 
     name: NetworkName
@@ -93,6 +94,8 @@ class BundleNetwork:
     flops: float
     flops_at: Mapping[str, Whole]
     gate: Mapping[str, Any]
+    licence: str = UNKNOWN
+    source: str = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

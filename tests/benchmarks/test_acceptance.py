@@ -21,6 +21,7 @@ from gmos_deploy.errors import GmosError
 from gmos_deploy.evaluation.child_process import ChildRun
 from gmos_deploy.evaluation.doctor.finding import Finding
 from gmos_deploy.evaluation.report.html_page import page
+from gmos_deploy.evaluation.summary.saved import SavedAcceptance, read_saved
 
 Module = Callable[[str], ModuleType]
 
@@ -136,7 +137,7 @@ def test_the_second_start_is_told_beside_the_first(acceptance: ModuleType, conte
     assert results[1].items[0]["words"] == "loaded after 1.0 s; the first time loaded after 9.0 s"
 
 
-def test_the_report_names_what_failed(acceptance: ModuleType, context: Any) -> None:
+def test_the_report_names_what_failed(acceptance: ModuleType, context: Any, tmp_path: Path) -> None:
     """On the page and as JSON."""
     results = [
         acceptance.StepResult(
@@ -166,6 +167,8 @@ def test_the_report_names_what_failed(acceptance: ModuleType, context: Any) -> N
         assert words in text
     values = json.loads(json.dumps(acceptance.report_json(results, found, context)))
     assert values["failed"]
+    (tmp_path / "result.json").write_text(json.dumps(values))
+    assert isinstance(read_saved(tmp_path / "result.json"), SavedAcceptance)
     assert [step["name"] for step in values["steps"]] == ["video", "times", "memory"]
     assert "nothing failed" in page(acceptance.report_document(results[2:], found, 10))
 
@@ -234,6 +237,9 @@ def test_the_program_itself(tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stderr
     assert "ready here: " in ran.stdout
     values = json.loads((tmp_path / "report" / "result.json").read_text())
+    made = values["made_from"]
+    assert made["bundles"][0]["name"].startswith("nano-gmos-")
+    assert len(made["clips"]) == 1
     assert values["schema"] == "gmos-acceptance/1"
     assert (tmp_path / "report" / "report.html").is_file()
     refused = subprocess.run([*program, "--steps", "x"], capture_output=True, text=True, check=False)

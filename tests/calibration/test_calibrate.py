@@ -32,6 +32,7 @@ from gmos_deploy.commands.parity import networks_command
 from gmos_deploy.commands.profile import profile_command
 from gmos_deploy.errors import GmosError
 from gmos_deploy.evaluation.compare.mask_agreement import sequence_agreement
+from gmos_deploy.evaluation.summary.saved import SavedCalibration, read_saved
 from gmos_deploy.networks import NetworkChoice
 from gmos_deploy.runtime.bundle.manifest import MANIFEST, Bundle, open_bundle
 from gmos_deploy.runtime.comparison.parity import LIMITS
@@ -606,6 +607,10 @@ def test_the_command_writes_a_report(half_bundle: Bundle, frames_directory: Path
     assert sizes == sorted(sizes)
     assert network["ranges"] == {"99.99 %": 8}
     assert network["smoothquant"] == 0
+    assert isinstance(read_saved(report / "result.json"), SavedCalibration)
+    assert [one["name"] for one in result["made_from"]["bundles"]] == [half_bundle.root.name, "out"]
+    assert [one["stride"] for one in result["made_from"]["clips"]] == [1]
+    assert open_bundle(out).networks["dino"].licence == half_bundle.networks["dino"].licence == "Apache-2.0"
     page = (report / "report.html").read_text().replace("<wbr>", "")
     assert "on a GPU speed is unmeasured here" in page
     assert "dino.blocks.1.mlp" in page

@@ -21,6 +21,7 @@ from gmos_deploy.evaluation.doctor.command import diagnose, lines, summary
 from gmos_deploy.evaluation.doctor.finding import Finding, exit_status
 from gmos_deploy.evaluation.doctor.probes import ask
 from gmos_deploy.evaluation.doctor.system import Jetson
+from gmos_deploy.evaluation.summary.saved import SavedDiagnosis, read_saved
 
 ORIN = Jetson(model="NVIDIA Jetson AGX Orin", release=(36, "4.3"))
 
@@ -288,12 +289,15 @@ def test_lines_fit_80_columns_and_commands_stay_whole() -> None:
     assert summary(found) == "ready: torch on cpu; 1 wrong"
 
 
-def test_this_machine_as_json() -> None:
+def test_this_machine_as_json(tmp_path: Path) -> None:
     """The real libraries answer, in processes of their own."""
     ran = CliRunner().invoke(doctor_command, ["--json"], standalone_mode=False)
     answer = json.loads(ran.stdout)
     found = {one["name"]: one for one in answer["findings"] if one["group"] != "What can run here"}
     assert answer["schema"] == "gmos-doctor/1"
+    assert answer["made_from"] == {"bundles": [], "checkpoints": [], "clips": []}
+    (tmp_path / "doctor.json").write_text(ran.stdout)
+    assert isinstance(read_saved(tmp_path / "doctor.json"), SavedDiagnosis)
     assert found["onnxruntime CPU"]["state"] == "ok"
     assert found["python"]["state"] == found["codecs"]["state"] == "ok"
     assert ran.return_value == answer["status"]

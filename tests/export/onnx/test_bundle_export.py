@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from click.testing import CliRunner
 from gmos_deploy.commands.export import export_command
 from gmos_deploy.errors import GmosError
 from gmos_deploy.export.onnx import bundle_export
-from gmos_deploy.export.onnx.bundle_export import ExportConfig
+from gmos_deploy.export.onnx.bundle_export import ExportConfig, export_bundle
 from gmos_deploy.export.onnx.exported_network import NetworkExporter
+from gmos_deploy.export.onnx.network_modules import MODULES
 from gmos_deploy.gmos_ref.networks import ReferenceNetworks
+from gmos_deploy.gmos_ref.reference_config import PUBLISHED, ReferenceConfig, Weights
 from gmos_deploy.runtime.bundle.external_data import external_locations
 from gmos_deploy.runtime.bundle.manifest import MANIFEST, TARGETS, Bundle, open_bundle
 from gmos_deploy.runtime.bundle.new_bundle import new_bundle
@@ -131,6 +134,77 @@ def test_the_json_holds_the_same(tiny_bundle: Bundle) -> None:
     ]
     assert decoder["gate"]["passed"] is True
     assert content["resolutions"] == ["168x112", "182x98"]
+
+
+def test_weights_carry_their_licence(tiny_bundle: Bundle) -> None:
+    """Stand-in weights are the project's own; networks without weights have none; the table and the JSON have both."""
+    found = {name: (one.licence, one.source) for name, one in tiny_bundle.networks.items()}
+    assert found["dino"] == found["memory_attention"] == ("Apache-2.0", "gmos-deploy, untrained")
+    assert found["proposal_labels"] == ("", "")
+    shown = CliRunner().invoke(export_command, ["inspect", str(tiny_bundle.root)], catch_exceptions=False)
+    assert shown.output.count("Apache-2.0") == len(MODULES) - 1
+    words = ["inspect", "--json", str(tiny_bundle.root)]
+    values = json.loads(CliRunner().invoke(export_command, words, catch_exceptions=False).output)
+    assert values["networks"]["proposer"]["licence"] == "Apache-2.0"
+
+
+def test_licences_of_published_and_own_weights(tmp_path: Path) -> None:
+    """As published at the published size, unknown at others; the user may state another for own weights."""
+    paths = {flag: tmp_path / f"{flag}.pth" for flag in ("pi3_ckpt", "sam2_ckpt", "gmos_ckpt")}
+    published = ReferenceConfig(variant="gmos", **paths)
+    assert published.weights()["pi3_ckpt"] == PUBLISHED["pi3_ckpt"]
+    assert {flag: one.licence for flag, one in published.weights().items()} == {
+        "pi3_ckpt": "CC-BY-NC-4.0", "sam2_ckpt": "Apache-2.0", "gmos_ckpt": "Apache-2.0",
+    }  # fmt: skip
+    own = published.stated_weights(["pi3=LicenseRef-ours", "sam2=MIT OR Apache-2.0"])
+    assert own["pi3_ckpt"] == Weights(source="stated at export", licence="LicenseRef-ours")
+    assert own["sam2_ckpt"].licence == "MIT OR Apache-2.0"
+    other = ReferenceConfig(variant="gmos", preset="small", **paths).weights()
+    assert {(one.licence, one.source) for one in other.values()} == {("unknown", "unknown")}
+    nano = ReferenceConfig(variant="gmos", preset="nano").weights()
+    assert {(one.licence, one.source) for one in nano.values()} == {("Apache-2.0", "gmos-deploy")}
+
+
+@pytest.mark.parametrize(
+    "given", ["pi3", "pi4=MIT", "pi3=", "gmos_s=MIT", "pi3_ckpt=MIT", "pi3=two words", "pi3=a\nb"]
+)
+def test_a_licence_that_is_none_is_refused(given: str, tmp_path: Path, tiny_config: MakeConfig) -> None:
+    """Before any work, with what was expected."""
+    with pytest.raises(
+        GmosError, match=r"(?s)--weights_licence .*: expected PART=ID with one of pi3, sam2, gmos and"
+    ):
+        tiny_config(tmp_path / "out", weights_licence=(given,))
+
+
+@pytest.mark.parametrize(("stated", "lines"), [((), 1), (("pi3=LicenseRef-ours",), 0)])
+def test_non_commercial_weights_are_said_in_a_line(
+    stated: tuple[str, ...],
+    lines: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Pi3's at export, with the way to state another licence; own weights are exported without."""
+    paths = {flag: tmp_path / f"{flag}.pth" for flag in ("pi3_ckpt", "sam2_ckpt", "gmos_ckpt")}
+    for path in paths.values():
+        path.write_bytes(b"weights")
+    reference = ReferenceConfig(variant="gmos", device="cpu", precision="fp32", **paths)
+    written: dict[str, Any] = {}
+    monkeypatch.setattr(bundle_export, "_load", lambda _: None)
+    monkeypatch.setattr(bundle_export, "write_bundle", lambda *_, **given: written.update(given))
+    config = ExportConfig(out=tmp_path / "out", reference=reference, weights_licence=stated)
+    with caplog.at_level(logging.WARNING):
+        export_bundle(config)
+    assert len(caplog.messages) == lines
+    if lines:
+        assert "--pi3_ckpt are CC-BY-NC-4.0" in caplog.text
+        assert (
+            "used commercially; own weights have their licence stated with --weights_licence pi3=ID"
+            in caplog.text
+        )
+    licence = stated[0].partition("=")[2] if stated else "CC-BY-NC-4.0"
+    assert written["checkpoints"]["pi3_ckpt"]["licence"] == licence
+    assert written["weights"]["pi3_ckpt"].licence == licence
 
 
 def test_a_second_export_without_force_is_refused_and_nothing_is_touched(

@@ -15,6 +15,7 @@ import pytest
 
 from gmos_deploy.errors import GmosError
 from gmos_deploy.runtime.bundle.manifest import MANIFEST, TABLES_FILE, open_bundle
+from gmos_deploy.runtime.checkpoint_identity import UNKNOWN
 from gmos_deploy.runtime.contract import ModelSpec, TensorSpec, network_specs
 
 MODEL = ModelSpec(
@@ -138,6 +139,21 @@ def test_a_bundle_is_read_as_it_was_written(root: Path) -> None:
     source = bundle.table_source()
     assert (source.head_dim, source.rope_base) == (4, 100.0)
     assert source.position_embedding.shape == (3, 3, 8)
+
+
+def test_an_old_bundle_has_unknown_licences(root: Path) -> None:
+    """Its networks and checkpoints have none; what is no checkpoint is refused where it is asked for."""
+    old = {"pi3_ckpt": {"name": "model.safetensors", "bytes": 3, "sha256": "3" * 64}}
+    edit(root, lambda manifest: manifest.update(checkpoints=old))
+    bundle = open_bundle(root)
+    assert {(one.licence, one.source) for one in bundle.networks.values()} == {(UNKNOWN, UNKNOWN)}
+    found = bundle.made_from()
+    assert [(one.name, one.sha256) for one in found.bundles] == [("bundle", bundle.identity)]
+    (checkpoint,) = found.checkpoints
+    assert (checkpoint.flag, checkpoint.licence, checkpoint.source) == ("pi3_ckpt", UNKNOWN, UNKNOWN)
+    edit(root, lambda manifest: manifest.update(checkpoints={"pi3_ckpt": 3}))
+    with pytest.raises(GmosError, match=r"bundle.json: checkpoints\[0\].*export the bundle again"):
+        open_bundle(root).made_from()
 
 
 def test_the_identity_changes_with_the_content(root: Path) -> None:
