@@ -62,4 +62,4 @@ def exchanged(a: Path, b: Path) -> bool:
         exchange = getattr(ctypes.CDLL(None), name)
     except (AttributeError, OSError, TypeError):
         return False
-    return exchange(at_a, os.fsencode(a), at_b, os.fsencode(b), flag) == 0
+    return bool(exchange(at_a, os.fsencode(a), at_b, os.fsencode(b), flag) == 0)
