@@ -180,6 +180,7 @@ def inspect_command(directory: Path, as_json: bool) -> None:
     "bundle", group=NETWORKS, type=PATH, required=True, metavar="DIR", help="Bundle made by gmos-export onnx."
 )
 @names_option(NETWORKS, "Networks to build", multiple=True)
+@trust_options
 @engine_backend_option(
     "tensorrt builds on the device that runs the engines; tensorrt-rtx on any machine, for --target."
 )
@@ -192,7 +193,6 @@ def inspect_command(directory: Path, as_json: bool) -> None:
     "several joined by commas or repeated.  [default: the GPU of this machine]",
 )
 @device_number_option("Number of the GPU to build for.")
-@trust_options
 @option(
     "opt_level",
     group=ENGINES,
@@ -300,9 +300,9 @@ def build_engines_command(**options: Any) -> None:
 @export_command.command(name="check-engines", cls=GroupedCommand)
 @option("bundle", group=NETWORKS, type=PATH, required=True, metavar="DIR", help="Bundle with engines.")
 @names_option(NETWORKS, "Networks to compare", multiple=True)
+@trust_options
 @engine_backend_option("Which engines.")
 @device_number_option("Number of the GPU to run on.")
-@trust_options
 def check_engines_command(
     bundle: Path, flavour: Flavour, networks: tuple[str, ...], device: int, **trusted: Any
 ) -> None:
