@@ -289,11 +289,7 @@ class EngineRunner:
 
     def _stored_cache(self, bundle: Bundle) -> bytes | None:
         """Kernels of an earlier run, native code too: with a seal of this user's, or trusted as engines are."""
-        if (
-            not self._library.own_runtime_cache
-            or self._cache_file.is_symlink()
-            or not self._cache_file.is_file()
-        ):
+        if not self._library.own_runtime_cache or self._cache_file.is_symlink():
             return None
         try:
             kept = read_bounded(self._cache_file, MOST_CACHE_BYTES)
