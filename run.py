@@ -104,7 +104,7 @@ def _sequence_lines(summary: SequenceSummary) -> list[str]:
         lines.append(f"  conditioning memories: up to {summary.conditioning_memories} an object")
     lines += [f"  note: {note}" for note in summary.notes]
     lines += [
-        f"  note: values that are not finite on {frames} frames ({network.rstrip(',')})"
+        f"  note: values that are not finite on {frames} frames ({network})"
         for network, frames in summary.not_finite.items()
     ]
     lines += [f"  {path}" for path in summary.outputs]

@@ -40,7 +40,7 @@ def read_array(source: Path | BytesIO) -> NDArray[Any]:
         OSError: it cannot be read.
         ValueError: it is no such file.
     """
-    with _damage_as_value_error(), open_regular(source) if isinstance(source, Path) else source as file:
+    with damage_as_value_error(), open_regular(source) if isinstance(source, Path) else source as file:
         found = np.load(file, allow_pickle=False)
         if isinstance(found, np.ndarray):
             return found
@@ -55,7 +55,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         OSError: it cannot be read.
         ValueError: it is no such file.
     """
-    with _damage_as_value_error(), open_regular(path) as file:
+    with damage_as_value_error(), open_regular(path) as file:
         with zipfile.ZipFile(file) as archive:
             if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
                 raise ValueError("compressed arrays, expected them as they are")
@@ -65,7 +65,8 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 
 @contextmanager
-def _damage_as_value_error() -> Iterator[None]:
+def damage_as_value_error() -> Iterator[None]:
+    """Raise whatever NumPy raises on files that are none of its own as a ValueError, in one line."""
     try:
         yield
     except DAMAGE as error:

@@ -15,6 +15,7 @@ from ...errors import GmosError
 from ...runtime.atomic_file import replaced_at_end
 from ...runtime.bundle.manifest import Bundle, BundleNetwork
 from ...runtime.precision import PRECISIONS
+from ...runtime.regular_file import read_bounded
 from ...runtime.tensorrt.library import TensorRT
 from ...runtime.tensorrt.record import EngineTensor, Profile
 from .attention import AttentionReport, attention_report, half_attention_heads
@@ -25,6 +26,9 @@ from .sums import least_pinned, pin_sums
 logger = logging.getLogger(__name__)
 
 MIB = 1 << 20
+
+MOST_CACHE_BYTES = 1 << 30
+"""Of a timing cache; ours have a few MB."""
 
 JOIN_S = 0.2
 """How long a signal may go unnoticed."""
@@ -170,7 +174,7 @@ def _timing_cache(config: Any, path: Path | None) -> Any | None:  # noqa: ANN401
     if path is None:
         return None
     try:
-        content = path.read_bytes()
+        content = read_bounded(path, MOST_CACHE_BYTES)
     except FileNotFoundError:
         content = b""
     except OSError as error:

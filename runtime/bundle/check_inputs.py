@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
-from zlib import error as ZlibError
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GmosError
+from ..array_files import damage_as_value_error
 from ..contract import NetworkName
 from ..shapes import Axes, Lengths, call_lengths, size_of
 from .manifest import ADVICE, Bundle
@@ -58,11 +57,13 @@ def read_check_inputs(bundle: Bundle, network: NetworkName) -> Inputs | None:
         return None
     content, tensors = BytesIO(bundle.files.read(file)), bundle.networks[network].inputs
     try:
-        with np.load(content, allow_pickle=False) as stored:
+        with damage_as_value_error(), np.load(content, allow_pickle=False) as stored:
             found = {tensor.name: stored[tensor.name] for tensor in tensors}
-        lengths = call_lengths(tensors, found)
-        fits = all(tensor.host or found[tensor.name].shape == size_of(tensor, lengths) for tensor in tensors)
-    except (OSError, ValueError, KeyError, IndexError, BadZipFile, ZlibError) as error:
+            lengths = call_lengths(tensors, found)
+            fits = all(
+                tensor.host or found[tensor.name].shape == size_of(tensor, lengths) for tensor in tensors
+            )
+    except (OSError, ValueError) as error:
         raise GmosError(f"{bundle.root / file} holds no inputs of {network} ({error}); {ADVICE}") from error
     if not fits:
         raise GmosError(f"{bundle.root / file} holds inputs of another {network}; {ADVICE}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -48,16 +47,9 @@ def opened_cache(kept: bytes, plan_sha256: str | None = None) -> tuple[bytes, st
     """
     head, _, content = kept.partition(b"\n")
     try:
-        top: Any = msgspec.json.decode(head)
+        top = parse_json(head, "a cache of kernels", "")
         plan, seal = str(top["plan"]), msgspec.convert(top[SEAL], Seal)
-    except (
-        msgspec.DecodeError,
-        msgspec.ValidationError,
-        UnicodeDecodeError,
-        KeyError,
-        TypeError,
-        RecursionError,
-    ):
+    except (GmosError, msgspec.ValidationError, KeyError, TypeError):
         return b"", "it has no seal of this user's"
     if plan != (plan_sha256 or plan):
         return b"", "it is of another engine"

@@ -16,7 +16,7 @@ from .encode import EncodedBatch
 
 logger = logging.getLogger(__name__)
 
-TRACKER = "mask_decoder, or memory_attention before it,"
+TRACKER = "memory_attention, mask_decoder or memory_encoder"
 """Whose answers a tracker's IoUs are: what lies between its networks stays on the device."""
 
 
@@ -43,7 +43,7 @@ class FiniteCheck:
         if wrong is None:
             return
         name = network()
-        message = f"{self.video}: from frame {frame} on, {name} gives {wrong} that are not finite"
+        message = f"{self.video}: from frame {frame} on, {name} gives values that are not finite (seen in the {wrong})"
         if not self.allowed:
             raise GmosError(
                 f"{message}; its masks would mean nothing: the weights are damaged, or half precision is too narrow "
@@ -56,7 +56,10 @@ class FiniteCheck:
 
 def source_of(arrays: Arrays, batch: EncodedBatch, position: int, head: str) -> str:
     """The first network whose answer on a frame of a batch is not finite: an encoder, else the head."""
-    encoded = [("pi3_decoder", batch.geometry), *(("sam2_encoder", maps) for maps in batch.features.values())]
+    encoded = [
+        ("dino or pi3_decoder", batch.geometry),
+        *(("sam2_encoder", maps) for maps in batch.features.values()),
+    ]
     for network, answer in encoded:
         if not np.isfinite(arrays.download(arrays.unstack(answer)[position])).all():
             return network
