@@ -15,8 +15,8 @@ from .errors import GmosError
 from .gmos_ref.reference_config import FOLDER, NANO, PACKED_BUNDLES, nano_checkpoints
 from .runtime.bundle.manifest import Bundle, open_bundle
 from .runtime.bundle.packed_bundle import unpack_bundle
-from .runtime.checkpoint_identity import checkpoint_identity
 from .runtime.contract import Variant
+from .runtime.files.checkpoint_identity import checkpoint_identity
 
 logger = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ from .errors import GmosError
 from .evaluation.progress_bar import run_progress
 from .networks import NetworkChoice
 from .runtime.backend import Backend
-from .runtime.checkpoint_identity import NOTHING, MadeFrom
 from .runtime.console_progress import LineProgress
 from .runtime.contract import Variant
+from .runtime.files.checkpoint_identity import NOTHING, MadeFrom
 from .runtime.media import OverlayStyle
 from .runtime.pipeline.clip import ClipRun, ClipSummary
 from .runtime.pipeline.first_pass import FirstPassFile

@@ -60,9 +60,9 @@ from gmos_deploy.runtime.bundle.manifest import (
     Target,
     open_bundle,
 )
-from gmos_deploy.runtime.checkpoint_identity import file_sha256
 from gmos_deploy.runtime.comparison.parity import compare_outputs
 from gmos_deploy.runtime.contract import WITHOUT_WEIGHTS, NetworkName
+from gmos_deploy.runtime.files.checkpoint_identity import file_sha256
 from gmos_deploy.runtime.onnx.backend import OnnxBackend, open_bundle_backend
 from gmos_deploy.runtime.onnx.host_graph import HostGraph, bundle_tables
 from gmos_deploy.runtime.onnx.sessions import SessionOptions, choose_device

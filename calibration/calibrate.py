@@ -17,9 +17,9 @@ from .. import __version__
 from ..errors import GmosError
 from ..evaluation.progress_bar import run_progress
 from ..export.onnx.bundle_directory import check_place
-from ..runtime.atomic_file import writing
 from ..runtime.bundle.manifest import Bundle, open_bundle
 from ..runtime.contract import WITHOUT_WEIGHTS, NetworkName
+from ..runtime.files.atomic_file import writing
 from ..runtime.onnx.backend import open_bundle_backend
 from ..runtime.precision import PRECISIONS
 from ..runtime.video.inputs import resolve_inputs

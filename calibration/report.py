@@ -15,8 +15,8 @@ from ..evaluation.report.files import write_report
 from ..evaluation.report.origins import origins_section
 from ..evaluation.report.terminal import show
 from ..runtime.bundle.manifest import Bundle, open_bundle
-from ..runtime.checkpoint_identity import KEY, ClipOrigin, MadeFrom
 from ..runtime.comparison.parity import worst_severity
+from ..runtime.files.checkpoint_identity import KEY, ClipOrigin, MadeFrom
 from .config import CalibrationConfig
 from .network_forms import CalibratedNetwork
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..errors import GmosError
-from ..networks import BACKENDS, parse_side
+from ..networks import BACKENDS
 from ..options import (
     COMPARISON,
     CONTEXT,
@@ -32,6 +32,7 @@ from ..options import (
     worst_frames_option,
 )
 from ..runtime.precision import PRECISIONS
+from ..sides import parse_side
 
 SIDE = (
     "torch:PRESET, onnxruntime:BUNDLE, tensorrt:BUNDLE, tensorrt-rtx:BUNDLE or masks:DIR; or named options of "

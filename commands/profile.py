@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from ..networks import parse_side
 from ..options import (
     CONTEXT,
     MEASUREMENT,
@@ -25,6 +24,7 @@ from ..options import (
     trust_options,
     wide_option,
 )
+from ..sides import parse_side
 
 
 @click.command("gmos-profile", cls=GroupedCommand, context_settings=CONTEXT)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import GmosError
-from ..runtime.atomic_file import replaced_at_end
+from ..runtime.files.atomic_file import replaced_at_end
 
 LOG_BYTES = 4000
 """Of the end of what a child printed, which a report shows."""

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import GmosError
-from ..runtime.checkpoint_identity import UNKNOWN
 from ..runtime.contract import Variant
+from ..runtime.files.checkpoint_identity import UNKNOWN
 from ..runtime.precision import PrecisionName
 from .presets import preset
 

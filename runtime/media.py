@@ -52,8 +52,3 @@ class Media:
     def frame_name(self, index: int) -> str:
         """The file of a frame: its own, or for a video 00000.jpg and so on, as `ffmpeg -start_number 0` writes them."""
         return self.frame_names[index] if self.frame_names else f"{index:05d}.jpg"
-
-
-def as_text(name: str) -> str:
-    """A name for files in UTF-8: the name of a file need not be text, and what is not becomes a question mark."""
-    return name.encode("utf-8", "replace").decode("utf-8")

@@ -18,12 +18,13 @@ import pytest
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from gmos_deploy.networks import BACKENDS, BackendEntry, NetworkChoice, Side, register_backend
+from gmos_deploy.networks import BACKENDS, BackendEntry, NetworkChoice, register_backend
 from gmos_deploy.runtime.arrays import NumpyArrays
 from gmos_deploy.runtime.bundle.manifest import Bundle, open_bundle
-from gmos_deploy.runtime.checkpoint_identity import BundleOrigin, MadeFrom
 from gmos_deploy.runtime.contract import ModelSpec, Variant, network_specs
+from gmos_deploy.runtime.files.checkpoint_identity import BundleOrigin, MadeFrom
 from gmos_deploy.runtime.tracker import FrameFeatures, Prompt, TrackerStep, step_from_logits
+from gmos_deploy.sides import Side
 
 COLOURS = np.array([[220, 30, 30], [30, 220, 30], [30, 30, 220]], np.uint8)
 """An object's colour; everything else is background."""

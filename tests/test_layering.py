@@ -18,15 +18,17 @@ PRODUCT = ("runtime", "gmos_ref", "export", "calibration", "evaluation", "comman
 
 RUNTIME = {
     "runtime": set(),
-    "runtime.comparison": {"runtime"},
-    "runtime.video": {"runtime"},
-    "runtime.results": {"runtime"},
-    "runtime.bundle": {"runtime", "runtime.comparison"},
-    "runtime.cuda": {"runtime"},
-    "runtime.pipeline": {"runtime", "runtime.video"},
-    "runtime.onnx": {"runtime", "runtime.bundle", "runtime.cuda", "runtime.pipeline"},
+    "runtime.files": set(),
+    "runtime.comparison": {"runtime", "runtime.files"},
+    "runtime.video": {"runtime", "runtime.files"},
+    "runtime.results": {"runtime", "runtime.files"},
+    "runtime.bundle": {"runtime", "runtime.files", "runtime.comparison"},
+    "runtime.cuda": {"runtime", "runtime.files"},
+    "runtime.pipeline": {"runtime", "runtime.files", "runtime.video"},
+    "runtime.onnx": {"runtime", "runtime.files", "runtime.bundle", "runtime.cuda", "runtime.pipeline"},
     "runtime.tensorrt": {
         "runtime",
+        "runtime.files",
         "runtime.bundle",
         "runtime.comparison",
         "runtime.cuda",
@@ -39,19 +41,25 @@ ALLOWED = {
     **RUNTIME,
     "gmos_ref": {"gmos_ref.*", "runtime.*"},
     "export": {"networks", "export.*", "gmos_ref.*", "runtime.*", "evaluation.report"},
-    "calibration": {"networks", "calibration.*", "evaluation.*", "export.*", "gmos_ref.*", "runtime.*"},
-    "evaluation": {"networks", "evaluation.*", "gmos_ref.*", "runtime.*"},
+    "calibration": {
+        "networks",
+        "sides",
+        "calibration.*",
+        "evaluation.*",
+        "export.*",
+        "gmos_ref.*",
+        "runtime.*",
+    },
+    "evaluation": {"networks", "sides", "evaluation.*", "gmos_ref.*", "runtime.*"},
     "evaluation.report": {
-        "runtime.atomic_file",
-        "runtime.checkpoint_identity",
+        "runtime.files",
         "runtime.host_memory",
-        "runtime.typed_json",
     },
     "commands": {"", "calibration.*", "evaluation.*", "export.*", "gmos_ref.*", "runtime.*"},
 }
 """Rooms that the files of each room may import, besides itself, `errors` and the version; `x.*` is x and all in it.
 
-`networks` is the one module at the root among them: what opens networks, which whoever measures them needs. Commands
+`networks` and `sides` are the modules at the root among them: what opens networks, for whoever measures them. Commands
 know everything, the root ("") too.
 
 A room without a line of its own has that of the package around it.
@@ -211,7 +219,7 @@ def test_imports_point_one_way(package: str) -> None:
         ("calibration/search", "from ...evaluation.report import files", None),
         ("export/onnx", "from ...evaluation.report.document import Table", None),
         ("export/onnx", "from ...evaluation.compare.report import SCHEMA", "evaluation.compare.report"),
-        ("evaluation/report", "from ...runtime.atomic_file import replaced_at_end", None),
+        ("evaluation/report", "from ...runtime.files.atomic_file import replaced_at_end", None),
         ("evaluation/report", "from ...runtime.backend import Backend", "runtime.backend"),
     ],
 )

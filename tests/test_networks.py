@@ -11,7 +11,8 @@ import pytest
 from gmos_deploy import nano_bundle
 from gmos_deploy.errors import GmosError
 from gmos_deploy.nano_bundle import cached_bundle
-from gmos_deploy.networks import BY_DEFAULT, NetworkChoice, parse_side
+from gmos_deploy.networks import BY_DEFAULT, NetworkChoice
+from gmos_deploy.sides import parse_side
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ OWN_JSON = {
     "evaluation/child_process.py",  # what a child of ours has just written
 }
 ARRAYS = {
-    "runtime/array_files.py",
+    "runtime/files/array_files.py",
     "runtime/bundle/check_inputs.py",  # by array_files.damage_as_value_error, from memory
     "evaluation/doctor/selftest.py",  # the package's own
 }
@@ -54,7 +54,7 @@ def test_json_is_read_by_one_reader() -> None:
         if name.startswith(("msgspec.json.decode", "msgspec.json.Decoder"))
         and "encode" not in ast.unparse(call)
     }
-    assert decoded == {"runtime/typed_json.py"}
+    assert decoded == {"runtime/files/typed_json.py"}
 
 
 def test_arrays_are_read_by_one_reader() -> None:

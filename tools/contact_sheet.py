@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from gmos_deploy.errors import GmosError
-from gmos_deploy.runtime.atomic_file import replaced_at_end
+from gmos_deploy.runtime.files.atomic_file import replaced_at_end
 
 GAP_PX = 4
 CAPTION_PX = 16

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from gmos_deploy.evaluation.compare.mask_agreement import PROFILES, sequence_agreement
 from gmos_deploy.evaluation.doctor.selftest import clip_masks, frame_names, stored_masks
-from gmos_deploy.networks import Side
 from gmos_deploy.runtime.frame_result import ResultName
 from gmos_deploy.runtime.precision import EXPORTED
+from gmos_deploy.sides import Side
 
 from .record import Context, MissingError, Notes
 

@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 from gmos_deploy.errors import GmosError
 from gmos_deploy.evaluation.doctor.selftest import selftest_bundle
-from gmos_deploy.networks import NetworkChoice, Side
+from gmos_deploy.networks import NetworkChoice
 from gmos_deploy.runtime.bundle.manifest import Bundle, open_bundle
+from gmos_deploy.sides import Side
 
 Verdict = Literal["passed", "failed", "noted", "missing"]
 """`noted` is a figure without a limit; `missing` is what this machine, or the engines, cannot do."""

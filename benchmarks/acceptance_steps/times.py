@@ -14,7 +14,6 @@ from gmos_deploy.evaluation.compare.sides import input_dtypes
 from gmos_deploy.evaluation.profile.latency import DeviceTimer, device_timer
 from gmos_deploy.evaluation.profile.machine import GpuMonitor, GpuUse
 from gmos_deploy.evaluation.profile.roofline import Rates, gpu_rates, limit, network_work, on_gpu
-from gmos_deploy.networks import Side
 from gmos_deploy.runtime.backend import Backend
 from gmos_deploy.runtime.bundle.manifest import Bundle
 from gmos_deploy.runtime.bundle.seeded_inputs import seeded_inputs
@@ -22,6 +21,7 @@ from gmos_deploy.runtime.bundle.uploading import Dtypes, upload_inputs
 from gmos_deploy.runtime.contract import NetworkName, network_specs
 from gmos_deploy.runtime.shapes import letters_of, video_lengths
 from gmos_deploy.runtime.tensorrt.call_plans import NoProfileError
+from gmos_deploy.sides import Side
 
 from .networks import MEMORIES
 from .record import Context, Notes

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from gmos_deploy.evaluation.profile.roofline import host_rates
-from gmos_deploy.networks import Side
 from gmos_deploy.runtime.backend import Backend
 from gmos_deploy.runtime.bundle.manifest import Bundle
 from gmos_deploy.runtime.cuda.driver import Cuda
@@ -20,6 +19,7 @@ from gmos_deploy.runtime.frame_result import RESULTS
 from gmos_deploy.runtime.pipeline.clip import ClipRun
 from gmos_deploy.runtime.pipeline.options import RunOptions
 from gmos_deploy.runtime.tensorrt.memory import PlansMemory, RunSize, settle_run
+from gmos_deploy.sides import Side
 
 from .clips import acceptance_video
 from .masks import Masks, tell_agreement

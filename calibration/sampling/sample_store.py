@@ -16,11 +16,11 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from ...errors import GmosError
-from ...runtime.array_files import read_arrays
-from ...runtime.atomic_file import replaced_at_end, writing
 from ...runtime.contract import NetworkName
-from ...runtime.typed_json import Whole, typed
-from ...runtime.typed_json import read_json as read_any_json
+from ...runtime.files.array_files import read_arrays
+from ...runtime.files.atomic_file import replaced_at_end, writing
+from ...runtime.files.typed_json import Whole, typed
+from ...runtime.files.typed_json import read_json as read_any_json
 
 SCHEMA = "gmos-calibration-samples/1"
 RECORD = "video.json"

@@ -17,8 +17,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.atomic_file import replaced_at_end, writing
-from ...runtime.regular_file import read_bounded
+from ...runtime.files.atomic_file import replaced_at_end, writing
+from ...runtime.files.regular_file import read_bounded
 from ..sampling.sample_store import OwnDirectory, as_json, read_json, write_json
 
 logger = logging.getLogger(__name__)

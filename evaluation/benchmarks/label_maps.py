@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from ...errors import GmosError
-from ...runtime.regular_file import open_regular
+from ...runtime.files.regular_file import open_regular
 from ...runtime.video.frame_directory import FORMATS, UNREADABLE
 from .sequence_trees import FramePair
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import GmosError
-from ...runtime.array_files import read_array
+from ...runtime.files.array_files import read_array
 from ...runtime.pipeline.mask_overlap import iou_matrix, match_rows_to_columns
 from .label_maps import LABEL_LIMIT, LabelMap, joint_histogram, read_label_pairs, resize_label
 from .results import FrameScore, ObjectScores, SequenceScores

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy.ndimage import find_objects, label
 
 from ...errors import GmosError
-from ...runtime.regular_file import read_text
+from ...runtime.files.regular_file import read_text
 from .label_maps import Mask, foreground, open_image, read_binary_mask, read_label_map, resize_label
 from .results import Box, FrameBoxes, FrameScore, SequenceScores
 from .sequence_trees import FramePairs, list_frames

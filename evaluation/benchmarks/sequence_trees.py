@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import GmosError
-from ...runtime.regular_file import read_text
+from ...runtime.files.regular_file import read_text
 
 OUTPUT_FOLDERS: dict[str, tuple[str, ...]] = {
     "mos-i": ("mos-i_frame", "mos_frame"),

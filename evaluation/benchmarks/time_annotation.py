@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import GmosError
-from ...runtime.regular_file import read_text
+from ...runtime.files.regular_file import read_text
 from .label_maps import LABEL_LIMIT
 
 SPLIT_OF_DATASET: dict[str, tuple[str, str]] = {

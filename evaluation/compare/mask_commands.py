@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import GmosError
-from ...networks import Side, parse_side
 from ...runtime.contract import ModelSpec
 from ...runtime.pipeline.clip import ClipRun
 from ...runtime.pipeline.options import RunOptions
@@ -21,6 +20,7 @@ from ...runtime.results.outputs import check_save_dir, file_results
 from ...runtime.tensorrt.memory import settle_run
 from ...runtime.video.inputs import resolve_inputs
 from ...runtime.video.sequence import SequenceInput
+from ...sides import Side, parse_side
 from ..progress_bar import counted, run_progress
 from ..report.environment import environment
 from ..report.files import publish

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ...networks import Side
 from ...runtime.backend import Backend
 from ...runtime.bundle.uploading import Dtypes, upload_inputs
 from ...runtime.comparison.parity import LIMITS, Array, OutputDifference, difference, worst_of, worst_severity
@@ -17,6 +16,7 @@ from ...runtime.comparison.run_results import run_line, save_call
 from ...runtime.contract import NetworkName
 from ...runtime.onnx.host_graph import bundle_tables, has_bfloat16
 from ...runtime.precision import PrecisionName
+from ...sides import Side
 from .recording import Call
 
 

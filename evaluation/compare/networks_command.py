@@ -11,13 +11,13 @@ from typing import Any, cast
 import click
 
 from ...errors import GmosError, printable
-from ...networks import Side, parse_side
 from ...runtime.bundle.manifest import Bundle
 from ...runtime.comparison.parity import LIMITS
 from ...runtime.contract import NetworkName
 from ...runtime.onnx.sessions import choose_device, load_onnxruntime
 from ...runtime.precision import PrecisionName
 from ...runtime.video.inputs import resolve_inputs
+from ...sides import Side, parse_side
 from ..report.environment import environment
 from ..report.files import publish, report_directory
 from .document import networks_document

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import fields
 
 from ...errors import GmosError
-from ...networks import Side
 from ...runtime.bundle.uploading import HOST, Dtypes, dtypes_of
 from ...runtime.contract import ModelSpec, NetworkName, TensorSpec, network_specs
+from ...sides import Side
 
 
 def chosen_networks(names: str | None, model: ModelSpec) -> tuple[NetworkName, ...]:

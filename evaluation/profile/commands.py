@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from ...errors import GmosError, printable
-from ...networks import Side
-from ...runtime.checkpoint_identity import joined
+from ...runtime.files.checkpoint_identity import joined
 from ...runtime.video.inputs import resolve_inputs
+from ...sides import Side
 from ..report.environment import environment
 from ..report.files import publish, report_directory
 from .document import profile_document

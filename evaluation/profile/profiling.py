@@ -11,7 +11,6 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ...networks import Side
 from ...runtime.backend import Backend
 from ...runtime.bundle.manifest import Bundle
 from ...runtime.bundle.uploading import Dtypes, upload_inputs
@@ -20,6 +19,7 @@ from ...runtime.layer_times import TimesLayers
 from ...runtime.precision import PRECISIONS, QUANTISED
 from ...runtime.shapes import call_lengths, letters_of
 from ...runtime.video.sequence import SequenceInput
+from ...sides import Side
 from ..compare.recording import Call, record
 from ..compare.sides import chosen_networks, input_dtypes
 from .latency import DeviceTimer, Latency, Ratio, device_timer, measure, ratio

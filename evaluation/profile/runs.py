@@ -9,7 +9,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...networks import Side
 from ...runtime.backend import Backend
 from ...runtime.contract import network_specs
 from ...runtime.pipeline.clip import ClipRun, ClipSummary
@@ -17,6 +16,7 @@ from ...runtime.progress import Advance, Progress
 from ...runtime.results.completion import ResultSet
 from ...runtime.results.outputs import file_results
 from ...runtime.video.sequence import SequenceInput
+from ...sides import Side
 from ..progress_bar import run_progress
 from .machine import GpuMonitor, GpuUse, forget_peak, peak_mib, resident_mib
 from .roofline import on_gpu

@@ -13,8 +13,8 @@ from typing import Any
 import click
 
 from ...errors import GmosError
-from ...runtime.atomic_file import replaced_at_end, writing
-from ...runtime.typed_json import read_json as read_typeless
+from ...runtime.files.atomic_file import replaced_at_end, writing
+from ...runtime.files.typed_json import read_json as read_typeless
 from .document import Document
 from .html_page import write_page
 from .terminal import show

@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from ...runtime.atomic_file import replaced_at_end
+from ...runtime.files.atomic_file import replaced_at_end
 from . import document as doc
 from .drawings import drawn, escaped, plot, swatch, timeline
 from .page_style import SCRIPT, STYLE

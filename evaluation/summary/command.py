@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from ...errors import GmosError
-from ...runtime.atomic_file import replaced_at_end
+from ...runtime.files.atomic_file import replaced_at_end
 from ..report.html_page import write_page
 from ..report.table_formats import markdown
 from ..report.terminal import show

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import GmosError
-from ...runtime.checkpoint_identity import NOTHING, MadeFrom
-from ...runtime.typed_json import parse_json, typed
+from ...runtime.files.checkpoint_identity import NOTHING, MadeFrom
+from ...runtime.files.typed_json import parse_json, typed
 
 Number = float | None
 """A measure; null is what is not defined."""

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...errors import GmosError
-from ...runtime.atomic_file import check_directory, replaced_at_end, writing
 from ...runtime.bundle.manifest import Bundle, BundleNetwork, open_bundle
 from ...runtime.bundle.signature import Trust
 from ...runtime.bundle.user_key import require_key
 from ...runtime.contract import NetworkName
 from ...runtime.cuda.driver import Cuda
+from ...runtime.files.atomic_file import check_directory, replaced_at_end, writing
 from ...runtime.precision import PRECISIONS
 from ...runtime.tensorrt.call_plans import range_text
 from ...runtime.tensorrt.gpu import find_device

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import GmosError
-from ...runtime.atomic_file import replaced_at_end
 from ...runtime.bundle.manifest import Bundle, BundleNetwork
+from ...runtime.files.atomic_file import replaced_at_end
+from ...runtime.files.regular_file import read_bounded
 from ...runtime.precision import PRECISIONS
-from ...runtime.regular_file import read_bounded
 from ...runtime.tensorrt.library import TensorRT
 from ...runtime.tensorrt.record import EngineTensor, Profile
 from .attention import AttentionReport, attention_report, half_attention_heads

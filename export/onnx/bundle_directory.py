@@ -11,9 +11,9 @@ import onnx_ir as ir
 from ...errors import GmosError
 from ...runtime.bundle.files import FileRecord
 from ...runtime.bundle.manifest import MANIFEST, Manifest, Target, open_bundle
-from ...runtime.checkpoint_identity import file_sha256
 from ...runtime.contract import NetworkName
-from ...runtime.typed_json import json_bytes
+from ...runtime.files.checkpoint_identity import file_sha256
+from ...runtime.files.typed_json import json_bytes
 
 GRAPH_SUFFIX: dict[Target, str] = {"standard": ".onnx", "onnxruntime": ".ort.onnx"}
 """How the file of a network's graph ends."""

@@ -25,8 +25,8 @@ from ...runtime.bundle.check_inputs import write_check_inputs
 from ...runtime.bundle.manifest import TABLES_FILE, Bundle, BundleNetwork, Manifest, Rotation, open_bundle
 from ...runtime.bundle.new_bundle import new_bundle
 from ...runtime.bundle.tables import Pi3TableSource
-from ...runtime.checkpoint_identity import checkpoint_sha256
 from ...runtime.contract import ModelSpec, NetworkName, network_specs
+from ...runtime.files.checkpoint_identity import checkpoint_sha256
 from ...runtime.precision import PRECISIONS, PrecisionName
 from .bundle_directory import check_place, write_manifest
 from .exported_network import NetworkExporter, Plan

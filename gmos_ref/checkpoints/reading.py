@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ...errors import GmosError
-from ...runtime.checkpoint_identity import checkpoint_shards
-from ...runtime.regular_file import open_regular
+from ...runtime.files.checkpoint_identity import checkpoint_shards
+from ...runtime.files.regular_file import open_regular
 
 logger = logging.getLogger(__name__)
 

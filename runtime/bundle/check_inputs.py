@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GmosError
-from ..array_files import damage_as_value_error
 from ..contract import NetworkName
+from ..files.array_files import damage_as_value_error
 from ..shapes import Axes, Lengths, call_lengths, size_of
 from .manifest import ADVICE, Bundle
 from .uploading import rounded_to_bfloat16

@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 
 from ...errors import GmosError
-from ..regular_file import read_bounded
-from ..typed_json import MOST_BYTES, parse_json
+from ..files.regular_file import read_bounded
+from ..files.typed_json import MOST_BYTES, parse_json
 from .user_key import SEAL, Seal, json_doubt, seal_doubt, sealed
 
 PLAN_SUFFIX, RECORD_SUFFIX = ".engine", ".engine.json"

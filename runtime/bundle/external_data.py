@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import GmosError
-from ..regular_file import read_bounded
+from ..files.regular_file import read_bounded
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 """Wire types of Protocol Buffers; groups, which ONNX has none of, are refused. Field numbers are `onnx.proto`'s."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ...errors import GmosError
-from ..checkpoint_identity import file_sha256
-from ..typed_json import Whole
+from ..files.checkpoint_identity import file_sha256
+from ..files.typed_json import Whole
 from .private_read import private_read
 
 NAME_BYTES, DEPTH = 255, 8

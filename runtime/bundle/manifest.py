@@ -14,13 +14,12 @@ import msgspec
 import numpy as np
 
 from ...errors import GmosError
-from ..array_files import read_array
-from ..checkpoint_identity import UNKNOWN, BundleOrigin, CheckpointOrigin, MadeFrom
 from ..contract import ModelSpec, NetworkName, NetworkSpec, TensorSpec, network_specs
-from ..media import as_text
+from ..files.array_files import read_array
+from ..files.checkpoint_identity import UNKNOWN, BundleOrigin, CheckpointOrigin, MadeFrom
+from ..files.regular_file import read_bounded
+from ..files.typed_json import MOST_BYTES, Whole, as_text, parse_json, typed
 from ..precision import TENSOR_DTYPES
-from ..regular_file import read_bounded
-from ..typed_json import MOST_BYTES, Whole, parse_json, typed
 from .external_data import external_locations
 from .files import BundleFiles, FileRecord
 from .private_read import private_folder

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GmosError
-from ..typed_json import parse_json
+from ..files.typed_json import parse_json
 from .manifest import MANIFEST, Bundle, open_bundle
 from .new_bundle import new_bundle
 

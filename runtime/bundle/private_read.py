@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...errors import GmosError
-from ..atomic_file import writing
-from ..regular_file import open_unbuffered
+from ..files.atomic_file import writing
+from ..files.regular_file import open_unbuffered
 
 CHUNK_BYTES = 8 << 20
 

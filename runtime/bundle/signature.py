@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 
 from ...errors import GmosError
-from ..atomic_file import replaced_at_end, writing
-from ..checkpoint_identity import file_sha256
-from ..regular_file import read_bounded
-from ..typed_json import MOST_BYTES, json_bytes, parse_json, typed
+from ..files.atomic_file import replaced_at_end, writing
+from ..files.checkpoint_identity import file_sha256
+from ..files.regular_file import read_bounded
+from ..files.typed_json import MOST_BYTES, json_bytes, parse_json, typed
 from .engine_files import made_here
 from .files import FileRecord, is_plain
 

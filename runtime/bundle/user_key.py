@@ -17,8 +17,8 @@ import msgspec
 from platformdirs import user_config_path
 
 from ...errors import GmosError
-from ..atomic_file import writing
-from ..typed_json import json_bytes
+from ..files.atomic_file import writing
+from ..files.typed_json import json_bytes
 
 KEY_FILE, KEY_BYTES = "engine.key", 32
 

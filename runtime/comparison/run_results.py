@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GmosError
-from ..atomic_file import replaced_at_end, writing
+from ..files.atomic_file import replaced_at_end, writing
 from ..precision import Limits
 
 Arrays = Mapping[str, NDArray[Any]]

@@ -9,7 +9,7 @@ from types import TracebackType
 
 from ...errors import GmosError
 from ..arrays import Array, Arrays, HostArray
-from ..spill_file import SpillFile
+from ..files.spill_file import SpillFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GmosError
-from ..array_files import read_arrays
-from ..atomic_file import replaced_at_end
+from ..files.array_files import read_arrays
+from ..files.atomic_file import replaced_at_end
+from ..files.typed_json import parse_json
 from ..frame_result import CompactMap
-from ..typed_json import parse_json
 from .label_store import LabelStore
 from .proposals import Proposals
 from .stage_on import TrackedVideo

@@ -12,8 +12,8 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..atomic_file import writing
 from ..contract import Variant
+from ..files.atomic_file import writing
 from ..frame_result import FrameResult, ResultName, bounding_box
 from ..media import Media
 

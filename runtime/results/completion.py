@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 from ... import __version__
 from ...errors import GmosError
-from ..atomic_file import writing
-from ..checkpoint_identity import KEY, NOTHING, MadeFrom, joined
 from ..contract import Variant
+from ..files.atomic_file import writing
+from ..files.checkpoint_identity import KEY, NOTHING, MadeFrom, joined
+from ..files.typed_json import Whole, read_json, typed
 from ..frame_result import ResultName
-from ..typed_json import Whole, read_json, typed
 from .formats import FORMATS, ResultFormat, modes_of
 
 PRIVATE_FOLDER = ".gmos"

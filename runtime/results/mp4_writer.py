@@ -17,8 +17,8 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from ...errors import GmosError
-from ..atomic_file import writing
 from ..contract import Variant
+from ..files.atomic_file import writing
 from ..frame_result import FrameResult, ResultName
 from ..media import Media, OverlayStyle, Sound
 from .collected import instances

@@ -9,17 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from ...errors import GmosError
-from ..atomic_file import remove_stale_files, writing
-from ..checkpoint_identity import MadeFrom
 from ..contract import Variant
+from ..files.atomic_file import remove_stale_files, writing
+from ..files.checkpoint_identity import MadeFrom
+from ..files.typed_json import json_bytes, read_json, typed
+from ..files.work_folder import work_folder
 from ..frame_result import FrameResult
 from ..media import Media
-from ..typed_json import json_bytes
 from ..watch import Watch, doing
-from ..work_folder import work_folder
 from .completion import (
     PRIVATE_FOLDER,
     CompletionRecord,
@@ -179,8 +177,9 @@ def finish_moves(work: Path, save_dir: Path) -> None:
         GmosError: its place cannot be written.
     """
     try:
-        moves = msgspec.json.decode((work / MOVES).read_bytes(), type=_Moves)
-    except (OSError, msgspec.MsgspecError):
+        found = read_json(work / MOVES, "remove it")
+        moves = typed(found, _Moves, where=MOVES, advice="remove it")
+    except (OSError, GmosError):
         return
     logger.info("%s: filing what a run had completed that was stopped", moves.sequence)
     with writing(save_dir):

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import as_cell
-from ..atomic_file import writing
 from ..contract import Variant
+from ..files.atomic_file import writing
 from ..frame_result import FrameResult, MapName, ResultName
 from ..media import Media
 from .overlay import davis_palette

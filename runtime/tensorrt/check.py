@@ -31,11 +31,11 @@ from ..bundle.uploading import dtypes_of, upload_inputs
 from ..comparison.parity import LIMITS, OutputDifference, compare_outputs, widened
 from ..comparison.run_results import leave_call
 from ..contract import WITHOUT_WEIGHTS, NetworkName
+from ..files.typed_json import typed
 from ..onnx.host_graph import HostGraph, bundle_tables, half_doubt, has_bfloat16, is_half
 from ..onnx.sessions import load_onnxruntime
 from ..precision import PRECISIONS
 from ..shapes import bound_lengths, call_lengths
-from ..typed_json import typed
 from .backend import EngineBackend, open_engine
 from .call_plans import cut_inputs
 from .library import Flavour

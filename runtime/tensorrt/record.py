@@ -12,13 +12,13 @@ from typing import Any, Literal
 import msgspec
 
 from ...errors import GmosError
-from ..atomic_file import replaced_at_end
 from ..bundle.engine_files import CHECK_SUFFIX, PLAN_SUFFIX, PURPOSES, RECORD_SUFFIX, WAITING_SUFFIX
 from ..bundle.user_key import json_doubt, sealed_json
 from ..comparison.parity import OutputDifference
 from ..contract import NetworkName
-from ..regular_file import read_bounded
-from ..typed_json import MOST_BYTES, Whole, parse_json, typed
+from ..files.atomic_file import replaced_at_end
+from ..files.regular_file import read_bounded
+from ..files.typed_json import MOST_BYTES, Whole, parse_json, typed
 from .library import Flavour
 
 FORMAT = 1

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from ...errors import GmosError
 from ..arrays import Array
-from ..atomic_file import replaced_at_end
 from ..bundle.engine_files import CACHE_SUFFIX, MOST_CACHE_BYTES, opened_cache, sealed_cache
 from ..bundle.manifest import Bundle, BundleNetwork
 from ..contract import NetworkName
 from ..cuda.device_array import DeviceArray, byte_count
 from ..cuda.driver import OutOfDeviceMemoryError, ignoring_lost_device
-from ..regular_file import read_bounded
+from ..files.atomic_file import replaced_at_end
+from ..files.regular_file import read_bounded
 from ..shapes import letters_of
 from .call_plans import CallPlanner, Sizes, size_key
 from .context import Shaped, ShapedContext

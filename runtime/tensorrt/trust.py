@@ -11,8 +11,8 @@ from pathlib import Path
 from ...errors import GmosError
 from ..bundle.manifest import Bundle
 from ..bundle.private_read import private_read
-from ..checkpoint_identity import file_sha256
 from ..contract import NetworkName
+from ..files.checkpoint_identity import file_sha256
 from .gpu import find_device
 from .library import NAMES, Flavour, TensorRT
 from .record import (

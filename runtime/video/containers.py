@@ -14,7 +14,7 @@ from av.container import InputContainer
 from av.format import ContainerFormat
 
 from ...errors import GmosError
-from ..regular_file import open_regular, open_unbuffered
+from ..files.regular_file import open_regular, open_unbuffered
 
 NAMES_OTHERS = frozenset(
     (

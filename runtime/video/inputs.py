@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GmosError
+from ..files.spill_file import SpillFile
 from ..pi3_frame import PI3_AREA_PX, PI3_PATCH_PX, pi3_size_wh
-from ..spill_file import SpillFile
 from .sequence import SequenceInput, even_sequence
 from .sources import Source, source_of, unreadable
 

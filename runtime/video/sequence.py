@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GmosError
-from ..checkpoint_identity import ClipOrigin, MadeFrom, file_sha256
-from ..media import Media, Sound, as_text
+from ..files.checkpoint_identity import ClipOrigin, MadeFrom, file_sha256
+from ..files.typed_json import as_text
+from ..media import Media, Sound
 
 if TYPE_CHECKING:
     from .stream_facts import StreamFacts

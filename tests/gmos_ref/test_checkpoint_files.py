@@ -36,7 +36,7 @@ from gmos_deploy.gmos_ref.gmos.gmos_s import GmosS
 from gmos_deploy.gmos_ref.gmos.proposer import GmosProposer
 from gmos_deploy.gmos_ref.pi3.encoder import Pi3Encoder
 from gmos_deploy.gmos_ref.presets import TINY
-from gmos_deploy.runtime.checkpoint_identity import checkpoint_identity, checkpoint_sha256
+from gmos_deploy.runtime.files.checkpoint_identity import checkpoint_identity, checkpoint_sha256
 
 State = dict[str, Tensor]
 

@@ -19,8 +19,8 @@ from gmos_deploy.gmos_ref.reference_config import FOLDER, PACKED_BUNDLES
 from gmos_deploy.nano_bundle import cached_bundle, nano_bundle
 from gmos_deploy.networks import VARIANTS
 from gmos_deploy.runtime.bundle.packed_bundle import RECIPES, joined, split, unpack_bundle
-from gmos_deploy.runtime.checkpoint_identity import file_sha256
 from gmos_deploy.runtime.contract import Variant
+from gmos_deploy.runtime.files.checkpoint_identity import file_sha256
 
 TOOLS = Path(__file__).parents[2] / "tools" / "nano"
 

@@ -22,9 +22,9 @@ import onnx
 from gmos_deploy.export.onnx.bundle_export import ExportConfig, export_bundle
 from gmos_deploy.gmos_ref.reference_config import FOLDER, NANO, PACKED_BUNDLES, ReferenceConfig
 from gmos_deploy.networks import VARIANTS
-from gmos_deploy.runtime.atomic_file import replaced_at_end
 from gmos_deploy.runtime.bundle.manifest import MANIFEST, Bundle, open_bundle
 from gmos_deploy.runtime.bundle.packed_bundle import RECIPES, REST, REST_STRIDE, split
+from gmos_deploy.runtime.files.atomic_file import replaced_at_end
 
 Places = Mapping[bytes, tuple[str, int, int | list[int]]]
 """Checkpoint, offset in bytes and number of values by the SHA-256 of the values as float32; transposed: its shape."""

@@ -17,8 +17,9 @@ from gmos_deploy.cli import guarded
 from gmos_deploy.commands.parity import parity_command, video_command
 from gmos_deploy.errors import GmosError
 from gmos_deploy.evaluation.compare.report import SCHEMA, read_result
-from gmos_deploy.networks import NetworkChoice, parse_side
+from gmos_deploy.networks import NetworkChoice
 from gmos_deploy.runtime.results.overlay import davis_palette
+from gmos_deploy.sides import parse_side
 
 FRAMES = 5
 

@@ -23,13 +23,13 @@ from gmos_deploy.evaluation.profile.timeline import (
     union,
 )
 from gmos_deploy.evaluation.report import drawings
-from gmos_deploy.networks import Side
 from gmos_deploy.runtime.arrays import NumpyArrays
 from gmos_deploy.runtime.pipeline.clip import ClipRun
 from gmos_deploy.runtime.pipeline.memory_tracker import make_tracker
 from gmos_deploy.runtime.results.outputs import file_results
 from gmos_deploy.runtime.tracker import Prompt
 from gmos_deploy.runtime.video.inputs import resolve_inputs
+from gmos_deploy.sides import Side
 
 
 class FakeClock:

@@ -27,9 +27,9 @@ from gmos_deploy.runtime.arrays import HostArray, NumpyArrays
 from gmos_deploy.runtime.bundle.check_inputs import read_check_inputs, stretched, write_check_inputs
 from gmos_deploy.runtime.bundle.manifest import Bundle, BundleTensor, open_bundle
 from gmos_deploy.runtime.bundle.seeded_inputs import seeded_inputs
-from gmos_deploy.runtime.checkpoint_identity import file_sha256
 from gmos_deploy.runtime.comparison.parity import OutputDifference
 from gmos_deploy.runtime.contract import WITHOUT_WEIGHTS
+from gmos_deploy.runtime.files.checkpoint_identity import file_sha256
 from gmos_deploy.runtime.onnx.backend import OnnxBackend
 from gmos_deploy.runtime.shapes import VIDEO_AXES, call_lengths, size_of
 from gmos_deploy.runtime.tensorrt import check as engine_check

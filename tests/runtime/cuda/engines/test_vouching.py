@@ -18,12 +18,13 @@ from gmos_deploy.commands.run import run_command
 from gmos_deploy.errors import GmosError
 from gmos_deploy.evaluation.doctor import bundle_findings as doctor_findings
 from gmos_deploy.evaluation.doctor.bundle_findings import bundle_findings
-from gmos_deploy.networks import NetworkChoice, parse_side
+from gmos_deploy.networks import NetworkChoice
 from gmos_deploy.runtime.bundle.engine_files import sealed_cache
 from gmos_deploy.runtime.bundle.manifest import open_bundle
 from gmos_deploy.runtime.bundle.signature import Trust, sign_bundle, write_key_pair
 from gmos_deploy.runtime.tensorrt.record import EngineCheck, record_path, write_engine_check
 from gmos_deploy.runtime.tensorrt.trust import find_record
+from gmos_deploy.sides import parse_side
 
 from .conftest import GPU
 

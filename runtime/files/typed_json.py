@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from ..errors import GmosError
+from ...errors import GmosError
 from .regular_file import read_bounded
 
 Whole = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -24,6 +24,11 @@ LARGEST = 2**63
 """From here on a whole number is refused; more digits than that are nobody's count."""
 
 Value = TypeVar("Value")
+
+
+def as_text(name: str) -> str:
+    """A name for files in UTF-8: the name of a file need not be text, and what is not becomes a question mark."""
+    return name.encode("utf-8", "replace").decode("utf-8")
 
 
 def json_bytes(value: object) -> bytes:

@@ -14,11 +14,10 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from ..errors import GmosError
+from ...errors import GmosError
 from .atomic_file import replaced_at_end
-from .media import as_text
 from .regular_file import open_regular, open_unbuffered
-from .typed_json import read_json, typed
+from .typed_json import as_text, read_json, typed
 
 HASH_CHUNK_BYTES = 8 << 20
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gmos_deploy.runtime import checkpoint_identity
-from gmos_deploy.runtime.checkpoint_identity import (
+from gmos_deploy.runtime.files import checkpoint_identity
+from gmos_deploy.runtime.files.checkpoint_identity import (
     NOTHING,
     ClipOrigin,
     MadeFrom,

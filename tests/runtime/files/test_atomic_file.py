@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gmos_deploy.errors import GmosError
-from gmos_deploy.runtime.atomic_file import replaced_at_end, writing
+from gmos_deploy.runtime.files.atomic_file import replaced_at_end, writing
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
 DYING = """
 import os, sys
 from pathlib import Path
-from gmos_deploy.runtime.atomic_file import replaced_at_end
+from gmos_deploy.runtime.files.atomic_file import replaced_at_end
 with replaced_at_end(Path(sys.argv[1])) as temporary:
     temporary.write_text("half")
     os._exit(9)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..errors import GmosError
+from ...errors import GmosError
 
 EDQUOT = getattr(errno, "EDQUOT", errno.ENOSPC)
 """Windows has none."""

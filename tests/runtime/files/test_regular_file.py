@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gmos_deploy.runtime.array_files import read_array, read_arrays
-from gmos_deploy.runtime.regular_file import check_regular, open_regular, read_bounded, read_text
+from gmos_deploy.runtime.files.array_files import read_array, read_arrays
+from gmos_deploy.runtime.files.regular_file import check_regular, open_regular, read_bounded, read_text
 
 
 def test_a_file_and_a_link_to_one_are_read(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import GmosError
+from ...errors import GmosError
 
 
 class SpillFile:

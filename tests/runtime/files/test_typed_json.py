@@ -13,8 +13,8 @@ import msgspec
 import pytest
 
 from gmos_deploy.errors import GmosError
-from gmos_deploy.runtime import typed_json
-from gmos_deploy.runtime.typed_json import Whole, json_bytes, parse_json, read_json, typed
+from gmos_deploy.runtime.files import typed_json
+from gmos_deploy.runtime.files.typed_json import Whole, json_bytes, parse_json, read_json, typed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
