@@ -1,0 +1,1 @@
+"""Files of this machine: what is read within bounds, written whole, and known by its hash."""

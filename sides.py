@@ -1,0 +1,120 @@
+"""Sides of a comparison or a profile, as `torch:nano` or `masks:DIR`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import GmosError
+from .networks import AUTO, BACKENDS, CHECKPOINTS, VARIANTS, NetworkChoice
+from .runtime.precision import PRECISIONS
+
+if TYPE_CHECKING:
+    from .runtime.backend import Backend
+    from .runtime.bundle.manifest import Bundle
+    from .runtime.files.checkpoint_identity import MadeFrom
+
+SIDE_OPTIONS = ("bundle", "preset", "variant", "device", "precision", *CHECKPOINTS)
+"""Fields of `NetworkChoice` that a side may name."""
+
+SIDE_PATHS = ("masks", "bundle", *CHECKPOINTS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """One side of a comparison or profile: networks to run, or masks that are there already."""
+
+    text: str
+    choice: NetworkChoice | None = None
+    masks: Path | None = None
+
+    @property
+    def networks(self) -> NetworkChoice:
+        """Its networks, once it is known to have some."""
+        if self.choice is None:
+            raise ValueError(f"{self.text} has no networks")
+        return self.choice
+
+    @property
+    def bundle(self) -> Path | None:
+        """The directory of its bundle, if it runs one."""
+        return None if self.choice is None else self.choice.bundle
+
+    def made_from(self) -> MadeFrom:
+        """The bundle and checkpoints of its networks.
+
+        Raises:
+            GmosError: as `gmos-run`.
+        """
+        return self.networks.resolve().made_from()
+
+    def open_bundle(self) -> Bundle | None:
+        """Its bundle, if it runs one, as far as the user trusts it.
+
+        Raises:
+            GmosError: it cannot be used.
+        """
+        from .runtime.bundle.manifest import open_bundle  # noqa: PLC0415 - only bundle runs need it
+
+        return None if self.bundle is None else open_bundle(self.bundle, self.networks.trusted())
+
+    def load(self) -> Backend:
+        """Load its networks.
+
+        Raises:
+            GmosError: as `gmos-run`.
+        """
+        return self.networks.resolve().load()
+
+
+def parse_side(option: str, text: str, trust: Mapping[str, Any] | None = None) -> Side:
+    """Read `KIND:VALUE` or `KIND:NAME=VALUE,NAME=VALUE`, such as `torch:nano` or `onnxruntime:bundle=DIR`.
+
+    Args:
+        option: that it was given with, for messages.
+        text: as given.
+        trust: `NetworkChoice.trust` and `trust_engines`, which are for sides with a bundle.
+
+    Raises:
+        GmosError: the kind or an option of it is not known, or a bundle or directory is missing.
+    """
+    kind, _, rest = text.partition(":")
+    if kind not in (*BACKENDS, "masks"):
+        raise GmosError(
+            f"{option} {text}: expected KIND:VALUE with one of {', '.join((*BACKENDS, 'masks'))}, such as "
+            "torch:small, onnxruntime:DIR or masks:DIR"
+        )
+    lone = "masks" if kind == "masks" else "preset" if BACKENDS[kind].runs == "checkpoints" else "bundle"
+    values = _side_values(f"{option} {text}", lone, rest)
+    paths = {name: Path(value) for name, value in values.items() if name in SIDE_PATHS}
+    for path in paths.values():
+        if not path.exists():
+            raise GmosError(f"{option} {text}: {path} does not exist")
+    if kind == "masks":
+        if "masks" not in values:
+            raise GmosError(f"{option} {text}: expected masks:DIR with a directory of label-map PNGs")
+        return Side(text=text, masks=paths["masks"])
+    if lone == "bundle" and "bundle" not in values:
+        raise GmosError(f"{option} {text}: expected {kind}:DIR with a bundle, made by gmos-export onnx")
+    for name, known in (("variant", VARIANTS), ("precision", (AUTO, *PRECISIONS))):
+        if values.get(name, known[0]) not in known:
+            raise GmosError(f"{text}: {name} {values[name]}, expected one of {', '.join(known)}")
+    given: dict[str, Any] = {**values, **paths, **((trust or {}) if "bundle" in paths else {})}
+    return Side(text=text, choice=NetworkChoice(backend=kind, **given))
+
+
+def _side_values(given: str, lone: str, rest: str) -> dict[str, str]:
+    known = ("masks",) if lone == "masks" else SIDE_OPTIONS
+    values: dict[str, str] = {}
+    # A path may hold a comma or an equals sign: the first value may stand alone.
+    parts = rest.split(",") if "=" in rest else [f"{lone}={rest}"]
+    for part in parts if rest else []:
+        name, equals, value = part.partition("=")
+        if not equals or name not in known or not value:
+            raise GmosError(f"{given}: {part!r} is no NAME=VALUE with one of {', '.join(known)}")
+        if name in values:
+            raise GmosError(f"{given}: {name} is given twice")
+        values[name] = value
+    return values
