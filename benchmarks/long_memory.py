@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import platform
 import tempfile
+from contextlib import nullcontext
 from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
@@ -54,7 +55,9 @@ def main() -> None:
         networks: Any = SimpleNamespace(sam2=build_sam2(sizes.sam2))
         exporter = NetworkExporter(root, plan, networks, cast(Any, None), validated=False)
         network = exporter.export("memory_attention")
-        bundle: Any = SimpleNamespace(graph_file=lambda _, target: root / network.graphs[target].file)
+        bundle: Any = SimpleNamespace(
+            private_graph=lambda _, target: nullcontext(root / network.graphs[target].file)
+        )
         rows = [("the bundle's profiles", network.profiles)]
         for case in given.cases.split(","):
             objects, memories = map(int, case.split("x"))

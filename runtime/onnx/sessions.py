@@ -46,15 +46,6 @@ FLOOR = (1, 21)
 REASON_LENGTH = 600
 """Characters of ONNX Runtime's own message that are passed on; it comes after the path and a code."""
 
-ONNX_TYPES = {
-    "tensor(float)": "float32",
-    "tensor(float16)": "float16",
-    "tensor(bfloat16)": "bfloat16",
-    "tensor(uint8)": "uint8",
-    "tensor(int64)": "int64",
-}
-"""ONNX Runtime's names of what graphs take and give."""
-
 IN_MEMORY, GRAPH = "add_external_initializers_from_files_in_memory", "graph.onnx"
 """How `onnxruntime.SessionOptions` take weights from memory, and what a graph is called in a folder of its own."""
 
@@ -263,6 +254,12 @@ def _given(graph: Path | bytes | GraphContent, settings: Any) -> Iterator[Path |
             yield folder / GRAPH
 
 
+def _dtype(kind: str) -> str:
+    """The element type in ONNX Runtime's name of a type, as `tensor(float)`."""
+    name = kind.removeprefix("tensor(").removesuffix(")")
+    return "float32" if name == "float" else name
+
+
 def check_signature(
     graph: LoadedGraph, inputs: Sequence[BundleTensor], outputs: Sequence[BundleTensor], where: Path
 ) -> None:
@@ -275,7 +272,7 @@ def check_signature(
         ("input", inputs, graph.session.get_inputs()),
         ("output", outputs, graph.session.get_outputs()),
     ):
-        has = {one.name: (ONNX_TYPES.get(one.type, one.type), one.shape) for one in found}
+        has = {one.name: (_dtype(one.type), one.shape) for one in found}
         for tensor in wanted:
             dtype, shape = has.pop(tensor.name, ("none", ()))
             fits = len(shape) == len(tensor.axes) and all(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ...errors import GmosError
 from ..contract import Variant
 from ..files.atomic_file import remove_stale_files, writing
-from ..files.checkpoint_identity import MadeFrom
+from ..files.checkpoint_identity import NOTHING, MadeFrom
 from ..files.typed_json import json_bytes, read_json, typed
 from ..files.work_folder import work_folder
 from ..frame_result import FrameResult
@@ -198,8 +198,8 @@ class _Moves:
     modes: list[str]
     frames: int
     settings: dict[str, Any]
-    made_from: MadeFrom
-    not_finite: dict[str, int]
+    made_from: MadeFrom = NOTHING
+    not_finite: dict[str, int] = field(default_factory=dict)
 
     def move(self, save_dir: Path, work: Path, undo: Callable[..., object]) -> None:
         """Do it, or what is left of it: what is not in `work / "new"` any more is in its place."""

@@ -14,6 +14,7 @@ from gmos_deploy.errors import GmosError
 from gmos_deploy.evaluation.compare.first_divergence import ALL_FLOPS, FirstDivergence, first_divergence
 from gmos_deploy.evaluation.compare.recording import Call
 from gmos_deploy.evaluation.report.files import plain
+from gmos_deploy.runtime.bundle.manifest import GraphContent
 from gmos_deploy.runtime.onnx.sessions import OnnxDevice
 
 onnx = pytest.importorskip("onnx")
@@ -93,7 +94,9 @@ def find(tmp_path: Path) -> Callable[..., FirstDivergence]:
                     root=tmp_path / name,
                     model=SimpleNamespace(sam2_image_px=1, pi3_channels=1),
                     networks={"pi3_decoder_like": SimpleNamespace(flops=flops, precision="fp32")},
-                    graph_file=lambda *_, path=path: path,
+                    graph_content=lambda *_, path=path: GraphContent(
+                        path=path, graph=path.read_bytes(), weights={}
+                    ),
                     table_source=lambda: SimpleNamespace(head_dim=1),
                 )
             )

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from gmos_deploy.export.onnx.float32_twin import write_float32_twin
 from gmos_deploy.gmos_ref.presets import model_spec, preset
 from gmos_deploy.runtime.arrays import HostArray, NumpyArrays
 from gmos_deploy.runtime.bundle.check_inputs import read_check_inputs, stretched, write_check_inputs
-from gmos_deploy.runtime.bundle.manifest import Bundle, BundleTensor, open_bundle
+from gmos_deploy.runtime.bundle.manifest import Bundle, BundleTensor, GraphContent, open_bundle
 from gmos_deploy.runtime.bundle.seeded_inputs import seeded_inputs
 from gmos_deploy.runtime.comparison.parity import OutputDifference
 from gmos_deploy.runtime.contract import WITHOUT_WEIGHTS
@@ -387,11 +388,21 @@ def one_network(half_network: Callable[..., Any]) -> Callable[..., Any]:
     def make(precision: str, **gate: Any) -> Any:
         exported, root = half_network("memory_encoder", precision=precision, head_precision=precision)
         entry = replace(exported, gate=gate)
+
+        def content(target: str) -> GraphContent:
+            graph = entry.graphs[target]
+            return GraphContent(
+                path=root / graph.file,
+                graph=(root / graph.file).read_bytes(),
+                weights={name: bytearray((root / name).read_bytes()) for name in graph.weights},
+            )
+
         return SimpleNamespace(
             networks={"memory_encoder": entry},
             model=model_spec(TINY, "gmos"),
             files={},
-            graph_file=lambda name, target: root / entry.graphs[target].file,
+            private_graph=lambda name, target: nullcontext(root / entry.graphs[target].file),
+            graph_content=lambda name, target: content(target),
             table_source=lambda: SimpleNamespace(head_dim=1),
         )
 

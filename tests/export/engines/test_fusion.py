@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -26,7 +27,9 @@ HALF = {"precision": "fp16", "head_precision": "fp16"}
 
 
 def engine(found: BundleNetwork, root: Path) -> BuiltPlan:
-    bundle: Any = SimpleNamespace(graph_file=lambda name, target: root / found.graphs[target].file)
+    bundle: Any = SimpleNamespace(
+        private_graph=lambda name, target: nullcontext(root / found.graphs[target].file)
+    )
     return build_plan(
         load_tensorrt("tensorrt-rtx"),
         cast(Bundle, bundle),

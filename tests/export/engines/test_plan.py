@@ -7,6 +7,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -171,7 +172,7 @@ def built(
     profile: dict[str, ProfileRange] | None = None,
     enter: Callable[[], None] | None = None,
 ) -> BuiltPlan:
-    bundle = SimpleNamespace(graph_file=lambda name, target: Path(f"{name}.{target}.onnx"))
+    bundle = SimpleNamespace(private_graph=lambda name, target: nullcontext(Path(f"{name}.{target}.onnx")))
     return build_plan(
         wrap_library("tensorrt", fake.module()),
         cast(Bundle, bundle),
