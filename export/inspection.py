@@ -42,9 +42,9 @@ def inspection(bundle: Bundle) -> Document:
     weights = ", ".join(bundle.checkpoints) or "untrained stand-in weights"
     notes = [f"engines for {sizes}; {weights}"]
     if bundle.calibration is not None:
-        videos = ", ".join(str(video["name"]) for video in bundle.calibration["videos"])
+        videos = ", ".join(str(video["name"]) for video in bundle.calibration.get("videos", ()))
         notes.append(
-            f"calibrated on {videos}, ranges {bundle.calibration['ranges']}, seed {bundle.calibration['seed']}"
+            f"calibrated on {videos}, ranges {bundle.calibration.get('ranges')}, seed {bundle.calibration.get('seed')}"
         )
     at = {axis: n for network in bundle.networks.values() for axis, n in network.flops_at.items()}
     lengths = ", ".join(f"{axis}={at[axis]}" for axis in ("B", "h", "w", "O", "R", "P") if axis in at)

@@ -161,11 +161,11 @@ class _Named:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Calibration:
-    """What is read of `calibration`."""
+    """What is read of `calibration`; a bundle that is tried on the way has less of it."""
 
-    videos: tuple[_Named, ...]
-    ranges: str
-    seed: int
+    videos: tuple[_Named, ...] = ()
+    ranges: str = ""
+    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

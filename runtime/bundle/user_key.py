@@ -94,7 +94,11 @@ def seal_doubt(seal: Seal | None, purpose: str, content: bytes) -> str | None:
     own = _seal(key, purpose, content)
     if seal.key != own.key:
         return "it was sealed by another user or on another machine"
-    return None if hmac.compare_digest(seal.mac, own.mac) else "it was changed after it was sealed"
+    return (
+        None
+        if hmac.compare_digest(seal.mac.encode(), own.mac.encode())
+        else "it was changed after it was sealed"
+    )
 
 
 def sealed_json(value: object, purpose: str) -> bytes:

@@ -25,7 +25,7 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m4v", ".mpg"
 PNG_DEPTH_AT = 24
 """Where a PNG file has its bits a channel; Pillow reads 16 of a colour image as their upper 8 without a word."""
 EXIF_ORIENTATION = 0x0112
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, MemoryError, struct.error, zlib.error)
 """What Pillow raises on damaged files, depending on the format and the place of the damage."""
 
 
