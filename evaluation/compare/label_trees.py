@@ -65,7 +65,10 @@ def read_tree(root: Path) -> Tree:
     }
     if not found:
         frames = list_frames(root)
-        others = {name: of for name, of in _folders_of_frames(root).items() if not name.startswith(".")}
+        others = _folders_of_frames(root)
+        if root.name not in RESULTS:
+            # Not ours: what is hidden there is no video.
+            others = {name: of for name, of in others.items() if not name.startswith(".")}
         found = {MASKS: {root.name: frames} if frames else others}
     tree = {result: sequences for result, sequences in found.items() if sequences}
     if not tree:

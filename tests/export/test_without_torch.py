@@ -85,7 +85,7 @@ def test_bundle_runs(device: Path, tiny_bundle: Bundle, clip: Path, tmp_path: Pa
 
 
 def test_nano_runs_and_the_doctor_tells(device: Path, tmp_path: Path) -> None:
-    """Its bundle comes with the package; what the machine lacks is missing, and nothing is wrong."""
+    """Its bundle comes with the package; what the machine lacks is optional, and nothing is wrong."""
     code = "from gmos_deploy.entry import doctor; doctor()"
     ran = subprocess.run(
         [device, "-c", code, "--selftest", "--json"],
@@ -96,7 +96,7 @@ def test_nano_runs_and_the_doctor_tells(device: Path, tmp_path: Path) -> None:
     )
     found = {(one["group"], one["name"]): one for one in json.loads(ran.stdout)["findings"]}
     assert ran.returncode == 0, [one for one in found.values() if one["state"] == "wrong"]
-    assert found["Libraries", "torch"]["state"] == "missing"
+    assert found["Libraries", "torch"]["state"] == "optional"
     assert found["Libraries", "torch"]["mend"] == "pip install 'gmos-deploy[ref]'"
     assert found["Self-test", "onnxruntime on cpu"]["state"] == "ok"
     assert len(list((tmp_path / "gmos-deploy").iterdir())) == 1, "nano's bundle"
