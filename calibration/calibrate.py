@@ -11,8 +11,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
-
 from .. import __version__
 from ..errors import GmosError
 from ..evaluation.progress_bar import run_progress
@@ -21,6 +19,7 @@ from ..runtime.atomic_file import writing
 from ..runtime.bundle.manifest import Bundle, open_bundle
 from ..runtime.contract import WITHOUT_WEIGHTS, NetworkName
 from ..runtime.onnx.backend import open_bundle_backend
+from ..runtime.onnx.sessions import load_onnxruntime
 from ..runtime.precision import PRECISIONS
 from ..runtime.video.inputs import resolve_inputs
 from .config import EXCLUDED, CalibrationConfig
@@ -37,7 +36,7 @@ from .search.target_masks import MaskReference, MaskScore, MaskTrial, hold_masks
 
 logger = logging.getLogger(__name__)
 
-VERSIONS = {"gmos-deploy": __version__, "onnxruntime": str(onnxruntime.__version__)}
+VERSIONS = {"gmos-deploy": __version__, "onnxruntime": str(load_onnxruntime().__version__)}
 """ONNX Runtime's is of the one that runs the networks, whatever distribution it came with."""
 
 VideoRecords = Mapping[str, Mapping[str, Any]]

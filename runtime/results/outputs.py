@@ -12,14 +12,13 @@ from typing import Any
 import msgspec
 
 from ...errors import GmosError
-from ..atomic_file import remove_stale_files, writing
+from ..atomic_file import remove_stale_files, work_folder, writing
 from ..checkpoint_identity import MadeFrom
 from ..contract import Variant
 from ..frame_result import FrameResult
 from ..media import Media
 from ..typed_json import json_bytes
 from ..watch import Watch, doing
-from ..work_folder import work_folder
 from .completion import (
     PRIVATE_FOLDER,
     CompletionRecord,
