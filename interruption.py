@@ -38,6 +38,7 @@ class _State:
     clears_up = False
     number: int | None = None
     at_s = 0.0
+    swallowed = False
 
 
 def answer_signals(command: str, *, keeps_results: bool) -> None:
@@ -73,8 +74,8 @@ def _answer(number: int, _frame: object) -> None:
     now = time.monotonic()
     if not _State.clears_up:
         _leave(number)
-    if _State.number is None:
-        _State.number, _State.at_s = number, now
+    if _State.number is None or _State.swallowed:
+        _State.number, _State.at_s, _State.swallowed = number, now, False
         raise Interrupted
     if now - _State.at_s >= REPEATED_S:
         _leave(number)
@@ -97,7 +98,8 @@ def _once_more(unraisable: sys.UnraisableHookArgs) -> None:
         return
     from threading import Timer  # noqa: PLC0415 - needed next to never
 
-    _State.number = None
+    # What ends before that has been interrupted all the same.
+    _State.swallowed = True
     again = signal.raise_signal if sys.platform == "win32" else _to_this_process
     Timer(0.02, again, (number,)).start()
 

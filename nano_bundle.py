@@ -20,6 +20,8 @@ from .runtime.files.checkpoint_identity import checkpoint_identity
 
 logger = logging.getLogger(__name__)
 
+CACHE_ADVICE = "set XDG_CACHE_HOME to a folder of yours"
+
 
 def prefers_bundle() -> bool:
     """Whether ONNX Runtime is installed, which runs the bundle, or neither that nor PyTorch: it is the lighter one."""
@@ -31,7 +33,23 @@ def cached_bundle(variant: Variant) -> Path:
     digest = hashlib.sha256(__version__.encode())
     for path in (*nano_checkpoints(variant).values(), PACKED_BUNDLES):
         digest.update(checkpoint_identity(path).encode())
-    return user_cache_path("gmos-deploy") / f"{NANO}-{variant}-{digest.hexdigest()[:16]}"
+    return _cache() / f"{NANO}-{variant}-{digest.hexdigest()[:16]}"
+
+
+def _cache() -> Path:
+    """The user's cache directory.
+
+    Raises:
+        GmosError: this user has none.
+    """
+    try:
+        place = user_cache_path("gmos-deploy")
+    # What `Path.home` raises.
+    except (RuntimeError, KeyError) as error:
+        raise GmosError(f"this user has no home directory ({error}): {CACHE_ADVICE}") from error
+    if not place.is_absolute():
+        raise GmosError(f"this user has no home directory: {CACHE_ADVICE}")
+    return place
 
 
 def nano_bundle(variant: Variant) -> Bundle:
@@ -42,14 +60,19 @@ def nano_bundle(variant: Variant) -> Bundle:
     """
     root = cached_bundle(variant)
     try:
-        return open_bundle(root)
+        bundle = open_bundle(root)
+        # Some 20 ms: a graph that was damaged since would be refused when it is opened, at every run.
+        for file in bundle.files:
+            bundle.files.verified(file)
     except GmosError as error:
         # Not there, or damaged: either way it is made again from the package's own files.
         logger.debug("no usable bundle in the cache: %s", error)
+    else:
+        return bundle
     logger.info("writing the nano model's bundle once into %s", root)
     try:
         return unpack_bundle(PACKED_BUNDLES, variant, FOLDER, root)
     except GmosError as error:
         if sys.platform == "win32" or not str(error).startswith("cannot write"):
             raise
-        raise GmosError(f"{error}: set XDG_CACHE_HOME to a folder of yours") from error
+        raise GmosError(f"{error}: {CACHE_ADVICE}") from error

@@ -11,8 +11,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
-
 from .. import __version__
 from ..errors import GmosError
 from ..evaluation.progress_bar import run_progress
@@ -21,6 +19,7 @@ from ..runtime.bundle.manifest import Bundle, open_bundle
 from ..runtime.contract import WITHOUT_WEIGHTS, NetworkName
 from ..runtime.files.atomic_file import writing
 from ..runtime.onnx.backend import open_bundle_backend
+from ..runtime.onnx.sessions import load_onnxruntime
 from ..runtime.precision import PRECISIONS
 from ..runtime.video.inputs import resolve_inputs
 from .config import EXCLUDED, CalibrationConfig
@@ -30,13 +29,14 @@ from .quantiser.formats import FORMATS
 from .quantiser.layer_choice import LayerChooser
 from .sampling.record_calls import check_lengths, sample_videos
 from .sampling.sample_store import SampleStore
+from .sampling.worth import doubts
 from .search.finished_work import FinishedWork
 from .search.network_trial import measured
 from .search.target_masks import MaskReference, MaskScore, MaskTrial, hold_masks
 
 logger = logging.getLogger(__name__)
 
-VERSIONS = {"gmos-deploy": __version__, "onnxruntime": str(onnxruntime.__version__)}
+VERSIONS = {"gmos-deploy": __version__, "onnxruntime": str(load_onnxruntime().__version__)}
 """ONNX Runtime's is of the one that runs the networks, whatever distribution it came with."""
 
 VideoRecords = Mapping[str, Mapping[str, Any]]
@@ -85,6 +85,9 @@ def calibrate(config: CalibrationConfig) -> tuple[Bundle, tuple[CalibratedNetwor
     chooser = LayerChooser(form=FORMATS[config.precision], options=config.quantiser)
     maker = FormMaker(config=config, parent=parent, chooser=chooser, work=work)
     calls = {name: sum(int(video["networks"][name]["seen"]) for video in videos.values()) for name in names}
+    warnings = [line for name in names for line in doubts(name, store.samples(videos, name))]
+    for line in warnings:
+        logger.warning("%s", line)
     forms = _forms(maker, store, videos, calls)
 
     def operations(name: NetworkName) -> float:
@@ -103,7 +106,7 @@ def calibrate(config: CalibrationConfig) -> tuple[Bundle, tuple[CalibratedNetwor
         parent,
         made,
         precision=config.precision,
-        calibration=_record(config, parent, videos, made, trials),
+        calibration={**_record(config, parent, videos, made, trials), "warnings": warnings},
     )
     networks = tuple(made.values())
     if config.timed:
@@ -157,8 +160,6 @@ def _forms(
         samples = store.samples(videos, name)
         if samples:
             forms[name] = maker.forms(name, samples)
-        else:
-            logger.warning("%s: never called on these videos; it stays in half precision", name)
     if not forms:
         raise GmosError(
             "no network to quantise was called on these videos; give videos in which something moves"

@@ -18,17 +18,18 @@ from ..runtime.comparison.parity import OutputDifference
 from ..runtime.contract import NetworkName
 from ..runtime.precision import Limits
 from .config import EXCLUDED, CalibrationConfig, TargetParity
-from .quantiser.activation_statistics import calls, collect
+from .quantiser.activation_statistics import calls, collect, passes
 from .quantiser.layer_choice import ActivationChoice, LayerChooser
 from .quantiser.linear_layers import Activation, LinearLayer, all_layers, find_activations, groups, weight_of
 from .sampling.sample_store import Sample
+from .sampling.worth import FEWEST
 from .search.finished_work import FinishedWork
 from .search.network_trial import Comparison, NetworkTrial, Times
 from .search.sensitivity import GroupSensitivity, Quantiser, excluded_nodes
 
 logger = logging.getLogger(__name__)
 
-VALIDATION_EVERY = 4
+VALIDATION_EVERY = FEWEST
 """Every so many samples one is left out of all choices, for the validation."""
 
 Form = Literal["quantised", "weight_only"]
@@ -253,9 +254,18 @@ def choose_all(
         known = None if work is None else work.known(ActivationChoice, *key)
         if known is not None:
             found[activation.name] = chooser.take_over(known, weights(activation))
-    missing = [activation for activation in activations if activation.name not in found]
-    with counted(f"{trial.name}: layers", calls(missing, samples) + len(missing)) as done:
-        for activation, statistics in collect(trial, missing, samples, done):
+    missing = {activation.name for activation in activations if activation.name not in found}
+    # What else a session gives out changes how it computes: those that were seen together are seen together again.
+    seen = [
+        activation
+        for part in passes(activations)
+        if missing & {one.name for one in part}
+        for activation in part
+    ]
+    with counted(f"{trial.name}: layers", calls(seen, samples) + len(missing)) as done:
+        for activation, statistics in collect(trial, seen, samples, done):
+            if activation.name not in missing:
+                continue
             choice = chooser.choose(activation, statistics, weights(activation), weight_only=weight_only)
             if work is not None:
                 work.keep(choice, "activation", trial.name, activation.name)

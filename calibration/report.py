@@ -113,6 +113,10 @@ def _document(
         title=f"Calibration of {config.bundle}",
         lead=f"{made_on['date']}, gmos-deploy {__version__}",
         cards=cards,
+        remarks=Section(
+            "Before you believe it",
+            [doc.Remarks((bundle.calibration or {}).get("warnings", []), word="warning")],
+        ),
         sections=[
             Section(
                 "",

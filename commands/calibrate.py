@@ -30,6 +30,7 @@ from ..options import (
     report_option,
     wide_option,
 )
+from ..runtime.onnx.telemetry import turn_telemetry_off
 from ..runtime.precision import QUANTISED
 
 logger = logging.getLogger(__name__)
@@ -215,6 +216,7 @@ def parse_size(text: str) -> int:
 
 
 def _require_quantiser() -> None:
+    turn_telemetry_off()
     try:
         import onnx  # noqa: F401, PLC0415
         import onnx_ir  # noqa: F401, PLC0415

@@ -28,6 +28,7 @@ from ..options import (
     option,
     trust_options,
 )
+from ..runtime.onnx.telemetry import turn_telemetry_off
 from ..runtime.precision import EXPORTED
 
 if TYPE_CHECKING:
@@ -373,6 +374,7 @@ def _variant(given: Variant | None, gmos_ckpt: Path | None, gmos_s_ckpt: Path | 
 
 
 def _require_exporter() -> None:
+    turn_telemetry_off()
     try:
         import onnx  # noqa: F401, PLC0415
         import onnxruntime  # noqa: F401, PLC0415

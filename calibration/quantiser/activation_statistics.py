@@ -170,11 +170,8 @@ def collect(
     Raises:
         GmosError: a sample cannot be read, or an activation has values that are not finite.
     """
-    for start in range(0, len(activations), ACTIVATIONS_PER_PASS):
-        found = {
-            activation.name: (activation, ActivationStatistics(len(samples)))
-            for activation in activations[start : start + ACTIVATIONS_PER_PASS]
-        }
+    for part in passes(activations):
+        found = {activation.name: (activation, ActivationStatistics(len(samples))) for activation in part}
         model = trial.model()
         _give_out(model.graph, found)
         with trial.session(model) as run:
@@ -191,6 +188,12 @@ def collect(
                 )
         while found:
             yield found.pop(next(iter(found)))
+
+
+def passes(activations: Sequence[Activation]) -> list[Sequence[Activation]]:
+    """Activations that a session gives out together."""
+    step = ACTIVATIONS_PER_PASS
+    return [activations[start : start + step] for start in range(0, len(activations), step)]
 
 
 def _give_out(graph: ir.Graph, names: Iterable[str]) -> None:

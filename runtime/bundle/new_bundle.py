@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..files.atomic_file import writing
-from ..files.work_folder import work_folder
+from ..files.atomic_file import work_folder, writing
 
 OLD = "old"
 """What was at the bundle's place, in the work folder, while neither is there."""

@@ -87,6 +87,18 @@ def has_driver() -> bool:
     return True
 
 
+def driver_doubt() -> str | None:
+    """Why there is no CUDA device as far as NVIDIA's driver knows, in words; None if there is one."""
+    try:
+        driver = ctypes.CDLL(WINDOWS_DRIVER if sys.platform == "win32" else DRIVER)
+    except OSError:
+        return "NVIDIA's driver is not installed"
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+        return "NVIDIA's driver finds no device"
+    return None
+
+
 class Event:
     """A point in a stream. Its handle goes back for reuse when nobody holds it any more."""
 

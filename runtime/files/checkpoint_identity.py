@@ -1,4 +1,4 @@
-"""Which files a result was made from: checkpoints without reading gigabytes, others by all that is in them.
+"""Which files a result was made from, by all that is in them; gigabytes are read once.
 
 And in which shape results and records tell it.
 """
@@ -40,15 +40,17 @@ class _ShardIndex:
 
 
 def checkpoint_identity(path: Path) -> str:
-    """Name, size and a SHA-256 over both ends of a file, as one string; several of them for shards.
+    """Name, size and SHA-256 of a file, as one string; several of them for shards. See `kept_sha256`.
 
     Raises:
         GmosError: the file cannot be read.
     """
-    return "; ".join(map(_identity, checkpoint_shards(path)))
+    shards = checkpoint_shards(path)
+    return "; ".join(f"{one.name} {one.stat().st_size} bytes, sha256 {kept_sha256(one)}" for one in shards)
 
 
 def _identity(path: Path) -> str:
+    """Of its length and both ends."""
     try:
         with open_regular(path) as file:
             digest = hashlib.sha256(file.read(END_BYTES))
@@ -132,7 +134,11 @@ def kept_sha256(path: Path) -> str:
     if state.st_size < KEPT_FROM_BYTES:
         return file_sha256(path)
     key = hashlib.sha256(f"{path.resolve()} {state.st_mtime_ns} {identity}".encode("utf-8", "replace"))
-    kept = user_cache_path("gmos-deploy") / "hashes" / key.hexdigest()
+    try:
+        kept = user_cache_path("gmos-deploy") / "hashes" / key.hexdigest()
+    except RuntimeError:
+        # A user without a home.
+        return file_sha256(path)
     with suppress(OSError, ValueError):
         found = kept.read_text(encoding="ascii")
         if re.fullmatch("[0-9a-f]{64}", found):

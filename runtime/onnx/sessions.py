@@ -18,8 +18,10 @@ from ...errors import GmosError
 from ..arrays import Array, Arrays, NumpyArrays
 from ..bundle.manifest import BundleTensor, GraphContent
 from ..bundle.private_read import private_folder
+from ..cuda.driver import driver_doubt
 from ..device_name import parse_device
 from ..precision import PRECISIONS
+from .telemetry import turn_telemetry_off
 
 logger = logging.getLogger(__name__)
 
@@ -87,11 +89,12 @@ class OrtHostArrays(NumpyArrays):
 
 
 def load_onnxruntime() -> Any:  # noqa: ANN401 - the package has no types
-    """The `onnxruntime` module.
+    """The `onnxruntime` module, with its telemetry off.
 
     Raises:
         GmosError: it is not installed.
     """
+    turn_telemetry_off()
     try:
         import onnxruntime  # noqa: PLC0415 - an extra; it takes a quarter of a second to import
     except ImportError as error:
@@ -118,7 +121,7 @@ class OnnxDevice:
 
 
 def choose_device(name: str, onnxruntime: Any) -> OnnxDevice:  # noqa: ANN401 - untyped module
-    """The device of that name: cpu, cuda, cuda:N, or auto, which takes CUDA where ONNX Runtime offers it.
+    """The device of that name: cpu, cuda, cuda:N, or auto, which takes CUDA where ONNX Runtime and a driver offer it.
 
     Raises:
         GmosError: there is no such device, or this ONNX Runtime is not built for it.
@@ -132,9 +135,9 @@ def choose_device(name: str, onnxruntime: Any) -> OnnxDevice:  # noqa: ANN401 - 
     if kind != "cpu" and CUDA_PROVIDER in offered:
         _load_cuda_libraries(onnxruntime)
     if kind == "auto":
-        chosen = OnnxDevice(kind="cuda" if CUDA_PROVIDER in offered else "cpu")
-        reason = "has a" if CUDA_PROVIDER in offered else "has no"
-        logger.info("device auto: %s, this ONNX Runtime %s CUDA provider", chosen, reason)
+        doubt = driver_doubt() if CUDA_PROVIDER in offered else "this ONNX Runtime has no CUDA provider"
+        chosen = OnnxDevice(kind="cpu" if doubt else "cuda")
+        logger.info("device auto: %s, %s", chosen, doubt or "this ONNX Runtime has a CUDA provider")
         return chosen
     if kind == "cpu":
         return OnnxDevice(kind="cpu")

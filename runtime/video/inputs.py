@@ -60,9 +60,9 @@ def resolve_inputs(
     sources = [source_of(one) for one in inputs]
     _refuse_mixed(inputs, sources)
     if names is None:
-        names = [
-            sequence_name(one, source.sequence_name(one)) for one, source in zip(inputs, sources, strict=True)
-        ]
+        names = [source.sequence_name(one) for one, source in zip(inputs, sources, strict=True)]
+    # Those of a dataset's list, too.
+    names = [sequence_name(one, name) for one, name in zip(inputs, names, strict=True)]
     _refuse_repeated(inputs, names)
     source = sources[0]
     if source.needs_rate and fps is None and stride is None:

@@ -492,3 +492,14 @@ def test_other_sam2_networks_are_named(
     given = network_state(saved(tmp_path / "x.pt", {"model": keys(width, blocks, pointers)}), "SAM2")
     with pytest.raises(GmosError, match=rf"x\.pt is {name}, expected SAM 2\.1 Hiera-L: give its checkpoint"):
         check_keys(expected, given, tmp_path / "x.pt", "SAM2")
+
+
+def test_a_checkpoint_that_differs_in_its_middle_is_another(tmp_path: Path) -> None:
+    """Results of the one are not taken for those of the other."""
+    found = set()
+    for name, middle in (("a", 0), ("b", 1)):
+        path = tmp_path / name / "weights.pth"
+        path.parent.mkdir()
+        path.write_bytes(bytes(2 << 20) + bytes([middle]) + bytes(2 << 20))
+        found.add(checkpoint_identity(path))
+    assert len(found) == 2

@@ -141,3 +141,21 @@ def test_the_cache_gets_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     before = (place / "bundle.json").stat().st_mtime_ns
     assert nano_bundle("gmos").root == place
     assert (place / "bundle.json").stat().st_mtime_ns == before
+    # A damaged graph of the right length is found by its content.
+    graph = place / "dino.onnx"
+    whole = graph.read_bytes()
+    graph.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert nano_bundle("gmos").root == place
+    assert graph.read_bytes() == whole
+
+
+def test_without_a_home_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container with a user that nobody knows."""
+
+    def nobody(_: str) -> Path:
+        raise RuntimeError("could not determine the home directory")
+
+    for found in (nobody, lambda _: Path("~/.cache/gmos-deploy")):
+        monkeypatch.setattr("gmos_deploy.nano_bundle.user_cache_path", found)
+        with pytest.raises(GmosError, match=r"no home directory.*: set XDG_CACHE_HOME to a folder of yours"):
+            cached_bundle("gmos")

@@ -205,16 +205,19 @@ def test_an_interrupted_calibration_goes_on(
     assert {path.name for path in tmp_path.iterdir()} == {"samples", "whole", "out"}
 
 
+@pytest.mark.parametrize("place", ["in the first", "between", "in the second"])
 def test_networks_that_share_weights_still_do(
-    config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    """Mask prompt and mask decoder have one transformer: after a break between them it is stored once."""
+    """Mask prompt and mask decoder have one transformer: wherever the break is, it is stored once, the same."""
     given: dict[str, Any] = {"samples": tmp_path / "samples", "networks": ("mask_prompt", "mask_decoder")}
     wanted, networks = calibrate(config(tmp_path / "whole", **given))
     first = min(len(network.choices) for network in networks)
+    at = {"in the first": first // 2, "between": first + 1, "in the second": first + first // 2}[place]
     with monkeypatch.context() as patch:
-        patch.setattr(LayerChooser, "choose", Interrupted(first + 1).of(LayerChooser.choose))
+        patch.setattr(LayerChooser, "choose", Interrupted(at).of(LayerChooser.choose))
         with pytest.raises(KeyboardInterrupt):
             calibrate(config(tmp_path / "out", **given))
     bundle, _ = calibrate(config(tmp_path / "out", **given))
     assert files(bundle) == files(wanted)
+    assert bundle.calibration == wanted.calibration

@@ -252,7 +252,9 @@ def test_a_timing_cache_of_another_machine_is_replaced(
     built(fake, BuildOptions(timing_cache=path))
     assert fake.caches == [b"foreign", b""]
     assert "was made on another machine or version" in caplog.text
-    with pytest.raises(GmosError, match=r"--timing-cache .* cannot be read \(it is a directory and no regular file\)"):
+    with pytest.raises(
+        GmosError, match=r"--timing-cache .* cannot be read \(it is a directory and no regular file\)"
+    ):
         built(fake, BuildOptions(timing_cache=tmp_path))
 
 

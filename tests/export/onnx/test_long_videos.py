@@ -19,8 +19,8 @@ NEAR_FRAMES = 60
 frame and grows, also between two float32 forms of the same network in PyTorch."""
 
 FAR_SHARE = {None: 5e-3, 4: 5e-2}
-"""Of the pixels of all masks, to the ends of the video, by the most memories: four average less of a difference away than
-thirty (0.033 on 2 cores, the first differing pixel 36 frames beyond those near the start)."""
+"""Of the pixels of all masks, to the ends of the video, by the most memories: four average less of a difference
+away than thirty (0.033 on a 2-core x86-64 CPU; the first pixel differs 36 frames from the start)."""
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gmos_deploy.errors import GmosError
+from gmos_deploy.runtime.onnx import sessions
 from gmos_deploy.runtime.onnx.backend import OnnxBackend
 from gmos_deploy.runtime.onnx.sessions import (
     CPU_PROVIDER,
@@ -69,13 +70,21 @@ def fake_runtime(providers: list[str], session: type[FakeSession] = FakeSession)
     )
 
 
-def test_auto_takes_cuda_where_the_build_has_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_auto_takes_cuda_where_the_build_and_the_driver_have_it(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And says why."""
-    with caplog.at_level(logging.INFO):
-        assert choose_device("auto", fake_runtime(GPU_BUILD)) == OnnxDevice(kind="cuda")
-        assert choose_device("auto", fake_runtime(CPU_BUILD)) == OnnxDevice(kind="cpu")
-    assert "device auto: cuda:0, this ONNX Runtime has a CUDA provider" in caplog.text
-    assert "device auto: cpu, this ONNX Runtime has no CUDA provider" in caplog.text
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(sessions, "driver_doubt", lambda: None)
+    assert choose_device("auto", fake_runtime(GPU_BUILD)) == OnnxDevice(kind="cuda")
+    assert choose_device("auto", fake_runtime(CPU_BUILD)) == OnnxDevice(kind="cpu")
+    monkeypatch.setattr(sessions, "driver_doubt", lambda: "NVIDIA's driver is not installed")
+    assert choose_device("auto", fake_runtime(GPU_BUILD)) == OnnxDevice(kind="cpu")
+    assert caplog.messages == [
+        "device auto: cuda:0, this ONNX Runtime has a CUDA provider",
+        "device auto: cpu, this ONNX Runtime has no CUDA provider",
+        "device auto: cpu, NVIDIA's driver is not installed",
+    ]
 
 
 def test_devices_are_chosen_by_name() -> None:

@@ -113,6 +113,7 @@ def test_gmos_results_are_all_in_place(results: ResultSet) -> None:
         assert len(list(reader)) == FRAMES
     record = json.loads(results.record_path.read_text(encoding="utf-8"))
     assert record.pop("software").startswith("gmos-deploy ")
+    assert record.pop("made_from") == {"bundles": [], "checkpoints": [], "clips": []}
     assert record == {
         "format": 1,
         "sequence": "bear",
@@ -391,8 +392,15 @@ with work_directory(Path(sys.argv[1]), PRIVATE_FOLDER) as work:
 @pytest.mark.parametrize("sequence", ["../bear", "a/b", "..", ""])
 def test_what_a_dead_run_left_moves_nothing_out_of_the_place(results: ResultSet, sequence: str) -> None:
     """Somebody may have written it; the message names it."""
-    moves = {"sequence": sequence, "variant": "gmos", "written": ["mask"], "dropped": [], "modes": ["mask"]}
-    text = json.dumps({**moves, "frames": 3, "settings": {}})
+    moves: dict[str, Any] = {
+        "sequence": sequence,
+        "variant": "gmos",
+        "written": ["mask"],
+        "dropped": [],
+        "modes": ["mask"],
+    }
+    moves |= {"frames": 3, "settings": {}, "made_from": {}, "not_finite": {}}
+    text = json.dumps(moves)
     subprocess.run([sys.executable, "-c", KILLED_AT, str(results.save_dir), text], check=False)
     with pytest.raises(GmosError, match=r"moves.json names .*, which is no sequence; remove it"):
         check_save_dir(results.save_dir)
