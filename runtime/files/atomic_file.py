@@ -110,6 +110,8 @@ def remove_stale_files(folder: Path) -> None:
 
 def _lock(handle: int) -> bool | None:
     """Lock an open file unless somebody else has; None where there are no locks."""
+    if sys.platform == "win32":
+        return None
     try:
         import fcntl  # noqa: PLC0415 - Windows has none
 
