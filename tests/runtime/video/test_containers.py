@@ -271,12 +271,11 @@ def test_tracks_in_another_file_are_not_opened(make_video: MakeVideo, kind: byte
             assert len(list(container.decode(video=0))) == 12
 
 
-@pytest.mark.parametrize(
-    "protocol", ["file", "http", "tcp", "pipe", "data", "crypto", "subfile", "concat", "tls"]
-)
+@pytest.mark.parametrize("protocol", ["file", "concat", "async", "cache"])
 def test_no_protocol_can_be_opened(make_video: MakeVideo, protocol: str) -> None:
-    """The allow-list is empty, as FFmpeg itself understands it."""
+    """The allow-list is empty, as FFmpeg itself understands it: without it each of these opens."""
     path = make_video("inner.mp4")
+    av.open(f"{protocol}:{path}").close()
     with pytest.raises(av.FFmpegError):
         av.open(f"{protocol}:{path}", container_options={"protocol_whitelist": NO_PROTOCOL})
 
