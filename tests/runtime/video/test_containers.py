@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import struct
+import subprocess
 import time
 from collections.abc import Callable
 from fractions import Fraction
@@ -15,8 +18,9 @@ import pytest
 from PIL import Image
 
 from gmos_deploy.errors import GmosError
-from gmos_deploy.runtime.video.containers import NAMES_OTHERS, allowed_formats, check_whole
+from gmos_deploy.runtime.video.containers import NAMES_OTHERS, NO_PROTOCOL, allowed_formats, check_whole
 from gmos_deploy.runtime.video.inputs import resolve_inputs
+from gmos_deploy.runtime.video.reader import FrameLedger, VideoReader
 from gmos_deploy.runtime.video.sequence import SequenceInput
 from gmos_deploy.runtime.video.stream_facts import rate_note
 
@@ -51,6 +55,10 @@ KINDS = (
     ("asf", "wmv2", "yuv420p"),
     ("yuv4mpegpipe", "wrapped_avframe", "yuv420p"),
     ("h264", "libx264", "yuv420p"),
+    ("matroska", "libx265", "yuv420p10le"),
+    ("matroska", "ffv1", "yuv444p12le"),
+    ("mp4", "libx264", "yuv422p10le"),
+    ("nut", "ffvhuff", "gray"),
 )
 """Containers, encoders and pixel formats."""
 
@@ -104,6 +112,44 @@ def test_every_container_and_codec_is_read(tmp_path: Path, container: str, codec
     assert sequence.notes == ()
 
 
+def planes(frame: av.VideoFrame) -> bytes:
+    """The decoded samples without the padding of lines, as ffmpeg writes raw video."""
+    parts = []
+    kinds = frame.format.components
+    for index, plane in enumerate(frame.planes):
+        bits = 8 * -(-kinds[index].bits // 8) if len(frame.planes) > 1 else frame.format.padded_bits_per_pixel
+        lines = np.frombuffer(plane, np.uint8)[: plane.line_size * plane.height].reshape(plane.height, -1)
+        parts.append(lines[:, : plane.width * bits // 8].tobytes())
+    return b"".join(parts)
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="there is no ffmpeg to compare with")
+@pytest.mark.parametrize(("container", "codec", "pixels"), KINDS)
+def test_decoded_planes_are_those_of_ffmpeg(tmp_path: Path, container: str, codec: str, pixels: str) -> None:
+    """Bit for bit and before any conversion to RGB: the frames, their order, their number."""
+    path = write(tmp_path / "clip.bin", container, codec, pixels)
+    with VideoReader(path) as reader:
+        frames = list(reader._decoded(FrameLedger()))
+    given = (
+        "ffmpeg",
+        "-v",
+        "error",
+        "-noautorotate",
+        "-i",
+        path,
+        "-map",
+        "0:v:0",
+        "-fps_mode",
+        "passthrough",
+    )
+    native = ("-f", "rawvideo", "-pix_fmt", frames[0].format.name, "-")
+    expected = subprocess.run((*given, *native), check=True, capture_output=True).stdout
+    assert len(frames) == FRAMES
+    size = len(expected) // FRAMES
+    for index, frame in enumerate(frames):
+        assert planes(frame) == expected[index * size : (index + 1) * size], index
+
+
 def hostile(inner: Path) -> dict[str, str]:
     """Files that have FFmpeg read another one, or the network, by the kind that the message names."""
     return {
@@ -119,8 +165,32 @@ def hostile(inner: Path) -> dict[str, str]:
     }
 
 
+def unknown_scripts(inner: Path) -> dict[str, str]:
+    """Others, which this FFmpeg has no format for, or which it is told not to try."""
+    return {
+        "AviSynth": f'FFVideoSource("{inner}")\n',
+        "VapourSynth": f"import vapoursynth as vs\nvs.core.ffms2.Source('{inner}').set_output()\n",
+        "VobSub": f"# VobSub index file, v7 (do not modify this line!)\nid: en, index: 0\ntimestamp: 00:00:00:000, "
+        f"filepos: 000000000\n# {inner}\n",
+        "MicroDVD": f"{{DEFAULT}}{{}}{{F:{inner}}}\n{{0}}{{25}}{inner}\n",
+        "SubRip": f"1\n00:00:00,000 --> 00:00:01,000\n<img src='{inner}'>\n",
+        "SSA": f"[Script Info]\nVideo File: {inner}\n[Events]\nDialogue: 0,0:00:00.00,0:00:01.00,a,,0,0,0,,x\n",
+        "IMF": '<?xml version="1.0"?><CompositionPlaylist xmlns="http://www.smpte-ra.org/schemas/2067-3/2016">'
+        f"<Id>urn:uuid:0</Id><Path>{inner}</Path></CompositionPlaylist>",
+        "HDS": f'<?xml version="1.0"?><manifest xmlns="http://ns.adobe.com/f4m/1.0"><media url="{inner}"/></manifest>',
+        "ASX": f'<asx version="3.0"><entry><ref href="{inner}"/></entry></asx>',
+        "XSPF": f'<?xml version="1.0"?><playlist version="1"><trackList><track><location>file://{inner}</location></track>'
+        "</trackList></playlist>",
+        "filter graph": f"movie={inner}[out0]\n",
+        "image pattern": f"{inner.parent}/%03d.png\n",
+        "FFmpeg metadata": f";FFMETADATA1\nfile={inner}\n",
+        "protocol": f"concat:{inner}|{inner}\n",
+        "SVG": f'<svg xmlns="http://www.w3.org/2000/svg"><image href="{inner}"/></svg>',
+    }
+
+
 @pytest.mark.parametrize("kind", hostile(Path()))
-@pytest.mark.parametrize("ending", ["mp4", "ffconcat", "m3u8", "mpd", "sdp"])
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "ts", "ffconcat", "m3u8", "mpd", "sdp"])
 def test_files_that_name_others_are_refused(make_video: MakeVideo, kind: str, ending: str) -> None:
     """Whatever they are called; the file that they name is there and would play."""
     path = make_video("inner.mp4")
@@ -130,6 +200,84 @@ def test_files_that_name_others_are_refused(make_video: MakeVideo, kind: str, en
     assert (
         f"outer.{ending} is {kind}, which names other files; expected a file that holds the video" in message
     )
+
+
+@pytest.mark.parametrize("kind", unknown_scripts(Path()))
+@pytest.mark.parametrize("ending", ["mp4", "own"])
+def test_other_scripts_and_subtitles_are_no_videos(make_video: MakeVideo, kind: str, ending: str) -> None:
+    """Under a video's name and under their own; nothing is read but the file itself."""
+    path = make_video("inner.mp4")
+    owns = {
+        "AviSynth": "avs",
+        "VapourSynth": "vpy",
+        "VobSub": "idx",
+        "SubRip": "srt",
+        "SSA": "ass",
+        "SVG": "svg",
+    }
+    script = path.with_name(f"outer.{owns.get(kind, 'txt') if ending == 'own' else ending}")
+    script.write_text(unknown_scripts(path)[kind])
+    # What VobSub's format would open beside it.
+    script.with_suffix(".sub").write_bytes(path.read_bytes())
+    assert re.search(
+        "cannot be opened as a video|has no video stream|has video for which|is .*, which names",
+        refused(script),
+    )
+
+
+def alias(target: Path) -> bytes:
+    """The record of a QuickTime alias, by which a track can be in another file."""
+    name, absolute = target.name.encode(), str(target).encode()
+    absolute += b"\0" * (len(absolute) % 2)
+    return (
+        bytes(10) + b"\4disk" + bytes(23) + bytes(12) + bytes((len(name),)) + name.ljust(63, b"\0") + bytes(16)
+        + struct.pack(">hh", 1, 1) + bytes(16) + struct.pack(">hH", 2, len(absolute)) + absolute
+        + struct.pack(">hH", 18, len(absolute)) + absolute + struct.pack(">hH", -1, 0)
+    )  # fmt: skip
+
+
+def with_reference(content: bytes, entry: bytes) -> bytes:
+    """An MP4 whose frames are said to be in another file; the index is at the end, so that nothing else moves."""
+    at = content.index(b"dref") - 4
+    new = struct.pack(">I4sII", 16 + len(entry), b"dref", 0, 1) + entry
+    (old,) = struct.unpack_from(">I", content, at)
+    changed = bytearray(content[:at] + new + content[at + old :])
+    for kind in (b"dinf", b"minf", b"mdia", b"trak", b"moov"):
+        place = content.rindex(kind, 0, at) - 4
+        (size,) = struct.unpack_from(">I", changed, place)
+        struct.pack_into(">I", changed, place, size + len(new) - old)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("kind", [b"alis", b"url "])
+@pytest.mark.parametrize("ending", ["mov", "mp4"])
+def test_tracks_in_another_file_are_not_opened(make_video: MakeVideo, kind: bytes, ending: str) -> None:
+    """The other file is there and whole; of the one given there are only zeros where its frames should be."""
+    other = make_video("other.mp4")
+    content = bytearray(other.read_bytes())
+    with av.open(str(other)) as container:
+        for packet in container.demux(video=0):
+            if packet.size and packet.pos is not None:
+                content[packet.pos : packet.pos + packet.size] = bytes(packet.size)
+    record = alias(other) if kind == b"alis" else f"file://{other}".encode() + b"\0"
+    entry = struct.pack(">I4sI", 12 + len(record), kind, 0) + record
+    path = other.with_name(f"outer.{ending}")
+    path.write_bytes(with_reference(bytes(content), entry))
+    assert re.search("no frame can be decoded|cannot be decoded|cannot be read", refused(path))
+    if kind == b"alis":
+        # The case is a real one: told to, FFmpeg follows it.
+        options = {"enable_drefs": "1", "use_absolute_path": "1"}
+        with av.open(str(path), options=options) as container:
+            assert len(list(container.decode(video=0))) == 12
+
+
+@pytest.mark.parametrize("protocol", ["file", "concat", "async", "cache"])
+def test_no_protocol_can_be_opened(make_video: MakeVideo, protocol: str) -> None:
+    """The allow-list is empty, as FFmpeg itself understands it: without it each of these opens."""
+    path = make_video("inner.mp4")
+    av.open(f"{protocol}:{path}").close()
+    with pytest.raises(av.FFmpegError):
+        av.open(f"{protocol}:{path}", container_options={"protocol_whitelist": NO_PROTOCOL})
 
 
 def test_a_concat_script_would_be_followed(make_video: MakeVideo) -> None:
