@@ -8,7 +8,7 @@ import shutil
 import textwrap
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ def diagnose_and_show(
     else:
         width = min(shutil.get_terminal_size((WIDTH, 24)).columns, 2 * WIDTH)
         for line in lines(found, max(width, WIDTH // 2)):
-            click.echo(printable(line))
+            click.echo(line)
     return status
 
 
@@ -133,7 +133,8 @@ def lines(found: Sequence[Finding], width: int = WIDTH) -> Iterator[str]:
     names = max(len(finding.name) for finding in found)
     states = max(map(len, STYLES))
     group = ""
-    for finding in found:
+    for one in found:
+        finding = replace(one, name=printable(one.name), found=printable(one.found), mend=printable(one.mend))
         if finding.group != group:
             yield from ([""] if group else [])
             yield click.style(finding.group, bold=True)

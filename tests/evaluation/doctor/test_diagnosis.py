@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -287,6 +288,20 @@ def test_lines_fit_80_columns_and_commands_stay_whole() -> None:
     assert any(line.strip() == f"$ {command}" for line in plain)
     assert all(len(line) <= 95 for line in plain if command not in line)
     assert summary(found) == "ready: torch on cpu; 1 wrong"
+
+
+def test_names_of_others_are_no_codes_for_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Only our own colours reach it, and a pipe gets none."""
+    found = [Finding(group="Bundle", name="files", state="wrong", found="a\x1b[2Jb", mend="rm 'a\x1b[2Jb'")]
+    for line in lines(found):
+        click.echo(line)
+    assert capsys.readouterr().out.splitlines() == [
+        "Bundle",
+        "wrong     files  a\\x1b[2Jb",
+        "          $ rm 'a\\x1b[2Jb'",
+        "",
+        "no backend can run here; 1 wrong",
+    ]
 
 
 def test_this_machine_as_json(tmp_path: Path) -> None:
