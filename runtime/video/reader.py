@@ -101,7 +101,7 @@ class VideoReader:
         if streams:
             return streams[0]
         kinds = sorted({str(stream.type) for stream in container.streams})
-        others = f"no video stream, only {' and '.join(kinds)}" if kinds else "no stream at all"
+        others = f"no video stream, only {' and '.join(kinds)}" if kinds else "no video stream, and no other"
         raise GmosError(f"{self._path} has {others}; expected a video")
 
     def _videos(self) -> list[VideoStream]:
