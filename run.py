@@ -85,15 +85,15 @@ def _sequence_lines(summary: SequenceSummary) -> list[str]:
         return [f"{summary.name}: finished before, skipped (stride {summary.stride}, {summary.fps:.6g} fps)"]
     total_s = sum(summary.stage_s.values())
     objects = (
-        f"foreground on {summary.moving_frames} frames"
+        f"foreground on {_frames(summary.moving_frames)}"
         if summary.mos_i_objects is None
         else f"{summary.mos_i_objects} moving object{'s' * (summary.mos_i_objects != 1)}, "
-        f"{summary.mos_objects} in MOS, motion on {summary.moving_frames} frames"
+        f"{summary.mos_objects} in MOS, motion on {_frames(summary.moving_frames)}"
     )
     rate = summary.frames / total_s if total_s else 0.0
     stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in summary.stage_s.items())
     lines = [
-        f"{summary.name}: {summary.frames} frames, {objects}; {total_s:.1f} s, {rate:.2f} frames/s ({stages})"
+        f"{summary.name}: {_frames(summary.frames)}, {objects}; {total_s:.1f} s, {rate:.2f} frames/s ({stages})"
     ]
     about = f"  stride {summary.stride}, {summary.fps:.6g} fps"
     lines.append(about if summary.stream is None else f"{about}: {summary.stream.line()}")
@@ -104,11 +104,15 @@ def _sequence_lines(summary: SequenceSummary) -> list[str]:
         lines.append(f"  conditioning memories: up to {summary.conditioning_memories} an object")
     lines += [f"  note: {note}" for note in summary.notes]
     lines += [
-        f"  note: values that are not finite on {frames} frames ({network})"
-        for network, frames in summary.not_finite.items()
+        f"  note: values that are not finite on {_frames(count)} ({network})"
+        for network, count in summary.not_finite.items()
     ]
     lines += [f"  {path}" for path in summary.outputs]
     return lines
+
+
+def _frames(count: int) -> str:
+    return f"{count} frame{'s' * (count != 1)}"
 
 
 def run_all(

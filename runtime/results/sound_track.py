@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import av
 from av.container import OutputContainer
+from av.packet import Packet
 
 from ..media import Sound
 
@@ -18,6 +19,9 @@ logger = logging.getLogger(__name__)
 
 REFUSED = (av.FFmpegError, ValueError)
 """What PyAV raises where a container cannot hold a codec, or a packet is not as it must be."""
+
+UNNAMED_PAIR = "2 channels"
+"""FFmpeg's name for two channels of which a file does not say what they are."""
 
 
 class SoundTrack:
@@ -39,9 +43,10 @@ class SoundTrack:
         self._sound: Sound | None = None
         if sound is None:
             return
-        if _holds(sound.stream):
-            self._sound, self._track = sound, container.add_stream_from_template(sound.stream)
-            self._next = next(sound.packets, None)
+        first = next(sound.packets, None)
+        if _holds(sound.stream, first):
+            self._sound, self._track = sound, _added(container, sound.stream)
+            self._next = first
         else:
             codec = sound.stream.codec_context.codec.canonical_name
             logger.info("%s: its sound (%s) is left out: an .mp4 file cannot hold it", name, codec)
@@ -67,12 +72,26 @@ class SoundTrack:
                 )
 
 
-def _holds(stream: AudioStream) -> bool:
-    """Whether an .mp4 file can hold a stream: FFmpeg tells when it begins one."""
-    with av.open(BytesIO(), "w", format="mp4") as trial:
-        try:
-            trial.add_stream_from_template(stream)
+def _added(container: OutputContainer, stream: AudioStream) -> AudioStream:
+    """A track for a stream's packets."""
+    track = container.add_stream_from_template(stream)
+    # AVI and Matroska files say of uncompressed sound how many channels it has, and no more; an .mp4 file says which.
+    if stream.codec_context.layout.name == UNNAMED_PAIR:
+        track.codec_context.layout = "stereo"
+    return track
+
+
+def _holds(stream: AudioStream, first: Packet[AudioStream] | None) -> bool:
+    """Whether an .mp4 file can hold a stream: FFmpeg tells when it begins one, or only when it ends it."""
+    try:
+        with av.open(BytesIO(), "w", format="mp4") as trial:
+            track = _added(trial, stream)
             trial.start_encoding()
-        except REFUSED:
-            return False
+            if first is not None:
+                packet = Packet(bytes(first))
+                packet.pts = packet.dts = 0
+                packet.time_base, packet.stream = first.time_base, track
+                trial.mux(packet)
+    except REFUSED:
+        return False
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -88,6 +89,14 @@ EBML, SEGMENT = b"\x1aE\xdf\xa3", b"\x18S\x80g"
 RIFF_UNKNOWN = 0xFFFFFFFF
 """Length of a RIFF chunk whose writer could not go back."""
 
+GIF, GIF_EXTENSION, GIF_PICTURE = b"GIF8", b"!", b","
+"""A GIF file's beginning, and those of its blocks."""
+
+Y4M, Y4M_FRAME = b"YUV4MPEG2 ", b"FRAME\n"
+Y4M_COLOURS = re.compile(r"(?P<planes>420|422|444|411)(jpeg|mpeg2|paldv|(?P<deep>p(9|10|12|14|16)))?")
+Y4M_SHARES = {"420": (2, 2), "422": (2, 1), "444": (1, 1), "411": (4, 1)}
+"""Luma samples for one of chroma, across and down."""
+
 
 @contextmanager
 def open_container(path: Path) -> Iterator[InputContainer]:
@@ -150,10 +159,10 @@ def _not_a_video(path: Path, error: av.FFmpegError) -> GmosError:
 
 
 def check_whole(path: Path) -> None:
-    """Raise unless an MP4, Matroska or RIFF file has every byte that its headers promise, and an MP4 file its index.
+    """Raise unless an MP4, Matroska, RIFF, GIF or Y4M file is whole by its headers, and an MP4 file has its index.
 
     FFmpeg plays a cut file up to the cut and then just ends, which would silently shorten a video. Files of other
-    kinds pass: their headers promise nothing.
+    kinds pass: their headers promise nothing, and a cut shows in the frame that it goes through, if in any.
 
     Raises:
         GmosError: the file is empty, cut off, or was never finished by its recorder.
@@ -170,6 +179,10 @@ def check_whole(path: Path) -> None:
             _check_segment(path, file, size)
         elif head.startswith(b"RIFF"):
             _check_riff(path, file, size)
+        elif head.startswith(GIF):
+            _check_gif(path, file, size)
+        elif head.startswith(Y4M):
+            _check_y4m(path, file, size)
 
 
 def _check_boxes(path: Path, file: BinaryIO, size: int) -> None:
@@ -232,6 +245,49 @@ def _check_riff(path: Path, file: BinaryIO, size: int) -> None:
             return
         _check_end(path, start + 8 + length, size)
         start += 8 + length + length % 2
+
+
+def _check_gif(path: Path, file: BinaryIO, size: int) -> None:
+    """Of the last block, whose parts tell their lengths. The byte that ends a GIF is not asked for: some lack it."""
+
+    def read(count: int) -> bytes:
+        data = file.read(count)
+        if len(data) < count:
+            _check_end(path, size + count - len(data), size)
+        return data
+
+    def skip_colours(flags: int) -> None:
+        if flags & 0x80:
+            read(3 << (flags & 7) + 1)
+
+    file.seek(0)
+    skip_colours(read(13)[10])
+    while (kind := file.read(1)) in (GIF_EXTENSION, GIF_PICTURE):
+        if kind == GIF_PICTURE:
+            skip_colours(read(9)[8])
+        # An extension's label or the width of a picture's codes, then parts up to an empty one.
+        read(1)
+        while length := read(1)[0]:
+            read(length)
+
+
+def _check_y4m(path: Path, file: BinaryIO, size: int) -> None:
+    """Of the last frame: all have one length. Frames with notes of their own or in other colours than these pass."""
+    file.seek(0)
+    head = file.readline(HEAD_BYTES)
+    start = len(head)
+    fields = {field[:1]: field[1:] for field in head.decode("latin-1").split()[1:]}
+    colours = Y4M_COLOURS.fullmatch(fields.get("C", "420"))
+    first = file.readline(len(Y4M_FRAME))
+    if not (
+        colours and fields.get("W", "").isdecimal() and fields.get("H", "").isdecimal() and first == Y4M_FRAME
+    ):
+        return
+    width, height = int(fields["W"]), int(fields["H"])
+    across, down = Y4M_SHARES[colours["planes"]]
+    samples = width * height + 2 * -(-width // across) * -(-height // down)
+    length = len(Y4M_FRAME) + samples * (2 if colours["deep"] else 1)
+    _check_end(path, start + -(-(size - start) // length) * length, size)
 
 
 def _check_end(path: Path, end: int, size: int) -> None:

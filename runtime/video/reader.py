@@ -100,8 +100,9 @@ class VideoReader:
             )
         if streams:
             return streams[0]
-        kinds = sorted({str(stream.type) for stream in container.streams}) or ["no"]
-        raise GmosError(f"{self._path} has no video stream, only {' and '.join(kinds)}; expected a video")
+        kinds = sorted({str(stream.type) for stream in container.streams})
+        others = f"no video stream, only {' and '.join(kinds)}" if kinds else "no video stream, and no other"
+        raise GmosError(f"{self._path} has {others}; expected a video")
 
     def _videos(self) -> list[VideoStream]:
         # An audio file's cover picture is a video stream too.

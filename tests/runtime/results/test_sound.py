@@ -139,6 +139,47 @@ def test_streams_that_begin_at_other_times_stay_in_time(
         assert float((sound.duration or 0) * (sound.time_base or 0)) <= 2.2 - max(0, video_s - sound_s)
 
 
+@pytest.mark.parametrize(
+    ("container", "channels", "kept"),
+    [
+        *((container, channels, True) for container in ("avi", "matroska", "mov") for channels in (1, 2)),
+        ("mov", 3, True),
+        ("matroska", 3, False),
+    ],
+)
+def test_uncompressed_sound(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, container: str, channels: int, kept: bool
+) -> None:
+    """Not every file says what its channels are: two are left and right then, and more are left out."""
+    source = tmp_path / "clip"
+    layout = {1: "mono", 2: "stereo", 3: "2.1"}[channels]
+    with av.open(str(source), "w", format=container) as output:
+        video: Any = output.add_stream("mjpeg", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuvj420p"
+        sound: Any = output.add_stream("pcm_s16le", rate=RATE, layout=layout)
+        for index in range(4):
+            picture = av.VideoFrame.from_ndarray(np.full((48, 64, 3), index, np.uint8), format="rgb24")
+            output.mux(video.encode(picture))
+            noise = np.random.default_rng(index).integers(-999, 999, (1, channels * RATE // 25), np.int16)
+            samples: Any = av.AudioFrame.from_ndarray(noise, format="s16", layout=layout)
+            samples.sample_rate = RATE
+            output.mux(sound.encode(samples))
+        output.mux(video.encode(None))
+        output.mux(sound.encode(None))
+    with caplog.at_level(logging.INFO, "gmos_deploy"):
+        overlaid(tmp_path / "out.mp4", source)
+    with av.open(str(source)) as before, av.open(str(tmp_path / "out.mp4")) as after:
+        assert len(list(after.decode(video=0))) == 4
+        if not kept:
+            assert not after.streams.audio
+            assert "out.mp4: its sound (pcm_s16le) is left out: an .mp4 file cannot hold it" in caplog.text
+            return
+        after.seek(0)
+        given, written = (b"".join(bytes(packet) for packet in one.demux(audio=0)) for one in (before, after))
+        assert given == written
+        assert len(given) == 4 * channels * RATE // 25 * 2
+
+
 def test_sound_that_an_mp4_cannot_hold_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """With a word in the log."""
     source = write(tmp_path / "clip", "asf", ("wmv2", "wmav2"))

@@ -485,6 +485,38 @@ def test_every_cut_of_a_real_file_is_seen(make_video: Callable[..., Path], fasts
             resolve_inputs([path], fps=None, stride=None)
 
 
+@pytest.mark.parametrize(
+    ("ending", "codec", "pixels", "height"),
+    [
+        ("gif", "gif", "rgb8", 35),
+        ("y4m", "wrapped_avframe", "yuv420p", 35),
+        ("y4m", "wrapped_avframe", "yuv444p", 35),
+        ("y4m", "wrapped_avframe", "yuv411p", 34),
+    ],
+)
+def test_a_cut_gif_or_y4m_is_refused(
+    tmp_path: Path, ending: str, codec: str, pixels: str, height: int
+) -> None:
+    """FFmpeg would give the frames before the cut and say nothing: a shorter video. Frames of odd sizes are whole."""
+    path = tmp_path / "clip"
+    noise = np.random.default_rng(0).integers(0, 256, (4, height, 51, 3), np.uint8)
+    with av.open(str(path), "w", format={"y4m": "yuv4mpegpipe"}.get(ending, ending)) as container:
+        stream: Any = container.add_stream(codec, rate=10)
+        stream.width, stream.height, stream.pix_fmt = 51, height, pixels
+        for picture in noise:
+            container.mux(
+                stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=pixels))
+            )
+        container.mux(stream.encode(None))
+    content = path.read_bytes()
+    check_whole(path)
+    # The last byte of a GIF only ends it, and some files lack it.
+    for length in (len(content) - 2, len(content) - 500, len(content) // 2):
+        path.write_bytes(content[:length])
+        with pytest.raises(GmosError, match=r"clip is truncated: \d+ of \d+ bytes are missing"):
+            resolve_inputs([path], fps=None, stride=None)
+
+
 def test_boxes_without_number_are_refused_in_seconds(tmp_path: Path) -> None:
     """Millions of boxes of eight bytes: no video has so many, and none is looked for in them."""
     path = tmp_path / "boxes.mp4"

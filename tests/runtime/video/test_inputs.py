@@ -304,6 +304,13 @@ def test_audio_only_files(tmp_path: Path) -> None:
     refused("song.mp4 has no video stream, only audio; expected a video", path)
 
 
+def test_a_file_without_streams(tmp_path: Path) -> None:
+    """FFmpeg opens notes on a video as a file with nothing in it."""
+    path = tmp_path / "notes.mp4"
+    path.write_text(";FFMETADATA1\ntitle=street\n", encoding="utf-8")
+    refused("notes.mp4 has no video stream, and no other; expected a video", path)
+
+
 def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
     """It is a video stream in the file's eyes, marked as attached."""
     path = tmp_path / "song.mp4"
