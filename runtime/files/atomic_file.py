@@ -112,15 +112,16 @@ def _lock(handle: int) -> bool | None:
     """Lock an open file unless somebody else has; None where there are no locks."""
     if sys.platform == "win32":
         return None
-    try:
-        import fcntl  # noqa: PLC0415 - Windows has none
+    else:  # noqa: RET505 - for the type checker, which knows of platforms
+        try:
+            import fcntl  # noqa: PLC0415 - Windows has none
 
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError):
-        return None
-    return True
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except (ImportError, OSError):
+            return None
+        return True
 
 
 @contextmanager

@@ -45,8 +45,13 @@ def checkpoint_identity(path: Path) -> str:
     Raises:
         GmosError: the file cannot be read.
     """
-    shards = checkpoint_shards(path)
-    return "; ".join(f"{one.name} {one.stat().st_size} bytes, sha256 {kept_sha256(one)}" for one in shards)
+
+    def told(shard: Path) -> str:
+        # First: it says in one line that a file cannot be read.
+        digest = kept_sha256(shard)
+        return f"{shard.name} {shard.stat().st_size} bytes, sha256 {digest}"
+
+    return "; ".join(map(told, checkpoint_shards(path)))
 
 
 def _identity(path: Path) -> str:
