@@ -103,6 +103,9 @@ def stopped(scenario: Scenario, steps: Steps, count_file: Path) -> int:
     """The new version, with steps counted; as under a command's guard where a signal is answered."""
     import click
 
+    # What started the tests may have had them ignored, as nohup and shells in the background do.
+    for number in ANSWERED:
+        signal.signal(number, signal.SIG_DFL)
     interruption.answer_signals("gmos-test", keeps_results=True)
     interruption.clear_up_first()
 

@@ -122,7 +122,6 @@ def test_gmos_results_are_all_in_place(results: ResultSet) -> None:
         "frames": FRAMES,
         "complete": True,
         "settings": SETTINGS,
-        "made_from": {"bundles": [], "checkpoints": [], "clips": []},
     }
     assert finished(results)
 
