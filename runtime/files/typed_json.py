@@ -27,8 +27,11 @@ Value = TypeVar("Value")
 
 
 def as_text(name: str) -> str:
-    """A name for files in UTF-8: the name of a file need not be text, and what is not becomes a question mark."""
-    return name.encode("utf-8", "replace").decode("utf-8")
+    """A name for files in UTF-8: the name of a file need not be text, and what is not becomes Python's escape of it.
+
+    No two names become one, so that an index can be matched.
+    """
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def json_bytes(value: object) -> bytes:

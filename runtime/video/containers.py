@@ -150,7 +150,13 @@ def _not_a_video(path: Path, error: av.FFmpegError) -> GmosError:
                 f"{path} is {kind}, which names other files; expected a file that holds the video itself; give the "
                 f"files that it names, or one that was recorded from it"
             )
-    if head.startswith(PICTURES) or head[:4] + head[8:12] == b"RIFFWEBP":
+    webp = head[:4] + head[8:12] == b"RIFFWEBP"
+    if webp and b"ANIM" in head:
+        return GmosError(
+            f"{path} is an animated WebP, which PyAV {av.__version__} does not read; make a GIF or a video "
+            "of it first"
+        )
+    if webp or head.startswith(PICTURES):
         return GmosError(f"{path} is a single image; expected its directory {path.parent}, or a video file")
     return GmosError(
         f"{path} cannot be opened as a video ({error.strerror}); expected a whole video file of a format that "

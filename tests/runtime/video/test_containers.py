@@ -313,6 +313,9 @@ def test_other_files_say_what_they_are(tmp_path: Path) -> None:
     for kind in ("PNG", "JPEG", "BMP", "TIFF", "WEBP"):
         Image.new("RGB", (64, 48)).save(picture, kind)
         assert "clip.mp4 is a single image; expected its directory" in refused(picture)
+    more = [Image.new("RGB", (64, 48), (80 * index, 0, 0)) for index in (1, 2)]
+    Image.new("RGB", (64, 48)).save(picture, "WEBP", save_all=True, append_images=more)
+    assert "clip.mp4 is an animated WebP" in refused(picture)
     for content in (b"Hello, this is a text file.\n", b"short", bytes(64), b"\x1aE\xdf\xa3"):
         picture.write_bytes(content)
         assert "clip.mp4 cannot be opened as a video (" in refused(picture)
