@@ -26,6 +26,12 @@ def test_the_readme_is_short() -> None:
     assert lines_shown().count("\n") <= 10
 
 
+def anchors(page: Path) -> set[str]:
+    """The headings of a page as links name them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-") for line in headings}
+
+
 def test_what_the_readme_names_is_there() -> None:
     """Files and headings of this repository; pictures by their whole addresses, as a package index needs them."""
     text = README.read_text(encoding="utf-8")
@@ -38,16 +44,13 @@ def test_what_the_readme_names_is_there() -> None:
         own = f"https://raw.githubusercontent.com/{home}/main/"
         assert address.startswith(own)
         assert (README.parent / address.removeprefix(own)).is_file()
-    headings = {
-        re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-")
-        for line in re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    }
     targets = [link for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith("https://")]
     assert len(targets) > 20
     for target in targets:
-        assert (
-            target.removeprefix("#") in headings if target[0] == "#" else (README.parent / target).exists()
-        ), target
+        file, _, heading = target.partition("#")
+        place = README.parent / file if file else README
+        assert place.exists(), target
+        assert not heading or heading in anchors(place), target
 
 
 def test_the_table_of_commands() -> None:
