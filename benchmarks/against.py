@@ -26,10 +26,12 @@ import av
 HERE = Path(__file__).parents[1]
 CLIPS = ("bigbuckbunny", "bikes", "carphone_pristine")
 RUN = """
-import sys
-try:
+import os, sys
+import gmos_deploy
+# A checkout before it had one; asked of its files, as an editable installation would give its own.
+if os.path.exists(os.path.join(os.path.dirname(gmos_deploy.__file__), "entry.py")):
     from gmos_deploy.entry import {command}
-except ImportError:  # a checkout before it had one
+else:
     from gmos_deploy.cli import {command}
 sys.argv[0] = "gmos"
 {command}()
