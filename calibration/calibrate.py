@@ -105,6 +105,7 @@ def calibrate(config: CalibrationConfig) -> tuple[Bundle, tuple[CalibratedNetwor
         config.out,
         parent,
         made,
+        overwrite=config.force,
         precision=config.precision,
         calibration={**_record(config, parent, videos, made, trials), "warnings": warnings},
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import GmosError
+from ..runtime.bundle.new_bundle import beside
 from ..runtime.comparison.parity import LIMITS
 from ..runtime.contract import NetworkName
 from ..runtime.precision import Limits, PrecisionName
@@ -110,5 +111,4 @@ class CalibrationConfig:
 
     def beside(self, ending: str) -> Path:
         """A place beside the new bundle's."""
-        out = Path(os.path.realpath(self.out))
-        return out.with_name(f"{out.name}.{ending}")
+        return beside(Path(os.path.realpath(self.out)), ending)

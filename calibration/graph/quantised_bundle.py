@@ -40,6 +40,7 @@ def write_quantised(
     *,
     precision: PrecisionName,
     calibration: Mapping[str, Any],
+    overwrite: bool = True,
 ) -> Bundle:
     """Write a bundle; it is at `out` when it is complete, and a bundle there stays until then.
 
@@ -49,11 +50,12 @@ def write_quantised(
         networks: those that are quantised; all others are taken over as they are.
         precision: of the quantised layers.
         calibration: where the numbers come from, for the record.
+        overwrite: whether what is at `out` by the end may be replaced.
 
     Raises:
         GmosError: a file of the parent has changed, or the directory cannot be written.
     """
-    with new_bundle(out) as root:
+    with new_bundle(out, replace=overwrite) as root:
         for file in (TABLES_FILE, *map(inputs_file, parent.networks)):
             if file in parent.files:
                 (root / file).write_bytes(parent.files.read(file))

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from ...errors import GmosError
 from ...runtime.bundle.files import FileRecord
 from ...runtime.bundle.manifest import MANIFEST, Manifest, Target, open_bundle
+from ...runtime.bundle.new_bundle import check_new_bundle, entries
 from ...runtime.contract import NetworkName
 from ...runtime.files.checkpoint_identity import file_sha256
 from ...runtime.files.typed_json import json_bytes
@@ -23,16 +24,15 @@ def check_place(directory: Path, *, force: bool) -> None:
     """Refuse a place where a bundle cannot be put, before hours of work.
 
     Raises:
-        GmosError: there is something that must not be replaced.
+        GmosError: there is something that must not be replaced, or nothing can be written there.
     """
-    if not directory.exists() and not directory.is_symlink():
-        return
-    if not directory.is_dir():
+    if (directory.exists() or directory.is_symlink()) and not directory.is_dir():
         raise GmosError(f"--out {directory} is a file; expected a directory that is new, empty or a bundle")
+    check_new_bundle(directory)
     if (directory / MANIFEST).is_file():
         if not force:
             raise GmosError(f"--out {directory} holds a bundle; give --force to replace it")
-    elif any(directory.iterdir()):
+    elif directory.is_dir() and entries(directory):
         raise GmosError(
             f"--out {directory} holds files and no {MANIFEST}; expected a directory that is new, empty or a "
             "bundle"

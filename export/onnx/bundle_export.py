@@ -23,7 +23,7 @@ from ...gmos_ref.presets import model_spec, preset
 from ...gmos_ref.reference_config import NON_COMMERCIAL, NOT_STATED, ReferenceConfig, Weights
 from ...runtime.bundle.check_inputs import write_check_inputs
 from ...runtime.bundle.manifest import TABLES_FILE, Bundle, BundleNetwork, Manifest, Rotation, open_bundle
-from ...runtime.bundle.new_bundle import new_bundle
+from ...runtime.bundle.new_bundle import beside, new_bundle
 from ...runtime.bundle.tables import Pi3TableSource
 from ...runtime.contract import ModelSpec, NetworkName, network_specs
 from ...runtime.files.checkpoint_identity import checkpoint_sha256
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 OPSETS = (20, 23)
 
-FAILED_SUFFIX = ".failed"
+FAILED = "failed"
 """Ending of the directory beside a bundle's that holds what a failed validation leaves."""
 
 PACKAGES = ("torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "rf-sam-2", "numpy")
@@ -126,6 +126,7 @@ def export_bundle(config: ExportConfig) -> Bundle:
         validated=config.validated,
         recorded=config.recorded,
         weights=weights,
+        overwrite=config.force,
     )
 
 
@@ -140,6 +141,7 @@ def write_bundle(
     recorded: bool = False,
     weights: Mapping[str, Weights] | None = None,
     exported: Callable[[NetworkName, BundleNetwork], None] | None = None,
+    overwrite: bool = True,
 ) -> Bundle:
     """Export loaded networks.
 
@@ -153,14 +155,15 @@ def write_bundle(
         recorded: whether to keep inputs that engines are compared on, at the first of the resolutions.
         weights: source and licence of each checkpoint's weights, by flag; unknown where there is none.
         exported: called after each network.
+        overwrite: whether what is at `out` by the end may be replaced.
 
     Raises:
         GmosError: as `export_bundle`.
     """
     tables = table_source(networks.pi3)
-    with new_bundle(out) as root:
+    with new_bundle(out, replace=overwrite) as root:
         np.save(root / TABLES_FILE, tables.position_embedding, allow_pickle=False)
-        left = out.with_name(f"{out.name}{FAILED_SUFFIX}")
+        left = beside(out, FAILED)
         exporter = NetworkExporter(root, plan, networks, tables, validated=validated, left=left)
         done: dict[str, BundleNetwork] = {}
         for name in network_specs(plan.model):

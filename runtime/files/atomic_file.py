@@ -71,7 +71,7 @@ def replaced_at_end(path: Path) -> Iterator[Path]:
             try:
                 with temporary.open("xb") as held:
                     # Else another process took it for a dead one's before it was locked.
-                    if _lock(held.fileno()) is False or not temporary.exists():
+                    if lock(held.fileno()) is False or not temporary.exists():
                         continue
                     yield temporary
                     if sys.platform == "win32":
@@ -104,11 +104,11 @@ def remove_stale_files(folder: Path) -> None:
                 path.unlink()
             else:
                 with path.open("r+b") as found:
-                    if _lock(found.fileno()):
+                    if lock(found.fileno()):
                         path.unlink()
 
 
-def _lock(handle: int) -> bool | None:
+def lock(handle: int) -> bool | None:
     """Lock an open file unless somebody else has; None where there are no locks."""
     if sys.platform == "win32":
         return None
