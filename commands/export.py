@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,8 @@ from ..runtime.precision import EXPORTED
 if TYPE_CHECKING:
     from ..runtime.contract import Variant
     from ..runtime.tensorrt.library import Flavour
+
+logger = logging.getLogger(__name__)
 
 PRECISIONS = click.Choice(EXPORTED)
 
@@ -358,8 +361,14 @@ def sign_command(directory: Path, key: Path) -> None:
     from ..runtime.bundle.manifest import open_bundle  # noqa: PLC0415
     from ..runtime.bundle.signature import sign_bundle  # noqa: PLC0415
 
-    open_bundle(directory)
-    path, count = sign_bundle(directory, key)
+    listed = open_bundle(directory).files
+    path, count, foreign = sign_bundle(directory, key, {name: listed.sha256(name) for name in listed})
+    if foreign:
+        logger.warning(
+            "%d files of engines were not made by this user's machine, such as %s: you vouch for native code of "
+            "others; if that is not meant, remove them and sign again",
+            *(len(foreign), foreign[0]),
+        )
     click.echo(f"{path}: {count} files signed")
 
 

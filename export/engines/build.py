@@ -146,7 +146,11 @@ class EngineBuild:
             return difference
         missing = set(self.options.targets) - set(record.targets)
         if missing:
-            return f"it was built for {', '.join(record.targets)} and not for {', '.join(sorted(missing))}"
+            dropped = sorted(set(record.targets) - set(self.options.targets))
+            more = f" (the new one is not for {', '.join(dropped)} unless named too)" if dropped else ""
+            return (
+                f"it was built for {', '.join(record.targets)} and not for {', '.join(sorted(missing))}{more}"
+            )
         if record.profiles != profiles:
             return f"it was built for other shapes{_other_shapes(record.profiles, profiles)}"
         for option, value in self._options_of(name).items():

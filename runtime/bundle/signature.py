@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +27,10 @@ PURPOSE = b"gmos-deploy bundle, format 1\n"
 
 ENGINES = "engines/"
 """Where a machine that got a bundle adds files of its own, which have the seal of its user's key."""
+
+UNREAD = re.compile(rf"{ENGINES}[^/]+/(\.[^/]+\.gmos-tmp|[^/]+\.failed/.+)")
+"""What commands have open or leave beside engines, and none of them reads: files that are being written, and what a
+wrong engine got and answered."""
 
 MOST_KEY_BYTES = 1 << 16
 
@@ -90,11 +95,22 @@ def write_key_pair(path: Path) -> Path:
     return public
 
 
-def sign_bundle(root: Path, key_file: Path) -> tuple[Path, int]:
-    """Sign all files of a bundle as they are now; returns where the signature is, and the number of files.
+def sign_bundle(
+    root: Path, key_file: Path, listed: Mapping[str, str] | None = None
+) -> tuple[Path, int, tuple[str, ...]]:
+    """Sign all files of a bundle as they are now.
+
+    Args:
+        root: its directory.
+        key_file: a private key of `write_key_pair`.
+        listed: the SHA-256 that `bundle.json` has, by name: what has changed since must not be vouched for.
+
+    Returns:
+        Where the signature is, the number of files, and the names of those with engines that this user's machine did
+        not make.
 
     Raises:
-        GmosError: the key cannot be used, or a file is none, or the signature cannot be written.
+        GmosError: the key cannot be used, a file is none or has changed, or the signature cannot be written.
     """
     ed25519, serialization = _cryptography()
     secret = _key_bytes(key_file)
@@ -113,6 +129,8 @@ def sign_bundle(root: Path, key_file: Path) -> tuple[Path, int]:
                 f"{path} is not a file; copy the bundle with cp -rL, or remove it, and sign again"
             )
         files[name] = FileRecord(bytes=path.stat().st_size, sha256=file_sha256(path))
+        if (listed or {}).get(name, files[name].sha256) != files[name].sha256:
+            raise GmosError(f"{path} has changed since the export; export the bundle again, and sign that")
     text = msgspec.json.encode(_Signed(files=files))
     raw = serialization.Encoding.Raw, serialization.PublicFormat.Raw
     signature = _Signature(
@@ -123,7 +141,8 @@ def sign_bundle(root: Path, key_file: Path) -> tuple[Path, int]:
     )
     with replaced_at_end(root / SIGNATURE) as temporary:
         temporary.write_bytes(json_bytes(asdict(signature)))
-    return root / SIGNATURE, len(files)
+    foreign = tuple(name for name in files if name.startswith(ENGINES) and not _is_own(root, name))
+    return root / SIGNATURE, len(files), foreign
 
 
 def verified_files(root: Path, keys: tuple[Path, ...]) -> Mapping[str, FileRecord]:
@@ -209,13 +228,13 @@ def _is_own(root: Path, name: str) -> bool:
 
 
 def _files(root: Path) -> Iterator[tuple[str, Path]]:
-    """All that is in a bundle but its signature, by name; a link to a directory counts as a file."""
+    """All that is in a bundle but its signature and `UNREAD`, by name; a link to a directory counts as a file."""
     for folder, folders, names in os.walk(root):
         links = [name for name in folders if (Path(folder) / name).is_symlink()]
         for name in sorted((*names, *links)):
             path = Path(folder) / name
             relative = path.relative_to(root).as_posix()
-            if relative != SIGNATURE:
+            if relative != SIGNATURE and not UNREAD.fullmatch(relative):
                 yield relative, path
 
 

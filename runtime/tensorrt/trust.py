@@ -93,7 +93,10 @@ def find_record(bundle: Bundle, network: NetworkName, flavour: Flavour) -> Engin
         )
     for file in (path, plan_path(directory, network), check_path(path)):
         if not file.resolve().is_relative_to(bundle.root.resolve()):
-            raise GmosError(f"{file} is a link out of the bundle; do not trust it, build it again: {command}")
+            raise GmosError(
+                f"{file} is a link out of the bundle; copy the bundle with cp -rL if links are how it is kept, as in "
+                f"the cache of a model hub, else do not trust it, build it again: {command}"
+            )
     try:
         record = read_engine_record(path, bundle.vouches_for)
     except GmosError as error:

@@ -276,7 +276,11 @@ STALE: list[tuple[Callable[[Path], object], tuple[str, ...], str]] = [
     ),
     (break_record(network="dino"), (), r"its record is of dino for tensorrt-rtx"),
     (break_record(check=FAILED), (), r"its results were wrong when it was compared with ONNX Runtime"),
-    (lambda d: None, ("--target", "sm86,sm89"), r"built for sm86, sm120 and not for sm89"),
+    (
+        lambda d: None,
+        ("--target", "sm86,sm89"),
+        r"and not for sm89 \(the new one is not for sm120 unless named",
+    ),
     (lambda d: None, ("--opt-level", "5"), r"built with opt_level None, and 5 is asked for"),
     (lambda d: None, ("--tf32",), r"built with tf32 False, and True is asked for"),
     (lambda d: None, ("--max-shapes", "mask_decoder=2x64x8x8"), r"it was built for other shapes"),
@@ -393,6 +397,17 @@ def test_bad_options_are_one_line_and_status_2(
     assert text.startswith(f"gmos-export: {message}")
     assert text.count("\n") == 1
     assert not (tiny_bundle.root / "engines").exists()
+
+
+def test_a_bundle_that_cannot_be_written_is_refused_before_anything_is_built(
+    tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not after the first engine."""
+    root = Path(shutil.copytree(tiny_bundle.root, tmp_path / "bundle"))
+    (root / "engines").write_text("")
+    monkeypatch.setattr(engine_build, "build_plan", lambda *_, **__: pytest.fail("built"))
+    with pytest.raises(GmosError, match=r"cannot write .*engines/tensorrt-rtx: "):
+        command("--bundle", root, "--target", "sm86", "--networks", "tracked_labels")
 
 
 def test_a_graph_that_changed_after_its_export_is_not_built(tiny_bundle: Bundle, tmp_path: Path) -> None:

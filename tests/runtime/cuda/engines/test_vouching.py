@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from gmos_deploy.cli import guarded
+from gmos_deploy.commands.export import export_command
 from gmos_deploy.commands.run import run_command
 from gmos_deploy.errors import GmosError
 from gmos_deploy.evaluation.doctor import bundle_findings as doctor_findings
@@ -22,6 +23,7 @@ from gmos_deploy.networks import NetworkChoice
 from gmos_deploy.runtime.bundle.engine_files import sealed_cache
 from gmos_deploy.runtime.bundle.manifest import open_bundle
 from gmos_deploy.runtime.bundle.signature import Trust, sign_bundle, write_key_pair
+from gmos_deploy.runtime.bundle.user_key import key_path
 from gmos_deploy.runtime.tensorrt.record import EngineCheck, record_path, write_engine_check
 from gmos_deploy.runtime.tensorrt.trust import find_record
 from gmos_deploy.sides import parse_side
@@ -136,11 +138,36 @@ def test_a_signed_bundle_stays_whole_when_it_is_used(foreign: Any, tmp_path: Pat
     (engines(foreign) / "dino.runtime_cache").write_bytes(sealed_cache(b"kernels", record.plan_sha256))
     foreign.write_engine("mask_decoder")
     copy = shutil.copytree(foreign.bundle.root, tmp_path / "copy")
+    # As a wrong engine leaves it, and a file that another process is writing just now.
+    for name in ("dino.failed/inputs.json", ".dino.runtime_cache.0123.gmos-tmp"):
+        (copy / "engines" / "tensorrt" / name).parent.mkdir(exist_ok=True)
+        (copy / "engines" / "tensorrt" / name).write_text("")
     found = find_record(open_bundle(copy, trust), "dino", "tensorrt")
     assert (found.check, found.unvouched) == (check, None)
     (copy / "engines" / "tensorrt" / "proposer.runtime_cache").write_bytes(b"raw")
     with pytest.raises(GmosError, match=r"proposer\.runtime_cache was added"):
         open_bundle(copy, trust)
+
+
+def test_whoever_signs_engines_of_others_is_told(
+    foreign: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And nobody signs a graph that is not that of the export."""
+    write_key_pair(tmp_path / "key")
+    arguments = ["sign", str(foreign.bundle.root), "--key", str(tmp_path / "key")]
+    assert guarded(export_command, "gmos-export", arguments) == 0
+    assert "files of engines were not made by this user's machine, such as engines/" in caplog.text
+    for name in foreign.bundle.networks:
+        foreign.write_engine(name)
+    caplog.clear()
+    assert guarded(export_command, "gmos-export", arguments) == 0
+    assert not caplog.text
+    graph = foreign.bundle.root / "dino.onnx"
+    content = bytearray(graph.read_bytes())
+    content[-1] ^= 1
+    graph.write_bytes(content)
+    assert guarded(export_command, "gmos-export", arguments) == 2
+    assert "dino.onnx has changed since the export; export the bundle again" in capsys.readouterr().err
 
 
 def test_a_record_that_was_rewritten_is_refused(world: Any, installed: Callable[[Any], None]) -> None:
@@ -177,7 +204,8 @@ def test_links_out_of_the_bundle_are_refused(
         path.rename(tmp_path / name)
         path.symlink_to(tmp_path / name)
         with pytest.raises(
-            GmosError, match=r"dino\.engine.* is a link out of the bundle; do not trust it, build it"
+            GmosError,
+            match=r"is a link out of the bundle; copy the bundle with cp -rL .* do not trust it, build",
         ):
             run_dino(world)
         path.unlink()
@@ -267,3 +295,21 @@ def test_trust_needs_a_bundle() -> None:
         with pytest.raises(GmosError, match=r"--trust.* goes with --bundle, which was not given"):
             NetworkChoice(**options).resolve()  # type: ignore[arg-type]
     assert os.environ["XDG_CONFIG_HOME"], "tests have keys of their own"
+
+
+def test_a_key_that_others_may_know_vouches_for_nothing(
+    world: Any, installed: Callable[[Any], None], tmp_path: Path
+) -> None:
+    """Neither does auto run what it sealed, nor does who asks for it."""
+    installed(world)
+    with elsewhere(tmp_path / "home"):
+        for name in world.bundle.networks:
+            world.write_engine(name)
+        assert resolved(world).choice.backend == "tensorrt"
+        key_path().chmod(0o644)
+        with pytest.raises(GmosError, match="has mode 644, expected 600: others may know it"):
+            run_dino(world)
+        source = resolved(world)
+    assert source.choice.backend == "onnxruntime"
+    assert "has mode 644, expected 600" in source.notes[0]
+    assert not world.library.runtimes
