@@ -31,50 +31,11 @@ from gmos_deploy.gmos_ref.checkpoints.loading import (
     network_state,
 )
 from gmos_deploy.gmos_ref.checkpoints.reading import read_state
-from gmos_deploy.gmos_ref.checkpoints.stand_in import deterministic_state
 from gmos_deploy.gmos_ref.gmos.gmos_s import GmosS
-from gmos_deploy.gmos_ref.gmos.proposer import GmosProposer
-from gmos_deploy.gmos_ref.pi3.encoder import Pi3Encoder
 from gmos_deploy.gmos_ref.presets import TINY
 from gmos_deploy.runtime.files.checkpoint_identity import checkpoint_identity, checkpoint_sha256
 
-State = dict[str, Tensor]
-
-NETWORKS: dict[Network, Callable[[], nn.Module]] = {
-    "Pi3": lambda: Pi3Encoder(TINY.pi3),
-    "GMOS": lambda: GmosProposer(TINY.proposer),
-    "GMOS-S": lambda: GmosS(TINY.proposer),
-}
-
-LOADERS: dict[Network, Callable[[Path], Any]] = {
-    "Pi3": lambda path: load_network(path, "Pi3", lambda: Pi3Encoder(TINY.pi3)),
-    "SAM2": lambda path: network_state(path, "SAM2"),
-    "GMOS": lambda path: load_network(path, "GMOS", lambda: GmosProposer(TINY.proposer)),
-    "GMOS-S": lambda path: load_network(path, "GMOS-S", lambda: GmosS(TINY.proposer)),
-}
-
-
-def state_of(network: Network) -> State:
-    """A small state dict of that network; SAM2's is not held against a network here."""
-    if network == "SAM2":
-        return {
-            "image_encoder.trunk.patch_embed.proj.weight": torch.ones(2, 3),
-            "no_mem_embed": torch.ones(1, 1, 4),
-        }
-    return deterministic_state(NETWORKS[network]())
-
-
-def write(path: Path, network: Network, state: State) -> Path:
-    """A checkpoint as that network is published."""
-    if path.suffix == ".safetensors":
-        save_file(state, path)
-    elif network == "Pi3":
-        torch.save(state, path)
-    elif network == "SAM2":
-        torch.save({"model": state}, path)
-    else:
-        torch.save({"epoch": 3, "model_state_dict": {f"module.{k}": v for k, v in state.items()}}, path)
-    return path
+from .small_checkpoints import State, state_of, write
 
 
 class Payload:
