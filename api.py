@@ -16,7 +16,7 @@ from .arguments import telling_arguments, tells_arguments
 from .errors import GmosError
 from .networks import AUTO, NetworkChoice, PrecisionChoice
 from .runtime.contract import Variant
-from .runtime.files.checkpoint_identity import MadeFrom
+from .runtime.files.made_from import MadeFrom
 from .runtime.frame_result import FrameResult
 from .runtime.pipeline.clip import ClipRun, ClipSummary, with_frames
 from .runtime.pipeline.options import ALL_CONDITIONING, DEFAULT_BATCH_SIZE, RunOptions

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .runtime.backend import Backend
     from .runtime.bundle.manifest import Bundle, Target
     from .runtime.bundle.signature import Trust
-    from .runtime.files.checkpoint_identity import MadeFrom
+    from .runtime.files.made_from import MadeFrom
     from .runtime.tensorrt.library import Flavour
 
 logger = logging.getLogger(__name__)
@@ -262,11 +262,8 @@ class NetworkChoice:
 
     def _checkpoint_source(self, *notes: str) -> NetworkSource:
         from .gmos_ref.presets import model_spec, preset  # noqa: PLC0415 - see reference
-        from .runtime.files.checkpoint_identity import (  # noqa: PLC0415
-            checkpoint_identity,
-            joined,
-            of_checkpoint,
-        )
+        from .runtime.files.checkpoint_identity import checkpoint_identity  # noqa: PLC0415
+        from .runtime.files.made_from import joined, of_checkpoint  # noqa: PLC0415
 
         config = self.reference()
         given = {name: path for name, path in config.checkpoints().items() if path is not None}

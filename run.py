@@ -17,7 +17,7 @@ from .networks import NetworkChoice
 from .runtime.backend import Backend
 from .runtime.console_progress import LineProgress
 from .runtime.contract import Variant
-from .runtime.files.checkpoint_identity import NOTHING, MadeFrom
+from .runtime.files.made_from import NOTHING, MadeFrom
 from .runtime.media import OverlayStyle
 from .runtime.pipeline.clip import ClipRun, ClipSummary
 from .runtime.pipeline.first_pass import FirstPassFile

@@ -14,7 +14,7 @@ from .runtime.precision import PRECISIONS
 if TYPE_CHECKING:
     from .runtime.backend import Backend
     from .runtime.bundle.manifest import Bundle
-    from .runtime.files.checkpoint_identity import MadeFrom
+    from .runtime.files.made_from import MadeFrom
 
 SIDE_OPTIONS = ("bundle", "preset", "variant", "device", "precision", *CHECKPOINTS)
 """Fields of `NetworkChoice` that a side may name."""

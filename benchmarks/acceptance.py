@@ -34,7 +34,7 @@ from gmos_deploy.evaluation.report.environment import environment
 from gmos_deploy.evaluation.report.files import PAGE_FILE, report_directory, write_report
 from gmos_deploy.evaluation.report.terminal import show
 from gmos_deploy.runtime.bundle.manifest import open_bundle
-from gmos_deploy.runtime.files.checkpoint_identity import KEY, MadeFrom
+from gmos_deploy.runtime.files.made_from import KEY, MadeFrom
 
 SCHEMA = "gmos-acceptance/1"
 

@@ -16,7 +16,7 @@ from ..evaluation.report.origins import origins_section
 from ..evaluation.report.terminal import show
 from ..runtime.bundle.manifest import Bundle, open_bundle
 from ..runtime.comparison.parity import worst_severity
-from ..runtime.files.checkpoint_identity import KEY, ClipOrigin, MadeFrom
+from ..runtime.files.made_from import KEY, ClipOrigin, MadeFrom
 from .config import CalibrationConfig
 from .network_forms import CalibratedNetwork
 

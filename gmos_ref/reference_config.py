@@ -10,7 +10,7 @@ from typing import Literal
 
 from ..errors import GmosError
 from ..runtime.contract import Variant
-from ..runtime.files.checkpoint_identity import UNKNOWN
+from ..runtime.files.made_from import UNKNOWN
 from ..runtime.precision import PrecisionName
 from .presets import preset
 

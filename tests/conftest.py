@@ -22,7 +22,7 @@ from gmos_deploy.networks import BACKENDS, BackendEntry, NetworkChoice, register
 from gmos_deploy.runtime.arrays import NumpyArrays
 from gmos_deploy.runtime.bundle.manifest import Bundle, open_bundle
 from gmos_deploy.runtime.contract import ModelSpec, Variant, network_specs
-from gmos_deploy.runtime.files.checkpoint_identity import BundleOrigin, MadeFrom
+from gmos_deploy.runtime.files.made_from import BundleOrigin, MadeFrom
 from gmos_deploy.runtime.tracker import FrameFeatures, Prompt, TrackerStep, step_from_logits
 from gmos_deploy.sides import Side
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from ... import __version__
 from ...errors import as_cell
 from ...runtime.files.atomic_file import replaced_at_end
-from ...runtime.files.checkpoint_identity import KEY
+from ...runtime.files.made_from import KEY
 from ..report import document as doc
 from ..report.document import Cell, Column, Section, Table
 from ..report.files import write_json

@@ -9,7 +9,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
-from ...runtime.files.checkpoint_identity import MadeFrom
+from ...runtime.files.made_from import MadeFrom
 
 Box = tuple[float, float, float, float]
 """x and y of the top-left corner, then of the bottom-right one, in pixels."""

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-from ...runtime.files.checkpoint_identity import KEY, MadeFrom
+from ...runtime.files.made_from import KEY, MadeFrom
 from ...runtime.precision import PrecisionName
 from ..report.files import RESULT_FILE, plain, read_json, report_directory
 from .first_divergence import FirstDivergence

@@ -17,7 +17,7 @@ import click
 from ...errors import GmosError, printable
 from ...runtime.bundle.manifest import MANIFEST, open_bundle
 from ...runtime.bundle.signature import Trust
-from ...runtime.files.checkpoint_identity import KEY, NOTHING, MadeFrom
+from ...runtime.files.made_from import KEY, NOTHING, MadeFrom
 from ...runtime.tensorrt.library import FLAVOURS
 from ...runtime.tensorrt.record import DeviceIdentity
 from ..report.environment import environment

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ...errors import GmosError, printable
-from ...runtime.files.checkpoint_identity import joined
+from ...runtime.files.made_from import joined
 from ...runtime.video.inputs import resolve_inputs
 from ...sides import Side
 from ..report.environment import environment

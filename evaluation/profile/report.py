@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import GmosError
-from ...runtime.files.checkpoint_identity import KEY, MadeFrom
+from ...runtime.files.made_from import KEY, MadeFrom
 from ...runtime.files.typed_json import typed
 from ..report.files import RESULT_FILE, plain, read_json
 from .layer_kinds import NetworkLayers, lengths_text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from ...runtime.files.checkpoint_identity import MadeFrom
+from ...runtime.files.made_from import MadeFrom
 from .document import Block, Column, Section, Table, Text
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
-from ...runtime.files.checkpoint_identity import joined
+from ...runtime.files.made_from import joined
 from ..profile.layer_kinds import lengths_text
 from ..report import document as doc
 from ..report.document import Block, Card, Cell, Column, Remarks, Section, Table, Text

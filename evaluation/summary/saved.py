@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import GmosError
-from ...runtime.files.checkpoint_identity import NOTHING, MadeFrom
+from ...runtime.files.made_from import NOTHING, MadeFrom
 from ...runtime.files.typed_json import parse_json, typed
 
 Number = float | None

@@ -16,7 +16,7 @@ import numpy as np
 from ...errors import GmosError
 from ..contract import ModelSpec, NetworkName, NetworkSpec, TensorSpec, network_specs
 from ..files.array_files import read_array
-from ..files.checkpoint_identity import UNKNOWN, BundleOrigin, CheckpointOrigin, MadeFrom
+from ..files.made_from import UNKNOWN, BundleOrigin, CheckpointOrigin, MadeFrom
 from ..files.regular_file import read_bounded
 from ..files.typed_json import MOST_BYTES, Whole, as_text, parse_json, typed
 from ..precision import TENSOR_DTYPES

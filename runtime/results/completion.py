@@ -13,7 +13,7 @@ from ... import __version__
 from ...errors import GmosError
 from ..contract import Variant
 from ..files.atomic_file import writing
-from ..files.checkpoint_identity import KEY, NOTHING, MadeFrom, joined
+from ..files.made_from import KEY, NOTHING, MadeFrom, joined
 from ..files.typed_json import Whole, read_json, typed
 from ..frame_result import ResultName
 from .formats import FORMATS, ResultFormat, modes_of

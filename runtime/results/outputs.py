@@ -12,7 +12,7 @@ from typing import Any
 from ...errors import GmosError
 from ..contract import Variant
 from ..files.atomic_file import remove_stale_files, work_folder, writing
-from ..files.checkpoint_identity import NOTHING, MadeFrom
+from ..files.made_from import NOTHING, MadeFrom
 from ..files.typed_json import json_bytes, read_json, typed
 from ..frame_result import FrameResult
 from ..media import Media

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GmosError
-from ..files.checkpoint_identity import ClipOrigin, MadeFrom, file_sha256
+from ..files.checkpoint_identity import file_sha256
+from ..files.made_from import ClipOrigin, MadeFrom
 from ..files.typed_json import as_text
 from ..media import Media, Sound
 

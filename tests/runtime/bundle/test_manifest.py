@@ -16,7 +16,7 @@ import pytest
 from gmos_deploy.errors import GmosError
 from gmos_deploy.runtime.bundle.manifest import MANIFEST, TABLES_FILE, open_bundle
 from gmos_deploy.runtime.contract import ModelSpec, TensorSpec, network_specs
-from gmos_deploy.runtime.files.checkpoint_identity import UNKNOWN
+from gmos_deploy.runtime.files.made_from import UNKNOWN
 
 MODEL = ModelSpec(
     variant="gmos-s",

@@ -9,14 +9,8 @@ from pathlib import Path
 import pytest
 
 from gmos_deploy.runtime.files import checkpoint_identity
-from gmos_deploy.runtime.files.checkpoint_identity import (
-    NOTHING,
-    ClipOrigin,
-    MadeFrom,
-    joined,
-    kept_sha256,
-    of_checkpoint,
-)
+from gmos_deploy.runtime.files.checkpoint_identity import kept_sha256
+from gmos_deploy.runtime.files.made_from import NOTHING, ClipOrigin, MadeFrom, joined, of_checkpoint
 from gmos_deploy.runtime.results.completion import CompletionRecord, ResultSet, recorded_origins
 
 
