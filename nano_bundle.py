@@ -8,8 +8,6 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from platformdirs import user_cache_path
-
 from . import __version__
 from .errors import GmosError
 from .gmos_ref.reference_config import FOLDER, NANO, PACKED_BUNDLES, nano_checkpoints
@@ -17,6 +15,7 @@ from .runtime.bundle.manifest import Bundle, open_bundle
 from .runtime.bundle.packed_bundle import unpack_bundle
 from .runtime.contract import Variant
 from .runtime.files.checkpoint_identity import checkpoint_identity
+from .runtime.files.user_folders import user_cache
 
 logger = logging.getLogger(__name__)
 
@@ -42,12 +41,8 @@ def _cache() -> Path:
     Raises:
         GmosError: this user has none.
     """
-    try:
-        place = user_cache_path("gmos-deploy")
-    # What `Path.home` raises.
-    except (RuntimeError, KeyError) as error:
-        raise GmosError(f"this user has no home directory ({error}): {CACHE_ADVICE}") from error
-    if not place.is_absolute():
+    place = user_cache()
+    if place is None:
         raise GmosError(f"this user has no home directory: {CACHE_ADVICE}")
     return place
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
-from platformdirs import user_cache_path
 
+from ...runtime.files.user_folders import user_cache
 from ...runtime.host_memory import free_host_bytes, usable_cores
 from ..report.software import software
 from .finding import MACHINE, Finding, State
@@ -85,25 +85,29 @@ def _codecs() -> Finding:
     return _finding("codecs", "ok", f"{words}, writes H.264 ({ENCODER})")
 
 
-def cache_error() -> OSError | None:
-    """Why nothing can be written into the cache folder, if so."""
+def cache_error() -> str | None:
+    """Why nothing can be written into the cache folder, in words, if so."""
+    cache = user_cache()
+    if cache is None:
+        return "none: this user has no home directory"
     try:
-        with tempfile.TemporaryFile(dir=existing_folder(user_cache_path("gmos-deploy"))):
+        with tempfile.TemporaryFile(dir=existing_folder(cache)):
             return None
     except OSError as error:
-        return error
+        return f"{cache} cannot be written ({error.strerror})"
 
 
 def _places() -> Iterator[Finding]:
     """The cache folder, and the space there and for temporary files."""
-    cache = user_cache_path("gmos-deploy")
-    around, error = existing_folder(cache), cache_error()
+    cache, error = user_cache(), cache_error()
     if error is None:
         yield _finding("cache folder", "ok", str(cache))
     else:
         mend = "" if sys.platform == "win32" else "export XDG_CACHE_HOME=DIR  # a folder of yours"
-        yield _finding("cache folder", "wrong", f"{cache} cannot be written ({error.strerror})", mend)
-    for name, place in (("space for caches", around), ("space for videos", Path(tempfile.gettempdir()))):
+        yield _finding("cache folder", "wrong", error, mend)
+    places = {} if cache is None else {"space for caches": existing_folder(cache)}
+    places["space for videos"] = Path(tempfile.gettempdir())
+    for name, place in places.items():
         free = shutil.disk_usage(place).free
         words = f"{free / GIB:.1f} GiB in {place}"
         if free < LEAST_SPACE_BYTES:

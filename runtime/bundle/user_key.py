@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from platformdirs import user_config_path
 
 from ...errors import GmosError
 from ..files.atomic_file import writing
 from ..files.typed_json import json_bytes
+from ..files.user_folders import user_config
 
 KEY_FILE, KEY_BYTES = "engine.key", 32
 
@@ -42,14 +42,10 @@ def key_path() -> Path:
     Raises:
         GmosError: this user has no home directory.
     """
-    try:
-        path = user_config_path("gmos-deploy", appauthor=False) / KEY_FILE
-    except RuntimeError:
-        path = Path(KEY_FILE)
-    # Older versions of platformdirs give a relative one.
-    if not path.is_absolute():
+    folder = user_config()
+    if folder is None:
         raise GmosError(f"there is no home directory for the key that engines are sealed with; {HOME}")
-    return path
+    return folder / KEY_FILE
 
 
 def require_key() -> bytes:

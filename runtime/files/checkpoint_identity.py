@@ -9,12 +9,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from platformdirs import user_cache_path
-
 from ...errors import GmosError
 from .atomic_file import replaced_at_end
 from .regular_file import open_regular, open_unbuffered
 from .typed_json import read_json, typed
+from .user_folders import user_cache
 
 HASH_CHUNK_BYTES = 8 << 20
 
@@ -27,6 +26,9 @@ INDEX_ENDING = ".index.json"
 END_BYTES = 1 << 20
 """Bytes hashed at each end of the file; trained weights differ there."""
 
+Hashed = Callable[[Path], str]
+"""The SHA-256 of a file in hexadecimal."""
+
 KEPT_FROM_BYTES = 256 << 20
 """From this size on, about a quarter of a second, a hash is kept."""
 
@@ -36,8 +38,12 @@ class _ShardIndex:
     weight_map: Mapping[str, str]
 
 
-def checkpoint_identity(path: Path) -> str:
-    """Name, size and SHA-256 of a file, as one string; several of them for shards. See `kept_sha256`.
+def checkpoint_identity(path: Path, *, hashed: Hashed | None = None) -> str:
+    """Name, size and SHA-256 of a file, as one string; several of them for shards.
+
+    Args:
+        path: one of its files, or their index.
+        hashed: what gives a file's; None is `kept_sha256`.
 
     Raises:
         GmosError: the file cannot be read.
@@ -45,7 +51,7 @@ def checkpoint_identity(path: Path) -> str:
 
     def told(shard: Path) -> str:
         # First: it says in one line that a file cannot be read.
-        digest = kept_sha256(shard)
+        digest = (hashed or kept_sha256)(shard)
         return f"{shard.name} {shard.stat().st_size} bytes, sha256 {digest}"
 
     return "; ".join(map(told, checkpoint_shards(path)))
@@ -93,7 +99,7 @@ def checkpoint_shards(path: Path) -> tuple[Path, ...]:
     return tuple(path.parent / name for name in names)
 
 
-def checkpoint_sha256(path: Path, *, hashed: Callable[[Path], str] | None = None) -> str:
+def checkpoint_sha256(path: Path, *, hashed: Hashed | None = None) -> str:
     """The SHA-256 of a checkpoint's file; of several that over theirs.
 
     Args:
@@ -136,11 +142,10 @@ def kept_sha256(path: Path) -> str:
     if state.st_size < KEPT_FROM_BYTES:
         return file_sha256(path)
     key = hashlib.sha256(f"{path.resolve()} {state.st_mtime_ns} {identity}".encode("utf-8", "replace"))
-    try:
-        kept = user_cache_path("gmos-deploy") / "hashes" / key.hexdigest()
-    except RuntimeError:
-        # A user without a home.
+    cache = user_cache()
+    if cache is None:
         return file_sha256(path)
+    kept = cache / "hashes" / key.hexdigest()
     with suppress(OSError, ValueError):
         found = kept.read_text(encoding="ascii")
         if re.fullmatch("[0-9a-f]{64}", found):

@@ -152,10 +152,10 @@ def test_the_cache_gets_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_without_a_home_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a container with a user that nobody knows."""
 
-    def nobody(_: str) -> Path:
+    def nobody(*_: str) -> Path:
         raise RuntimeError("could not determine the home directory")
 
-    for found in (nobody, lambda _: Path("~/.cache/gmos-deploy")):
-        monkeypatch.setattr("gmos_deploy.nano_bundle.user_cache_path", found)
+    for found in (nobody, lambda *_: Path("~/.cache/gmos-deploy")):
+        monkeypatch.setattr("gmos_deploy.runtime.files.user_folders.user_cache_path", found)
         with pytest.raises(GmosError, match=r"no home directory.*: set XDG_CACHE_HOME to a folder of yours"):
             cached_bundle("gmos")

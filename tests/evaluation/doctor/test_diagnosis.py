@@ -20,6 +20,7 @@ from gmos_deploy.evaluation.doctor import command as doctor
 from gmos_deploy.evaluation.doctor import gpu, libraries
 from gmos_deploy.evaluation.doctor.command import diagnose, lines, summary
 from gmos_deploy.evaluation.doctor.finding import Finding, exit_status
+from gmos_deploy.evaluation.doctor.machine import machine_findings
 from gmos_deploy.evaluation.doctor.probes import ask
 from gmos_deploy.evaluation.doctor.system import Jetson
 from gmos_deploy.evaluation.summary.saved import SavedDiagnosis, read_saved
@@ -331,3 +332,14 @@ def test_bad_input_has_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[st
     """A bundle that is none."""
     assert guarded(doctor_command, "gmos-doctor", ["--bundle", str(tmp_path)]) == 2
     assert "is no bundle" in capsys.readouterr().err
+
+
+def test_a_user_without_a_home_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no cache folder then, and no traceback about it."""
+    monkeypatch.setattr("gmos_deploy.evaluation.doctor.machine.user_cache", lambda: None)
+    found = {one.name: one for one in machine_findings(None)}
+    assert found["cache folder"].state == "wrong"
+    assert found["cache folder"].found == "none: this user has no home directory"
+    assert "XDG_CACHE_HOME" in found["cache folder"].mend
+    assert "space for caches" not in found
+    assert "space for videos" in found

@@ -21,7 +21,7 @@ def reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     real = checkpoint_identity.file_sha256
     monkeypatch.setattr(checkpoint_identity, "file_sha256", lambda path: (found.append(path), real(path))[1])
     monkeypatch.setattr(checkpoint_identity, "KEPT_FROM_BYTES", 1)
-    monkeypatch.setattr(checkpoint_identity, "user_cache_path", lambda _: tmp_path / "cache")
+    monkeypatch.setattr(checkpoint_identity, "user_cache", lambda: tmp_path / "cache")
     return found
 
 
