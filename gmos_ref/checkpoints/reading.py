@@ -151,14 +151,19 @@ def _read_archive(path: Path) -> object:
     try:
         with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             names = archive.namelist()
-            wrong = archive.testzip() if any(name.endswith("data.pkl") for name in names) else None
+            holds_state = any(name.endswith("data.pkl") for name in names)
+            # Of what is stored as it is none is larger than the file.
+            packed = any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist())
+            wrong = archive.testzip() if holds_state and not packed else None
     except (zipfile.BadZipFile, *_DAMAGE) as error:
         raise _damaged(path, error) from error
     if wrong is not None:
         raise _damaged(path, f"the checksum of {wrong} does not fit")
     if any(name.endswith("/constants.pkl") for name in names):
         raise GmosError(f"{path} is a TorchScript program: expected a checkpoint with a state dict")
-    if not any(name.endswith("data.pkl") for name in names):
+    if holds_state and packed:
+        raise GmosError(f"{path} has compressed members: expected a checkpoint as torch.save writes it")
+    if not holds_state:
         raise GmosError(f"{path} is a zip archive and not a checkpoint: expected one written by torch.save")
     return _load(path, mmap=True)
 

@@ -172,6 +172,19 @@ def test_damaged_pickle_in_a_whole_archive(tmp_path: Path, state: dict[str, Tens
     assert all("y.pth" in message and "\n" not in message for message in refusals)
 
 
+def test_compressed_archives_are_refused(tmp_path: Path, state: State) -> None:
+    """PyTorch writes none, and what they unpack to has no bound."""
+    torch.save(state, tmp_path / "x.pth")
+    with zipfile.ZipFile(tmp_path / "x.pth") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(tmp_path / "y.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    assert "y.pth has compressed members: expected a checkpoint as torch.save writes it" in refusal(
+        tmp_path / "y.pth"
+    )
+
+
 @pytest.mark.parametrize("legacy", [False, True])
 def test_refused_types_are_named(tmp_path: Path, state: dict[str, Tensor], legacy: bool) -> None:
     """A file that holds more than tensors is refused with the types and a command that works."""
