@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 
@@ -252,32 +253,37 @@ class NetworkChoice:
         from .nano_bundle import nano_bundle  # noqa: PLC0415 - see _is_nano_bundle
 
         reference = replace(self, backend="torch")._checkpoint_source()
-        variant = reference.model.variant
+        opened = cache(partial(nano_bundle, reference.model.variant))
         return replace(
             reference,
             choice=replace(self, backend="onnxruntime"),
-            bundle=lambda: nano_bundle(variant),
-            made_from=lambda: nano_bundle(variant).made_from(),
+            bundle=opened,
+            made_from=lambda: opened().made_from(),
         )
 
     def _checkpoint_source(self, *notes: str) -> NetworkSource:
         from .gmos_ref.presets import model_spec, preset  # noqa: PLC0415 - see reference
-        from .runtime.files.checkpoint_identity import checkpoint_identity  # noqa: PLC0415
+        from .runtime.files.checkpoint_identity import checkpoint_identity, kept_sha256  # noqa: PLC0415
         from .runtime.files.made_from import joined, of_checkpoint  # noqa: PLC0415
 
         config = self.reference()
         given = {name: path for name, path in config.checkpoints().items() if path is not None}
+        hashed = cache(kept_sha256)
 
         def identity() -> dict[str, Any]:
             return {
                 "preset": config.preset,
-                "checkpoints": {name: checkpoint_identity(path) for name, path in given.items()},
+                "checkpoints": {
+                    name: checkpoint_identity(path, hashed=hashed) for name, path in given.items()
+                },
             }
 
         def made_from() -> MadeFrom:
             known = config.weights()
             return joined(
-                of_checkpoint(name, path, licence=known[name].licence, source=known[name].source)
+                of_checkpoint(
+                    name, path, licence=known[name].licence, source=known[name].source, hashed=hashed
+                )
                 for name, path in given.items()
             )
 

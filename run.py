@@ -142,19 +142,19 @@ def run_all(
             a video or device that fails. Sequences finished by then stay.
     """
     source, options = networks.resolve(), options or RunOptions()
-    model, listed = source.model, sequences
+    model = source.model
     modes = parse_save_mode(save_mode, model.variant)
     if overlays and save_mode is None and dataset is None:
         modes |= {OVERLAYS.mode}
     names = None
     if dataset is None:
-        for name, value in (("--root", root), ("--sequences", listed), ("--time_anno_csv", time_anno_csv)):
+        for name, value in (("--root", root), ("--sequences", sequences), ("--time_anno_csv", time_anno_csv)):
             if value is not None:
                 raise GmosError(f"{name} {value}: goes with --dataset, which was not given")
     else:
         if inputs:
             raise GmosError(f"--dataset {dataset} and {inputs[0]} were both given; give one")
-        split = _split(dataset, root, listed, time_anno_csv)
+        split = _split(dataset, root, sequences, time_anno_csv)
         inputs, names = [one.frame_dir for one in split.sequences], [one.name for one in split.sequences]
         fps = split.fps if fps is None else fps
     clips = resolve_inputs(
@@ -167,7 +167,9 @@ def run_all(
     )
     check_save_dir(save_dir)
     settings, drawn = {**source.settings(), **options.settings()}, drawing_settings(modes, overlay)
-    summary = RunSummary(variant=model.variant, preset=model.preset)
+    networks_of = source.made_from()
+    # Of finished sequences, too: they were made of the same.
+    summary = RunSummary(variant=model.variant, preset=model.preset, made_from=networks_of)
     todo = []
     for sequence in clips:
         own = sequence.settings()
@@ -179,7 +181,7 @@ def run_all(
             variant=model.variant,
             modes=modes,
             settings={**settings, **own} | drawn,
-            made_from=clip,
+            made_from=networks_of | clip,
         )
         if should_skip(results, existing):
             # Of a run that was stopped after it had filed everything.
@@ -187,12 +189,8 @@ def run_all(
             summary.sequences.append(SequenceSummary(**_about(sequence), skipped=True))
         else:
             todo.append((sequence, results))
-    # Of finished sequences, too: they were made of the same.
-    networks_of = source.made_from()
-    summary.made_from = networks_of | summary.made_from
     if not todo:
         return summary
-    todo = [(clip, replace(place, made_from=networks_of | place.made_from)) for clip, place in todo]
     start = time.monotonic()
     with closing(source.load()) as backend:
         summary.load_s = time.monotonic() - start

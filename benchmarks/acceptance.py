@@ -34,7 +34,7 @@ from gmos_deploy.evaluation.report.environment import environment
 from gmos_deploy.evaluation.report.files import PAGE_FILE, report_directory, write_report
 from gmos_deploy.evaluation.report.terminal import show
 from gmos_deploy.runtime.bundle.manifest import open_bundle
-from gmos_deploy.runtime.files.made_from import KEY, MadeFrom
+from gmos_deploy.runtime.files.made_from import KEY, NOTHING, MadeFrom
 
 SCHEMA = "gmos-acceptance/1"
 
@@ -236,12 +236,11 @@ def run_steps(
 
 
 def origins(context: Context) -> MadeFrom:
-    """The bundle and the clip that steps run.
-
-    Raises:
-        GmosError: one of them cannot be read.
-    """
-    bundle = context.opened_bundle()
+    """The bundle and the clip that steps run; of what cannot be read, the steps tell that need it."""
+    try:
+        bundle = context.opened_bundle()
+    except GmosError:
+        return NOTHING
     return bundle.made_from() | acceptance_video(bundle.model, context.frames).made_from()
 
 
@@ -249,7 +248,7 @@ def report_json(
     results: Sequence[StepResult],
     found: Sequence[Finding],
     context: Context,
-    made_from: MadeFrom | None = None,
+    made_from: MadeFrom = NOTHING,
 ) -> dict[str, Any]:
     """All of it as JSON values."""
     return {
@@ -259,7 +258,7 @@ def report_json(
         "usable": list(context.usable),
         "steps": [asdict(result) for result in results],
         "findings": [asdict(finding) for finding in found],
-        KEY: asdict(made_from or MadeFrom()),
+        KEY: asdict(made_from),
         "environment": environment(),
     }
 

@@ -46,8 +46,9 @@ def report_calibration(
     Raises:
         GmosError: it cannot be written.
     """
-    sizes = {"before": weight_bytes(open_bundle(config.bundle)), "after": weight_bytes(bundle)}
-    made_on, made_from = environment(), _made_from(config, bundle)
+    parent = open_bundle(config.bundle)
+    sizes = {"before": weight_bytes(parent), "after": weight_bytes(bundle)}
+    made_on, made_from = environment(), _made_from(parent, bundle)
     document = _document(config, bundle, sizes, networks, made_on=made_on, made_from=made_from)
     show(document, wide=wide)
     if directory is not None:
@@ -66,13 +67,13 @@ def report_calibration(
         )
 
 
-def _made_from(config: CalibrationConfig, bundle: Bundle) -> MadeFrom:
+def _made_from(parent: Bundle, bundle: Bundle) -> MadeFrom:
     """Both bundles, and the videos as the new one keeps them."""
     clips = tuple(
         ClipOrigin(name=video["name"], sha256=video["sha256"], stride=video["stride"])
         for video in (bundle.calibration or {}).get("videos", [])
     )
-    return open_bundle(config.bundle).made_from() | bundle.made_from() | MadeFrom(clips=clips)
+    return parent.made_from() | bundle.made_from() | MadeFrom(clips=clips)
 
 
 def weight_bytes(bundle: Bundle) -> int:

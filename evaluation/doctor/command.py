@@ -58,7 +58,7 @@ def diagnose_and_show(
             "schema": SCHEMA,
             "status": status,
             "findings": [asdict(finding) for finding in found],
-            KEY: asdict(_made_from(bundle)),
+            KEY: asdict(_made_from(bundle, trust)),
             "environment": environment(),
         }
         click.echo(json.dumps(answer, indent=1, ensure_ascii=False))
@@ -69,10 +69,10 @@ def diagnose_and_show(
     return status
 
 
-def _made_from(bundle: Path | None) -> MadeFrom:
-    """The bundle that was looked at; of one that is damaged, findings tell."""
+def _made_from(bundle: Path | None, trust: Trust | None) -> MadeFrom:
+    """The bundle that was looked at; of one that is damaged, or not as it was signed, findings tell."""
     try:
-        return NOTHING if bundle is None else open_bundle(bundle).made_from()
+        return NOTHING if bundle is None else open_bundle(bundle, trust).made_from()
     except GmosError:
         return NOTHING
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ...runtime.files.made_from import joined
+from ..benchmarks.results import METRICS
 from ..profile.layer_kinds import lengths_text
 from ..report import document as doc
 from ..report.document import Block, Card, Cell, Column, Remarks, Section, Table, Text
 from ..report.origins import origins_section
 from .saved import (
     Found,
-    Made,
     MaskResult,
     NetworkOutput,
     Note,
@@ -170,8 +170,9 @@ def _evaluations(found: Sequence[SavedEvaluation]) -> Summary:
     ]
     names = chosen_metrics(found, None)
     for number, name in enumerate(names):
-        title = score_table(found, [name]).columns[1].name
-        sequences.append(Column(title, _metric(name), ".4f", shown="always" if number < 2 else "wide"))
+        sequences.append(
+            Column(METRICS[name].title, _metric(name), ".4f", shown="always" if number < 2 else "wide")
+        )
     notes: list[Column[tuple[str, Note]]] = [
         Column("counted in", lambda entry: entry[0]),
         Column("what", lambda entry: entry[1].text),
@@ -287,13 +288,13 @@ SUMMARIES: Mapping[type[Saved], Callable[[Any], Summary]] = {
 def _machines(found: Sequence[Saved]) -> Iterator[Block]:
     """Each machine once, with the files that were made on it; dates and commands in a table of their own."""
     of = ("system", "machine", "cpu", "cores", "memory_mib", "gpus", "python", "packages")
-    machines: dict[str, tuple[Made, list[str]]] = {}
+    machines: dict[str, tuple[dict[str, Any], list[str]]] = {}
     for one in found:
         made = one.environment
-        facts = {field.name: getattr(made, field.name) for field in fields(Made) if field.name in of}
-        machines.setdefault(repr(facts), (made, []))[1].append(one.file)
-    for made, files in machines.values():
-        told = {name: getattr(made, name) for name in of if getattr(made, name)}
+        facts = {name: getattr(made, name) for name in of}
+        machines.setdefault(repr(facts), (facts, []))[1].append(one.file)
+    for facts, files in machines.values():
+        told = {name: fact for name, fact in facts.items() if fact}
         yield doc.facts_of({**told, "results": files})
     columns: list[Column[Saved]] = [
         Column("result", lambda one: one.file),

@@ -208,13 +208,7 @@ class Bundle(BundleFacts):
             GmosError: a file has changed, or the graph reads files that the bundle does not list for it.
         """
         graph = self.networks[network].graphs[target]
-        path, content = self.root / graph.file, bytes(self.files.read(graph.file))
-        foreign = external_locations(path, content) - set(graph.weights)
-        if foreign:
-            raise GmosError(
-                f"{path} reads tensors from {sorted(foreign)[0]!r}, which the bundle does not list for it; "
-                "do not trust it, export it again"
-            )
+        path, content = self._read_graph(graph)
         return GraphContent(
             path=path, graph=content, weights={name: self.files.read(name) for name in graph.weights}
         )
@@ -222,10 +216,27 @@ class Bundle(BundleFacts):
     def graph_file(self, network: NetworkName, target: Target) -> Path:
         """A network's ONNX file, for whoever looks at it; what runs it takes `graph_content` or `private_graph`.
 
+        Its weights are hashed once in a process, and not held.
+
         Raises:
             GmosError: as `graph_content`.
         """
-        return self.graph_content(network, target).path
+        graph = self.networks[network].graphs[target]
+        path, _ = self._read_graph(graph)
+        for name in graph.weights:
+            self.files.verified(name)
+        return path
+
+    def _read_graph(self, graph: BundleGraph) -> tuple[Path, bytes]:
+        """Where a graph is and what is in it, once it reads no files but those that are listed for it."""
+        path, content = self.root / graph.file, bytes(self.files.read(graph.file))
+        foreign = external_locations(path, content) - set(graph.weights)
+        if foreign:
+            raise GmosError(
+                f"{path} reads tensors from {sorted(foreign)[0]!r}, which the bundle does not list for it; "
+                "do not trust it, export it again"
+            )
+        return path, content
 
     @contextmanager
     def private_graph(self, network: NetworkName, target: Target) -> Iterator[Path]:

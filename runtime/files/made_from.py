@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .checkpoint_identity import checkpoint_sha256, kept_sha256
+from .checkpoint_identity import Hashed, checkpoint_sha256, kept_sha256
 from .typed_json import as_text
 
 KEY = "made_from"
@@ -78,7 +78,9 @@ def joined(parts: Iterable[MadeFrom]) -> MadeFrom:
     return found
 
 
-def of_checkpoint(flag: str, path: Path, *, licence: str, source: str) -> MadeFrom:
+def of_checkpoint(
+    flag: str, path: Path, *, licence: str, source: str, hashed: Hashed = kept_sha256
+) -> MadeFrom:
     """A file of weights; its hash is worked out once.
 
     Raises:
@@ -87,7 +89,7 @@ def of_checkpoint(flag: str, path: Path, *, licence: str, source: str) -> MadeFr
     origin = CheckpointOrigin(
         flag=flag,
         name=as_text(path.name),
-        sha256=checkpoint_sha256(path, hashed=kept_sha256),
+        sha256=checkpoint_sha256(path, hashed=hashed),
         licence=licence,
         source=source,
     )
