@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 ResultName = Literal["mos-i", "mos", "foreground"]
 """Label maps that results are filed by; GMOS has the first two, GMOS-S the last."""
 
-MapName = Literal["mos-i", "mos", "foreground", "probability"]
+MapName = Literal["mos-i", "mos", "tracked", "foreground", "probability"]
+"""Label maps of an answer; `tracked` comes live in place of `mos`."""
 
 RESULTS: Mapping[Variant, tuple[ResultName, ...]] = {"gmos": ("mos-i", "mos"), "gmos-s": ("foreground",)}
 """The results of each variant."""
@@ -57,12 +58,14 @@ class CompactMap:
 class ObjectResult:
     """One object on one frame.
 
-    `id` counts from 1 and is the object's label in both maps. `moving` says whether it is in MOS-I on this
-    frame. `iou` is the mask decoder's own estimate of its mask. `box` (x0, y0, x1, y1) in pixels holds the
-    mask, x1 and y1 excluded; `area` in pixels. The mask is that of MOS, or of MOS-I where MOS lacks the object.
+    `id` counts from 1. `slot` is the object's label in the maps; of a file's result they are one, live a slot is
+    used again and an id never is. `moving` says whether the object is in MOS-I on this frame. `iou` is the mask
+    decoder's own estimate of its mask. `box` (x0, y0, x1, y1) in pixels holds the mask, x1 and y1 excluded;
+    `area` in pixels. The mask is that of MOS, live of `tracked`, or of MOS-I where that lacks the object.
     """
 
     id: int
+    slot: int
     moving: bool
     iou: float
     box: tuple[int, int, int, int]
@@ -71,19 +74,37 @@ class ObjectResult:
 
     def mask(self) -> NDArray[np.bool_]:
         """Where the object is, (H, W) bool."""
-        return np.equal(_values(self._labels), self.id)
+        return np.equal(_values(self._labels), self.slot)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveFacts:
+    """What a live answer says beyond that of a file.
+
+    `arrival_s` and `answer_s` are seconds of the monotonic clock: when the frame came, and when it was answered.
+    `dropped_before` counts the frames that were left out between the kept frame before and this one; `reset_before`
+    says that a new sequence begins with this frame.
+    """
+
+    arrival_s: float
+    answer_s: float
+    dropped_before: int = 0
+    reset_before: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameResult:
     """The answer on one frame.
 
-    `index` counts from 0; `time_s` from the first frame, in seconds. GMOS has `mos_i`, `mos` and `objects`,
-    GMOS-S `mask` and `probability`. `rgb` (H, W, 3) uint8 is there only where the run was asked for it.
+    `index` counts from 0; `time_s` from the first frame, in seconds. GMOS has `mos_i`, `mos` and `objects`, live
+    `mos_i`, `tracked` and `objects`; GMOS-S `mask` and `probability`. `rgb` (H, W, 3) uint8 is there only where the
+    run was asked for it, `live` only of a stream.
 
     Args:
         maps: by name, (H, W) uint8 or compact.
-        ious: of GMOS, the IoU that the tracker gives each label in MOS-I and in MOS, (O,) float32 each.
+        ious: of GMOS, the IoU that the tracker gives each label in MOS-I and in MOS, live in `tracked`, (O,) float32
+            each.
+        ids: live, the id of the object in each slot that is taken.
     """
 
     index: int
@@ -91,6 +112,8 @@ class FrameResult:
     maps: Mapping[MapName, CompactMap | NDArray[np.uint8]] = field(repr=False)
     ious: Mapping[MapName, NDArray[np.float32]] = field(default_factory=dict, repr=False)
     rgb: NDArray[np.uint8] | None = field(default=None, repr=False)
+    ids: Mapping[int, int] = field(default_factory=dict)
+    live: LiveFacts | None = None
 
     @property
     def mos_i(self) -> NDArray[np.uint8]:
@@ -101,6 +124,11 @@ class FrameResult:
     def mos(self) -> NDArray[np.uint8]:
         """MOS: moving objects through the whole video, (H, W) uint8, 0 or the object's id. GMOS."""
         return self.values("mos")
+
+    @property
+    def tracked(self) -> NDArray[np.uint8]:
+        """All live objects, whether they move or not, (H, W) uint8, 0 or the object's slot. GMOS, live."""
+        return self.values("tracked")
 
     @property
     def mask(self) -> NDArray[np.uint8]:
@@ -115,12 +143,14 @@ class FrameResult:
     @property
     def objects(self) -> tuple[ObjectResult, ...]:
         """The objects that are visible on this frame, by id. GMOS-S tells no objects apart: none."""
-        if "mos" not in self.maps:
+        whole: MapName = "tracked" if "tracked" in self.maps else "mos"
+        if whole not in self.maps:
             return ()
         # The later map wins: an object of both is shown as MOS has it.
         moving: set[int] = set()
         found: dict[int, ObjectResult] = {}
-        for name in ("mos-i", "mos"):
+        names: tuple[MapName, ...] = ("mos-i", whole)
+        for name in names:
             source = self.maps[name]
             labels = _values(source)
             counts = np.bincount(labels.ravel(), minlength=256)
@@ -129,14 +159,15 @@ class FrameResult:
                 moving.update(visible)
             for label in visible:
                 found[label] = ObjectResult(
-                    id=label,
+                    id=self.ids.get(label, label),
+                    slot=label,
                     moving=label in moving,
                     iou=float(self.ious[name][label - 1]),
                     box=bounding_box(labels == label),
                     area=int(counts[label]),
                     _labels=source,
                 )
-        return tuple(found[label] for label in sorted(found))
+        return tuple(sorted(found.values(), key=lambda one: one.id))
 
     def to_supervision(self) -> Detections:
         """The objects of this frame as `supervision.Detections` (extra `supervision`).
@@ -154,12 +185,13 @@ class FrameResult:
             raise GmosError(
                 f"to_supervision() needs supervision ({error}); install it with pip install 'gmos-deploy[supervision]'"
             ) from error
-        found = self.objects if "mos" in self.maps else self._foreground()
-        hw = self.values("mos" if "mos" in self.maps else "foreground").shape
+        tracks = "mos-i" in self.maps
+        found = self.objects if tracks else self._foreground()
+        hw = self.values("mos-i" if tracks else "foreground").shape
         return Detections(
             xyxy=np.array([one.box for one in found], np.float32).reshape(-1, 4),
             mask=np.array([one.mask() for one in found], np.bool_).reshape(-1, *hw),
-            confidence=np.array([one.iou for one in found], np.float32) if "mos" in self.maps else None,
+            confidence=np.array([one.iou for one in found], np.float32) if tracks else None,
             class_id=np.zeros(len(found), np.int64),
             tracker_id=np.array([one.id for one in found], np.int64),
             data={"moving": np.array([one.moving for one in found], np.bool_)},
@@ -170,7 +202,7 @@ class FrameResult:
         mask = self.mask != 0
         area = int(np.count_nonzero(mask))
         box, labels = bounding_box(mask), self.maps["foreground"]
-        one = ObjectResult(id=1, moving=True, iou=np.nan, box=box, area=area, _labels=labels)
+        one = ObjectResult(id=1, slot=1, moving=True, iou=np.nan, box=box, area=area, _labels=labels)
         return (one,) if area else ()
 
     def values(self, name: MapName) -> NDArray[np.uint8]:

@@ -25,6 +25,7 @@ RUNTIME = {
     "runtime.bundle": {"runtime", "runtime.files", "runtime.comparison"},
     "runtime.cuda": {"runtime", "runtime.files"},
     "runtime.pipeline": {"runtime", "runtime.files", "runtime.video"},
+    "runtime.live": {"runtime", "runtime.files", "runtime.pipeline", "runtime.results", "runtime.video"},
     "runtime.onnx": {"runtime", "runtime.files", "runtime.bundle", "runtime.cuda", "runtime.pipeline"},
     "runtime.tensorrt": {
         "runtime",
