@@ -12,7 +12,7 @@ from ...runtime.contract import NetworkName
 from ...runtime.tensorrt.choice import check_command, missing_engines, unchecked
 from ...runtime.tensorrt.library import FLAVOURS, NAMES, Flavour, load_tensorrt
 from ...runtime.tensorrt.record import DeviceIdentity, EngineRecord, engine_directory, plan_path
-from ...runtime.tensorrt.trust import build_command, find_record, misfit, plan_difference, plan_is_unchanged
+from ...runtime.tensorrt.trust import build_command, find_record, misfit, plan_difference
 from .finding import BUNDLE, Finding, State
 
 
@@ -127,7 +127,5 @@ def _record(bundle: Bundle, network: NetworkName, flavour: Flavour) -> EngineRec
 def _plan_problem(bundle: Bundle, record: EngineRecord) -> str | None:
     """What of an engine's file is not as its record says."""
     path = plan_path(engine_directory(bundle.root, record.flavour), record.network)
-    difference = plan_difference(path, record)
-    if difference is not None:
-        return f"its file {difference}"
-    return None if plan_is_unchanged(path, record) else "its file has changed since it was built"
+    difference = plan_difference(path, record, content=True)
+    return None if difference is None else f"its file {difference}"

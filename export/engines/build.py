@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...errors import GmosError
+from ...runtime.bundle.engine_files import WAITING_SUFFIX
 from ...runtime.bundle.manifest import Bundle, BundleNetwork, open_bundle
 from ...runtime.bundle.signature import Trust
 from ...runtime.bundle.user_key import require_key
@@ -22,7 +23,6 @@ from ...runtime.tensorrt.call_plans import range_text
 from ...runtime.tensorrt.gpu import find_device
 from ...runtime.tensorrt.library import Flavour, TensorRT, load_tensorrt
 from ...runtime.tensorrt.record import (
-    AskedShape,
     DeviceIdentity,
     EngineRecord,
     Profile,
@@ -34,7 +34,7 @@ from ...runtime.tensorrt.record import (
     waiting_plan,
     write_engine_record,
 )
-from ...runtime.tensorrt.trust import graph_sources, misfit, plan_difference, plan_is_unchanged
+from ...runtime.tensorrt.trust import graph_sources, misfit, plan_difference
 from .comparison import compare_engines, refuse_wrong
 from .options import BuildOptions, check_precision, settled
 from .plan import BuiltPlan, build_plan
@@ -108,10 +108,13 @@ class EngineBuild:
         for network in chosen:
             check_precision(network.precision, self.options)
             new = tuple(shape for shape in self.shapes if shape.network == network.name)
-            kept = kept_shapes(network, self._earlier(network.name), new)
+            earlier = self._earlier(network.name)
+            # Those of an earlier engine, where they are to stay.
+            shapes = earlier.shapes if isinstance(earlier, EngineRecord) and not self.default_shapes else ()
+            kept = kept_shapes(network, shapes, new)
             ranges = engine_ranges(network, (*kept, *new))
             profiles = tuple(engine_profile(network, each) for each in ranges)
-            reason = "--force was given" if force else self._stale(network.name, profiles)
+            reason = "--force was given" if force else self._stale(network.name, earlier, profiles)
             planned.append(
                 Planned(
                     network=network, profiles=profiles, shapes=(*kept, *new), kept=len(kept), reason=reason
@@ -119,25 +122,22 @@ class EngineBuild:
             )
         return tuple(planned)
 
-    def _earlier(self, name: NetworkName) -> tuple[AskedShape, ...]:
-        """The shapes that an earlier build of an engine was given, if they are to stay."""
-        if self.default_shapes:
-            return ()
-        try:
-            return read_engine_record(record_path(self.directory, name)).shapes
-        except GmosError:
-            # None, or one that is built anew for that reason.
-            return ()
-
-    def _stale(self, name: NetworkName, profiles: tuple[Profile, ...]) -> str | None:
-        """Why the engine that is there will not do, in words; None if it does."""
+    def _earlier(self, name: NetworkName) -> EngineRecord | str:
+        """The record of the engine that is there, or in words why there is none to use."""
         path = record_path(self.directory, name)
         if not path.is_file():
             return "there is none yet"
         try:
-            record = read_engine_record(path, self.bundle.vouches_for)
+            return read_engine_record(path, self.bundle.vouches_for)
         except GmosError as error:
             return f"its record cannot be used ({error})"
+
+    def _stale(
+        self, name: NetworkName, record: EngineRecord | str, profiles: tuple[Profile, ...]
+    ) -> str | None:
+        """Why the engine that is there will not do, in words; None if it does."""
+        if isinstance(record, str):
+            return record
         if (record.network, record.flavour) != (name, self.library.flavour):
             return f"its record is of {record.network} for {record.flavour}"
         device = None if self.library.builds_ahead else self.device
@@ -157,9 +157,7 @@ class EngineBuild:
             if record.options.get(option) != value:
                 return f"it was built with {option} {record.options.get(option)}, and {value} is asked for"
         plan = plan_path(self.directory, name)
-        difference = plan_difference(plan, record)
-        if difference is None and not plan_is_unchanged(plan, record):
-            difference = "has changed since it was built"
+        difference = plan_difference(plan, record, content=True)
         return None if difference is None else f"{plan.name} {difference}"
 
     def build(self, planned: Planned, phases: BuildPhases) -> EngineRecord:
@@ -246,7 +244,7 @@ def _settle(plan: Path, path: Path) -> None:
         record = read_engine_record(path)
         kept = waiting_plan(plan, record.plan_sha256)
         plan_difference(plan, record)
-    for left in plan.parent.glob(f"{plan.name}.*.next"):
+    for left in plan.parent.glob(f"{plan.name}.*{WAITING_SUFFIX}"):
         if left != kept:
             left.unlink(missing_ok=True)
 

@@ -12,17 +12,18 @@ from ...evaluation.report.files import plain
 from ...runtime.bundle.manifest import Bundle
 from ...runtime.contract import NetworkName
 from ...runtime.precision import PRECISIONS
-from ...runtime.shapes import GRID_AXES, PI3_AXES, VIDEO_AXES, bound_lengths
+from ...runtime.shapes import GRID_AXES, PI3_AXES, VIDEO_AXES
 from ...runtime.tensorrt.choice import missing_engines
 from ...runtime.tensorrt.library import FLAVOURS, NAMES, Flavour
-from ...runtime.tensorrt.record import PLACES, EngineRecord, Profile
+from ...runtime.tensorrt.record import PLACES, EngineRecord, Profile, profile_lengths
 from ...runtime.tensorrt.trust import find_record, graph_sources
-from .shapes import graph_inputs
 
 COUNTS = {"B": "frames", "O": "objects", "R": "R", "P": "P"}
 """Axes along which calls grow, and what their columns are called."""
 
 Limits = Mapping[str, tuple[int, int, int]]
+
+Records = dict[NetworkName, EngineRecord | str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,16 +44,15 @@ def engine_facts(bundle: Bundle) -> dict[str, Any]:
     return {
         flavour: {
             name: record if isinstance(record, str) else _facts(bundle, record)
-            for name, record in _records(bundle, flavour).items()
+            for name, record in records.items()
         }
-        for flavour in FLAVOURS
-        if _records(bundle, flavour)
+        for flavour, records in _all_records(bundle).items()
     }
 
 
 def engine_sections(bundle: Bundle) -> list[Section]:
     """A section for each library with engines: a row a shape profile."""
-    return [_section(bundle, flavour) for flavour in FLAVOURS if _records(bundle, flavour)]
+    return [_section(bundle, flavour, records) for flavour, records in _all_records(bundle).items()]
 
 
 def sums_of(record: EngineRecord) -> str:
@@ -73,9 +73,14 @@ def checked(record: EngineRecord) -> str:
     return f"{'right' if check.passed else 'WRONG'} on {check.device}, {check.date[:10]}, {check.inputs}"
 
 
-def _records(bundle: Bundle, flavour: Flavour) -> dict[NetworkName, EngineRecord | str]:
+def _all_records(bundle: Bundle) -> dict[Flavour, Records]:
+    """Of every library that there are engines of."""
+    return {flavour: records for flavour in FLAVOURS if (records := _records(bundle, flavour))}
+
+
+def _records(bundle: Bundle, flavour: Flavour) -> Records:
     """Records of the engines that there are, or why one cannot be read."""
-    missing, found = missing_engines(bundle, flavour), dict[NetworkName, EngineRecord | str]()
+    missing, found = missing_engines(bundle, flavour), Records()
     for name in bundle.networks:
         if name not in missing:
             try:
@@ -86,11 +91,8 @@ def _records(bundle: Bundle, flavour: Flavour) -> dict[NetworkName, EngineRecord
 
 
 def _limits(bundle: Bundle, record: EngineRecord, profile: Profile) -> Limits:
-    tensors = graph_inputs(bundle.networks[record.network])
-    least, usual, greatest = (
-        bound_lengths(tensors, {name: getattr(allowed, place) for name, allowed in profile.items()})
-        for place in PLACES
-    )
+    known = profile_lengths(bundle.networks[record.network].standard_inputs, profile)
+    least, usual, greatest = (known[place] for place in PLACES)
     return {
         axis: (least[axis], usual[axis], length) for axis, length in greatest.items() if axis not in PI3_AXES
     }
@@ -113,8 +115,7 @@ def _is_current(bundle: Bundle, record: EngineRecord) -> bool:
     return graph_sources(bundle, record.network) == record.sources
 
 
-def _section(bundle: Bundle, flavour: Flavour) -> Section:
-    records = _records(bundle, flavour)
+def _section(bundle: Bundle, flavour: Flavour, records: Records) -> Section:
     rows = [
         _Row(
             record=record,
@@ -138,7 +139,7 @@ def _section(bundle: Bundle, flavour: Flavour) -> Section:
         Column("for", lambda row: ", ".join(row.record.targets) or str(row.record.device)),
         Column("compared", lambda row: checked(row.record) if row.current else "is of another bundle"),
     ]
-    missing = missing_engines(bundle, flavour)
+    missing = [name for name in bundle.networks if name not in records]
     lines = [record for record in records.values() if isinstance(record, str)]
     lines += [f"there are none of {', '.join(missing)}"] if missing else []
     blocks: list[Block] = [

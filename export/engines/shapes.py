@@ -31,7 +31,7 @@ def kept_shapes(
     network: BundleNetwork, earlier: Sequence[AskedShape], new: Sequence[ShapeOverride]
 ) -> tuple[ShapeOverride, ...]:
     """What an earlier build was given and a new one leaves as it was: no shape changes back unasked."""
-    own = letters_of(graph_inputs(network))
+    own = letters_of(network.standard_inputs)
     found = []
     for asked in earlier:
         now = {axis for shape in new if shape.place == asked.place for axis in shape.lengths}
@@ -43,11 +43,6 @@ def kept_shapes(
                 ShapeOverride(network=network.name, place=asked.place, lengths=lengths, option=option)
             )
     return tuple(found)
-
-
-def graph_inputs(network: BundleNetwork) -> tuple[BundleTensor, ...]:
-    """What the standard graph takes: the contract's inputs, then the tables of a video's size."""
-    return network.inputs + network.graphs["standard"].tables
 
 
 def parse_overrides(bundle: Bundle, given: Mapping[Place, Iterable[str]]) -> tuple[ShapeOverride, ...]:
@@ -75,7 +70,7 @@ def _parse(bundle: Bundle, place: Place, text: str) -> ShapeOverride:
     if name not in bundle.networks:
         raise GmosError(f"{option}: no network {name}; the bundle has {', '.join(bundle.networks)}")
     network = bundle.networks[name]  # type: ignore[index]  # checked to be one of its keys
-    varying = {tensor.name: tensor for tensor in graph_inputs(network) if letters_of((tensor,))}
+    varying = {tensor.name: tensor for tensor in network.standard_inputs if letters_of((tensor,))}
     tensor = varying.get(given or next(iter(varying), ""))
     if tensor is None:
         raise GmosError(f"{option}: {name} has no such input; expected one of {', '.join(varying) or 'none'}")
@@ -83,7 +78,7 @@ def _parse(bundle: Bundle, place: Place, text: str) -> ShapeOverride:
         lengths = with_pi3(_lengths(tensor, dims, option), bundle.model.patch_px)
     except ValueError as error:
         raise GmosError(f"{option}: {error}") from error
-    own = letters_of(graph_inputs(network))
+    own = letters_of(network.standard_inputs)
     lengths = {axis: length for axis, length in lengths.items() if axis in own}
     return ShapeOverride(network=network.name, place=place, lengths=lengths, option=option)
 
@@ -187,5 +182,5 @@ def engine_profile(network: BundleNetwork, ranges: Ranges) -> Profile:
         tensor.name: ProfileRange(
             **{place: size_of(tensor, at) for place, at in zip(PLACES, places, strict=True)}
         )
-        for tensor in graph_inputs(network)
+        for tensor in network.standard_inputs
     }

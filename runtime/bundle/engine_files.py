@@ -37,10 +37,12 @@ def sealed_cache(content: bytes, plan_sha256: str) -> bytes:
     return msgspec.json.encode({"plan": plan_sha256, SEAL: asdict(seal)}) + b"\n" + content
 
 
-def opened_cache(kept: bytes, plan_sha256: str | None = None) -> tuple[bytes, str | None]:
-    """The kernels in what `sealed_cache` gave, and why their seal does not vouch for them, None if it does.
+def opened_cache(
+    kept: bytes, plan_sha256: str | None = None, *, vouched: bool = False
+) -> tuple[bytes, str | None]:
+    """The kernels in what `sealed_cache` gave, and why nobody vouches for them, None if somebody does.
 
-    Without `plan_sha256` they may be of any plan.
+    Without `plan_sha256` they may be of any plan. Their seal is not asked where they are `vouched` for anyway.
 
     Raises:
         GmosError: this user's key cannot be used.
@@ -53,7 +55,7 @@ def opened_cache(kept: bytes, plan_sha256: str | None = None) -> tuple[bytes, st
         return b"", "it has no seal of this user's"
     if plan != (plan_sha256 or plan):
         return b"", "it is of another engine"
-    return content, seal_doubt(seal, CACHE_PURPOSE, plan.encode() + content)
+    return content, None if vouched else seal_doubt(seal, CACHE_PURPOSE, plan.encode() + content)
 
 
 def made_here(path: Path) -> bool:

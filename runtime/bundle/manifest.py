@@ -96,6 +96,11 @@ class BundleNetwork:
     licence: str = UNKNOWN
     source: str = UNKNOWN
 
+    @property
+    def standard_inputs(self) -> tuple[BundleTensor, ...]:
+        """What the standard graph takes: the contract's inputs, then the tables of a video's size."""
+        return (*self.inputs, *self.graphs["standard"].tables)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rotation:

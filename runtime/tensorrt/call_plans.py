@@ -47,7 +47,7 @@ class CallPlanner:
         self._name = entry.name
         self._profiles = profiles
         self._build_line = build_line
-        self._inputs = (*entry.inputs, *entry.graphs["standard"].tables)
+        self._inputs = entry.standard_inputs
         self._cut = cut_inputs(entry)
         self._one_by_one = entry.name in FRAME_BY_FRAME
         self._limits: dict[SizeKey, int] = {}

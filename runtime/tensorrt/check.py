@@ -35,16 +35,18 @@ from ..files.typed_json import typed
 from ..onnx.host_graph import HostGraph, bundle_tables, half_doubt, has_bfloat16, is_half
 from ..onnx.sessions import load_onnxruntime
 from ..precision import PRECISIONS
-from ..shapes import bound_lengths, call_lengths
+from ..shapes import call_lengths
 from .backend import EngineBackend, open_engine
 from .call_plans import cut_inputs
 from .library import Flavour
 from .record import (
     ON_RECORDED,
     ON_SEEDED,
+    PLACES,
     EngineCheck,
     EngineRecord,
     engine_directory,
+    profile_lengths,
     record_path,
     write_engine_check,
 )
@@ -123,12 +125,13 @@ def check_network(
     in_twin = twin is not None and is_half(entry)
     right: list[OutputDifference] = []
     wrong: list[OutputDifference] = []
+    recorded = tuple(_recorded_errors(entry))
     with trusted_graph(bundle, entry, twin) as (path, graph):
         for target, lengths, values in _cases(bundle, entry, record):
             for part, inputs, given in _engine_calls(backend, entry, target, lengths, values):
                 expected = graph.run(inputs)
                 compared = compare_outputs(name, given, expected, target=target, lengths=part)
-                own = list(_recorded_errors(entry))
+                own = list(recorded)
                 if in_twin and not has_bfloat16(entry) and any(one.excess(limits) for one in compared):
                     own += _rounding(bundle, entry, inputs, expected)
                 bounds = {
@@ -180,12 +183,10 @@ def _rounding(
 
 def check_lengths(entry: BundleNetwork, record: EngineRecord) -> tuple[Lengths, ...]:
     """The lengths by axis letter at which an engine is compared: usual and least ones of its profiles."""
-    tensors = (*entry.inputs, *entry.graphs["standard"].tables)
     cases: list[Lengths] = []
     for profile in record.profiles:
-        for pick in ("opt", "min"):
-            sizes = {name: getattr(allowed, pick) for name, allowed in profile.items()}
-            lengths = bound_lengths(tensors, sizes)
+        known = profile_lengths(entry.standard_inputs, profile)
+        for lengths in (known["opt"], known["min"]):
             if lengths not in cases:
                 cases.append(lengths)
     return tuple(cases)
@@ -213,13 +214,10 @@ def _cases(
 
 def recorded_lengths(entry: BundleNetwork, record: EngineRecord, own: Lengths) -> tuple[Lengths, ...]:
     """Usual and least lengths of the profiles that take a recorded call: its own in the axes that are not stretched."""
-    tensors = (*entry.inputs, *entry.graphs["standard"].tables)
     cases: list[Lengths] = []
     for profile in record.profiles:
-        least, usual, greatest = (
-            bound_lengths(tensors, {name: getattr(allowed, pick) for name, allowed in profile.items()})
-            for pick in ("min", "opt", "max")
-        )
+        known = profile_lengths(entry.standard_inputs, profile)
+        least, usual, greatest = (known[place] for place in PLACES)
         fixed = {axis: length for axis, length in own.items() if axis not in STRETCHED}
         if all(least[axis] <= length <= greatest[axis] for axis, length in fixed.items()):
             both = ({axis: each[axis] for axis in own} | fixed for each in (usual, least))

@@ -370,7 +370,7 @@ def _waiting_tokens(bundle: Bundle, size: RunSize) -> int:
 
 
 def _sizes(runner: EngineRunner, lengths: Lengths) -> Sizes:
-    tensors = (*runner.entry.inputs, *runner.entry.graphs["standard"].tables)
+    tensors = runner.entry.standard_inputs
     inputs = {tensor.name for tensor in runner.record.tensors if tensor.mode == "input"}
     return {tensor.name: size_of(tensor, lengths) for tensor in tensors if tensor.name in inputs}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from ..contract import NetworkName
 from ..files.atomic_file import replaced_at_end
 from ..files.regular_file import read_bounded
 from ..files.typed_json import MOST_BYTES, Whole, parse_json, typed
+from ..shapes import Axes, bound_lengths
 from .library import Flavour
 
 FORMAT = 1
@@ -60,6 +61,15 @@ class ProfileRange:
     min: tuple[Whole, ...]
     opt: tuple[Whole, ...]
     max: tuple[Whole, ...]
+
+
+def profile_lengths(tensors: Iterable[Axes], profile: Profile) -> dict[Place, dict[str, int]]:
+    """The lengths of a shape profile by axis letter: least, usual and greatest ones of these inputs."""
+    inputs = tuple(tensors)
+    return {
+        place: bound_lengths(inputs, {name: getattr(allowed, place) for name, allowed in profile.items()})
+        for place in PLACES
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

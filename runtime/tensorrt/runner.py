@@ -293,10 +293,11 @@ class EngineRunner:
             return None
         try:
             kept = read_bounded(self._cache_file, MOST_CACHE_BYTES)
-            content, doubt = opened_cache(kept, self.record.plan_sha256)
+            vouched = bundle.vouches_for(self._cache_file, kept)
+            content, doubt = opened_cache(kept, self.record.plan_sha256, vouched=vouched)
         except OSError:
             return None
-        if doubt is None or bundle.vouches_for(self._cache_file, kept):
+        if doubt is None:
             return content or None
         logger.info(
             "%s: %s is not used (%s): kernels are compiled again", self.entry.name, self._cache_file, doubt

@@ -86,25 +86,29 @@ def find_record(bundle: Bundle, network: NetworkName, flavour: Flavour) -> Engin
     """
     directory = engine_directory(bundle.root, flavour)
     path = record_path(directory, network)
-    command = build_command(bundle.root, flavour, [network])
+
+    def command() -> str:
+        # Without targets it asks for the GPU of this machine: only messages need it.
+        return build_command(bundle.root, flavour, [network])
+
     if not path.is_file():
         raise GmosError(
-            f"{bundle.root} has no {NAMES[flavour]} engine of {network} ({path} is missing); build it: {command}"
+            f"{bundle.root} has no {NAMES[flavour]} engine of {network} ({path} is missing); build it: {command()}"
         )
     for file in (path, plan_path(directory, network), check_path(path)):
         if not file.resolve().is_relative_to(bundle.root.resolve()):
             raise GmosError(
                 f"{file} is a link out of the bundle; copy the bundle with cp -rL if links are how it is kept, as in "
-                f"the cache of a model hub, else do not trust it, build it again: {command}"
+                f"the cache of a model hub, else do not trust it, build it again: {command()}"
             )
     try:
         record = read_engine_record(path, bundle.vouches_for)
     except GmosError as error:
-        raise GmosError(f"{error}: {command}") from error
+        raise GmosError(f"{error}: {command()}") from error
     if (record.network, record.flavour) != (network, flavour):
         raise GmosError(
             f"{path} is of {record.network} for {record.flavour}, expected {network} for {flavour}; build it again: "
-            f"{command}"
+            f"{command()}"
         )
     return record
 
@@ -226,8 +230,8 @@ def verified_plan(
     return record, plan
 
 
-def plan_difference(path: Path, record: EngineRecord) -> str | None:
-    """Whether a plan is there in its full length: what is wrong, in words, or None.
+def plan_difference(path: Path, record: EngineRecord, *, content: bool = False) -> str | None:
+    """Whether a plan is there in its full length, and if asked with its content: what is wrong, in words, or None.
 
     A build that was stopped between the record and the last step is finished first.
     """
@@ -242,9 +246,6 @@ def plan_difference(path: Path, record: EngineRecord) -> str | None:
         return f"cannot be read ({error.strerror})"
     if size != record.plan_bytes or not size:
         return f"has {size} bytes, expected {record.plan_bytes}"
+    if content and file_sha256(path) != record.plan_sha256:
+        return "has changed since it was built"
     return None
-
-
-def plan_is_unchanged(path: Path, record: EngineRecord) -> bool:
-    """Whether a plan's content is what its record says."""
-    return plan_difference(path, record) is None and file_sha256(path) == record.plan_sha256

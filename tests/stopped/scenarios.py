@@ -179,7 +179,7 @@ class Engines(Scenario):
 
     def version(self) -> Any:
         from gmos_deploy.runtime.tensorrt import record as records
-        from gmos_deploy.runtime.tensorrt.trust import plan_is_unchanged
+        from gmos_deploy.runtime.tensorrt.trust import plan_difference
 
         bundle = open_bundle(self.folder / "bundle")
         directory = records.engine_directory(bundle.root, "tensorrt-rtx")
@@ -187,7 +187,7 @@ class Engines(Scenario):
         for name in self.networks:
             plan = records.plan_path(directory, name)
             record = records.read_engine_record(records.record_path(directory, name))
-            assert plan_is_unchanged(plan, record), f"{name} is neither old nor new"
+            assert plan_difference(plan, record, content=True) is None, f"{name} is neither old nor new"
             found.add(plan.read_bytes())
         # One engine after the other.
         return sorted(found)[-1] if len(found) == 1 else "both"

@@ -42,7 +42,7 @@ from gmos_deploy.runtime.tensorrt.record import (
     record_path,
     write_engine_record,
 )
-from gmos_deploy.runtime.tensorrt.trust import plan_is_unchanged, verified_plan
+from gmos_deploy.runtime.tensorrt.trust import plan_difference, verified_plan
 
 pytest.importorskip("tensorrt_rtx")
 
@@ -92,7 +92,7 @@ def test_every_network_has_an_engine_with_its_record(built_bundle: Path, tiny_bu
     directory = engine_directory(built_bundle, "tensorrt-rtx")
     for name, network in tiny_bundle.networks.items():
         record = read_engine_record(record_path(directory, name))
-        assert plan_is_unchanged(plan_path(directory, name), record), name
+        assert plan_difference(plan_path(directory, name), record, content=True) is None, name
         assert (record.targets, record.device, record.check) == (TARGETS, None, None)
         assert record.library_version == load_tensorrt("tensorrt-rtx").full_version
         assert record.profiles[0].keys() == {
@@ -318,7 +318,7 @@ def test_a_stale_engine_is_built_again_and_the_others_are_kept(engines_copy: Pat
     )
     assert "1 built, 1 kept" in found.stdout
     record = read_engine_record(record_path(directory, "tracked_labels"))
-    assert plan_is_unchanged(change_plan_of, record)
+    assert plan_difference(change_plan_of, record, content=True) is None
 
 
 ON_A_DEVICE = """

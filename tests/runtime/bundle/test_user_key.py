@@ -148,6 +148,7 @@ def test_the_seal_of_a_runtime_cache_is_of_one_engine() -> None:
     kept = sealed_cache(b"kernels\nof a card", "ab")
     assert opened_cache(kept, "ab") == opened_cache(kept) == (b"kernels\nof a card", None)
     assert opened_cache(kept, "cd")[1] == "it is of another engine"
+    assert opened_cache(kept, "cd", vouched=True)[1] == "it is of another engine"
     assert opened_cache(kept + b".", "ab")[1] == "it was changed after it was sealed"
     for raw in (b"", b"kernels", b"[]\n", b"{}\n", b'{"plan": 1, "seal": {}}\nx'):
         assert opened_cache(raw, "ab") == (b"", "it has no seal of this user's")

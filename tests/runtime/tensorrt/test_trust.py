@@ -32,7 +32,7 @@ from gmos_deploy.runtime.tensorrt.trust import (
     check_record,
     find_record,
     misfit,
-    plan_is_unchanged,
+    plan_difference,
     verified_plan,
 )
 
@@ -294,7 +294,7 @@ def test_a_damaged_plan_is_refused_before_anything_loads_it(plan: bytes, message
     place.write(place.record, plan)
     with pytest.raises(GmosError, match=message):
         verified_plan(place.bundle, "dino", tensorrt("10.3.0.26"), ORIN)
-    assert not plan_is_unchanged(place.plan, place.record)
+    assert plan_difference(place.plan, place.record, content=True) is not None
 
 
 def test_a_missing_plan_is_refused(place: Place) -> None:

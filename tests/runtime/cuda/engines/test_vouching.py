@@ -23,7 +23,7 @@ from gmos_deploy.networks import NetworkChoice
 from gmos_deploy.runtime.bundle.engine_files import sealed_cache
 from gmos_deploy.runtime.bundle.manifest import open_bundle
 from gmos_deploy.runtime.bundle.signature import Trust, sign_bundle, write_key_pair
-from gmos_deploy.runtime.bundle.user_key import key_path
+from gmos_deploy.runtime.bundle.user_key import key_path, require_key
 from gmos_deploy.runtime.tensorrt.record import EngineCheck, record_path, write_engine_check
 from gmos_deploy.runtime.tensorrt.trust import find_record
 from gmos_deploy.sides import parse_side
@@ -256,7 +256,7 @@ def test_what_changes_after_the_check_is_not_what_runs(
 
 
 def test_kernels_compiled_elsewhere_are_not_loaded(
-    make_world: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    make_world: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A runtime cache is native code too: one without a seal, or with another's, is compiled again."""
     world = make_world(flavour="tensorrt-rtx")
@@ -273,6 +273,13 @@ def test_kernels_compiled_elsewhere_are_not_loaded(
         assert [cache.content for cache, *_ in world.caches[-1:]] != [b"compiled elsewhere"]
     kept.write_bytes(theirs)
     world.bundle = replace(world.bundle, trust=Trust(engines=True))
+    with closing(world.backend()) as backend:
+        backend.runner("dino")
+    assert world.caches[-1][0].content == b"compiled elsewhere"
+    # Whoever is trusted anyway needs no key of this user, which may be unusable.
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    require_key()
+    key_path().chmod(0o644)
     with closing(world.backend()) as backend:
         backend.runner("dino")
     assert world.caches[-1][0].content == b"compiled elsewhere"
