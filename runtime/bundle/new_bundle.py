@@ -12,13 +12,11 @@ from pathlib import Path
 
 from ...errors import GmosError
 from ..files.atomic_file import check_directory, lock, remove_stale, work_folder, writing
+from .files import OURS
 from .manifest import MANIFEST
 
 OLD, REPLACED = "old", "replaced"
 """What was at the bundle's place, in the work folder, while neither is there; and once all of it has made room."""
-
-OURS = ".gmos-"
-"""How names of what is not a part of the bundle begin, in a directory that keeps its place."""
 
 INSIDE = f"{OURS}new-"
 
