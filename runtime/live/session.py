@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,10 @@ from ..backend import Backend
 from ..frame_result import FrameResult, LiveFacts, MapName
 from ..pi3_frame import pi3_frame, pi3_size_wh
 from ..pipeline.finite_check import FiniteCheck
+from ..pipeline.memory_tracker import make_live_tracker
 from ..pipeline.options import RunOptions
 from .incoming import LiveFrame
+from .stage_live import HeadFrame, StageAnswer, StageLive
 from .window_calls import WindowAnswer, WindowCalls
 from .windows import DueWindow, LiveWindows
 
@@ -76,7 +79,15 @@ class LiveSession:
         self._pi3_size_wh = pi3_size_wh(video_hw[1], video_hw[0], model.pi3_area_px, model.patch_px)
         self._check = FiniteCheck(video=name, allowed=options.allow_nonfinite, found=self.not_finite)
         self._with_rgb = with_rgb
-        self._retire_after_s = retire_after_s
+        self._stage: StageLive | None = None
+        if model.variant == "gmos":
+            self._stage = StageLive(
+                partial(make_live_tracker, backend, video_hw=video_hw),
+                video_hw=video_hw,
+                thresholds=options.thresholds,
+                retire_after_s=retire_after_s,
+                check=self._check,
+            )
         self._windows = LiveWindows(stride=stride, window=model.window)
         self._last: LiveFrame | None = None
         self._begins = False
@@ -111,6 +122,8 @@ class LiveSession:
         answers: list[FrameResult] = []
         for due in self._windows.end():
             answers += self._taken(due, *self._calls.answers([due], [self._pi3_size_wh]))
+        if self._stage is not None:
+            answers += self._tracked(self._stage.end())
         self._begins = self._last is not None
         return answers
 
@@ -128,6 +141,8 @@ class LiveSession:
         """Drop everything that is held; frames that still wait get no answer."""
         self._open = False
         self._windows.end()
+        if self._stage is not None:
+            self._stage.close()
 
     def _require_open(self) -> None:
         if not self._open:
@@ -160,15 +175,38 @@ class LiveSession:
     def _taken(self, due: DueWindow, answer: WindowAnswer) -> list[FrameResult]:
         """The answers that a frame leads to, once its window has been through the head."""
         read, frame = answer.read, due.frame
-        looked_at = {"IoUs": read["ious"], "confidences": read["confidences"]}
+        if self._stage is None:
+            looked_at = {"IoUs": read["ious"], "confidences": read["confidences"]}
+            self._check.check(frame.index, looked_at, answer.source)
+            return [self._answer(frame, {"foreground": read["mask"], "probability": read["probability"]})]
+        looked_at = {"motion logits": read["motion_logits"], "IoUs": read["ious"]}
         self._check.check(frame.index, looked_at, answer.source)
-        return [self._answer(frame, {"foreground": read["mask"], "probability": read["probability"]})]
+        head = HeadFrame(
+            frame=frame,
+            labels=read["labels"],
+            motion_logits=read["motion_logits"],
+            ious=read["ious"],
+            features=answer.features,
+        )
+        return self._tracked(self._stage.push(head))
 
-    def _answer(self, frame: LiveFrame, maps: Mapping[MapName, NDArray[np.uint8]]) -> FrameResult:
+    def _tracked(self, answers: Sequence[StageAnswer]) -> list[FrameResult]:
+        return [self._answer(one.frame, one.maps, ious=one.ious, ids=one.ids) for one in answers]
+
+    def _answer(
+        self,
+        frame: LiveFrame,
+        maps: Mapping[MapName, NDArray[np.uint8]],
+        *,
+        ious: Mapping[MapName, NDArray[np.float32]] | None = None,
+        ids: Mapping[int, int] | None = None,
+    ) -> FrameResult:
         return FrameResult(
             index=frame.index,
             time_s=frame.time_s,
             maps=maps,
+            ious=ious or {},
+            ids=ids or {},
             rgb=frame.rgb if self._with_rgb else None,
             live=LiveFacts(
                 arrival_s=frame.arrival_s,

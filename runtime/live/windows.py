@@ -83,7 +83,7 @@ class LiveWindows:
             yield DueWindow(frame=frame, tokens=[self._tokens[number] for number in numbers])
 
     def _forget(self) -> None:
-        """Drop the tokens that no window reads any more: those before the nearest one up to the oldest neighbour."""
+        """Drop the tokens that no window reads any more: all before the last at or before the oldest neighbour."""
         kept = list(self._tokens)
         read = bisect_right(kept, self._waiting[0].index - self._reach) - 1
         for number in kept[: max(read, 0)]:
