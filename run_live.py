@@ -21,16 +21,16 @@ from .runtime.backend import Backend
 from .runtime.console_progress import LineProgress
 from .runtime.contract import Variant
 from .runtime.files.made_from import NOTHING, MadeFrom
-from .runtime.live.frame_queue import Drop
 from .runtime.live.incoming import LiveSink
-from .runtime.live.live_run import LiveRun
-from .runtime.live.live_summary import LiveSummary
 from .runtime.live.reading import ReadingOptions, StreamStart
-from .runtime.live.reading_thread import ReadingThread
 from .runtime.live.results import DEFAULT_SEGMENT_S, check_live_modes, open_live_sinks
 from .runtime.live.session import RETIRE_AFTER_S, LiveSession
 from .runtime.live.sources.registry import resolve_live
 from .runtime.live.sources.source import Asked, LiveInput
+from .runtime.live.threads.frame_queue import Drop
+from .runtime.live.threads.live_run import LiveRun
+from .runtime.live.threads.live_summary import LiveSummary
+from .runtime.live.threads.reading_thread import ReadingThread
 from .runtime.media import Media, OverlayStyle
 from .runtime.pi3_frame import pi3_size_wh
 from .runtime.pipeline.options import RunOptions
@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 TIME_BASE_S = Fraction(1, 90_000)
 """Of overlays; the usual one of streams."""
 
-NO_MOS = "MOS goes backwards through the whole video, and a stream has no end; a stream has MOS-I and all tracked objects"
+NO_MOS = "MOS goes backwards through the whole video, which a stream never has; it has MOS-I and all tracked objects"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

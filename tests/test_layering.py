@@ -25,7 +25,16 @@ RUNTIME = {
     "runtime.bundle": {"runtime", "runtime.files"},
     "runtime.cuda": {"runtime", "runtime.files"},
     "runtime.pipeline": {"runtime", "runtime.files", "runtime.video"},
-    "runtime.live": {"runtime", "runtime.files", "runtime.pipeline", "runtime.results", "runtime.video"},
+    "runtime.live.sources": {"runtime", "runtime.files", "runtime.video"},
+    "runtime.live": {
+        "runtime",
+        "runtime.files",
+        "runtime.live.sources",
+        "runtime.pipeline",
+        "runtime.results",
+        "runtime.video",
+    },
+    "runtime.live.threads": {"runtime", "runtime.live", "runtime.live.sources"},
     "runtime.onnx": {"runtime", "runtime.files", "runtime.bundle", "runtime.cuda", "runtime.pipeline"},
     "runtime.tensorrt": {
         "runtime",

@@ -7,14 +7,12 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GmosError
 from ..video.sequence import stride_for_fps
-from .frame_queue import FRAMES
 from .incoming import LiveFrame
 from .numbering import Numbering
 from .rate import measured_rate, settled_rate
@@ -30,7 +28,8 @@ RATE_CHECK_S = 10.0
 RATE_SLACK = 0.1
 """Share by which it may differ without a word."""
 
-NO_MORE: Final = object()
+WAITING_FRAMES = 2
+"""Frames of a camera that wait for the device: longer queues only add delay where it is nearly as fast."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,9 +140,9 @@ class LiveFrames:
             if self.start is not None or self._begin(waiting, ended=False):
                 yield from self._numbered(waiting)
                 waiting.clear()
-            elif not self.source.waits and len(waiting) > FRAMES:
+            elif not self.source.waits and len(waiting) > WAITING_FRAMES:
                 # What would be dropped anyway need not be kept until the rate is known.
-                waiting[-1 - FRAMES].rgb = None
+                waiting[-1 - WAITING_FRAMES].rgb = None
         if waiting and self._begin(waiting, ended=True):
             yield from self._numbered(waiting)
         if self.start is None:

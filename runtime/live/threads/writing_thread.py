@@ -9,8 +9,8 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Final, Protocol
 
-from ..frame_result import FrameResult
-from .incoming import LiveSink
+from ...frame_result import FrameResult
+from ..incoming import LiveSink
 
 ANSWERS = 4
 """Answers that may wait to be written; more, and computing waits, and frames are dropped where they come in."""

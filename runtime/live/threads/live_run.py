@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 import psutil
 
-from ..frame_result import FrameResult
-from ..progress import Advance
+from ...frame_result import FrameResult
+from ...progress import Advance
+from ..incoming import LiveFrame, LiveSink
 from .frame_queue import Ended, Stalled
-from .incoming import LiveFrame, LiveSink
 from .live_summary import LiveCounts, LiveSummary
 from .reading_thread import ReadingThread
 from .writing_thread import Listener, WritingThread
