@@ -124,6 +124,8 @@ class LiveFrames:
         self._pixel_aspect = Fraction(1)
         self._numbering: Numbering | None = None
         self._check: _RateCheck | None = None
+        self._untimed = 0
+        """Frames without a time of a source that waits."""
 
     def __iter__(self) -> Generator[LiveFrame, None, None]:
         """Frames in order.
@@ -230,6 +232,10 @@ class LiveFrames:
             rate_fps, origin = options.fps, "given"
         if rate_fps is None:
             arrivals = any(came.stamp_s is None for came in waiting)
+            if arrivals and self.source.waits and stride is None:
+                raise GmosError(
+                    f"{self.source.shown} states no frame rate, and its frames have no times; give --fps or --stride"
+                )
             times_s = [came.arrival_s if arrivals else came.stamp_s or 0.0 for came in waiting]
             measured = measured_rate(times_s, ended=ended)
             if measured is None and not (ended and stride is not None and waiting):
@@ -263,6 +269,12 @@ class LiveFrames:
             raise RuntimeError("frames are numbered when the rate is known")
         dropped, new = 0, False
         for came in waiting:
+            if came.stamp_s is None and self.source.waits and self.start is not None:
+                # When it comes says nothing of a source that waits.
+                came.stamp_s = self._untimed / self.start.rate_fps
+                self._untimed += 1
+            if self._check is not None and came.reconnected:
+                self._check.restart(came.arrival_s)
             numbered = self._numbering.number(
                 came.stamp_s, came.arrival_s, waited_s=came.waited_s, reconnected=came.reconnected
             )
@@ -297,6 +309,10 @@ class _RateCheck:
     def __init__(self, shown: str, rate_fps: float, start_s: float) -> None:
         self._shown = shown
         self._rate_fps = rate_fps
+        self.restart(start_s)
+
+    def restart(self, start_s: float) -> None:
+        """Count from now on."""
         self._start_s = start_s
         self._frames = 0
 

@@ -156,7 +156,8 @@ class LiveRun:
     def _sum_up(self) -> None:
         summary, counts = self.summary, self._counts
         summary.seconds = self._clock() - self._began_s
-        summary.answered, summary.moving = counts.answered, counts.moving
+        # Of an interrupted run one may have come too late.
+        summary.answered, summary.moving = self._writing.written, counts.moving
         summary.dropped, summary.lost, summary.resets = counts.dropped, counts.lost, counts.resets
         summary.reconnects = self._reading.frames.reconnects
         summary.fps = summary.answered / summary.seconds if summary.seconds else 0.0

@@ -48,6 +48,8 @@ class WritingThread:
     ) -> None:
         self.error: BaseException | None = None
         """Why it ended, where that was an error."""
+        self.written = 0
+        """Answers that all sinks have taken."""
         self._sinks = sinks
         self._listeners = listeners
         self._ended = ended
@@ -94,6 +96,7 @@ class WritingThread:
                     if isinstance(item, FrameResult):
                         for sink in (*self._sinks, *self._listeners):
                             sink.write(item)
+                        self.written += 1
                         self._room.put(True)
                     elif isinstance(item, _Counts):
                         for listener in self._listeners:
