@@ -241,9 +241,7 @@ def test_shadows_are_seen_and_belong_to_no_object(maker: CutoutSceneMaker) -> No
 
 def test_a_shaky_camera_is_in_its_range(maker: CutoutSceneMaker) -> None:
     """On the mean of a clip, between window ends."""
-    means = [
-        maker.draw(np.random.default_rng(seed), "fast", FRAMES).camera_px.mean() for seed in range(12)
-    ]
+    means = [maker.draw(np.random.default_rng(seed), "fast", FRAMES).camera_px.mean() for seed in range(12)]
     assert 0.6 * SHAKE_PX[0] < min(means)
     assert max(means) < 1.6 * SHAKE_PX[1]
 
