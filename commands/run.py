@@ -8,7 +8,7 @@ from typing import Any, Literal
 import click
 
 from ..cli import set_up_logging
-from ..errors import GmosError, printable
+from ..errors import GmosError
 from ..networks import AUTO, CHECKPOINTS, NetworkChoice
 from ..options import (
     CONTEXT,
@@ -31,6 +31,7 @@ from ..options import (
     trust_options,
 )
 from ..runtime.precision import PRECISIONS
+from .list_options import OF_LISTS, list_options
 
 BUDGETS = ("offload_cpu", "device_budget", "host_budget")
 AS_GIVEN = (
@@ -198,16 +199,18 @@ AS_GIVEN = (
     "max_cond_frames_in_attn: 2 or more; -1 for all, as published. Their number grows with the video, and the time "
     "of its second pass with its square.",
 )
-def run_command(**options: Any) -> None:
+@list_options
+def run_command(**options: Any) -> int:
     """Segment what moves in videos.
 
-    INPUT is one or more video files (.mp4, .mov, .mkv, .webm, …), or one or more directories of JPEG or PNG frames.
+    INPUT is one or more video files (.mp4, .mov, .mkv, .webm, …), directories of JPEG or PNG frames, directories of
+    video files, or patterns of them in quotes ('cam*/*.mp4').
 
     Runs the published checkpoints with --pi3_ckpt, --sam2_ckpt and --gmos_ckpt (or --gmos_s_ckpt), or an
     exported bundle with --bundle. Without either it runs nano, a small model that comes with gmos-deploy.
 
-    Exit status: 0 done, 2 something given cannot be used (one line says what), 130 interrupted (143 by SIGTERM, 129 by
-    SIGHUP).
+    Exit status: 0 all done, 2 something given cannot be used, or the machine fails (one line says what), 3 some of
+    several sequences failed and the others are done, 130 interrupted (143 by SIGTERM, 129 by SIGHUP).
     """
     from ..run import run_all  # noqa: PLC0415 - NumPy, PyAV and rich
     from ..runtime.pipeline.options import RunOptions  # noqa: PLC0415 - the same
@@ -220,7 +223,7 @@ def run_command(**options: Any) -> None:
         memory_budget=None if options["memory_budget"] is None else options["memory_budget"] * MIB,
         cuda_graphs=not options["no_cuda_graphs"],
     )
-    summary = run_all(
+    return run_all(
         networks=networks,
         # The published spelling takes several values; those after the first arrive as arguments.
         inputs=(*options["input_rgb"], *options["inputs"]),
@@ -235,9 +238,8 @@ def run_command(**options: Any) -> None:
             thresholds=parse_thresholds(options["thresholds"]),
         ),
         existing=choose_existing(resume=options["resume"], overwrite=options["overwrite"]),
+        **{name: options[name] for name in OF_LISTS},
     )
-    text = summary.render(as_json=options["as_json"])
-    click.echo(text if options["as_json"] else printable(text))
 
 
 def choose_existing(*, resume: bool, overwrite: bool) -> Literal["error", "resume", "overwrite"]:
