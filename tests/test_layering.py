@@ -13,7 +13,7 @@ import gmos_deploy
 
 ROOT = Path(gmos_deploy.__file__).parent
 PACKAGE = "gmos_deploy"
-PRODUCT = ("runtime", "gmos_ref", "export", "calibration", "evaluation", "commands")
+PRODUCT = ("fleet", "runtime", "gmos_ref", "export", "calibration", "evaluation", "commands")
 """Packages of the product; with the modules beside them they are what is shipped."""
 
 RUNTIME = {
@@ -60,6 +60,7 @@ ALLOWED = {
         "gmos_ref.*",
         "runtime.*",
     },
+    "fleet": {"networks", "runtime.*"},
     "evaluation": {"networks", "sides", "evaluation.*", "gmos_ref.*", "runtime.*"},
     "evaluation.report": {
         "runtime.files",

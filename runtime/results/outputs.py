@@ -37,6 +37,10 @@ MOVES = "moves.json"
 """In a work folder whose results are complete, until they are in place: what a dead run's successor goes on from."""
 
 
+class FinishedElsewhereError(GmosError):
+    """Another process was faster with a sequence; its results are whole and stay."""
+
+
 @contextmanager
 def work_directory(
     save_dir: Path,
@@ -130,7 +134,7 @@ def file_results(
             if any(count != frames for count in counts):
                 raise RuntimeError(f"{counts} frames written, {frames} expected of each")
         if should_skip(results, existing):
-            raise GmosError(
+            raise FinishedElsewhereError(
                 f"{results.sequence} was finished by another run in the meantime; its results in "
                 f"{results.save_dir} are kept"
             )
