@@ -18,6 +18,7 @@ from .runtime.backend import Backend
 from .runtime.console_progress import LineProgress
 from .runtime.contract import Variant
 from .runtime.files.made_from import NOTHING, MadeFrom
+from .runtime.frame_result import MOS_I_ONLY
 from .runtime.media import OverlayStyle
 from .runtime.pipeline.clip import ClipRun, ClipSummary
 from .runtime.pipeline.first_pass import FirstPassFile
@@ -84,12 +85,11 @@ def _sequence_lines(summary: SequenceSummary) -> list[str]:
     if summary.skipped:
         return [f"{summary.name}: finished before, skipped (stride {summary.stride}, {summary.fps:.6g} fps)"]
     total_s = sum(summary.stage_s.values())
-    objects = (
-        f"foreground on {_frames(summary.moving_frames)}"
-        if summary.mos_i_objects is None
-        else f"{summary.mos_i_objects} moving object{'s' * (summary.mos_i_objects != 1)}, "
-        f"{summary.mos_objects} in MOS, motion on {_frames(summary.moving_frames)}"
-    )
+    objects = f"foreground on {_frames(summary.moving_frames)}"
+    if summary.mos_i_objects is not None:
+        mos = "no MOS" if summary.mos_objects is None else f"{summary.mos_objects} in MOS"
+        some = f"{summary.mos_i_objects} moving object{'s' * (summary.mos_i_objects != 1)}"
+        objects = f"{some}, {mos}, motion on {_frames(summary.moving_frames)}"
     rate = summary.frames / total_s if total_s else 0.0
     stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in summary.stage_s.items())
     lines = [
@@ -102,6 +102,9 @@ def _sequence_lines(summary: SequenceSummary) -> list[str]:
         lines.append(f"  features: {places}")
     if (summary.conditioning_memories or 0) > 1:
         lines.append(f"  conditioning memories: up to {summary.conditioning_memories} an object")
+    sparse = {"decoded": summary.decoded_frames, "proposed": summary.proposed_frames}
+    if counts := [f"{count} {what}" for what, count in sparse.items() if count is not None]:
+        lines.append(f"  frames {', '.join(counts)}, of {summary.frames}")
     lines += [f"  note: {note}" for note in summary.notes]
     lines += [
         f"  note: values that are not finite on {_frames(count)} ({network})"
@@ -143,6 +146,7 @@ def run_all(
     """
     source, options = networks.resolve(), options or RunOptions()
     model = source.model
+    options.require(model.variant)
     modes = parse_save_mode(save_mode, model.variant)
     if overlays and save_mode is None and dataset is None:
         modes |= {OVERLAYS.mode}
@@ -184,8 +188,9 @@ def run_all(
             made_from=networks_of | clip,
         )
         if should_skip(results, existing):
-            # Of a run that was stopped after it had filed everything.
-            results.first_pass_path.unlink(missing_ok=True)
+            if not options.mos_i_only:
+                # Of a run that was stopped after it had filed everything.
+                results.first_pass_path.unlink(missing_ok=True)
             summary.sequences.append(SequenceSummary(**_about(sequence), skipped=True))
         else:
             todo.append((sequence, results))
@@ -230,8 +235,9 @@ def run_clips(
     for sequence, results in clips:
         for note in sequence.notes:
             logger.info("%s: %s", sequence.name, note)
-        # How many memories stage 2 reads does not change what stage 1 finds: it has one an object. Nor does drawing.
-        later = ("max_conditioning", "overlay")
+        # How many memories stage 2 reads does not change what stage 1 finds: it has one an object. Nor does leaving
+        # stage 2 out, nor drawing.
+        later = ("max_conditioning", MOS_I_ONLY, "overlay")
         settings = {key: value for key, value in results.settings.items() if key not in later}
         kept = FirstPassFile(path=results.first_pass_path, settings=settings, resume=existing == "resume")
         run = ClipRun(
@@ -250,7 +256,8 @@ def run_clips(
             if run.first_pass_kept:
                 logger.warning("%s: the first pass is kept; --resume goes on from there", sequence.name)
             raise
-        kept.remove()
+        if not options.mos_i_only:
+            kept.remove()
         summaries.append(SequenceSummary(**_about(sequence), outputs=outputs, **asdict(run.summary)))
     return summaries
 

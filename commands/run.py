@@ -31,6 +31,7 @@ from ..options import (
     trust_options,
 )
 from ..runtime.precision import PRECISIONS
+from .levers import given_levers, lever_options
 
 BUDGETS = ("offload_cpu", "device_budget", "host_budget")
 AS_GIVEN = (
@@ -179,6 +180,7 @@ AS_GIVEN = (
     "Directory for features beyond both budgets.  [default: the system's temporary one]",
     type=DIR,
 )
+@lever_options
 @option(
     "thresholds",
     TRACKING,
@@ -233,6 +235,7 @@ def run_command(**options: Any) -> None:
                 for name in ("batch_size", "spill_dir", "max_conditioning", "allow_nonfinite", *BUDGETS)
             },
             thresholds=parse_thresholds(options["thresholds"]),
+            **given_levers(options),
         ),
         existing=choose_existing(resume=options["resume"], overwrite=options["overwrite"]),
     )

@@ -67,9 +67,11 @@ class BringsTracker(Protocol):
         frames: int,
         video_hw: tuple[int, int],
         max_conditioning: int | None = None,
+        look_back: int = 0,
     ) -> Tracker:
         """A mask tracker over the stored features of one video. GMOS only.
 
-        Of an object's conditioning memories each frame reads at most `max_conditioning`; None: all.
+        Of an object's conditioning memories each frame reads at most `max_conditioning`; None: all. Prompts may be
+        given, and tracking resumed, up to `look_back` frames before the last tracked one.
         """
         ...

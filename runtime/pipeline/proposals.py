@@ -17,15 +17,52 @@ class Proposals:
     """What the propagator reads. Numbers are per-frame ranks, not identities.
 
     `maps` n label maps, 0 or the proposal's number 1..M; `motions`, `ious` (n, K) float32 in the
-    column number - 1, zero where there is no such number; motions are probabilities, IoUs raw.
+    column number - 1, zero where there is no such number; motions are probabilities, IoUs raw. `known` (n,) bool says
+    which frames were proposed; the others have nothing. None: all. Then numbers are without gaps, else they are slots.
     """
 
     maps: LabelStore
     motions: NDArray[np.float32]
     ious: NDArray[np.float32]
+    known: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.maps)
+
+    def is_known(self, frame: int) -> bool:
+        """Whether a frame was proposed."""
+        return self.known is None or bool(self.known[frame])
+
+    def passed_over(self, frame: int) -> tuple[int, ...]:
+        """The frames just before one that were not proposed, in order."""
+        first = frame
+        while first > 0 and not self.is_known(first - 1):
+            first -= 1
+        return tuple(range(first, frame))
+
+    def add(
+        self,
+        frame: int,
+        labels: NDArray[np.uint8],
+        motion_logits: NDArray[np.float32],
+        ious: NDArray[np.float32],
+    ) -> None:
+        """Fill in a frame that was not proposed; arrays as `ProposalCollector.add` takes them."""
+        if self.known is None:
+            raise ValueError("all frames are proposed")
+        slots = len(ious)
+        self.maps[frame] = labels
+        self.motions[frame, :slots] = _sigmoid(motion_logits.astype(np.float32))
+        self.ious[frame, :slots] = ious
+        self.known[frame] = True
+
+    def nearest_known(self) -> NDArray[np.intp]:
+        """For each frame the nearest one that was proposed, of two the earlier; (n,)."""
+        frames = np.arange(len(self))
+        if self.known is None:
+            return frames
+        known = np.flatnonzero(self.known)
+        return known[np.abs(known - frames[:, None]).argmin(axis=1)]
 
     def trusted(self, frame: int, count: int, thresholds: Thresholds) -> NDArray[np.bool_]:
         """Which of the first `count` proposals move and have a trusted mask; (count,) bool."""
@@ -44,8 +81,10 @@ class ProposalCollector:
 
     def __init__(self, video_hw: tuple[int, int]) -> None:
         self._maps = LabelStore(0, video_hw)
+        self._nothing = np.zeros(video_hw, np.uint8)
         self._motion_logits: list[NDArray[np.float32]] = []
         self._ious: list[NDArray[np.float32]] = []
+        self._known: list[bool] = []
         self._slots_seen = np.zeros(256, np.bool_)
 
     def add(
@@ -58,11 +97,22 @@ class ProposalCollector:
         self._maps.append(labels)
         self._motion_logits.append(motion_logits)
         self._ious.append(ious)
+        self._known.append(True)
         self._slots_seen |= np.bincount(labels.ravel(), minlength=256) > 0
 
+    def skip(self) -> None:
+        """Pass the next frame over; not the first one."""
+        nothing = np.full_like(self._motion_logits[0], -np.inf), np.zeros_like(self._ious[0])
+        self.add(self._nothing, *nothing)
+        self._known[-1] = False
+
     def finish(self) -> Proposals:
-        """Drop slots that won no pixel in the whole video and close the gaps, in slot order."""
-        slots = np.flatnonzero(self._slots_seen[1:])
+        """Drop slots that won no pixel in the whole video and close the gaps, in slot order.
+
+        Where frames were passed over, their slots are not known, and all are kept.
+        """
+        whole = all(self._known)
+        slots = np.flatnonzero(self._slots_seen[1:]) if whole else np.arange(len(self._ious[0]))
         table = np.zeros(256, np.uint8)
         table[slots + 1] = np.arange(1, len(slots) + 1)
         gapless = np.array_equal(slots, np.arange(len(slots)))
@@ -77,6 +127,7 @@ class ProposalCollector:
             maps=self._maps if gapless else self._maps.remap(table),
             motions=columns(_sigmoid(logits)),
             ious=columns(np.stack(self._ious).astype(np.float32)),
+            known=None if whole else np.array(self._known),
         )
 
 

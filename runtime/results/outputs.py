@@ -207,6 +207,7 @@ class _Moves:
             sequence=self.sequence,
             variant=self.variant,
             modes=frozenset(self.written),
+            settings=self.settings,
             made_from=self.made_from,
         )
         if Path(self.sequence).name != self.sequence or not self.sequence.strip("."):
