@@ -150,9 +150,7 @@ def played(sequence: SequenceInput) -> Generator[LiveFrame, None, None]:
     """The frames of what is finite, as a stream has them: one by one, each when it is asked for."""
     with sequence.open() as reader:
         for frame in reader:
-            yield LiveFrame(
-                index=frame.index, time_s=frame.time_s, arrival_s=time.monotonic(), rgb=frame.rgb
-            )
+            yield LiveFrame(index=frame.index, time_s=frame.time_s, arrival_s=time.monotonic(), rgb=frame.rgb)
 
 
 def answers_to(

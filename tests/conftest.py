@@ -145,6 +145,7 @@ class ColourBackend:
         frames: int,
         video_hw: tuple[int, int],
         max_conditioning: int | None = None,
+        look_back: int = 0,
     ) -> ColourTracker:
         return ColourTracker(features, frames, video_hw)
 
