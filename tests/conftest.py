@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 from numpy.typing import NDArray
 
 from gmos_deploy.networks import BACKENDS, BackendEntry, NetworkChoice, register_backend
@@ -28,6 +29,9 @@ from gmos_deploy.sides import Side
 
 COLOURS = np.array([[220, 30, 30], [30, 220, 30], [30, 30, 220]], np.uint8)
 """An object's colour; everything else is background."""
+
+settings.register_profile("shared machines", deadline=None)
+settings.load_profile("shared machines")
 
 SIDE = 64
 """SAM2 image side of the fake; its mask maps have a quarter of it."""
