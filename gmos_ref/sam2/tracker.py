@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...runtime.pipeline.mask_upsampling import argmax_labels_and_masks
-from ...runtime.pipeline.memory_tracker import frames_from
-from ...runtime.tracker import LABEL_THRESHOLD_LOGIT, FrameFeatures, Prompt, TrackerStep
+from ...runtime.tracker import LABEL_THRESHOLD_LOGIT, FrameFeatures, Prompt, TrackerStep, frames_from
 from .model import FeaturePredictor, State
 
 Answer = tuple[Tensor, Tensor]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from ...errors import GmosError
 from ..arrays import Array, HostArray
 from ..backend import Backend, BringsTracker
-from ..tracker import FrameFeatures, LiveTracker, Prompt, Tracker, TrackerStep
+from ..tracker import FrameFeatures, LiveTracker, Prompt, Tracker, TrackerStep, frames_from
 from .memory_bank import FrameOutput, MemoryReach, ObjectMemory, Recall
 from .prompt_mask import resize_prompt
 from .propose import one_ahead
@@ -75,11 +74,6 @@ def make_live_tracker(backend: Backend, features: FrameFeatures, *, video_hw: tu
             "backend"
         )
     return made
-
-
-def frames_from(start: int, frames: int | None) -> Iterable[int]:
-    """The frames of a forward pass over so many; None: without an end."""
-    return itertools.count(start) if frames is None else range(start, frames)
 
 
 class MemoryTracker:

@@ -154,18 +154,15 @@ def foreground(
     video_hw: tuple[int, int],
     advance: Advance,
     check: FiniteCheck,
-    ahead: bool = True,
 ) -> Iterator[ForegroundFrame]:
     """Run GMOS-S over a video, frame by frame; nothing of a frame outlives its batch.
-
-    `ahead` starts a batch before the results of the one before it are read, which makes each a batch later.
 
     Raises:
         GmosError: as `check` decides.
     """
     head, arrays = Head(backend), backend.arrays
     batches = ((batch, head(batch, video_hw)) for batch in encoder.run(frames))
-    for batch, maps in one_ahead(batches) if ahead else batches:
+    for batch, maps in one_ahead(batches):
         read = arrays.download_all([maps[name] for name in HEADS["gmos-s"].read])
         for i, (frame, mask, probability, iou, confidence) in enumerate(
             zip(batch.frames, *read, strict=True)
