@@ -37,6 +37,7 @@ RUNTIME = {
         "runtime.video",
     },
     "runtime.live.threads": {"runtime", "runtime.live", "runtime.live.sources"},
+    "runtime.live.preview": {"runtime", "runtime.live", "runtime.results"},
     "runtime.onnx": {"runtime", "runtime.files", "runtime.bundle", "runtime.cuda", "runtime.pipeline"},
     "runtime.tensorrt": {
         "runtime",
@@ -101,7 +102,7 @@ import importlib, pkgutil, sys
 # What others have written brings its own modules for each system.
 import av, click, filelock, numpy, PIL.Image, platformdirs, psutil, rich.progress, rich.table
 import scipy.ndimage, scipy.optimize
-import concurrent.futures.process, multiprocessing, subprocess, tempfile
+import asyncio, concurrent.futures.process, multiprocessing, subprocess, tempfile
 for name in ("fcntl", "resource", "pwd", "grp", "termios", "_posixshmem"):
     sys.modules[name] = None
 import os, signal, errno
