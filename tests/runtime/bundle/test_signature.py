@@ -169,6 +169,27 @@ def test_openssl_agrees(signed: Path, keys: Path, tmp_path: Path) -> None:
     assert subprocess.run(verify, check=False, capture_output=True).returncode != 0
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("inspect", "{root}"),
+        ("calibrate", "{root}", "--bundle", "{root}", "--precision", "int8", "--out", "{root}-int8"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_commands_that_read_a_bundle_take_a_key(
+    signed: Path, keys: Path, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of somebody else it is refused, and with a file that was added."""
+    pytest.importorskip("onnx")
+    given = [word.format(root=signed) for word in words]
+    assert guarded(export_command, "gmos-export", [*given, "--trust", str(keys / "other.pub")]) == 2
+    assert "is signed with the key" in capsys.readouterr().err
+    (signed / "extra.onnx").touch()
+    assert guarded(export_command, "gmos-export", [*given, "--trust", str(keys / "mine.pub")]) == 2
+    assert "extra.onnx was added" in capsys.readouterr().err
+
+
 def test_keys_are_made_and_used_by_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The private one is for this user's eyes, and none is replaced; what is no key is refused in one line."""
     root = tmp_path / "bundle"
