@@ -15,7 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ...errors import GmosError
+from ...errors import GmosError, MachineError
 
 EDQUOT = getattr(errno, "EDQUOT", errno.ENOSPC)
 """Windows has none."""
@@ -32,6 +32,8 @@ ADVICE = {
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
 }
 
+MACHINES = frozenset({EDQUOT, errno.ENOSPC, errno.EROFS, errno.EIO})
+"""After one of these nothing else can be written there either."""
 
 TEMPORARY = ".gmos-tmp"
 """Ending of what is there for a while: locked by the process that made it, removed by others when that is dead."""
@@ -48,12 +50,16 @@ Settle = Callable[[Path], None]
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn an `OSError` while writing `path` into a `GmosError` that names the path and the way out."""
+    """Turn an `OSError` while writing `path` into a `GmosError` that names the path and the way out.
+
+    It is a `MachineError` where nothing else could be written there either.
+    """
     try:
         yield
     except OSError as error:
         advice = ADVICE.get(error.errno or 0, f"{error.strerror or error}; choose another place")
-        raise GmosError(f"cannot write {path}: {advice}") from error
+        kind = MachineError if error.errno in MACHINES else GmosError
+        raise kind(f"cannot write {path}: {advice}") from error
 
 
 @contextmanager

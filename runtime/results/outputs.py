@@ -37,12 +37,23 @@ MOVES = "moves.json"
 """In a work folder whose results are complete, until they are in place: what a dead run's successor goes on from."""
 
 
+class FinishedElsewhereError(GmosError):
+    """Another process was faster with a sequence; its results are whole and stay."""
+
+
 @contextmanager
-def work_directory(save_dir: Path, private_folder: str) -> Iterator[Path]:
+def work_directory(
+    save_dir: Path,
+    private_folder: str,
+    *,
+    prefix: str = PREFIX,
+    settle: Callable[[Path, Path], None] | None = None,
+) -> Iterator[Path]:
     """Yield an empty directory inside `save_dir / private_folder`, removed at the end with all in it.
 
-    It is on the disk of the results, so that they can be moved into place at once. Directories that
-    dead runs left are removed first. Parents made here are removed again where they stay empty.
+    It is on the disk of the results, so that they can be moved into place at once. Directories of that prefix that
+    dead runs left are settled, by `finish_moves` if nothing else is given, and removed first. Parents made here are
+    removed again where they stay empty.
 
     Raises:
         GmosError: `save_dir` cannot be made or written to.
@@ -53,7 +64,7 @@ def work_directory(save_dir: Path, private_folder: str) -> Iterator[Path]:
         stack.callback(_remove_empty, made)
         private.mkdir(parents=True, exist_ok=True)
         remove_stale_files(private)
-        folder = work_folder(private, PREFIX, lambda content: finish_moves(content, save_dir))
+        folder = work_folder(private, prefix, lambda content: (settle or finish_moves)(content, save_dir))
         work = stack.enter_context(folder)
         opened = stack.pop_all()
     with opened:
@@ -123,7 +134,7 @@ def file_results(
             if any(count != frames for count in counts):
                 raise RuntimeError(f"{counts} frames written, {frames} expected of each")
         if should_skip(results, existing):
-            raise GmosError(
+            raise FinishedElsewhereError(
                 f"{results.sequence} was finished by another run in the meantime; its results in "
                 f"{results.save_dir} are kept"
             )

@@ -11,7 +11,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -168,13 +168,13 @@ def moving_only(kind: Path, names: list[str], out: Path, predict: Callable[[str]
         write_folder(out / "predictions" / name, predict(name)[kept])
 
 
-def measure_gmos_s(kind: Path, work: Path, weights: Path) -> dict[str, float]:
-    """J of GMOS-S, of frame differencing and of repeated frames, and the share of look-alikes segmented."""
-    nano, names, found = Nano("gmos-s", weights), sequences(kind), {}
-    clips = {name: read_folder(kind / "JPEGImages" / name) for name in names}
-    masks = {name: nano.foreground(clips[name]) for name in names}
+def foreground_scores(
+    kind: Path, work: Path, clips: Mapping[str, NDArray[np.uint8]], masks: Mapping[str, Maps]
+) -> dict[str, float]:
+    """J of masks, and the shares of the pixels of look-alikes at rest and of other background segmented."""
+    names = list(clips)
     moving_only(kind, names, work / "gmos_s", masks.__getitem__)
-    found["j"] = davis_j(work / "gmos_s/predictions", work / "gmos_s/annotations", "davis16", names, work)
+    j = davis_j(work / "gmos_s/predictions", work / "gmos_s/annotations", "davis16", names, work)
     hit = total = outside = empty = 0
     for name in names:
         alike = read_folder(kind / "distractors" / name) > 0
@@ -183,8 +183,19 @@ def measure_gmos_s(kind: Path, work: Path, weights: Path) -> dict[str, float]:
         rest = ~alike & (read_folder(kind / "foreground" / name) == 0)
         outside += int((masks[name].astype(bool) & rest).sum())
         empty += int(rest.sum())
-    found["look-alikes segmented"] = hit / max(total, 1)
-    found["other background segmented"] = outside / max(empty, 1)
+    return {
+        "j": j,
+        "look-alikes segmented": hit / max(total, 1),
+        "other background segmented": outside / max(empty, 1),
+    }
+
+
+def measure_gmos_s(kind: Path, work: Path, weights: Path) -> dict[str, float]:
+    """J of GMOS-S, of frame differencing and of repeated frames, and the share of look-alikes segmented."""
+    nano, names = Nano("gmos-s", weights), sequences(kind)
+    clips = {name: read_folder(kind / "JPEGImages" / name) for name in names}
+    masks = {name: nano.foreground(clips[name]) for name in names}
+    found = foreground_scores(kind, work, clips, masks)
     level = best_level(kind, clips)
     place = work / "difference"
     moving_only(kind, names, place, lambda name: frame_difference(clips[name], level))
@@ -230,12 +241,22 @@ def measure_gmos(kind: Path, work: Path, weights: Path) -> dict[str, float]:
     }
 
 
-def measure_pipeline(kind: Path, work: Path, weights: Path) -> dict[str, float]:
-    """J_mov of MOS-I by the whole pipeline."""
-    run_gmos([kind / "JPEGImages" / name for name in sequences(kind)], work / "run", weights)
+def measure_pipeline(
+    kind: Path, work: Path, weights: Path, names: list[str] | None = None
+) -> dict[str, float]:
+    """J_mov of MOS-I by the whole pipeline, on all clips of a kind or those named."""
+    names = sequences(kind) if names is None else names
+    run_gmos([kind / "JPEGImages" / name for name in names], work / "run", weights)
+    truth = work / "objects"
+    truth.mkdir()
+    for name in names:
+        (truth / name).symlink_to((kind / "objects" / name).resolve())
+    header, *rows = (kind / "time_annotation.csv").read_text().splitlines()
+    listed = work / "time_annotation.csv"
+    listed.write_text("\n".join([header, *(row for row in rows if row.split(",")[0] in names)]) + "\n")
     overall = score(
         "mos-i", "--dataset", "davis17-im", "--res_dir", str(work / "run"), "--anno_dir",
-        str(kind / "objects"), "--time_anno_csv", str(kind / "time_annotation.csv"), work=work,
+        str(truth), "--time_anno_csv", str(listed), work=work,
     )  # fmt: skip
     return {"j_mov MOS-I": float(overall["j_mov"]), "false positives MOS-I": float(overall["fp_count"])}
 
