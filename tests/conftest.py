@@ -256,6 +256,7 @@ def load_sides(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Side], An
 
     def patch(load: Callable[[Side], Any]) -> None:
         monkeypatch.setattr(Side, "load", load)
+        monkeypatch.setattr(Side, "check", lambda side: load(side).model)
         monkeypatch.setattr(Side, "made_from", made_from)
 
     return patch
