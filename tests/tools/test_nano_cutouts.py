@@ -92,7 +92,7 @@ def test_some_photographs_are_held_out() -> None:
 
 def test_a_folder_without_packages_is_told(tmp_path: Path) -> None:
     """The message says what to unpack there."""
-    with pytest.raises(FileNotFoundError, match="0 cutouts .* dpkg-deb -x"):
+    with pytest.raises(FileNotFoundError, match=r"0 cutouts .* dpkg-deb -x"):
         load_material(tmp_path, "training")
 
 
@@ -111,7 +111,7 @@ def test_labels_are_the_object_that_is_seen(maker: CutoutSceneMaker, camera: str
             else:
                 rgba[..., 3] = 0
             painted.append(replace(layer, rgba=rgba))
-        image, front = composite(replace(scene, layers=tuple(painted)), RASTER_WH)
+        image, _ = composite(replace(scene, layers=tuple(painted)), RASTER_WH)
         codes = (image.permute(0, 2, 3, 1).numpy() * 3).round().astype(int) @ np.array([1, 4, 16])
         _, seen = composite(scene, RASTER_WH)
         agree = codes == seen.numpy()
