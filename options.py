@@ -31,8 +31,8 @@ def named_path(name: str) -> click.Path:
 
 
 def given_input(text: str) -> Path | str:
-    """The type of an input: a path, or the text itself where that is an address, which a path would not keep."""
-    return text if "://" in text else Path(text)
+    """The type of an input: a path, or the text itself of an address or a pipeline, which a path would not keep."""
+    return text if "://" in text or text.startswith("gst:") else Path(text)
 
 
 PATH, DIR, FILE = named_path("path"), named_path("dir"), named_path("file")

@@ -16,6 +16,7 @@ from ..errors import GmosError
 from ..evaluation.progress_bar import run_progress
 from ..export.onnx.bundle_directory import check_place
 from ..runtime.bundle.manifest import Bundle, open_bundle
+from ..runtime.bundle.new_bundle import writing_alone
 from ..runtime.contract import WITHOUT_WEIGHTS, NetworkName
 from ..runtime.files.atomic_file import writing
 from ..runtime.onnx.backend import open_bundle_backend
@@ -50,9 +51,16 @@ def calibrate(config: CalibrationConfig) -> tuple[Bundle, tuple[CalibratedNetwor
 
     Raises:
         GmosError: the bundle or the videos cannot be used, a network does not hold its limits, or something
-            cannot be written. Samples of finished videos stay for the next call, and so does what was worked out.
+            cannot be written, or another calibration is writing it. Samples of finished videos stay for the next call,
+            and so does what was worked out.
     """
-    check_place(config.out, force=config.force)
+    # Two would share their samples and what they have worked out.
+    with writing_alone(config.out):
+        check_place(config.out, force=config.force)
+        return _calibrated(config)
+
+
+def _calibrated(config: CalibrationConfig) -> tuple[Bundle, tuple[CalibratedNetwork, ...]]:
     parent, names = _chosen(config)
     sequences = resolve_inputs(
         config.inputs,

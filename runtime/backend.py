@@ -64,12 +64,13 @@ class BringsTracker(Protocol):
         self,
         features: FrameFeatures,
         *,
-        frames: int,
+        frames: int | None,
         video_hw: tuple[int, int],
         max_conditioning: int | None = None,
     ) -> Tracker:
         """A mask tracker over the stored features of one video. GMOS only.
 
-        Of an object's conditioning memories each frame reads at most `max_conditioning`; None: all.
+        `frames` is None for a stream, which needs a `LiveTracker`. Of an object's conditioning memories each frame
+        reads at most `max_conditioning`; None: all.
         """
         ...

@@ -295,6 +295,11 @@ LONG_FILES = (
     "calibration/test_engines.py",
     "gpu/test_require.py",
     "tools/test_nano_training.py",
+    "stopped/test_at_every_step.py",
+    "hostile/test_hostile.py",
+    "test_package.py",
+    "export/test_without_torch.py",
+    "evaluation/doctor/test_selftest.py",
 )
 """Files that take 10 seconds or more; those that export different bundles are the first."""
 

@@ -13,7 +13,7 @@ import gmos_deploy
 
 ROOT = Path(gmos_deploy.__file__).parent
 PACKAGE = "gmos_deploy"
-PRODUCT = ("runtime", "gmos_ref", "export", "calibration", "evaluation", "commands")
+PRODUCT = ("fleet", "runtime", "gmos_ref", "export", "calibration", "evaluation", "commands")
 """Packages of the product; with the modules beside them they are what is shipped."""
 
 RUNTIME = {
@@ -22,10 +22,19 @@ RUNTIME = {
     "runtime.comparison": {"runtime", "runtime.files"},
     "runtime.video": {"runtime", "runtime.files"},
     "runtime.results": {"runtime", "runtime.files"},
-    "runtime.bundle": {"runtime", "runtime.files", "runtime.comparison"},
+    "runtime.bundle": {"runtime", "runtime.files"},
     "runtime.cuda": {"runtime", "runtime.files"},
     "runtime.pipeline": {"runtime", "runtime.files", "runtime.video"},
-    "runtime.live": {"runtime", "runtime.files", "runtime.pipeline", "runtime.results", "runtime.video"},
+    "runtime.live.sources": {"runtime", "runtime.files", "runtime.video"},
+    "runtime.live": {
+        "runtime",
+        "runtime.files",
+        "runtime.live.sources",
+        "runtime.pipeline",
+        "runtime.results",
+        "runtime.video",
+    },
+    "runtime.live.threads": {"runtime", "runtime.live", "runtime.live.sources"},
     "runtime.onnx": {"runtime", "runtime.files", "runtime.bundle", "runtime.cuda", "runtime.pipeline"},
     "runtime.tensorrt": {
         "runtime",
@@ -51,6 +60,7 @@ ALLOWED = {
         "gmos_ref.*",
         "runtime.*",
     },
+    "fleet": {"networks", "runtime.*"},
     "evaluation": {"networks", "sides", "evaluation.*", "gmos_ref.*", "runtime.*"},
     "evaluation.report": {
         "runtime.files",
@@ -214,7 +224,7 @@ def test_imports_point_one_way(package: str) -> None:
         ("runtime", "from .. import cli", "cli"),
         ("runtime", "from ..networks import NetworkChoice", "networks"),
         ("evaluation/profile", "from ...run import run_all", "run"),
-        ("evaluation/profile", "from ...networks import Side", None),
+        ("evaluation/profile", "from ...sides import Side", None),
         ("gmos_ref/pi3", "def f():\n    from ...evaluation import compare", "evaluation.compare"),
         ("runtime/bundle", "from ..contract import ModelSpec", None),
         ("calibration/search", "from ...evaluation.report import files", None),

@@ -21,13 +21,6 @@ HALVING = 2.0
 """Pillow's reducing gap: shrink in whole steps first, then filter at twice the size."""
 
 
-def evenly_spaced(frames: int, count: int) -> list[int]:
-    """At most `count` frame numbers spread over 0..frames-1, the first and the last among them."""
-    if count == 1 or frames == 1:
-        return [(frames - 1) // 2]
-    return sorted({round(position) for position in np.linspace(0, frames - 1, count)})
-
-
 def write_contact_sheet(
     path: Path,
     rows: Sequence[Sequence[NDArray[np.uint8]]],

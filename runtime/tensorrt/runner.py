@@ -289,11 +289,13 @@ class EngineRunner:
 
     def _stored_cache(self, bundle: Bundle) -> bytes | None:
         """Kernels of an earlier run, native code too: with a seal of this user's, or trusted as engines are."""
-        if not self._library.own_runtime_cache or self._cache_file.is_symlink():
+        if not self._library.own_runtime_cache:
             return None
         try:
             kept = read_bounded(self._cache_file, MOST_CACHE_BYTES)
             vouched = bundle.vouches_for(self._cache_file, kept)
+            if self._cache_file.is_symlink() and not (vouched and bundle.signed):
+                return None
             content, doubt = opened_cache(kept, self.record.plan_sha256, vouched=vouched)
         except OSError:
             return None

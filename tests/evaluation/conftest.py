@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,18 +65,6 @@ def square() -> Callable[..., Labels]:
         return labels
 
     return draw
-
-
-@pytest.fixture
-def write_csv() -> Callable[[Path, list[tuple[str, str]]], Path]:
-    """Writes a two-column motion-annotation CSV."""
-
-    def write(path: Path, rows: list[tuple[str, str]]) -> Path:
-        with path.open("w", newline="") as file:
-            csv.writer(file).writerows([("seq_name", "time_anno"), *rows])
-        return path
-
-    return write
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from contact_sheet import GAP_PX, evenly_spaced, write_contact_sheet
+from contact_sheet import GAP_PX, write_contact_sheet
 from PIL import Image
 
 from gmos_deploy.errors import GmosError
@@ -32,15 +32,6 @@ def test_tiles_are_in_their_places(tmp_path: Path) -> None:
     assert (sheet[:top, left:] < 128).any()
     assert (sheet[top:, :left] < 128).any()
     assert [entry.name for entry in tmp_path.iterdir()] == ["sheet.png"]
-
-
-@pytest.mark.parametrize(
-    ("frames", "count", "expected"),
-    [(10, 4, [0, 3, 6, 9]), (3, 8, [0, 1, 2]), (1, 3, [0]), (9, 1, [4]), (100, 2, [0, 99])],
-)
-def test_samples_are_even(frames: int, count: int, expected: list[int]) -> None:
-    """First and last frame included, never one twice."""
-    assert evenly_spaced(frames, count) == expected
 
 
 def test_sheets_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:

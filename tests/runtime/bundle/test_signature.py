@@ -132,6 +132,30 @@ def test_a_name_that_leads_outside_is_no_file_of_a_bundle(signed: Path, keys: Pa
         sign_bundle(signed, keys / "mine")
 
 
+@pytest.mark.parametrize("name", [".gmos-samples/0.npz", ".gmos-new-1234/old/dino.onnx", ".gmos-unfinished"])
+def test_what_a_mount_point_holds_beside_a_bundle_is_not_signed(signed: Path, keys: Path, name: str) -> None:
+    """Where a bundle is signed it is named; where it came later it was added."""
+    (signed / name).parent.mkdir(parents=True, exist_ok=True)
+    (signed / name).touch()
+    with pytest.raises(GmosError, match=rf"{name} was added"):
+        open_bundle(signed, Trust(keys=(keys / "mine.pub",)))
+    first = name.partition("/")[0]
+    with pytest.raises(
+        GmosError, match=rf"/{first} is what .* works with.* move that elsewhere, and sign again"
+    ):
+        sign_bundle(signed, keys / "mine")
+
+
+def test_what_a_signing_that_was_killed_left_is_nothing(signed: Path, keys: Path) -> None:
+    """The signature before is whole; the next one removes it."""
+    left = signed / f".{SIGNATURE}.0123456789abcdef.gmos-tmp"
+    left.touch()
+    assert open_bundle(signed, Trust(keys=(keys / "mine.pub",))).signed
+    sign_bundle(signed, keys / "other")
+    assert not left.exists()
+    assert open_bundle(signed, Trust(keys=(keys / "other.pub",))).signed
+
+
 @pytest.mark.skipif(sys.platform == "win32" or shutil.which("openssl") is None, reason="openssl is not here")
 def test_openssl_agrees(signed: Path, keys: Path, tmp_path: Path) -> None:
     """With the keys and the signature, which are of the usual kinds."""

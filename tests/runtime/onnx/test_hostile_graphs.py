@@ -19,8 +19,6 @@ from gmos_deploy.runtime.bundle.packed_bundle import unpack_bundle
 from gmos_deploy.runtime.onnx.backend import OnnxBackend, open_bundle_backend
 from gmos_deploy.runtime.onnx.sessions import CPU_PROVIDER, choose_device
 
-NETWORK = "proposal_labels"
-
 
 @pytest.fixture(scope="module")
 def nano(tmp_path_factory: pytest.TempPathFactory) -> Path:

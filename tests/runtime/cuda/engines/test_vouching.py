@@ -216,6 +216,24 @@ def test_links_out_of_the_bundle_are_refused(
         run_dino(world)
 
 
+def test_a_signed_bundle_of_links_runs_its_engines(foreign: Any, tmp_path: Path) -> None:
+    """As a model hub's cache keeps it; what a link leads to is what was signed, or nothing runs."""
+    public = write_key_pair(tmp_path / "key")
+    sign_bundle(foreign.bundle.root, tmp_path / "key")
+    blobs = tmp_path / "blobs"
+    blobs.mkdir()
+    for number, path in enumerate(sorted(foreign.bundle.root.rglob("*"))):
+        if path.is_file():
+            path.rename(blobs / str(number))
+            path.symlink_to(blobs / str(number))
+    with pytest.raises(GmosError, match="is a link out of the bundle"):
+        run_dino(foreign)
+    run_dino(foreign, trust=(public,))
+    (engines(foreign) / "dino.engine").resolve().write_bytes(b"plan of pino")
+    with pytest.raises(GmosError, match=r"dino\.engine was changed; do not trust it"):
+        run_dino(foreign, trust=(public,))
+
+
 def test_a_comparison_from_elsewhere_is_not_believed(world: Any, tmp_path: Path) -> None:
     """That an engine is right; that it is wrong is."""
     path, record = record_path(engines(world), "dino"), world.records["dino"]
