@@ -45,7 +45,7 @@ def disc(side: int, colour: tuple[int, int, int]) -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Stamps `ball-N` of 200 px, an icon, an opaque picture, a thin line, and two photographs."""
+    """Stamps `ball-N` of 200 px, an icon, an opaque picture, a line, a ring drawn with one, two photographs."""
     root = tmp_path_factory.mktemp("packages")
     for number in range(12):
         stamp(root / STAMPS / f"ball-{number}.png", disc(200, (20 * number, 250 - 20 * number, 128)))
@@ -54,6 +54,9 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     line = np.zeros((200, 200, 4), np.uint8)
     np.fill_diagonal(line[..., 3], 255)
     stamp(root / STAMPS / "line.png", line)
+    ring = disc(200, (0, 0, 0))
+    ring[12:-12, 12:-12][disc(176, (0, 0, 0))[..., 3] > 0] = 0
+    stamp(root / STAMPS / "ring.png", ring)
     rng = np.random.default_rng(0)
     for name in ("Dune", "Garden"):
         path = root / f"usr/share/backgrounds/mate/nature/{name}.jpg"
