@@ -29,7 +29,7 @@ lever_options = together(
     option(
         "geometry_change",
         LEVERS,
-        "Of --geometry_every: also run it between two of its frames whose DINO tokens differ by more than this share, 0 "
+        "Of --geometry_every: also run it between two such frames whose DINO tokens differ by more than this share, 0 "
         "or more.  [default: never]",
         type=float,
         metavar="SHARE",

@@ -106,8 +106,8 @@ class FrameResult:
     """The answer on one frame.
 
     `index` counts from 0; `time_s` from the first frame, in seconds. GMOS has `mos_i`, `mos` (not with `mos_i_only`)
-    and `objects`, live `mos_i`, `tracked` and `objects`; GMOS-S `mask` and `probability`. `rgb` (H, W, 3) uint8 is there
-    only where the run was asked for it, `live` only of a stream.
+    and `objects`, live `mos_i`, `tracked` and `objects`; GMOS-S `mask` and `probability`. `rgb` (H, W, 3) uint8 is
+    there only where the run was asked for it, `live` only of a stream.
 
     Args:
         maps: by name, (H, W) uint8 or compact.
