@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import GmosError
 from .evaluation.progress_bar import run_progress
 from .networks import NetworkChoice
+from .recipes import with_recipe
 from .runtime.backend import Backend
 from .runtime.console_progress import LineProgress
 from .runtime.contract import Variant
@@ -134,6 +135,7 @@ def run_all(
     existing: Existing = "error",
     overlay: OverlayStyle = "labelled",
     overlays: bool = False,
+    recipe: str | None = None,
     quiet: bool = False,
 ) -> RunSummary:
     """Run every input that is not finished yet; arguments as `gmos-run`'s options.
@@ -147,6 +149,7 @@ def run_all(
     source, options = networks.resolve(), options or RunOptions()
     model = source.model
     options.require(model.variant)
+    options = with_recipe(options, recipe, source)
     modes = parse_save_mode(save_mode, model.variant)
     if overlays and save_mode is None and dataset is None:
         modes |= {OVERLAYS.mode}

@@ -35,7 +35,7 @@ from .levers import given_levers, lever_options
 
 BUDGETS = ("offload_cpu", "device_budget", "host_budget")
 AS_GIVEN = (
-    *("save_dir", "save_mode", "overlay", "fps", "stride", "quiet"),
+    *("save_dir", "save_mode", "overlay", "fps", "stride", "quiet", "recipe"),
     *("dataset", "root", "sequences", "time_anno_csv"),
 )
 
