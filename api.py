@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from .arguments import telling_arguments, tells_arguments
 from .errors import GmosError
 from .networks import AUTO, NetworkChoice, PrecisionChoice
+from .recipes import with_recipe
 from .runtime.contract import Variant
 from .runtime.frame_result import FrameResult
+from .runtime.levers import EXACT, Levers
 from .runtime.live.session import RETIRE_AFTER_S, LiveSession
 from .runtime.pipeline.clip import ClipRun
 from .runtime.pipeline.options import ALL_CONDITIONING, DEFAULT_BATCH_SIZE, RunOptions
@@ -75,6 +77,11 @@ def load(
     thresholds: Thresholds = PUBLISHED,
     max_conditioning: int = ALL_CONDITIONING,
     allow_nonfinite: bool = False,
+    geometry_every: int = EXACT.geometry_every,
+    geometry_change: float | None = None,
+    propose_every: int = EXACT.propose_every,
+    mos_i_only: bool = False,
+    recipe: str | os.PathLike[str] | None = None,
 ) -> Model:
     """Load networks, as `gmos-run` does with options of the same names.
 
@@ -100,6 +107,11 @@ def load(
         thresholds: of the propagator.
         max_conditioning: conditioning memories of an object that a frame reads at most, 2 or more; -1: all.
         allow_nonfinite: go on where a network gives values that are not finite.
+        geometry_every: run the Pi3 decoder on every so manieth frame and interpolate between.
+        geometry_change: do not interpolate where the tokens of the neighbours differ by more than this share.
+        propose_every: propose on every so manieth frame, and before one that calls for a prompt. GMOS.
+        mos_i_only: leave GMOS's second pass out: no MOS.
+        recipe: levers as `gmos-export tune` found them: a name in the bundle, a file, or "exact".
 
     Raises:
         GmosError: something given cannot be used; the text is the command's, with arguments for its options.
@@ -114,6 +126,10 @@ def load(
         spill_dir=None if spill_dir is None else Path(spill_dir),
         max_conditioning=max_conditioning,
         allow_nonfinite=allow_nonfinite,
+        levers=Levers(
+            geometry_every=geometry_every, geometry_change=geometry_change, propose_every=propose_every
+        ),
+        mos_i_only=mos_i_only,
     )
     choice = NetworkChoice(
         variant=variant,
@@ -129,7 +145,7 @@ def load(
         trust_engines=trust_engines,
         **{f"{name}_ckpt": None if path is None else Path(path) for name, path in given.items()},
     )
-    return Model(choice, options)
+    return Model(choice, options, recipe=None if recipe is None else os.fspath(recipe))
 
 
 class Model:
@@ -138,14 +154,18 @@ class Model:
     Args:
         choice: which networks, and what runs them.
         options: how to run.
+        recipe: as `load` takes it.
 
     Raises:
         GmosError: the networks cannot be loaded.
     """
 
-    def __init__(self, choice: NetworkChoice, options: RunOptions | None = None) -> None:
+    def __init__(
+        self, choice: NetworkChoice, options: RunOptions | None = None, *, recipe: str | None = None
+    ) -> None:
         source = choice.resolve()
-        self._options = options or RunOptions()
+        self._options = with_recipe(options or RunOptions(), recipe, source)
+        self._options.require(source.model.variant)
         self._settings = {**source.settings(), **self._options.settings()}
         self._made_from = source.made_from()
         self._delay_frames = 0

@@ -7,14 +7,12 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GmosError
 from ..video.sequence import stride_for_fps
-from .frame_queue import FRAMES
 from .incoming import LiveFrame
 from .numbering import Numbering
 from .rate import measured_rate, settled_rate
@@ -30,7 +28,8 @@ RATE_CHECK_S = 10.0
 RATE_SLACK = 0.1
 """Share by which it may differ without a word."""
 
-NO_MORE: Final = object()
+WAITING_FRAMES = 2
+"""Frames of a camera that wait for the device: longer queues only add delay where it is nearly as fast."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +124,8 @@ class LiveFrames:
         self._pixel_aspect = Fraction(1)
         self._numbering: Numbering | None = None
         self._check: _RateCheck | None = None
+        self._untimed = 0
+        """Frames without a time of a source that waits."""
 
     def __iter__(self) -> Generator[LiveFrame, None, None]:
         """Frames in order.
@@ -141,9 +142,9 @@ class LiveFrames:
             if self.start is not None or self._begin(waiting, ended=False):
                 yield from self._numbered(waiting)
                 waiting.clear()
-            elif not self.source.waits and len(waiting) > FRAMES:
+            elif not self.source.waits and len(waiting) > WAITING_FRAMES:
                 # What would be dropped anyway need not be kept until the rate is known.
-                waiting[-1 - FRAMES].rgb = None
+                waiting[-1 - WAITING_FRAMES].rgb = None
         if waiting and self._begin(waiting, ended=True):
             yield from self._numbered(waiting)
         if self.start is None:
@@ -231,6 +232,10 @@ class LiveFrames:
             rate_fps, origin = options.fps, "given"
         if rate_fps is None:
             arrivals = any(came.stamp_s is None for came in waiting)
+            if arrivals and self.source.waits and stride is None:
+                raise GmosError(
+                    f"{self.source.shown} states no frame rate, and its frames have no times; give --fps or --stride"
+                )
             times_s = [came.arrival_s if arrivals else came.stamp_s or 0.0 for came in waiting]
             measured = measured_rate(times_s, ended=ended)
             if measured is None and not (ended and stride is not None and waiting):
@@ -264,6 +269,12 @@ class LiveFrames:
             raise RuntimeError("frames are numbered when the rate is known")
         dropped, new = 0, False
         for came in waiting:
+            if came.stamp_s is None and self.source.waits and self.start is not None:
+                # When it comes says nothing of a source that waits.
+                came.stamp_s = self._untimed / self.start.rate_fps
+                self._untimed += 1
+            if self._check is not None and came.reconnected:
+                self._check.restart(came.arrival_s)
             numbered = self._numbering.number(
                 came.stamp_s, came.arrival_s, waited_s=came.waited_s, reconnected=came.reconnected
             )
@@ -298,6 +309,10 @@ class _RateCheck:
     def __init__(self, shown: str, rate_fps: float, start_s: float) -> None:
         self._shown = shown
         self._rate_fps = rate_fps
+        self.restart(start_s)
+
+    def restart(self, start_s: float) -> None:
+        """Count from now on."""
         self._start_s = start_s
         self._frames = 0
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 MOST_FPS = 1000.0
 """Streams without a rate are given that of their time base, such as 90000."""
 
+NO_TIMESTAMPS = 0x80
+"""FFmpeg's AVFMT_NOTIMESTAMPS: pictures alone, such as Motion JPEG or raw H.264, for which it makes up 25 a second."""
+
 
 def reason(error: FFmpegError) -> str:
     """Why, without the address that FFmpeg repeats."""
@@ -69,6 +72,7 @@ class AvReader:
             # Slices: with a frame a thread, a picture would wait for those after it.
             codec.thread_type = "SLICE"
             codec.flags |= Flags.low_delay
+            self._timed = not opened.format.flags & NO_TIMESTAMPS
             self._stack = stack.pop_all()
         self._damaged = 0
 
@@ -82,7 +86,7 @@ class AvReader:
     def rate_fps(self) -> float | None:
         """See `PictureReader`."""
         rate = float(self._stream.average_rate or 0)
-        return rate if 0 < rate <= MOST_FPS else None
+        return rate if self._timed and 0 < rate <= MOST_FPS else None
 
     @property
     def pixel_aspect(self) -> Fraction:
@@ -120,7 +124,7 @@ class AvReader:
                 f"{self._shown} has pixels of format {frame.format.name}, which cannot be converted to RGB; have the "
                 "camera send another format"
             ) from error
-        known = frame.pts is not None and frame.time_base is not None
+        known = self._timed and frame.pts is not None and frame.time_base is not None
         return Picture(
             rgb=oriented(rgb, display_matrix(frame, self._shown)),
             time_s=float(frame.pts * frame.time_base) if known else None,

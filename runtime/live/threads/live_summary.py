@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..frame_result import FrameResult
-from .incoming import LiveFrame
+from ...frame_result import FrameResult
+from ..incoming import LiveFrame
 from .latency import Latencies
 
 RECENT = 32

@@ -8,9 +8,9 @@ from contextlib import closing
 from queue import Empty, SimpleQueue
 from threading import Thread
 
+from ..reading import LiveFrames, ReadingOptions, StreamStart
+from ..sources.source import LiveInput
 from .frame_queue import Drop, FrameQueue
-from .reading import LiveFrames, ReadingOptions, StreamStart
-from .sources.source import LiveInput
 
 LEAVE_S = 1.0
 """Seconds that a read may take to notice that it is no longer wanted; after that it is left to end by itself."""

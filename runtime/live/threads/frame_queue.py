@@ -10,12 +10,10 @@ from queue import Empty, SimpleQueue
 from threading import Lock
 from typing import Final, Literal
 
-from .incoming import LiveFrame
+from ..incoming import LiveFrame
+from ..reading import WAITING_FRAMES
 
 Drop = Literal["none", "oldest"]
-
-FRAMES = 2
-"""Longer queues only add delay where the device is nearly as fast as the camera."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,7 @@ class FrameQueue:
         """A True for each frame that waits, and False when there will be no more."""
         self._room: SimpleQueue[bool] = SimpleQueue()
         """Where frames wait, a True for each that may be put, and False when none may."""
-        for _ in range(FRAMES):
+        for _ in range(WAITING_FRAMES):
             self._room.put(True)
         self._end: Ended | None = None
         self._last_s: float | None = None
@@ -68,7 +66,7 @@ class FrameQueue:
             return False
         replaced = False
         with self._lock:
-            if self.drop == "oldest" and len(self._frames) == FRAMES:
+            if self.drop == "oldest" and len(self._frames) == WAITING_FRAMES:
                 replaced = True
                 gone = self._frames.popleft()
                 after = self._frames.popleft()

@@ -11,12 +11,13 @@ from typing import Any, Protocol
 
 import psutil
 
-from ..frame_result import FrameResult
+from ...frame_result import FrameResult
+from ...progress import Advance
+from ..incoming import LiveFrame, LiveSink
 from .frame_queue import Ended, Stalled
-from .incoming import LiveFrame, LiveSink
 from .live_summary import LiveCounts, LiveSummary
 from .reading_thread import ReadingThread
-from .writing_thread import Told, WritingThread
+from .writing_thread import Listener, WritingThread
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class LiveRun:
         reading: of the source; it has been started, and its first frame has come.
         session: answers the frames; used by one thread, and closed there.
         sinks: take the answers; opened and closed by one thread.
-        told: hear once a second what has happened so far.
+        listeners: hear every answer too, and once a second what has happened so far.
         free_bytes: tells how much device memory is free; None where networks run in host memory.
         clock: monotonic, in seconds.
     """
@@ -64,7 +65,7 @@ class LiveRun:
         session: StreamSession,
         sinks: Sequence[LiveSink],
         *,
-        told: Sequence[Told] = (),
+        listeners: Sequence[Listener] = (),
         free_bytes: Callable[[], int] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -87,7 +88,7 @@ class LiveRun:
         self._clock = clock
         self._counts = LiveCounts()
         self._over: SimpleQueue[None] = SimpleQueue()
-        self._writing = WritingThread(sinks, told, lambda: self._over.put(None))
+        self._writing = WritingThread(sinks, listeners, lambda: self._over.put(None))
         self._computing = Thread(target=self._compute, name="compute live", daemon=True)
         self._error: BaseException | None = None
         self._free_bytes = free_bytes
@@ -96,8 +97,11 @@ class LiveRun:
         self._looked_s = 0.0
         self._began_s = self._clock()
 
-    def run(self) -> LiveSummary:
+    def run(self, advance: Advance = lambda _: None) -> LiveSummary:
         """Answer frames until the source ends.
+
+        Args:
+            advance: called once a second with the number of answers since the call before.
 
         Raises:
             GmosError: the source, the device or a sink fails. What was written by then is closed, and `summary` tells
@@ -108,8 +112,12 @@ class LiveRun:
         self._writing.start()
         self._computing.start()
         try:
+            told = 0
             while not self._is_over():
                 self._writing.tell(self.counts())
+                answered = self._counts.answered
+                advance(answered - told)
+                told = answered
             self.summary.ended = "the source ended"
         finally:
             self._reading.queue.stop()
@@ -148,7 +156,8 @@ class LiveRun:
     def _sum_up(self) -> None:
         summary, counts = self.summary, self._counts
         summary.seconds = self._clock() - self._began_s
-        summary.answered, summary.moving = counts.answered, counts.moving
+        # Of an interrupted run one may have come too late.
+        summary.answered, summary.moving = self._writing.written, counts.moving
         summary.dropped, summary.lost, summary.resets = counts.dropped, counts.lost, counts.resets
         summary.reconnects = self._reading.frames.reconnects
         summary.fps = summary.answered / summary.seconds if summary.seconds else 0.0

@@ -7,16 +7,23 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from ..frame_result import FrameResult
-from .incoming import LiveSink
+from ...frame_result import FrameResult
+from ..incoming import LiveSink
 
 ANSWERS = 4
 """Answers that may wait to be written; more, and computing waits, and frames are dropped where they come in."""
 
-Told = Callable[[Mapping[str, Any]], None]
-"""Called once a second with counts of the run."""
+
+class Listener(Protocol):
+    """Hears answers and counts, and is opened and closed by whoever gives it: the preview."""
+
+    def write(self, answer: FrameResult) -> None:
+        """Take an answer, at once."""
+
+    def told(self, numbers: Mapping[str, Any]) -> None:
+        """Take counts of the run, once a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +39,19 @@ class WritingThread:
 
     Args:
         sinks: take every answer, in this order.
-        told: hear the counts of the run.
+        listeners: hear every answer too, and the counts of the run.
         ended: called when the sinks are closed.
     """
 
-    def __init__(self, sinks: Sequence[LiveSink], told: Sequence[Told], ended: Callable[[], None]) -> None:
+    def __init__(
+        self, sinks: Sequence[LiveSink], listeners: Sequence[Listener], ended: Callable[[], None]
+    ) -> None:
         self.error: BaseException | None = None
         """Why it ended, where that was an error."""
+        self.written = 0
+        """Answers that all sinks have taken."""
         self._sinks = sinks
-        self._told = told
+        self._listeners = listeners
         self._ended = ended
         # Queues that are C code: the main thread uses them too, and a signal may interrupt it anywhere.
         self._items: SimpleQueue[FrameResult | _Counts | object] = SimpleQueue()
@@ -64,7 +75,7 @@ class WritingThread:
 
     def tell(self, counts: Mapping[str, Any]) -> None:
         """Have those told who listen."""
-        if self._told:
+        if self._listeners:
             self._items.put(_Counts(counts))
 
     def end(self) -> None:
@@ -83,12 +94,13 @@ class WritingThread:
                     stack.enter_context(sink)
                 while (item := self._items.get()) is not END:
                     if isinstance(item, FrameResult):
-                        for sink in self._sinks:
+                        for sink in (*self._sinks, *self._listeners):
                             sink.write(item)
+                        self.written += 1
                         self._room.put(True)
                     elif isinstance(item, _Counts):
-                        for listener in self._told:
-                            listener(item.counts)
+                        for listener in self._listeners:
+                            listener.told(item.counts)
         except BaseException as caught:  # noqa: BLE001 - not swallowed: whoever runs it raises it
             self.error = caught
         self._room.put(False)
