@@ -111,6 +111,25 @@ def test_a_file_played_as_a_stream_is_the_file(nano: gmos.Model) -> None:
     assert any(answer.maps.get("mos-i", answer.maps.get("foreground")).any() for answer in found)
 
 
+@pytest.mark.parametrize("nano", ["gmos-s"], indirect=True)
+def test_shared_calls_are_within_rounding_of_separate_ones(nano: gmos.Model) -> None:
+    """Probabilities of GMOS-S differ by one step at most, as those of a larger batch of a file do."""
+    clip = [frame[::2, ::2].copy() for frame in drawn_clip()[:4]]
+    streams = [numbered(clip[:3]), numbered(clip[1:])]
+
+    def sessions() -> list[LiveSession]:
+        return [LiveSession(nano._opened(), video_hw=(126, 224), stride=1, fps=8) for _ in streams]
+
+    alone = [answers(session, frames) for session, frames in zip(sessions(), streams, strict=True)]
+    opened = sessions()
+    pushed = [push_all(list(zip(opened, frames, strict=True))) for frames in zip(*streams, strict=True)]
+    for index, session in enumerate(opened):
+        found = [answer for new in pushed for answer in new[index]] + session.finish()
+        for answer, other in zip(found, alone[index], strict=True):
+            assert answer.index == other.index
+            assert np.abs(answer.probability.astype(int) - other.probability).max() <= 1
+
+
 def test_an_answer_comes_with_the_last_frame_of_its_window(backend: Any, masks: Any) -> None:
     """MOS-I's first two with the third frame's; at the end all that wait, without RGB unless asked for it."""
     for network, expected in ((masks, [0, 0, 0, 0, 1, 1, 1]), (backend, [0, 0, 0, 0, 0, 0, 3])):
