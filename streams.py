@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
@@ -14,7 +15,7 @@ from .errors import GmosError
 from .runtime.frame_result import FrameResult
 from .runtime.live.incoming import LiveFrame
 from .runtime.live.numbering import Numbering
-from .runtime.live.session import LiveSession, push_all
+from .runtime.live.session import LiveSession, check_together, push_all
 from .runtime.video.sequence import SequenceInput
 
 RESET_AFTER_S = 2.0
@@ -42,7 +43,7 @@ class Session:
             rate_fps=live.fps, reset_after_s=reset_after_s, counted=False, stalls=False
         )
         self._require_open = require_open
-        self._last: int | None = None
+        self._last: LiveFrame | None = None
 
     def __enter__(self) -> Session:
         return self
@@ -94,8 +95,9 @@ class Session:
         frames: Sequence[tuple[Session, NDArray[np.uint8], float | None]],
     ) -> list[list[FrameResult]]:
         """See `Model.push_all`."""
-        for session, frame, _ in frames:
-            session._check(frame)
+        for session, *rest in frames:
+            session._check(*rest)
+        check_together([session._live for session, *_ in frames])
         return push_all([(session._live, session._arrived(*rest)) for session, *rest in frames])
 
     @tells_arguments
@@ -124,35 +126,35 @@ class Session:
         """End the stream without the answers that are still waited for."""
         self._live.close()
 
-    def _check(self, frame: NDArray[np.uint8]) -> None:
+    def _check(self, frame: NDArray[np.uint8], time_s: float | None) -> None:
         self._require_open()
+        if time_s is not None and not math.isfinite(time_s):
+            raise GmosError(f"{self.name}: a frame's time is {time_s}; expected seconds, or None")
         if not isinstance(frame, np.ndarray):
             raise GmosError(f"a frame is a {type(frame).__name__}; expected a NumPy array (H, W, 3) of uint8")
+        self._live.check_frame(frame)
 
     def _arrived(self, frame: NDArray[np.uint8], time_s: float | None) -> LiveFrame:
-        arrival_s, fps = time.monotonic(), self._live.fps
-        stamp_s = time_s
-        if stamp_s is None:
-            stamp_s = 0.0 if self._last is None else (self._last + 1) / fps
-        numbered = self._numbering.number(stamp_s, arrival_s)
-        before, self._last = self._last, numbered.index
-        return LiveFrame(
+        arrival_s, before = time.monotonic(), self._last
+        if time_s is None:
+            time_s = 0.0 if before is None else before.time_s + 1 / self._live.fps
+        numbered = self._numbering.number(time_s, arrival_s)
+        self._last = LiveFrame(
             index=numbered.index,
-            time_s=stamp_s,
+            time_s=time_s,
             arrival_s=arrival_s,
             rgb=frame,
-            dropped_before=0 if before is None else numbered.index - before - 1,
+            dropped_before=0 if before is None else numbered.index - before.index - 1,
             new_sequence=numbered.new_sequence,
         )
+        return self._last
 
 
 def played(sequence: SequenceInput) -> Generator[LiveFrame, None, None]:
     """The frames of what is finite, as a stream has them: one by one, each when it is asked for."""
     with sequence.open() as reader:
         for frame in reader:
-            yield LiveFrame(
-                index=frame.index, time_s=frame.time_s, arrival_s=time.monotonic(), rgb=frame.rgb
-            )
+            yield LiveFrame(index=frame.index, time_s=frame.time_s, arrival_s=time.monotonic(), rgb=frame.rgb)
 
 
 def answers_to(

@@ -31,11 +31,13 @@ from ..options import (
     trust_options,
 )
 from ..runtime.precision import PRECISIONS
+from .levers import given_levers, lever_options
+from .list_options import OF_LISTS, list_options
 from .live_options import OF_STREAMS, live_options, refuse_file_options, refuse_live_options
 
 BUDGETS = ("offload_cpu", "device_budget", "host_budget")
 OF_BOTH = ("save_dir", "save_mode", "overlay", "fps", "stride", "quiet")
-OF_DATASETS = ("dataset", "root", "sequences", "time_anno_csv")
+OF_FILES = ("recipe", "dataset", "root", "sequences", "time_anno_csv")
 
 
 @click.command(name="gmos-run", cls=GroupedCommand, context_settings=CONTEXT)
@@ -178,6 +180,7 @@ OF_DATASETS = ("dataset", "root", "sequences", "time_anno_csv")
     "Directory for features beyond both budgets.  [default: the system's temporary one]",
     type=DIR,
 )
+@lever_options
 @option(
     "thresholds",
     TRACKING,
@@ -198,18 +201,19 @@ OF_DATASETS = ("dataset", "root", "sequences", "time_anno_csv")
     "of its second pass with its square.",
 )
 @live_options
-def run_command(**options: Any) -> None:
+@list_options
+def run_command(**options: Any) -> int:
     """Segment what moves in videos, and in streams while they run.
 
-    INPUT is one or more video files (.mp4, .mov, .mkv, .webm, …), or one or more directories of JPEG or PNG frames; or
-    one stream: a camera (0, /dev/video0), an address (rtsp://, udp://, http://, …), - for a video on standard input, or
-    gst:PIPELINE of GStreamer.
+    INPUT is one or more video files (.mp4, .mov, .mkv, .webm, …), directories of JPEG or PNG frames, directories of
+    video files, or patterns of them in quotes ('cam*/*.mp4'); or one stream: a camera (0, /dev/video0), an address
+    (rtsp://, udp://, http://, …), - for a video on standard input, or gst:PIPELINE of GStreamer.
 
     Runs the published checkpoints with --pi3_ckpt, --sam2_ckpt and --gmos_ckpt (or --gmos_s_ckpt), or an
     exported bundle with --bundle. Without either it runs nano, a small model that comes with gmos-deploy.
 
-    Exit status: 0 done, 2 something given cannot be used (one line says what), 130 interrupted (143 by SIGTERM, 129 by
-    SIGHUP).
+    Exit status: 0 all done, 2 something given cannot be used, or the machine fails (one line says what), 3 some of
+    several sequences failed and the others are done, 130 interrupted (143 by SIGTERM, 129 by SIGHUP).
     """
     from ..runtime.live.sources.registry import live_source_of  # noqa: PLC0415 - NumPy and PyAV
     from ..runtime.pipeline.options import RunOptions  # noqa: PLC0415 - the same
@@ -228,6 +232,7 @@ def run_command(**options: Any) -> None:
             for name in ("batch_size", "spill_dir", "max_conditioning", "allow_nonfinite", *BUDGETS)
         },
         thresholds=parse_thresholds(options["thresholds"]),
+        **given_levers(options),
     )
     # The published spelling takes several values; those after the first arrive as arguments.
     inputs = (*options["input_rgb"], *options["inputs"])
@@ -247,19 +252,19 @@ def run_command(**options: Any) -> None:
             options=run_options,
             **{name: options[name] for name in OF_BOTH},
         )
-        return
+        return 0
     refuse_live_options(options)
     from ..run import run_all  # noqa: PLC0415 - the same
 
-    summary = run_all(
+    return run_all(
         networks=networks,
         inputs=inputs,
         overlays=overlays,
-        **{name: options[name] for name in (*OF_BOTH, *OF_DATASETS)},
+        **{name: options[name] for name in (*OF_BOTH, *OF_FILES)},
         options=run_options,
         existing=choose_existing(resume=options["resume"], overwrite=options["overwrite"]),
+        **{name: options[name] for name in OF_LISTS},
     )
-    _echo(summary, as_json=options["as_json"])
 
 
 class Rendered(Protocol):

@@ -13,7 +13,7 @@ import gmos_deploy
 
 ROOT = Path(gmos_deploy.__file__).parent
 PACKAGE = "gmos_deploy"
-PRODUCT = ("runtime", "gmos_ref", "export", "calibration", "evaluation", "commands")
+PRODUCT = ("fleet", "runtime", "gmos_ref", "export", "calibration", "evaluation", "commands")
 """Packages of the product; with the modules beside them they are what is shipped."""
 
 RUNTIME = {
@@ -24,7 +24,9 @@ RUNTIME = {
     "runtime.results": {"runtime", "runtime.files"},
     "runtime.bundle": {"runtime", "runtime.files"},
     "runtime.cuda": {"runtime", "runtime.files"},
-    "runtime.pipeline": {"runtime", "runtime.files", "runtime.video"},
+    # Two rooms of one flat: what is sparse encodes, proposes and stores as the pipeline does.
+    "runtime.pipeline": {"runtime", "runtime.files", "runtime.video", "runtime.pipeline.sparse"},
+    "runtime.pipeline.sparse": {"runtime", "runtime.pipeline", "runtime.video"},
     "runtime.live.sources": {"runtime", "runtime.files", "runtime.video"},
     "runtime.live": {
         "runtime",
@@ -35,6 +37,7 @@ RUNTIME = {
         "runtime.video",
     },
     "runtime.live.threads": {"runtime", "runtime.live", "runtime.live.sources"},
+    "runtime.live.preview": {"runtime", "runtime.live", "runtime.results"},
     "runtime.onnx": {"runtime", "runtime.files", "runtime.bundle", "runtime.cuda", "runtime.pipeline"},
     "runtime.tensorrt": {
         "runtime",
@@ -60,6 +63,7 @@ ALLOWED = {
         "gmos_ref.*",
         "runtime.*",
     },
+    "fleet": {"networks", "runtime.*"},
     "evaluation": {"networks", "sides", "evaluation.*", "gmos_ref.*", "runtime.*"},
     "evaluation.report": {
         "runtime.files",
@@ -98,7 +102,7 @@ import importlib, pkgutil, sys
 # What others have written brings its own modules for each system.
 import av, click, filelock, numpy, PIL.Image, platformdirs, psutil, rich.progress, rich.table
 import scipy.ndimage, scipy.optimize
-import concurrent.futures.process, multiprocessing, subprocess, tempfile
+import asyncio, concurrent.futures.process, multiprocessing, subprocess, tempfile
 for name in ("fcntl", "resource", "pwd", "grp", "termios", "_posixshmem"):
     sys.modules[name] = None
 import os, signal, errno

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import GmosError
+from ...errors import GmosError, MachineError
 from ..host_memory import free_host_bytes
 
 DRIVER, WINDOWS_DRIVER = "libcuda.so.1", "nvcuda.dll"
@@ -309,10 +309,10 @@ class Cuda:
             return OutOfDeviceMemoryError(asked or 0, str(self) if hasattr(self, "name") else "the device")
         reason = f"CUDA error {status}, {self._text(status)}"
         if status in NO_DEVICE_ERRORS:
-            return GmosError(f"no usable CUDA device {self.index} ({reason}): {device_advice(status)}")
+            return MachineError(f"no usable CUDA device {self.index} ({reason}): {device_advice(status)}")
         if status in LOST_DEVICE_ERRORS:
             self.is_lost = True
-            return GmosError(
+            return MachineError(
                 f"cuda:{self.index} failed in {function} ({reason}) and cannot be used any more by this run: "
                 "start it again; if it comes back, rebuild the engines with --build, try --no_cuda_graphs, and "
                 "update the driver"
