@@ -17,6 +17,7 @@ from .errors import GmosError
 from .networks import AUTO, NetworkChoice, PrecisionChoice
 from .runtime.contract import Variant
 from .runtime.frame_result import FrameResult
+from .runtime.levers import EXACT, Levers
 from .runtime.live.session import RETIRE_AFTER_S, LiveSession
 from .runtime.pipeline.clip import ClipRun
 from .runtime.pipeline.options import ALL_CONDITIONING, DEFAULT_BATCH_SIZE, RunOptions
@@ -75,6 +76,10 @@ def load(
     thresholds: Thresholds = PUBLISHED,
     max_conditioning: int = ALL_CONDITIONING,
     allow_nonfinite: bool = False,
+    geometry_every: int = EXACT.geometry_every,
+    geometry_change: float | None = None,
+    propose_every: int = EXACT.propose_every,
+    mos_i_only: bool = False,
 ) -> Model:
     """Load networks, as `gmos-run` does with options of the same names.
 
@@ -100,6 +105,10 @@ def load(
         thresholds: of the propagator.
         max_conditioning: conditioning memories of an object that a frame reads at most, 2 or more; -1: all.
         allow_nonfinite: go on where a network gives values that are not finite.
+        geometry_every: run the Pi3 decoder on every so manieth frame and interpolate between.
+        geometry_change: do not interpolate where the tokens of the neighbours differ by more than this share.
+        propose_every: propose on every so manieth frame, and before one that calls for a prompt. GMOS.
+        mos_i_only: leave GMOS's second pass out: no MOS.
 
     Raises:
         GmosError: something given cannot be used; the text is the command's, with arguments for its options.
@@ -114,6 +123,10 @@ def load(
         spill_dir=None if spill_dir is None else Path(spill_dir),
         max_conditioning=max_conditioning,
         allow_nonfinite=allow_nonfinite,
+        levers=Levers(
+            geometry_every=geometry_every, geometry_change=geometry_change, propose_every=propose_every
+        ),
+        mos_i_only=mos_i_only,
     )
     choice = NetworkChoice(
         variant=variant,
@@ -146,6 +159,7 @@ class Model:
     def __init__(self, choice: NetworkChoice, options: RunOptions | None = None) -> None:
         source = choice.resolve()
         self._options = options or RunOptions()
+        self._options.require(source.model.variant)
         self._settings = {**source.settings(), **self._options.settings()}
         self._made_from = source.made_from()
         self._delay_frames = 0

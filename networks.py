@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -49,6 +50,7 @@ class BackendEntry:
         install: the command that installs them, named when an import fails.
         options: fields of `NetworkChoice` that it takes and others do not.
         settle: refuses what can be known before anything is loaded, and decides what the choice left open.
+        check: refuses what its library and the device say in a moment, for who does long work before it loads.
     """
 
     name: str
@@ -59,6 +61,7 @@ class BackendEntry:
     install: str = ""
     options: frozenset[str] = frozenset()
     settle: Callable[[NetworkChoice, Bundle], NetworkChoice] | None = None
+    check: Callable[[NetworkChoice, Bundle | None], None] | None = None
 
 
 BACKENDS: dict[str, BackendEntry] = {}
@@ -111,19 +114,36 @@ class NetworkSource:
         """
         entry = BACKENDS[self.choice.backend]
         bundle = self.bundle()
-        try:
+        with self._importing(entry):
             backend = entry.open(self.choice, bundle)
-        except ImportError as error:
-            raise GmosError(
-                f"--backend {entry.name} needs {entry.packages or 'a package that is missing'} ({error})"
-                + (f"; install them with {entry.install}" if entry.install else "")
-            ) from error
         for note in self.notes:
             logger.info("%s", note)
         if hasattr(backend, "warnings"):
             for line in backend.warnings():
                 logger.warning("%s", line)
         return backend
+
+    def check(self) -> None:
+        """Refuse what loading would, as far as a moment shows it: packages, the device, engines that may not run.
+
+        Raises:
+            GmosError: as `load`.
+        """
+        entry = BACKENDS[self.choice.backend]
+        if entry.check is not None:
+            with self._importing(entry):
+                entry.check(self.choice, self.bundle())
+
+    @staticmethod
+    @contextmanager
+    def _importing(entry: BackendEntry) -> Iterator[None]:
+        try:
+            yield
+        except ImportError as error:
+            raise GmosError(
+                f"--backend {entry.name} needs {entry.packages or 'a package that is missing'} ({error})"
+                + (f"; install them with {entry.install}" if entry.install else "")
+            ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -352,6 +372,20 @@ def _open_reference(choice: NetworkChoice, _: Bundle | None) -> Backend:
     return load_reference(choice.reference())
 
 
+def _check_reference(choice: NetworkChoice, _: Bundle | None) -> None:
+    import sam2  # noqa: F401, PLC0415 - as above, and a package of its own
+
+    from .gmos_ref.loading import choose_device, choose_precision  # noqa: PLC0415
+
+    choose_precision(choice.precision, choose_device(choice.device))
+
+
+def _check_onnxruntime(choice: NetworkChoice, _: Bundle | None) -> None:
+    from .runtime.onnx.sessions import choose_device, load_onnxruntime  # noqa: PLC0415 - imports ONNX Runtime
+
+    choose_device(choice.device, load_onnxruntime())
+
+
 def _open_on_onnxruntime(choice: NetworkChoice, bundle: Bundle | None) -> Backend:
     from .runtime.onnx.backend import open_bundle_backend  # noqa: PLC0415 - imports ONNX Runtime
 
@@ -367,6 +401,17 @@ def _settle_engines(choice: NetworkChoice, bundle: Bundle) -> NetworkChoice:
     if not choice.build:
         require_engines(bundle, flavour)
     return replace(choice, device=f"cuda:{device_index(choice.device, flavour)}")
+
+
+def _check_engines(choice: NetworkChoice, bundle: Bundle | None) -> None:
+    from .runtime.tensorrt.backend import device_index  # noqa: PLC0415 - as above
+    from .runtime.tensorrt.choice import engine_obstacle  # noqa: PLC0415
+
+    flavour = cast("Flavour", choice.backend)
+    index = device_index(choice.device, flavour)
+    obstacle = None if choice.build else engine_obstacle(cast("Bundle", bundle), flavour, index)
+    if obstacle is not None:
+        raise GmosError(obstacle)
 
 
 def _open_engines(choice: NetworkChoice, bundle: Bundle | None) -> Backend:
@@ -388,6 +433,7 @@ for _entry in (
     BackendEntry(
         name="torch",
         open=_open_reference,
+        check=_check_reference,
         runs="checkpoints",
         packages="PyTorch, SAM2 and safetensors",
         install="pip install 'gmos-deploy[ref]'",
@@ -395,6 +441,7 @@ for _entry in (
     BackendEntry(
         name="onnxruntime",
         open=_open_on_onnxruntime,
+        check=_check_onnxruntime,
         runs="bundle",
         graph="onnxruntime",
         packages="ONNX Runtime",
@@ -410,6 +457,7 @@ for _entry in (
             install=f"pip install 'gmos-deploy[{_extra}]'",
             options=frozenset({"build", "memory_budget", "cuda_graphs"}),
             settle=_settle_engines,
+            check=_check_engines,
         )
         for _flavour, _packages, _extra in (
             ("tensorrt", "TensorRT and cuda-bindings", "gpu"),

@@ -247,17 +247,22 @@ def worst_frames_option(default: int, most: int, where: str) -> Decorator[Any]:
 force_option = flag("force", RESULTS, "Replace a bundle that is there.")
 
 
-trust_options = together(
-    option(
+def trust_option(then: str = "") -> Decorator[Any]:
+    """Whose signature a bundle must have."""
+    return option(
         "trust",
         NETWORKS,
         "Public key (KEY.pub of gmos-export keygen) of whoever signed the bundle; may be repeated. The bundle must "
-        "then be signed with one of them (gmos-export sign) and be as it was signed, and engines in it may run.  "
+        f"then be signed with one of them (gmos-export sign) and be as it was signed{then}.  "
         "[default: no signature is asked for]",
         multiple=True,
         type=FILE,
         metavar="KEY.pub",
-    ),
+    )
+
+
+trust_options = together(
+    trust_option(", and engines in it may run"),
     flag(
         "trust_engines",
         NETWORKS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from .runtime.precision import PRECISIONS
 if TYPE_CHECKING:
     from .runtime.backend import Backend
     from .runtime.bundle.manifest import Bundle
+    from .runtime.contract import ModelSpec
     from .runtime.files.made_from import MadeFrom
 
 SIDE_OPTIONS = ("bundle", "preset", "variant", "device", "precision", *CHECKPOINTS)
@@ -60,6 +61,16 @@ class Side:
 
         return None if self.bundle is None else open_bundle(self.bundle, self.networks.trusted())
 
+    def check(self) -> ModelSpec:
+        """The sizes of its networks, once what a moment shows says that they can run.
+
+        Raises:
+            GmosError: as `load`.
+        """
+        source = self.networks.resolve()
+        source.check()
+        return source.model
+
     def load(self) -> Backend:
         """Load its networks.
 
@@ -103,6 +114,17 @@ def parse_side(option: str, text: str, trust: Mapping[str, Any] | None = None) -
             raise GmosError(f"{text}: {name} {values[name]}, expected one of {', '.join(known)}")
     given: dict[str, Any] = {**values, **paths, **((trust or {}) if "bundle" in paths else {})}
     return Side(text=text, choice=NetworkChoice(backend=kind, **given))
+
+
+def refuse_idle_trust(sides: Iterable[Side], trust: Mapping[str, Any] | None) -> None:
+    """Refuse keys, or leave to run engines, that no side has a bundle for: whoever gave them thinks one was checked.
+
+    Raises:
+        GmosError: as said.
+    """
+    given = [f"--{name}" for name, value in (trust or {}).items() if value]
+    if given and all(side.bundle is None for side in sides):
+        raise GmosError(f"{given[0]} goes with a side that runs a bundle, and none does; leave it out")
 
 
 def _side_values(given: str, lone: str, rest: str) -> dict[str, str]:

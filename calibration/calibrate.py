@@ -15,7 +15,7 @@ from .. import __version__
 from ..errors import GmosError
 from ..evaluation.progress_bar import run_progress
 from ..export.onnx.bundle_directory import check_place
-from ..runtime.bundle.manifest import Bundle, open_bundle
+from ..runtime.bundle.manifest import Bundle
 from ..runtime.bundle.new_bundle import writing_alone
 from ..runtime.contract import WITHOUT_WEIGHTS, NetworkName
 from ..runtime.files.atomic_file import writing
@@ -75,7 +75,7 @@ def _calibrated(config: CalibrationConfig) -> tuple[Bundle, tuple[CalibratedNetw
     work = FinishedWork(config.beside("unfinished"))
     work.check()
     with (
-        closing(open_bundle_backend(config.bundle, device=config.device)) as backend,
+        closing(open_bundle_backend(parent, device=config.device)) as backend,
         run_progress() as progress,
     ):
         videos = sample_videos(
@@ -87,9 +87,7 @@ def _calibrated(config: CalibrationConfig) -> tuple[Bundle, tuple[CalibratedNetw
     # What cannot run is found out before the long part.
     reference = None
     if config.target_masks is not None:
-        reference = MaskReference(
-            parent.root, sequences, work, frames=config.limits.frames, device=config.device
-        )
+        reference = MaskReference(parent, sequences, work, frames=config.limits.frames, device=config.device)
     chooser = LayerChooser(form=FORMATS[config.precision], options=config.quantiser)
     maker = FormMaker(config=config, parent=parent, chooser=chooser, work=work)
     calls = {name: sum(int(video["networks"][name]["seen"]) for video in videos.values()) for name in names}
@@ -131,7 +129,7 @@ def _calibrated(config: CalibrationConfig) -> tuple[Bundle, tuple[CalibratedNetw
 
 def _chosen(config: CalibrationConfig) -> tuple[Bundle, tuple[NetworkName, ...]]:
     """The bundle and the networks that will be quantised."""
-    parent = open_bundle(config.bundle)
+    parent = config.parent()
     if parent.precision in FORMATS:
         raise GmosError(
             f"bundle {config.bundle} is {parent.precision} already; give the fp16 bundle that it was made from"

@@ -31,6 +31,7 @@ from ..options import (
     trust_options,
 )
 from ..runtime.precision import PRECISIONS
+from .levers import given_levers, lever_options
 from .list_options import OF_LISTS, list_options
 from .live_options import OF_STREAMS, live_options, refuse_file_options, refuse_live_options
 
@@ -179,6 +180,7 @@ OF_DATASETS = ("dataset", "root", "sequences", "time_anno_csv")
     "Directory for features beyond both budgets.  [default: the system's temporary one]",
     type=DIR,
 )
+@lever_options
 @option(
     "thresholds",
     TRACKING,
@@ -230,6 +232,7 @@ def run_command(**options: Any) -> int:
             for name in ("batch_size", "spill_dir", "max_conditioning", "allow_nonfinite", *BUDGETS)
         },
         thresholds=parse_thresholds(options["thresholds"]),
+        **given_levers(options),
     )
     # The published spelling takes several values; those after the first arrive as arguments.
     inputs = (*options["input_rgb"], *options["inputs"])

@@ -113,8 +113,8 @@ class Claims:
         for name in list(self._own):
             self.release(name)
         with suppress(OSError):
-            if not any(owner.gang == self.gang for owner in self._others().values()):
-                self._forget(self.gang)
+            # What is of a gang that ends with this process.
+            self._clear({owner.gang for owner in self._others().values()})
         for path in (self._run, self._run.with_name(f".{self._run.name}")):
             with suppress(OSError):
                 path.unlink(missing_ok=True)
@@ -217,16 +217,6 @@ class Claims:
                     owner = _read(path)
                     if path.suffix == RUN or owner is None or owner.gang not in gangs:
                         path.unlink(missing_ok=True)
-
-    def _forget(self, gang: str) -> None:
-        """Remove the notes and the dead claims of a gang that ends."""
-        for path in self._place.glob(f"*{FAILED}"):
-            if _note(path).get("gang") == gang:
-                path.unlink(missing_ok=True)
-        for path in self._place.glob("*.[0-9]*"):
-            owner = _read(path)
-            if owner is not None and owner.gang == gang and not self._is_alive(path):
-                path.unlink(missing_ok=True)
 
     def _claims(self, stem: str) -> dict[int, Path]:
         found = {}

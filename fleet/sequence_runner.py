@@ -13,6 +13,7 @@ from ..errors import GmosError, MachineError
 from ..networks import NetworkChoice, NetworkSource
 from ..runtime.backend import Backend
 from ..runtime.files.made_from import MadeFrom
+from ..runtime.frame_result import MOS_I_ONLY
 from ..runtime.media import OverlayStyle
 from ..runtime.pipeline.clip import ClipRun, ClipSummary
 from ..runtime.pipeline.first_pass import FirstPassFile
@@ -30,8 +31,8 @@ from .statuses import SequenceSummary
 
 logger = logging.getLogger(__name__)
 
-LATER = ("max_conditioning", "overlay")
-"""Settings that do not change the first pass: it has one memory an object, and draws nothing."""
+LATER = ("max_conditioning", MOS_I_ONLY, "overlay")
+"""Settings that do not change the first pass: it has one memory an object, no stage 2, and draws nothing."""
 
 ELSEWHERE = "another process was faster"
 
@@ -79,6 +80,7 @@ class SequenceRunner:
         self.progress = progress or NoProgress()
         self.source: NetworkSource = settings.networks.resolve()
         self.model = self.source.model
+        settings.options.require(self.model.variant)
         self.modes = parse_save_mode(settings.save_mode, self.model.variant)
         if settings.overlays and settings.save_mode is None and settings.dataset is None:
             self.modes |= {OVERLAYS.mode}
@@ -187,8 +189,9 @@ class SequenceRunner:
         found = self.results(sequence.name)
         results = replace(found, settings={**self.common, **own} | self._drawn, made_from=made_from)
         if should_skip(results, given.existing):
-            # Of a run that was stopped after it had filed everything.
-            results.first_pass_path.unlink(missing_ok=True)
+            if not given.options.mos_i_only:
+                # Of a run that was stopped after it had filed everything.
+                results.first_pass_path.unlink(missing_ok=True)
             skipped = SequenceSummary.of_item(item, "skipped").read(sequence)
             skipped.made_from = made_from
             return skipped
@@ -282,7 +285,8 @@ def run_clip(
         if run.first_pass_kept:
             logger.warning("%s: the first pass is kept; --resume goes on from there", sequence.name)
         raise
-    kept.remove()
+    if not options.mos_i_only:
+        kept.remove()
     found = {one.name: getattr(run.summary, one.name) for one in fields(ClipSummary)}
     return SequenceSummary(name=sequence.name, outputs=outputs, made_from=results.made_from, **found).read(
         sequence

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 from numpy.typing import NDArray
 
 from gmos_deploy.networks import BACKENDS, BackendEntry, NetworkChoice, register_backend
@@ -28,6 +29,9 @@ from gmos_deploy.sides import Side
 
 COLOURS = np.array([[220, 30, 30], [30, 220, 30], [30, 30, 220]], np.uint8)
 """An object's colour; everything else is background."""
+
+settings.register_profile("shared machines", deadline=None)
+settings.load_profile("shared machines")
 
 SIDE = 64
 """SAM2 image side of the fake; its mask maps have a quarter of it."""
@@ -149,6 +153,7 @@ class ColourBackend:
         frames: int | None,
         video_hw: tuple[int, int],
         max_conditioning: int | None = None,
+        look_back: int = 0,
     ) -> ColourTracker:
         return ColourTracker(features, frames, video_hw)
 
@@ -251,6 +256,7 @@ def load_sides(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Side], An
 
     def patch(load: Callable[[Side], Any]) -> None:
         monkeypatch.setattr(Side, "load", load)
+        monkeypatch.setattr(Side, "check", lambda side: load(side).model)
         monkeypatch.setattr(Side, "made_from", made_from)
 
     return patch

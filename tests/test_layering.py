@@ -24,7 +24,9 @@ RUNTIME = {
     "runtime.results": {"runtime", "runtime.files"},
     "runtime.bundle": {"runtime", "runtime.files"},
     "runtime.cuda": {"runtime", "runtime.files"},
-    "runtime.pipeline": {"runtime", "runtime.files", "runtime.video"},
+    # Two rooms of one flat: what is sparse encodes, proposes and stores as the pipeline does.
+    "runtime.pipeline": {"runtime", "runtime.files", "runtime.video", "runtime.pipeline.sparse"},
+    "runtime.pipeline.sparse": {"runtime", "runtime.pipeline", "runtime.video"},
     "runtime.live.sources": {"runtime", "runtime.files", "runtime.video"},
     "runtime.live": {
         "runtime",

@@ -66,6 +66,7 @@ class LiveSession:
         if not 0 <= retire_after_s < float("inf"):
             raise GmosError(f"--retire_after {retire_after_s}: expected seconds from 0 up; 0 means never")
         model, options = backend.model, options or RunOptions()
+        options.levers.require_file()
         self.name = name
         self.video_hw = video_hw
         self.stride = stride

@@ -53,10 +53,13 @@ def make_tracker(
     frames: int,
     video_hw: tuple[int, int],
     max_conditioning: int | None = None,
+    look_back: int = 0,
 ) -> Tracker:
     """The tracker of one video: the one that the backend brings, else `MemoryTracker`."""
     make = backend.tracker if isinstance(backend, BringsTracker) else partial(MemoryTracker, backend)
-    return make(features, frames=frames, video_hw=video_hw, max_conditioning=max_conditioning)
+    return make(
+        features, frames=frames, video_hw=video_hw, max_conditioning=max_conditioning, look_back=look_back
+    )
 
 
 def make_live_tracker(backend: Backend, features: FrameFeatures, *, video_hw: tuple[int, int]) -> LiveTracker:
@@ -81,7 +84,8 @@ class MemoryTracker:
 
     Only memory attention has a call for each number of memories and pointers that objects have. Memories that no
     step of a forward pass, or of a backward pass from the same start, can read any more are dropped, so memory
-    does not grow with the video. Of its conditioning memories a frame reads at most `max_conditioning`.
+    does not grow with the video. Of its conditioning memories a frame reads at most `max_conditioning`. Those are kept
+    `look_back` frames longer that tracking may resume from.
     """
 
     def __init__(
@@ -92,6 +96,7 @@ class MemoryTracker:
         frames: int | None,
         video_hw: tuple[int, int],
         max_conditioning: int | None = None,
+        look_back: int = 0,
     ) -> None:
         self._arrays = backend.arrays
         self._features = features
@@ -99,7 +104,7 @@ class MemoryTracker:
         self._video_hw = video_hw
         self._model = backend.model
         self._reach = MemoryReach.of(backend.model, frames, max_conditioning)
-        self._kept_frames = max(backend.model.memory_frames, backend.model.object_pointers)
+        self._kept_frames = max(backend.model.memory_frames, backend.model.object_pointers) + look_back
         self._mask_prompt = backend.runner("mask_prompt")
         self._memory_attention = backend.runner("memory_attention")
         self._mask_decoder = backend.runner("mask_decoder")

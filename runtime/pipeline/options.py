@@ -9,7 +9,10 @@ from typing import Any
 
 from ...errors import GmosError
 from ..arrays import Arrays
+from ..contract import Variant
+from ..frame_result import MOS_I_ONLY
 from ..host_memory import free_host_bytes, usable_cores
+from ..levers import EXACT, Levers
 from .feature_store import FeatureBudget
 from .thresholds import PUBLISHED, Thresholds
 
@@ -54,6 +57,7 @@ class RunOptions:
     quarter of what is free at the start. Features beyond both go to a file in `spill_dir`. Of an object's
     conditioning memories a frame reads at most `max_conditioning`; None: all, as published. `conditioning_limit`
     is what the networks can take, where there is a limit. `allow_nonfinite`: values that are not finite end no run.
+    `levers` are those that trade masks for time. `mos_i_only`: GMOS ends with MOS-I, without its second pass.
     """
 
     batch_size: int = DEFAULT_BATCH_SIZE
@@ -65,6 +69,8 @@ class RunOptions:
     max_conditioning: int | None = None
     conditioning_limit: ConditioningLimit | None = None
     allow_nonfinite: bool = False
+    levers: Levers = EXACT
+    mos_i_only: bool = False
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_conditioning"):
@@ -97,6 +103,8 @@ class RunOptions:
         spill_dir: Path | None = None,
         max_conditioning: int = ALL_CONDITIONING,
         allow_nonfinite: bool = False,
+        levers: Levers = EXACT,
+        mos_i_only: bool = False,
     ) -> RunOptions:
         """From what commands take: budgets in MiB, and `offload_cpu` for features of which none stay on the device.
 
@@ -116,6 +124,8 @@ class RunOptions:
             spill_dir=spill_dir,
             max_conditioning=None if max_conditioning == ALL_CONDITIONING else max_conditioning,
             allow_nonfinite=allow_nonfinite,
+            levers=levers,
+            mos_i_only=mos_i_only,
         )
 
     def settings(self) -> dict[str, Any]:
@@ -125,7 +135,25 @@ class RunOptions:
             found["thresholds"] = asdict(self.thresholds)
         if self.max_conditioning is not None:
             found["max_conditioning"] = self.max_conditioning
-        return found
+        if self.mos_i_only:
+            found[MOS_I_ONLY] = True
+        return found | self.levers.settings()
+
+    def require(self, variant: Variant) -> None:
+        """Refuse what is not for a variant.
+
+        Raises:
+            GmosError: GMOS-S is asked to leave something of GMOS out.
+        """
+        given = {
+            "mos_i_only": self.mos_i_only,
+            "propose_every": self.levers.propose_every != EXACT.propose_every,
+        }
+        for name, value in given.items():
+            if value and variant != "gmos":
+                raise GmosError(
+                    f"--{name} is for GMOS, which tracks what it proposes, and this is {variant}; leave it out"
+                )
 
     def conditioning_bound(self, frames: int) -> int:
         """How many conditioning memories of an object a frame of such a video reads at most in stage 2."""

@@ -16,7 +16,7 @@ from ..arrays import Array, by_frame
 from ..backend import Backend
 from ..contract import NetworkName, Variant
 from ..progress import Advance
-from .encode import SAM2_FEATURES, Encoded, EncodedBatch, PreparedFrame, WindowEncoder
+from .encode import SAM2_FEATURES, Encoded, EncodedBatch, FrameEncoder, PreparedFrame
 from .feature_store import FeatureStore
 from .finite_check import FiniteCheck, source_of
 from .proposals import ProposalCollector, Proposals
@@ -90,7 +90,7 @@ class Head:
 
 def propose(
     frames: Iterable[PreparedFrame],
-    encoder: WindowEncoder,
+    encoder: FrameEncoder,
     backend: Backend,
     store: FeatureStore,
     *,
@@ -100,24 +100,36 @@ def propose(
 ) -> Proposals:
     """Run the proposer over a video; its SAM2 features stay in `store` for the tracker.
 
-    Each batch is reduced to label maps on the device, so that mask logits never pile up.
+    Each batch is reduced to label maps on the device, so that mask logits never pile up. Frames without geometry get
+    no proposals.
 
     Raises:
         GmosError: as `check` decides.
     """
     head = Head(backend)
 
-    def started(batch: EncodedBatch) -> list[Array]:
+    def answers_of(batch: EncodedBatch) -> list[Array]:
         out = head(batch, video_hw)
         return [out[name] for name in HEADS["gmos"].read]
 
     collector = ProposalCollector(video_hw)
-    for batch, answers in one_ahead((batch, started(batch)) for batch in encoder.run(frames)):
-        for i, (labels, motions, ious) in enumerate(zip(*map(backend.arrays.download, answers), strict=True)):
+
+    def started() -> Iterator[tuple[EncodedBatch, Sequence[Array]]]:
+        for batch in encoder.run(frames):
+            part = batch.with_geometry(backend.arrays)
+            yield batch, () if part is None else answers_of(part)
+
+    for batch, answers in one_ahead(started()):
+        found = iter(zip(*map(backend.arrays.download, answers), strict=True))
+        for position, frame in enumerate(batch.frames):
+            if batch.chosen is not None and position not in batch.chosen:
+                collector.skip()
+                continue
+            labels, motions, ious = next(found)
             check.check(
-                batch.frames[i].index,
+                frame.index,
                 {"motion logits": motions, "IoUs": ious},
-                partial(source_of, backend.arrays, batch, i, "proposer"),
+                partial(source_of, backend.arrays, batch, position, "proposer"),
             )
             collector.add(labels, motions, ious)
         for frame, features in zip(
@@ -148,7 +160,7 @@ def encode_features(
 
 def foreground(
     frames: Iterable[PreparedFrame],
-    encoder: WindowEncoder,
+    encoder: FrameEncoder,
     backend: Backend,
     *,
     video_hw: tuple[int, int],

@@ -174,7 +174,7 @@ def settle_run(backend: Backend, options: RunOptions, videos: Sequence[SequenceI
         stride=max(video.stride for video in videos),
     )
     tracks, limit = backend.model.variant == "gmos", None
-    if tracks:
+    if tracks and not options.mos_i_only:
         bounds = {
             video.name: options.conditioning_bound(video.frame_count_estimate)
             for video in videos

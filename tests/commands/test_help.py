@@ -116,7 +116,15 @@ def test_the_groups_of_gmos_run() -> None:
     with click.Context(run_command, info_name="gmos-run", terminal_width=80) as context:
         text = run_command.get_help(context)
     sections = [line[:-1] for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
-    assert sections == ["Input", "Results", "Networks", "Speed and memory", "Tracking", "Other"]
+    assert sections == [
+        "Input",
+        "Results",
+        "Networks",
+        "Speed and memory",
+        "Less computation",
+        "Tracking",
+        "Other",
+    ]
     assert max(map(len, text.splitlines())) <= 80
     assert "--save_dir DIR" in text
     assert "as in --save-dir" in text

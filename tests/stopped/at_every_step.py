@@ -131,6 +131,7 @@ def temporary(folder: Path) -> list[str]:
         if ".gmos-" in path.name
         or path.name.startswith(("work-", "trial-"))
         or path.suffix in (".next", ".tmp")
+        or path.parent.name == "claims"
     )
 
 

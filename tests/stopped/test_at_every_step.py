@@ -17,6 +17,7 @@ SCRIPT = Path(__file__).with_name("at_every_step.py")
 WHICH = {
     "run": "",
     "first-run": ":12",
+    "batch": ":30",
     "export": "",
     # What comes before is the same.
     "export-in-two-steps": ":-14",

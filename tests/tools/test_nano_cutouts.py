@@ -45,7 +45,7 @@ def disc(side: int, colour: tuple[int, int, int]) -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Stamps `ball-N` of 200 px, an icon, an opaque picture, a thin line, and two photographs."""
+    """Stamps `ball-N` of 200 px, an icon, an opaque picture, a line, a ring drawn with one, two photographs."""
     root = tmp_path_factory.mktemp("packages")
     for number in range(12):
         stamp(root / STAMPS / f"ball-{number}.png", disc(200, (20 * number, 250 - 20 * number, 128)))
@@ -54,6 +54,9 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     line = np.zeros((200, 200, 4), np.uint8)
     np.fill_diagonal(line[..., 3], 255)
     stamp(root / STAMPS / "line.png", line)
+    ring = disc(200, (0, 0, 0))
+    ring[12:-12, 12:-12][disc(176, (0, 0, 0))[..., 3] > 0] = 0
+    stamp(root / STAMPS / "ring.png", ring)
     rng = np.random.default_rng(0)
     for name in ("Dune", "Garden"):
         path = root / f"usr/share/backgrounds/mate/nature/{name}.jpg"
@@ -92,7 +95,7 @@ def test_some_photographs_are_held_out() -> None:
 
 def test_a_folder_without_packages_is_told(tmp_path: Path) -> None:
     """The message says what to unpack there."""
-    with pytest.raises(FileNotFoundError, match="0 cutouts .* dpkg-deb -x"):
+    with pytest.raises(FileNotFoundError, match=r"0 cutouts .* dpkg-deb -x"):
         load_material(tmp_path, "training")
 
 
@@ -111,7 +114,7 @@ def test_labels_are_the_object_that_is_seen(maker: CutoutSceneMaker, camera: str
             else:
                 rgba[..., 3] = 0
             painted.append(replace(layer, rgba=rgba))
-        image, front = composite(replace(scene, layers=tuple(painted)), RASTER_WH)
+        image, _ = composite(replace(scene, layers=tuple(painted)), RASTER_WH)
         codes = (image.permute(0, 2, 3, 1).numpy() * 3).round().astype(int) @ np.array([1, 4, 16])
         _, seen = composite(scene, RASTER_WH)
         agree = codes == seen.numpy()

@@ -10,10 +10,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gmos_deploy.cli import guarded
+from gmos_deploy.commands.calibrate import calibrate_command
 from gmos_deploy.commands.export import export_command
 from gmos_deploy.errors import GmosError
 from gmos_deploy.runtime.bundle.manifest import open_bundle
@@ -167,6 +169,30 @@ def test_openssl_agrees(signed: Path, keys: Path, tmp_path: Path) -> None:
     assert subprocess.run(verify, check=False, capture_output=True).returncode == 0
     (tmp_path / "text").write_bytes(PURPOSE + b"{}")
     assert subprocess.run(verify, check=False, capture_output=True).returncode != 0
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (export_command, ("inspect", "{root}")),
+        (
+            calibrate_command,
+            ("{root}", "--bundle", "{root}", "--precision", "int8", "--out", "{root}-int8"),
+        ),
+    ],
+    ids=["inspect", "calibrate"],
+)
+def test_commands_that_read_a_bundle_take_a_key(
+    signed: Path, keys: Path, command: Any, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of somebody else it is refused, and with a file that was added."""
+    pytest.importorskip("onnx")
+    given = [word.format(root=signed) for word in words]
+    assert guarded(command, "gmos-export", [*given, "--trust", str(keys / "other.pub")]) == 2
+    assert "is signed with the key" in capsys.readouterr().err
+    (signed / "extra.onnx").touch()
+    assert guarded(command, "gmos-export", [*given, "--trust", str(keys / "mine.pub")]) == 2
+    assert "extra.onnx was added" in capsys.readouterr().err
 
 
 def test_keys_are_made_and_used_by_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -249,6 +249,35 @@ def test_a_comparison_from_elsewhere_is_not_believed(world: Any, tmp_path: Path)
     assert find_record(world.bundle, "dino", "tensorrt").check is None, "it is of another plan"
 
 
+def test_that_an_engine_is_wrong_cannot_be_taken_out(
+    world: Any, installed: Callable[[Any], None], tmp_path: Path
+) -> None:
+    """It is under the seal of the record, too; a signed bundle without its comparison is not as it was signed."""
+    installed(world)
+    path, record = record_path(engines(world), "dino"), world.records["dino"]
+    wrong = EngineCheck(date="2026", device=GPU.name, against="ONNX Runtime", passed=False)
+    write_engine_check(path, record, wrong)
+    public = write_key_pair(tmp_path / "key")
+    sign_bundle(world.bundle.root, tmp_path / "key")
+    comparison = engines(world) / "dino.engine.check.json"
+    comparison.unlink()
+    assert find_record(world.bundle, "dino", "tensorrt").check == wrong
+    with pytest.raises(GmosError, match="its results were wrong"):
+        run_dino(world)
+    with pytest.raises(GmosError, match=r"dino\.engine\.check\.json is missing"):
+        run_dino(world, trust=(public,))
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "check": None}))
+    with pytest.raises(GmosError, match=r"it was changed after it was sealed"):
+        run_dino(world)
+    path.write_text(json.dumps(content))
+    write_engine_check(path, record, replace(wrong, passed=True))
+    assert find_record(world.bundle, "dino", "tensorrt").check == replace(wrong, passed=True)
+    comparison.unlink()
+    assert find_record(world.bundle, "dino", "tensorrt").check is None
+    run_dino(world)
+
+
 def test_what_changes_after_the_check_is_not_what_runs(
     world: Any, installed: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
