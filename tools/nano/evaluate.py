@@ -134,16 +134,24 @@ def best_level(kind: Path, clips: dict[str, NDArray[np.uint8]]) -> int:
     return max(scores, key=scores.__getitem__)
 
 
+def run_program(entry: str, *arguments: str) -> None:
+    """Run a program of this very checkout, by the name of its entry point.
+
+    Raises:
+        RuntimeError: it failed; the message is what it said.
+    """
+    code = f"from gmos_deploy.entry import {entry}; {entry}()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], check=False, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise RuntimeError(f"{entry} {' '.join(arguments)}: {done.stderr.strip()}")
+
+
 def score(command: str, *options: str, work: Path) -> dict[str, Any]:
     """The overall numbers of a gmos-eval command."""
     report = work / "report.json"
-    program = shutil.which("gmos-eval") or "gmos-eval"
-    subprocess.run(
-        [program, command, *options, "--json", str(report), "--jobs", "1"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+    run_program("evaluate", command, *options, "--json", str(report), "--jobs", "1")
     overall: dict[str, Any] = json.loads(report.read_text())["overall"]
     return overall
 
@@ -266,16 +274,11 @@ def run_gmos(folders: list[Path], out: Path, weights: Path) -> None:
     flags = [
         item for flag, path in nano_checkpoints("gmos", weights).items() for item in (f"--{flag}", str(path))
     ]
-    program = shutil.which("gmos-run") or "gmos-run"
-    subprocess.run(
-        [
-            *(program, *map(str, folders), "--save_dir", str(out), "--fps", str(FPS)),
-            *("--preset", "nano", "--variant", "gmos", "--backend", "torch", "--overwrite", "--quiet"),
-            *flags,
-        ],
-        check=True,
-        capture_output=True,
-        text=True,
+    run_program(
+        "run",
+        *(*map(str, folders), "--save_dir", str(out), "--fps", str(FPS)),
+        *("--preset", "nano", "--variant", "gmos", "--backend", "torch", "--overwrite", "--quiet"),
+        *flags,
     )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from evaluate import (
     foreground_scores,
     measure_pipeline,
     read_folder,
+    run_program,
     sequences,
 )
 from evaluate import (
@@ -108,21 +108,17 @@ def frames_per_second(clip: Path, work: Path, variant: str) -> float:
     ]
     # Forward and back again: no cut between them.
     order = [*range(len(pictures)), *range(len(pictures) - 2, 0, -1)]
-    program, times = shutil.which("gmos-run") or "gmos-run", []
+    times = []
     for count in SPEED_FRAMES:
         folder = work / f"clip-{count}"
         folder.mkdir(parents=True)
         for index in range(count):
             pictures[order[index % len(order)]].save(folder / f"{index:05d}.png")
         start = time.monotonic()
-        subprocess.run(
-            [
-                *(program, str(folder), "--save_dir", str(work / "run"), "--fps", str(FPS), "--quiet"),
-                *("--preset", "nano", "--variant", variant, "--backend", "onnxruntime", "--overwrite"),
-            ],
-            check=True,
-            capture_output=True,
-            text=True,
+        run_program(
+            "run",
+            *(str(folder), "--save_dir", str(work / "run"), "--fps", str(FPS), "--quiet"),
+            *("--preset", "nano", "--variant", variant, "--backend", "onnxruntime", "--overwrite"),
         )
         times.append(time.monotonic() - start)
     return (SPEED_FRAMES[1] - SPEED_FRAMES[0]) / (times[1] - times[0])
