@@ -297,7 +297,10 @@ def test_the_packaged_weights_are_measured_by_gmos_run_and_gmos_eval(packages: P
         f'{row["seq_name"]},"{{1: [[0, 6]]}}",{row["dataset"]},{row["split"]}' for row in rows
     ]
     (kind / "time_annotation.csv").write_text("\n".join(lines) + "\n")
-    found = table.measured(kind, tmp_path / "work", FOLDER, clips=1, objects=True)
+    found = table.measured(kind, tmp_path / "work", FOLDER, clips=1, objects=True, shifts=(0.5,))
+    assert found.pop("look-alikes segmented +0.50") >= found["look-alikes segmented"]
+    assert found.pop("other background segmented +0.50") >= found["other background segmented"]
+    assert 0 <= found.pop("j +0.50") <= 1
     assert found.pop("clips") == 1
     assert found.pop("false positives MOS-I") >= 0
     assert set(found) == {"j", "look-alikes segmented", "other background segmented", "j_mov MOS-I"}

@@ -84,6 +84,10 @@ class Nano:
         """GMOS-S masks (T, H, W)."""
         return np.stack([answer.mask for answer in self.run(frames)])
 
+    def probability(self, frames: NDArray[np.uint8]) -> Maps:
+        """Probabilities of GMOS-S in 255ths (T, H, W)."""
+        return np.stack([answer.probability for answer in self.run(frames)])
+
     def objects(self, frames: NDArray[np.uint8], first: Maps) -> tuple[Maps, Maps]:
         """Moving proposals (T, H, W), and tracks (T, H, W) of the objects of `first` (H, W)."""
         video_hw = (frames.shape[1], frames.shape[2])
@@ -181,6 +185,7 @@ def foreground_scores(
 ) -> dict[str, float]:
     """J of masks, and the shares of the pixels of look-alikes at rest and of other background segmented."""
     names = list(clips)
+    work.mkdir(parents=True, exist_ok=True)
     moving_only(kind, names, work / "gmos_s", masks.__getitem__)
     j = davis_j(work / "gmos_s/predictions", work / "gmos_s/annotations", "davis16", names, work)
     hit = total = outside = empty = 0

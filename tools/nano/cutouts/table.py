@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from evaluate import (
     FPS,
@@ -82,15 +85,27 @@ GOALS = (
 )
 
 
-def measured(kind: Path, work: Path, weights: Path, *, clips: int, objects: bool) -> dict[str, float]:
-    """Scores of GMOS-S, and of MOS-I if asked for, on the first clips of a kind."""
+def measured(
+    kind: Path, work: Path, weights: Path, *, clips: int, objects: bool, shifts: Sequence[float] = ()
+) -> dict[str, float]:
+    """Scores of GMOS-S, and of MOS-I if asked for, on the first clips of a kind.
+
+    Each of `shifts` adds the J and the share of look-alikes that GMOS-S would have if its logits were higher by it.
+    """
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     names = sequences(kind)[:clips]
     nano = Nano("gmos-s", weights)
     pictures = {name: read_folder(kind / "JPEGImages" / name) for name in names}
-    masks = {name: nano.foreground(pictures[name]) for name in names}
-    found = {"clips": float(len(names))} | foreground_scores(kind, work, pictures, masks)
+    maps = {name: nano.probability(pictures[name]) for name in names}
+    found = {"clips": float(len(names))}
+    for shift in (0.0, *shifts):
+        # The stored probability is rounded down: above one half it is 127 or more.
+        least = 255 / (1 + math.exp(shift)) - 0.5
+        masks = {name: (values >= least).astype(np.uint8) for name, values in maps.items()}
+        place = work / f"shift{shift:+.2f}"
+        scores = foreground_scores(kind, place, pictures, masks)
+        found |= {name if shift == 0 else f"{name} {shift:+.2f}": value for name, value in scores.items()}
     return found | (measure_pipeline(kind, work, weights, names) if objects else {})
 
 
@@ -189,6 +204,7 @@ def main() -> None:
             options.weights,
             clips=options.clips,
             objects=new and not options.no_objects,
+            shifts=options.shifts,
         )
         print(
             name, {key: round(value, 3) for key, value in numbers[name].items()}, file=sys.stderr, flush=True
