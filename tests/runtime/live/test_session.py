@@ -16,6 +16,7 @@ from gmos_deploy.runtime.live.incoming import LiveFrame
 from gmos_deploy.runtime.live.session import LiveSession, push_all
 from gmos_deploy.runtime.pipeline.clip import ClipRun
 from gmos_deploy.runtime.pipeline.options import RunOptions
+from gmos_deploy.runtime.pipeline.thresholds import Thresholds
 from gmos_deploy.runtime.video.drawn_clip import drawn_clip
 from gmos_deploy.runtime.video.inputs import resolve_frames
 
@@ -299,6 +300,10 @@ def test_frames_come_in_order(masks: Any) -> None:
         ({"stride": 0}, "--stride 0: expected 1 frame or more"),
         ({"retire_after_s": float("nan")}, "--retire_after nan: expected seconds from 0 up"),
         ({"video_hw": (4, 4000)}, "too thin"),
+        (
+            {"options": RunOptions(thresholds=Thresholds(max_objects=256))},
+            "--thresholds max_objects=256: a stream has at most 255 objects at a time",
+        ),
     ],
 )
 def test_what_no_session_is_made_for(masks: Any, options: dict[str, Any], message: str) -> None:
