@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import GmosError
 from .runtime.levers import LEVERS, Levers
-from .runtime.pipeline.options import RunOptions
 
 if TYPE_CHECKING:
     from .networks import NetworkSource
+    from .runtime.pipeline.options import RunOptions
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def with_recipe(options: RunOptions, recipe: str | None, source: NetworkSource) 
     """
     if recipe is None:
         return options
-    from .runtime.recipe import EXACT_RECIPE, find_recipe  # noqa: PLC0415 - only runs with a recipe read one
+    from .runtime.bundle.recipe import EXACT_RECIPE, find_recipe  # noqa: PLC0415 - only runs with a recipe read one
 
     given = levers_of(options)
     if given:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from ...errors import GmosError
 from ...runtime.bundle.manifest import Bundle, open_bundle
+from ...runtime.bundle.recipe import Recipe, bundle_recipes
 from ...runtime.bundle.signature import Trust
 from ...runtime.contract import NetworkName
-from ...runtime.recipe import Recipe, bundle_recipes
 from ...runtime.tensorrt.choice import check_command, missing_engines, unchecked
 from ...runtime.tensorrt.library import FLAVOURS, NAMES, Flavour, load_tensorrt
 from ...runtime.tensorrt.record import DeviceIdentity, EngineRecord, engine_directory, plan_path

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 
 import msgspec
 
-from ..errors import GmosError
-from .contract import Variant
-from .files.atomic_file import replaced_at_end
-from .files.made_from import ClipOrigin
-from .files.typed_json import Whole, json_bytes, read_json, typed
+from ...errors import GmosError
+from ..contract import Variant
+from ..files.atomic_file import replaced_at_end
+from ..files.made_from import ClipOrigin
+from ..files.typed_json import Whole, json_bytes, read_json, typed
 
 FORMAT = 1
 """Of a recipe's file; a reader refuses newer ones."""
