@@ -43,6 +43,7 @@ def run_all(
     existing: Existing = "error",
     overlay: OverlayStyle = "labelled",
     overlays: bool = False,
+    recipe: str | None = None,
     quiet: bool = False,
     inputs_from: Path | None = None,
     shard: str | None = None,
@@ -87,6 +88,7 @@ def run_all(
                 stride=stride,
                 dataset=dataset,
                 options=options or RunOptions(),
+                recipe=recipe,
                 existing=existing,
             )
         )
