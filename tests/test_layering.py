@@ -63,7 +63,7 @@ ALLOWED = {
         "gmos_ref.*",
         "runtime.*",
     },
-    "fleet": {"networks", "runtime.*"},
+    "fleet": {"interruption", "networks", "runtime.*"},
     "evaluation": {"networks", "sides", "evaluation.*", "gmos_ref.*", "runtime.*"},
     "evaluation.report": {
         "runtime.files",
