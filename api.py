@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from .arguments import telling_arguments, tells_arguments
 from .errors import GmosError
 from .networks import AUTO, NetworkChoice, PrecisionChoice
+from .recipes import with_recipe
 from .runtime.contract import Variant
 from .runtime.frame_result import FrameResult
 from .runtime.levers import EXACT, Levers
@@ -80,6 +81,7 @@ def load(
     geometry_change: float | None = None,
     propose_every: int = EXACT.propose_every,
     mos_i_only: bool = False,
+    recipe: str | os.PathLike[str] | None = None,
 ) -> Model:
     """Load networks, as `gmos-run` does with options of the same names.
 
@@ -109,6 +111,7 @@ def load(
         geometry_change: do not interpolate where the tokens of the neighbours differ by more than this share.
         propose_every: propose on every so manieth frame, and before one that calls for a prompt. GMOS.
         mos_i_only: leave GMOS's second pass out: no MOS.
+        recipe: levers as `gmos-export tune` found them: a name in the bundle, a file, or "exact".
 
     Raises:
         GmosError: something given cannot be used; the text is the command's, with arguments for its options.
@@ -142,7 +145,7 @@ def load(
         trust_engines=trust_engines,
         **{f"{name}_ckpt": None if path is None else Path(path) for name, path in given.items()},
     )
-    return Model(choice, options)
+    return Model(choice, options, recipe=None if recipe is None else os.fspath(recipe))
 
 
 class Model:
@@ -151,14 +154,17 @@ class Model:
     Args:
         choice: which networks, and what runs them.
         options: how to run.
+        recipe: as `load` takes it.
 
     Raises:
         GmosError: the networks cannot be loaded.
     """
 
-    def __init__(self, choice: NetworkChoice, options: RunOptions | None = None) -> None:
+    def __init__(
+        self, choice: NetworkChoice, options: RunOptions | None = None, *, recipe: str | None = None
+    ) -> None:
         source = choice.resolve()
-        self._options = options or RunOptions()
+        self._options = with_recipe(options or RunOptions(), recipe, source)
         self._options.require(source.model.variant)
         self._settings = {**source.settings(), **self._options.settings()}
         self._made_from = source.made_from()

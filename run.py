@@ -14,11 +14,12 @@ from .fleet.dispatch import Dispatcher
 from .fleet.listing import Item, Listing, in_shard, list_inputs
 from .fleet.local_workers import LocalWorkers
 from .fleet.progress import ListProgress
-from .fleet.ray_workers import RayChoice, RayWorkers
+from .fleet.ray_workers import LOCAL, RayChoice, RayWorkers, is_address
 from .fleet.sequence_runner import RunSettings, SequenceRunner
 from .fleet.shares import local_shares
 from .fleet.summary import Summary
 from .networks import NetworkChoice
+from .options import given_input
 from .runtime.media import OverlayStyle
 from .runtime.pipeline.options import RunOptions
 from .runtime.results.completion import Existing
@@ -47,6 +48,7 @@ def run_all(
     existing: Existing = "error",
     overlay: OverlayStyle = "labelled",
     overlays: bool = False,
+    recipe: str | None = None,
     quiet: bool = False,
     inputs_from: Path | None = None,
     shard: str | None = None,
@@ -69,6 +71,8 @@ def run_all(
         GmosError: what was given cannot be used, the machine or the networks fail, or the only sequence does.
             Sequences finished by then stay.
     """
+    if ray is not None and not is_address(ray):
+        inputs, ray = (given_input(ray), *inputs), LOCAL
     with Summary(as_json=as_json, json_lines=json_lines) as summary:
         if dataset is None:
             for name, value in (
@@ -95,6 +99,7 @@ def run_all(
                 stride=stride,
                 dataset=dataset,
                 options=options or RunOptions(),
+                recipe=recipe,
                 existing=existing,
             )
         )

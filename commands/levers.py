@@ -7,19 +7,24 @@ from typing import Any
 
 from ..options import flag, option, together
 
-LEVERS = "Less computation"
-
-LEVER_NAMES = ("geometry_every", "geometry_change", "propose_every")
+GROUP = "Less computation"
 
 lever_options = together(
+    option(
+        "recipe",
+        GROUP,
+        "Levers as gmos-export tune found them: a recipe's name in the bundle, its file, or exact for none.  [default: "
+        "exact]",
+        metavar="NAME|FILE",
+    ),
     flag(
         "mos_i_only",
-        LEVERS,
+        GROUP,
         "Leave GMOS's second pass out: MOS-I as it is, and no MOS. Left out later, --resume does only the second pass.",
     ),
     option(
         "geometry_every",
-        LEVERS,
+        GROUP,
         "Run the Pi3 decoder on every N-th frame, 1 to 64, and interpolate its features between; 1 is as published. It "
         "changes masks: docs/speed.md.",
         type=int,
@@ -28,7 +33,7 @@ lever_options = together(
     ),
     option(
         "geometry_change",
-        LEVERS,
+        GROUP,
         "Of --geometry_every: also run it between two of its frames whose DINO tokens differ by more than this share, "
         "0 or more.  [default: never]",
         type=float,
@@ -36,7 +41,7 @@ lever_options = together(
     ),
     option(
         "propose_every",
-        LEVERS,
+        GROUP,
         "GMOS: propose objects on every N-th frame, 1 to 64, and on those before one that calls for a prompt; 1 is as "
         "published. It changes masks: docs/speed.md.",
         type=int,
@@ -52,9 +57,9 @@ def given_levers(options: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         GmosError: a value is out of range.
     """
-    from ..runtime.levers import Levers  # noqa: PLC0415 - --help does not pay for NumPy
+    from ..runtime.levers import LEVERS, Levers  # noqa: PLC0415 - --help does not pay for dataclasses
 
     return {
-        "levers": Levers(**{name: options[name] for name in LEVER_NAMES}),
+        "levers": Levers(**{name: options[name] for name in LEVERS}),
         "mos_i_only": options["mos_i_only"],
     }

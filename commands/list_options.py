@@ -61,8 +61,8 @@ workers_options = together(
     option(
         "ray",
         SPEED,
-        "Run a list on a Ray cluster: auto for the one that this machine belongs to, HOST:PORT, or local for workers of "
-        "this machine by Ray. --save_dir must be on a file system that all nodes share.  [default: no Ray]",
+        "Run a list on a Ray cluster: HOST:PORT, auto for the one that this machine belongs to, or nothing for workers "
+        "of this machine by Ray. --save_dir must be on a file system that all nodes share.  [default: no Ray]",
         metavar="ADDRESS",
         is_flag=False,
         flag_value="local",

@@ -37,7 +37,7 @@ from .live_options import OF_STREAMS, live_options, refuse_file_options, refuse_
 
 BUDGETS = ("offload_cpu", "device_budget", "host_budget")
 OF_BOTH = ("save_dir", "save_mode", "overlay", "fps", "stride", "quiet")
-OF_DATASETS = ("dataset", "root", "sequences", "time_anno_csv")
+OF_FILES = ("recipe", "dataset", "root", "sequences", "time_anno_csv")
 
 
 @click.command(name="gmos-run", cls=GroupedCommand, context_settings=CONTEXT)
@@ -263,7 +263,7 @@ def run_command(**options: Any) -> int:
         networks=networks,
         inputs=inputs,
         overlays=overlays,
-        **{name: options[name] for name in (*OF_BOTH, *OF_DATASETS)},
+        **{name: options[name] for name in (*OF_BOTH, *OF_FILES)},
         options=run_options,
         existing=choose_existing(resume=options["resume"], overwrite=options["overwrite"]),
         **{name: options[name] for name in (*OF_LISTS, *OF_RAY)},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,14 @@ WAITED_S = 60.0
 """Without a single worker after so long, it is said what they wait for."""
 
 REASON_LETTERS = 300
+
+
+ADDRESS = re.compile(r"auto|local|ray://\S+|[\w.-]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
+
+
+def is_address(text: str) -> bool:
+    """Whether what follows --ray is an address; else it is an input."""
+    return ADDRESS.fullmatch(text) is not None and not Path(text).exists()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,8 +283,8 @@ def _connect(ray: Any, address: str) -> None:  # noqa: ANN401 - as above
             ray.init(address=address, configure_logging=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise GmosError(
-            f"--ray {address}: no cluster is reached there ({' '.join(str(error).split()):.{REASON_LETTERS}}); expected "
-            "auto on a node of one, or its HOST:PORT; without an address Ray starts on this machine"
+            f"--ray {address}: no cluster is reached there ({' '.join(str(error).split()):.{REASON_LETTERS}}); "
+            "expected auto on a node of one, or its HOST:PORT; without an address Ray starts on this machine"
         ) from error
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import GmosError, MachineError
 from ..networks import NetworkChoice, NetworkSource
+from ..recipes import with_recipe
 from ..runtime.backend import Backend
 from ..runtime.files.made_from import MadeFrom
 from ..runtime.frame_result import MOS_I_ONLY
@@ -57,6 +58,7 @@ class RunSettings:
     stride: int | None = None
     dataset: str | None = None
     options: RunOptions = field(default_factory=RunOptions)
+    recipe: str | None = None
     existing: Existing = "error"
 
 
@@ -80,11 +82,12 @@ class SequenceRunner:
     """
 
     def __init__(self, settings: RunSettings, progress: Progress | None = None) -> None:
-        self.settings = settings
         self.progress = progress or NoProgress()
         self.source: NetworkSource = settings.networks.resolve()
         self.model = self.source.model
-        settings.options.require(self.model.variant)
+        options = with_recipe(settings.options, settings.recipe, self.source)
+        options.require(self.model.variant)
+        self.settings = replace(settings, options=options, recipe=None)
         self.modes = parse_save_mode(settings.save_mode, self.model.variant)
         if settings.overlays and settings.save_mode is None and settings.dataset is None:
             self.modes |= {OVERLAYS.mode}

@@ -18,6 +18,10 @@ DENSE_FRAMES = 3
 """Frames at the start of a video that are always proposed: the best of them starts the tracks."""
 
 
+LEVERS = ("geometry_every", "geometry_change", "propose_every")
+"""Names of the levers."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Levers:
     """How many frames get geometry and proposals of their own.
@@ -61,11 +65,7 @@ class Levers:
 
     def settings(self) -> dict[str, Any]:
         """Those that are not at their exact settings, as JSON values."""
-        return {
-            name: getattr(self, name)
-            for name in ("geometry_every", "geometry_change", "propose_every")
-            if getattr(self, name) != getattr(EXACT, name)
-        }
+        return {name: getattr(self, name) for name in LEVERS if getattr(self, name) != getattr(EXACT, name)}
 
     def require_file(self) -> None:
         """Refuse levers that need frames which a stream has not got yet.

@@ -305,6 +305,7 @@ LONG_FILES = (
     "calibration/test_engines.py",
     "gpu/test_require.py",
     "tools/test_nano_training.py",
+    "tools/test_nano_cutouts.py",
     "stopped/test_at_every_step.py",
     "hostile/test_hostile.py",
     "test_package.py",

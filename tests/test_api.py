@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -404,6 +405,9 @@ def test_every_argument_of_a_run_is_known_by_its_option() -> None:
         "--save_mode",
         "--stride",
         "--memory_budget",
+        "--geometry_every",
+        "--geometry_change",
+        "--propose_every",
     ):
         assert in_arguments(f"{option} 1") == f"{option[2:]} 1"
     assert in_arguments("--no_cuda_graphs goes with --backend tensorrt") == (
@@ -415,6 +419,33 @@ def test_thresholds_are_the_runs(colours: str, clip: Path) -> None:
     """Nothing moves above a probability of one; the published ones are the default."""
     with gmos.load(backend=colours, preset="tiny", thresholds=gmos.Thresholds(motion=1.0)) as model:
         assert not any(frame.mos.any() for frame in model.segment(clip, stride=1))
+
+
+def test_levers_are_the_runs(colours: str, clip: Path, tmp_path: Path) -> None:
+    """By the commands' names; at their exact settings the files are those of a run that names none."""
+    exact = {"geometry_every": 1, "geometry_change": None, "propose_every": 1, "mos_i_only": False}
+    with gmos.load(backend=colours, preset="tiny") as model:
+        model.segment(clip, stride=1).save(tmp_path / "plain", "mask+tracks+npz")
+    with gmos.load(backend=colours, preset="tiny", **exact) as model:  # type: ignore[arg-type]
+        model.segment(clip, stride=1).save(tmp_path / "exact", "mask+tracks+npz")
+    assert files(tmp_path / "plain") == files(tmp_path / "exact")
+    sparse = {"geometry_every": 2, "geometry_change": 0.5, "propose_every": 3, "mos_i_only": True}
+    with gmos.load(backend=colours, preset="tiny", **sparse) as model:  # type: ignore[arg-type]
+        found = model.segment(clip, stride=1)
+        found.save(tmp_path / "sparse", "mask+tracks+coco+ytvis+yolo+npz+mp4")
+    names = sorted(path.name for path in (tmp_path / "sparse").iterdir())
+    assert names == [
+        ".gmos",
+        *sorted(f"mos-i_{mode}" for mode in ("coco", "frame", "mp4", "npz", "tracks", "yolo", "ytvis")),
+    ]
+    record = json.loads((tmp_path / "sparse/.gmos/clip.gmos.json").read_text())
+    assert sparse.items() <= record["settings"].items()
+    assert found.summary.mos_objects is None
+    assert found[0].objects
+    with pytest.raises(gmos.GmosError, match="this result has no mos; expected one of mos-i"):
+        found[0].mos  # noqa: B018 - the property raises
+    with pytest.raises(gmos.GmosError, match=r"mos_i_only=True is for GMOS, .* this is gmos-s"):
+        gmos.load(backend=colours, preset="tiny", variant="gmos-s", mos_i_only=True)
 
 
 def test_a_model_shows_what_it_is(colours: str) -> None:

@@ -13,7 +13,7 @@ import gmos_deploy
 
 ROOT = Path(gmos_deploy.__file__).parent
 PACKAGE = "gmos_deploy"
-PRODUCT = ("fleet", "runtime", "gmos_ref", "export", "calibration", "evaluation", "commands")
+PRODUCT = ("fleet", "runtime", "gmos_ref", "export", "calibration", "evaluation", "tuning", "commands")
 """Packages of the product; with the modules beside them they are what is shipped."""
 
 RUNTIME = {
@@ -63,13 +63,14 @@ ALLOWED = {
         "gmos_ref.*",
         "runtime.*",
     },
-    "fleet": {"interruption", "networks", "runtime.*"},
-    "evaluation": {"networks", "sides", "evaluation.*", "gmos_ref.*", "runtime.*"},
+    "fleet": {"interruption", "networks", "recipes", "runtime.*"},
+    "tuning": {"networks", "recipes", "tuning.*", "calibration.search", "evaluation.*", "runtime.*"},
+    "evaluation": {"fleet", "interruption", "networks", "sides", "evaluation.*", "gmos_ref.*", "runtime.*"},
     "evaluation.report": {
         "runtime.files",
         "runtime.host_memory",
     },
-    "commands": {"", "calibration.*", "evaluation.*", "export.*", "gmos_ref.*", "runtime.*"},
+    "commands": {"", "calibration.*", "evaluation.*", "export.*", "gmos_ref.*", "runtime.*", "tuning.*"},
 }
 """Rooms that the files of each room may import, besides itself, `errors` and the version; `x.*` is x and all in it.
 
@@ -86,7 +87,7 @@ class Blocker:
         if name.split(".")[0] in {"torch", "sam2", "onnx", "safetensors", "hydra"}:
             raise ImportError(name + " must not be imported by the runtime")
         if name.startswith("gmos_deploy.") and name.split(".")[1] in {
-            "gmos_ref", "export", "calibration", "evaluation", "commands"
+            "gmos_ref", "export", "calibration", "evaluation", "tuning", "commands"
         }:
             raise ImportError(name + " must not be imported by the runtime")
 sys.meta_path.insert(0, Blocker())

@@ -120,11 +120,12 @@ def plot(given: Plot) -> str:
     def y(value: float) -> float:
         return floor - (value - bottom) / (top - bottom) * (floor - HEAD - 10)
 
-    placed = [
-        (MARGIN + (x - low) / ((high - low) or 1.0) * (right - MARGIN), y(value), words)
-        for x, value, words in given.points
-    ]
-    joined = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in placed)
+    def x(value: float) -> float:
+        return MARGIN + (value - low) / ((high - low) or 1.0) * (right - MARGIN)
+
+    placed = [(x(place), y(value), words) for place, value, words in given.points]
+    joined = " ".join(f"{across:.1f},{up:.1f}" for across, up, _ in placed)
+    line = " ".join(f"{x(place):.1f},{y(value):.1f}" for place, value in given.line)
     content = [
         f'<path class="axis" fill="none" d="M{MARGIN} {HEAD}V{floor}H{right}"/>',
         _text(0, 12, given.up),
@@ -136,11 +137,13 @@ def plot(given: Plot) -> str:
     ]
     if given.limit is not None:
         content.append(f'<path class="limit" d="M{MARGIN} {y(given.limit):.1f}H{right}"/>')
+    if line:
+        content.append(f'<polyline class="spark" points="{line}"/>')
     if given.joined:
         content.append(f'<polyline class="spark" points="{joined}"/>')
     content += [
-        f'<circle class="fill" cx="{x:.1f}" cy="{y:.1f}" r="3"><title>{escaped(words)}</title></circle>'
-        for x, y, words in placed
+        f'<circle class="fill" cx="{across:.1f}" cy="{up:.1f}" r="3"><title>{escaped(words)}</title></circle>'
+        for across, up, words in placed
     ]
     return _figure(content, f"{given.up} over {given.across}", given.caption, PLOT_WH)
 

@@ -129,6 +129,8 @@ class ClipRun:
         self._check = FiniteCheck(
             video=sequence.name, allowed=self._options.allow_nonfinite, found=self.summary.not_finite
         )
+        self.changes: list[float] = []
+        """With a threshold on it, how much tokens change from each frame with geometry to the next."""
         self.first_pass_kept = False
         """Whether a resumed run would find the first pass of this one."""
 
@@ -304,7 +306,9 @@ class ClipRun:
         batch_size = self._options.batch_size
         if levers.exact:
             return WindowEncoder(self._backend, stride=stride, batch_size=batch_size)
-        return SparseEncoder(self._windows(batch_size), stride=stride, levers=levers)
+        windows = self._windows(batch_size)
+        self.changes = windows.changes
+        return SparseEncoder(windows, stride=stride, levers=levers)
 
     def _windows(self, batch_size: int) -> Windows:
         def decoded(count: int) -> None:

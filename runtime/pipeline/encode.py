@@ -47,10 +47,14 @@ def frame_preparer(model: ModelSpec, video_hw: tuple[int, int]) -> Callable[[Fra
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoded:
-    """What the heads need of some windows, batched: `geometry` and `features` (s0, s1, f) of their middle frames."""
+    """What the heads need of some windows, batched: `geometry` and `features` (s0, s1, f) of their middle frames.
+
+    `chosen` are the positions of the frames that have geometry, in its order; None: all. Without any it is None.
+    """
 
     geometry: Array
     features: dict[str, Array]
+    chosen: tuple[int, ...] | None = None
 
 
 class FrameEncoder(Protocol):
@@ -63,13 +67,9 @@ class FrameEncoder(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedBatch(Encoded):
-    """The same of consecutive frames.
-
-    `chosen` are the positions of the frames that have geometry, in its order; None: all. Without any it is None.
-    """
+    """The same of consecutive frames."""
 
     frames: list[PreparedFrame]
-    chosen: tuple[int, ...] | None = None
 
     def with_geometry(self, arrays: Arrays) -> EncodedBatch | None:
         """The part of it that has geometry; None if nothing has."""

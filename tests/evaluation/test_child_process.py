@@ -94,8 +94,7 @@ def test_a_library_that_keeps_the_interpreter_is_seen(child: Callable[..., Child
     ran = child(body, limit_s=4.0)
     assert ran.stopped
     assert (
-        ran.fault
-        == "stopped after 4 s, its limit; last it printed: waits; it was in work, program.py line 9"
+        ran.fault == "stopped after 4 s, its limit; last it printed: waits; it was in work, program.py line 9"
     )
 
 

@@ -37,6 +37,9 @@ MIB = 1 << 20
 
 Numbers = Mapping[str, str | int | float | None]
 
+COUNTED_HERE = frozenset(("answered", "fps", "delay_ms", "memory_mib"))
+"""Counts of a run that the page has of its own, by their latest answer."""
+
 
 class Latest:
     """The latest answer and what was counted: all that the run's thread has to do with viewers."""
@@ -169,7 +172,7 @@ class Broadcast:
             "resets": latest.resets,
             "memory MiB": round(self._process.memory_info().rss / MIB),
             "viewers": self.viewers,
-            **latest.told,
+            **{name: value for name, value in latest.told.items() if name not in COUNTED_HERE},
         }
 
 

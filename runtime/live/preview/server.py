@@ -121,7 +121,7 @@ class Preview:
                 self._loop.call_soon_threadsafe(self._called)
 
     def told(self, numbers: Numbers) -> None:
-        """Show further numbers, by their names; those of the page's own may be replaced."""
+        """Show counts of the run by their names; drops and resets replace those that answers tell of."""
         self._latest.told = dict(numbers)
 
     def __exit__(

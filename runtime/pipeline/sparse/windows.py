@@ -34,6 +34,8 @@ class Windows:
         self._dino = backend.runner("dino")
         self._decoder = backend.runner("pi3_decoder")
         self._tokens: dict[int, Array] = {}
+        self.changes: list[float] = []
+        """Every answer of `change`, in order."""
 
     def geometry(self, frames: Sequence[int], count: int, pixels: Pixels) -> dict[int, Array]:
         """The geometry of frames, (h, w, C) each, of a video of which `count` frames are known.
@@ -67,7 +69,8 @@ class Windows:
         self.compute_tokens((first, last), pixels)
         a, b = (self._arrays.download(self._tokens[frame]).astype(np.float32) for frame in (first, last))
         size = float(np.linalg.norm(a, axis=-1).mean())
-        return float(np.linalg.norm(b - a, axis=-1).mean()) / size if size else 0.0
+        self.changes.append(float(np.linalg.norm(b - a, axis=-1).mean()) / size if size else 0.0)
+        return self.changes[-1]
 
     def forget(self, before: int) -> None:
         """Drop the tokens of earlier frames."""

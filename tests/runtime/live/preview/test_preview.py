@@ -119,7 +119,9 @@ def test_the_page_in_a_browser(browser: Any, answer: Make, tmp_path: Path) -> No
             browser.evaluate("document.getElementById('state').textContent") == "waiting for the first answer"
         )
         browser.screenshot(tmp_path / "waiting.png")
-        preview.told({"reconnects": 1, "<b>": "<i>told</i>"})
+        preview.told(
+            {"reconnects": 1, "<b>": "<i>told</i>", "dropped": 6, "lost": 1, "answered": 99, "fps": 0.0}
+        )
         for index, dropped in ((40, 0), (41, 7)):
             preview.write(answer(index, (360, 640), now_s=time.monotonic(), dropped_before=dropped))
         for label, width in (("desk", 1280), ("phone", 390)):
@@ -132,7 +134,9 @@ def test_the_page_in_a_browser(browser: Any, answer: Make, tmp_path: Path) -> No
             )
             assert rows == [["3", "1", "moving", "11520", "0.91"], ["12", "2", "still", "7680", "–"]]
             told = browser.evaluate(NUMBERS)
-            assert told["dropped"] == "7"
+            assert (told["dropped"], told["lost"]) == ("6", "1")
+            assert "answered" not in told
+            assert "fps" not in told
             assert told["delay ms"] == "250"
             assert told["answers"] == "2"
             assert (told["reconnects"], told["<b>"]) == ("1", "<i>told</i>")
