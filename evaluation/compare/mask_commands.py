@@ -13,6 +13,7 @@ from typing import Any
 
 from ...errors import GmosError
 from ...runtime.contract import ModelSpec
+from ...runtime.levers import EXACT
 from ...runtime.pipeline.clip import ClipRun
 from ...runtime.pipeline.options import RunOptions
 from ...runtime.results.completion import ResultSet, recorded_origins, should_skip
@@ -108,6 +109,9 @@ def compare_videos(
     masks = next((side for side in sides if side.masks is not None), None)
     if teacher_forced and masks is not None:
         raise GmosError(f"--teacher_forced: {masks.text} has no networks; name a backend, or leave it out")
+    if teacher_forced:
+        for side in sides:
+            side.require_no_levers("--teacher_forced holds networks against networks, frame by frame")
     comparison = Comparison.of("video", a, b, inputs, options)
     resolve = partial(resolve_inputs, inputs, fps=fps, stride=stride)
     with tempfile.TemporaryDirectory() as folder:
@@ -141,7 +145,8 @@ class _Run:
         model = source.model
         self.sequences = resolve(pi3_area_px=model.pi3_area_px, patch_px=model.patch_px)
         check_save_dir(self._directory)
-        networks, made_from = source.settings(), source.made_from()
+        asked = self.side.options(RunOptions())
+        networks, made_from = source.settings() | asked.settings(), source.made_from()
         owns = [sequence.settings() for sequence in self.sequences]
         results = [
             ResultSet(
@@ -162,8 +167,10 @@ class _Run:
             if like._model is not None:
                 require_same_model(like.side, like._model, self.side, self._model)
             logger.info("%s; loaded in %.1f s", backend.description, time.monotonic() - start)
-            options = settle_run(backend, RunOptions(), self.sequences)
-            watched = RecordingBackend(backend, self._logits, self.recorded)
+            options = settle_run(backend, asked, self.sequences)
+            # Proposals that come frame by frame can be recorded, and held against others.
+            in_order = options.levers.propose_every == EXACT.propose_every
+            watched = RecordingBackend(backend, self._logits, self.recorded) if in_order else backend
             with run_progress() as progress:
                 for sequence, place in zip(self.sequences, results, strict=True):
                     for note in sequence.notes:
@@ -185,6 +192,10 @@ def _stages(
     frames = {pair.sequence: pair.frames for pair in pairs}
     limits, sequences = comparison.limits, runs[0].sequences
     stages: list[StageAgreement] = []
+    if not all(run.recorded for run in runs):
+        logger.info("proposals are not compared: a side passes frames over")
+        names = {one.sequence for one in found} if any(one.result == "mos-i" for one in found) else set()
+        return [tracker_stage(one, "free", limits) for one in found if one.sequence in names]
     for sequence, a, b in zip(sequences, *(run.recorded for run in runs), strict=True):
         name = sequence.name
         proposals_a, proposals_b = a.proposals(), b.proposals()

@@ -57,6 +57,7 @@ def compare_sides(
     for option, side in (("--a", side_a), ("--b", side_b)):
         if side.masks is not None:
             raise GmosError(f"{option} {side.text}: masks have no networks; name a backend")
+        side.require_no_levers("networks are compared call by call, however often a run calls them")
     sought = None if first_divergence is None else sought_layer(first_divergence, side_a, side_b, limits)
     saved = None if save_tensors is None else SavedTensors(save_tensors, side_a, side_b, limits)
     (sequence,) = resolve_inputs([video], fps=None, stride=None if Path(video).is_file() else 1)
