@@ -19,6 +19,10 @@ NEAR_FRAMES = {None: 60, 4: 30}
 """How far that holds, by the most memories. Untrained networks are sensitive: what differs in the seventh digit is
 handed on from frame to frame and grows, also between two float32 forms of the same network in PyTorch."""
 
+NEAR_FRAMES_OF_TEN = {None: 60, 4: 20}
+"""The same of ten objects, of which one is the most sensitive: it begins with a pixel on the fifth frame, and the share
+is 4e-5 up to the twentieth frame, 2e-4 up to the 25th and 5e-3 up to the 30th."""
+
 FAR_SHARE = {None: 5e-3, 4: 5e-2}
 """Of the pixels of all masks, to the ends of the video, by the most memories: four average less of a difference
 away than thirty (0.033 on a 2-core x86-64 CPU; the first pixel differs 36 frames from the start)."""
@@ -56,8 +60,9 @@ def test_tracks_are_those_of_the_package(
     assert 0.01 < masks.mean() < 0.99, "the masks say something"
     differing = np.stack([step.masks for step in found]) != masks
     assert differing.mean() <= FAR_SHARE[most]
-    near = np.array([abs(step.frame - video.start) <= NEAR_FRAMES[most] for step in expected])
-    assert near.sum() == 2 * NEAR_FRAMES[most] + 2
+    frames = (NEAR_FRAMES_OF_TEN if objects == 10 else NEAR_FRAMES)[most]
+    near = np.array([abs(step.frame - video.start) <= frames for step in expected])
+    assert near.sum() == 2 * frames + 2
     assert differing[near].mean() <= CHANGED_SHARE
     labels = [np.stack([step.labels for step in steps])[near] for steps in (found, expected)]
     assert (labels[0] != labels[1]).mean() <= objects * CHANGED_SHARE
