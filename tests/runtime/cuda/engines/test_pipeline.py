@@ -19,6 +19,7 @@ from gmos_deploy.gmos_ref.backend import TorchBackend
 from gmos_deploy.gmos_ref.checkpoints.stand_in import stand_in_networks
 from gmos_deploy.gmos_ref.presets import model_spec, preset
 from gmos_deploy.runtime.contract import Variant, network_specs
+from gmos_deploy.runtime.live.incoming import LiveFrame
 from gmos_deploy.runtime.live.session import LiveSession
 from gmos_deploy.runtime.pipeline.clip import ClipRun
 from gmos_deploy.runtime.pipeline.memory_tracker import MemoryTracker
@@ -165,6 +166,51 @@ def test_a_stream_on_engines_is_the_same_stream(
         left.push(frame)
     backend.close()
     left.close()
+
+
+def test_a_stream_takes_no_more_of_the_device(make_world: Callable[..., Any]) -> None:
+    """The pool holds after 130 frames what it held after 90, with objects that come, are reinforced and go."""
+    world = make_world(pi3_sizes=((168, 112),))
+    toy = world.compute
+
+    def compute(name: str, inputs: dict[str, Any]) -> dict[str, Any]:
+        out: dict[str, Any] = toy(name, inputs)
+        if name == "proposer":
+            out |= {"motion_logits": np.full_like(out["motion_logits"], 4), "ious": np.ones_like(out["ious"])}
+        if name == "proposal_labels":
+            out["labels"] = np.zeros_like(out["labels"])
+            out["labels"][:, 8:40, 8:40] = 1
+            out["labels"][:, 8:40, 60:90] = 2
+        if name == "tracked_labels":
+            out["positive"] = np.zeros_like(out["positive"])
+            out["positive"][:, 8:40, 8:40] = 1
+            out["labels"] = np.zeros_like(out["labels"])
+        return out
+
+    world.compute = compute
+    backend = world.backend()
+    held = []
+    with LiveSession(
+        backend,
+        video_hw=VIDEO_HW,
+        stride=2,
+        fps=8,
+        options=RunOptions(thresholds=Thresholds(max_objects=2)),
+        retire_after_s=0.5,
+    ) as session:
+        ids = 0
+        for index in range(130):
+            rgb = np.full((*VIDEO_HW, 3), index, np.uint8)
+            frame = LiveFrame(
+                index=index, time_s=index / 8, arrival_s=0, rgb=rgb, new_sequence=index % 20 == 19
+            )
+            for answer in session.push(frame):
+                ids = max(ids, *answer.ids.values(), 0)
+            if index in {89, 129}:
+                held.append(backend._device.pool.held_bytes)
+    assert ids > 8
+    assert held[0] == held[1]
+    backend.close()
 
 
 @pytest.mark.parametrize("variant", ["gmos", "gmos-s"])
