@@ -36,6 +36,7 @@ from .runtime.pi3_frame import pi3_size_wh
 from .runtime.pipeline.options import RunOptions
 from .runtime.pipeline.thresholds import PUBLISHED
 from .runtime.results.formats import OVERLAYS, drawing_settings, needs_rgb, parse_save_mode
+from .runtime.tensorrt.memory import settle_live
 from .runtime.video.inputs import check_rate
 
 if TYPE_CHECKING:
@@ -261,7 +262,7 @@ def _session(
         video_hw=start.video_hw,
         stride=start.stride,
         fps=start.rate_fps,
-        options=options,
+        options=settle_live(backend, options, video_hw=start.video_hw, stride=start.stride, name=source.name),
         retire_after_s=RETIRE_AFTER_S if choice.retire_after is None else choice.retire_after,
         with_rgb=with_rgb,
         name=source.name,
