@@ -74,10 +74,13 @@ def test_a_pipe_that_hangs() -> None:
     ):
         open_pipe(descriptor, 0.5)
     found = []
-    with pipe_of(coded(60, "matroska"), open_after=True) as descriptor, suppress(SourceLostError):
-        with open_pipe(descriptor, 0.5) as reader:
-            for picture in reader:
-                found.append(picture)  # noqa: PERF402 - kept when it raises
+    with (
+        pipe_of(coded(60, "matroska"), open_after=True) as descriptor,
+        suppress(SourceLostError),
+        open_pipe(descriptor, 0.5) as reader,
+    ):
+        for picture in reader:
+            found.append(picture)  # noqa: PERF402 - kept when it raises
     assert len(found) > 50
 
 
