@@ -259,12 +259,13 @@ def _session(
     *,
     with_rgb: bool,
 ) -> LiveSession:
+    video_hw, stride = start.video_hw, start.stride
     return LiveSession(
         backend,
-        video_hw=start.video_hw,
-        stride=start.stride,
+        video_hw=video_hw,
+        stride=stride,
         fps=start.rate_fps,
-        options=settle_live(backend, options, video_hw=start.video_hw, stride=start.stride, name=source.name),
+        options=settle_live(backend, options, video_hw=video_hw, stride=stride, name=source.name),
         retire_after_s=RETIRE_AFTER_S if choice.retire_after is None else choice.retire_after,
         with_rgb=with_rgb,
         name=source.name,

@@ -94,10 +94,12 @@ class Session:
         frames: Sequence[tuple[Session, NDArray[np.uint8], float | None]],
     ) -> list[list[FrameResult]]:
         """See `Model.push_all`."""
-        for session, *rest in frames:
-            session._check(*rest)
-        check_together([session._live for session, *_ in frames])
-        return push_all([(session._live, session._arrived(*rest)) for session, *rest in frames])
+        for session, frame, time_s in frames:
+            session._check(frame, time_s)
+        check_together([session._live for session, _, _ in frames])
+        return push_all(
+            [(session._live, session._arrived(frame, time_s)) for session, frame, time_s in frames]
+        )
 
     @tells_arguments
     def reset(self) -> list[FrameResult]:

@@ -120,6 +120,8 @@ def refuse_file_options(options: Mapping[str, Any]) -> None:
         "shard",
         "stop_on_error",
         "json_lines",
+        "workers",
+        "ray",
     ):
         if options[name]:
             raise GmosError(

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 
 from ..errors import GmosError
-from .claims import Claims, waits
+from .claims import FIRST_WAIT_S, Claims, waits
 from .listing import Item, Listing
 from .progress import ListProgress
 from .sequence_runner import ELSEWHERE, SequenceRunner
@@ -72,11 +72,10 @@ class Turns:
         failed = summary.error if summary is not None and summary.status == "failed" else None
         self._claims.release(item.name, failed=failed)
 
-    def waited(self, seconds: float) -> None:
-        """Wait, and say so the first time."""
-        if self._missed == 0 and seconds < 0.1:
+    def tell_waiting(self, seconds: float) -> None:
+        """Say so, the first time that there is nothing to do but to wait."""
+        if seconds == FIRST_WAIT_S:
             logger.info("%d sequences are in the hands of other processes: waiting for them", len(self._held))
-        time.sleep(seconds)
 
 
 def refuse_existing(listing: Listing, runner: SequenceRunner, claims: Claims) -> None:
@@ -122,7 +121,8 @@ def run_batch(
     turns = Turns(listing.items, runner, claims)
     while (turn := turns.take()) is not None:
         if isinstance(turn, float):
-            turns.waited(turn)
+            turns.tell_waiting(turn)
+            time.sleep(turn)
             continue
         if isinstance(turn, SequenceSummary):
             ended = turn

@@ -48,6 +48,7 @@ STALE_S = 120.0
 MOST_DEATHS = 3
 """Processes that died with a sequence in hand before it counts as failed."""
 
+FIRST_WAIT_S, LAST_WAIT_S = 0.05, 2.0
 MOST_BYTES = 64 << 10
 RUN, FAILED = ".run", ".failed"
 NO_LINKS = (OSError, NotImplementedError)
@@ -121,6 +122,11 @@ class Claims:
         for path in (self._place, *self._made):
             with suppress(OSError):
                 path.rmdir()
+
+    @property
+    def marker(self) -> Path:
+        """A file that this process has there as long as it works there."""
+        return self._run
 
     def take(self, name: str) -> Taken | str:
         """Claim a sequence.
@@ -336,8 +342,8 @@ def _stem(name: str) -> str:
 
 
 def waits() -> Iterator[float]:
-    """Seconds between looks at what others have in hand: often at first, then every two."""
-    wait_s = 0.05
+    """Seconds between looks at what others have in hand: often at first, then every two seconds."""
+    wait_s = FIRST_WAIT_S
     while True:
         yield wait_s
-        wait_s = min(2.0, 1.5 * wait_s)
+        wait_s = min(LAST_WAIT_S, 1.5 * wait_s)

@@ -216,7 +216,7 @@ def _absolute(path: str) -> str:
 def _parents(path: str) -> list[str]:
     """The names of the folders that an absolute path lies in, from the outermost on."""
     above = os.path.dirname(path)  # noqa: PTH120 - see above
-    parts = above.replace(os.altsep or os.sep, os.sep).split(os.sep)  # noqa: PTH206 - the same
+    parts = above.replace(os.altsep or os.sep, os.sep).split(os.sep)  # noqa: PTH206 - see above
     return [name for part in parts if (name := part.rstrip(":"))]
 
 

@@ -38,6 +38,10 @@ LATER = ("max_conditioning", MOS_I_ONLY, "overlay")
 ELSEWHERE = "another process was faster"
 
 
+class NetworksError(MachineError):
+    """The networks cannot be loaded here."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
     """All that is the same for the sequences of a run; fields as `gmos-run`'s options. It can be pickled.
@@ -204,14 +208,14 @@ class SequenceRunner:
         """The networks, loaded once.
 
         Raises:
-            MachineError: they cannot be.
+            NetworksError: they cannot be.
         """
         if self._backend is None:
             start = time.monotonic()
             try:
                 backend = self.source.load()
             except GmosError as error:
-                raise MachineError(str(error)) from error
+                raise NetworksError(str(error)) from error
             self._open.callback(backend.close)
             self._backend, self.load_s = backend, time.monotonic() - start
             logger.info("%s; loaded in %.1f s", backend.description, self.load_s)

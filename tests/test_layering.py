@@ -63,9 +63,9 @@ ALLOWED = {
         "gmos_ref.*",
         "runtime.*",
     },
-    "fleet": {"networks", "recipes", "runtime.*"},
+    "fleet": {"interruption", "networks", "recipes", "runtime.*"},
     "tuning": {"networks", "recipes", "tuning.*", "calibration.search", "evaluation.*", "runtime.*"},
-    "evaluation": {"interruption", "networks", "sides", "evaluation.*", "gmos_ref.*", "runtime.*"},
+    "evaluation": {"fleet", "interruption", "networks", "sides", "evaluation.*", "gmos_ref.*", "runtime.*"},
     "evaluation.report": {
         "runtime.files",
         "runtime.host_memory",

@@ -14,6 +14,7 @@ from typing import Any
 from ...errors import GmosError
 from ...networks import NetworkSource
 from ...runtime.contract import ModelSpec
+from ...runtime.levers import EXACT
 from ...runtime.pipeline.clip import ClipRun
 from ...runtime.pipeline.options import RunOptions
 from ...runtime.results.completion import ResultSet, recorded_origins, should_skip
@@ -111,6 +112,9 @@ def compare_videos(
     masks = next((side for side in sides if side.masks is not None), None)
     if teacher_forced and masks is not None:
         raise GmosError(f"--teacher_forced: {masks.text} has no networks; name a backend, or leave it out")
+    if teacher_forced:
+        for side in sides:
+            side.require_no_levers("--teacher_forced holds networks against networks, frame by frame")
     comparison = Comparison.of("video", a, b, inputs, options, own=limits_of(sides))
     resolve = partial(resolve_inputs, inputs, fps=fps, stride=stride)
     with tempfile.TemporaryDirectory() as folder:
@@ -147,6 +151,7 @@ class _Run:
         self._logits = logits
         self._places: list[ResultSet] = []
         self._source: NetworkSource | None = None
+        self._asked = RunOptions()
 
     @property
     def source(self) -> NetworkSource:
@@ -173,7 +178,8 @@ class _Run:
         self._source.check()
         self.sequences = resolve(pi3_area_px=self.model.pi3_area_px, patch_px=self.model.patch_px)
         check_save_dir(self._directory)
-        networks, made_from = self._source.settings(), self._source.made_from()
+        self._asked = self.side.options(RunOptions())
+        networks, made_from = self._source.settings() | self._asked.settings(), self._source.made_from()
         owns = [sequence.settings() for sequence in self.sequences]
         self._places = [
             ResultSet(
@@ -196,8 +202,10 @@ class _Run:
         start = time.monotonic()
         with closing(self.source.load()) as backend:
             logger.info("%s; loaded in %.1f s", backend.description, time.monotonic() - start)
-            options = settle_run(backend, RunOptions(), self.sequences)
-            watched = RecordingBackend(backend, self._logits, self.recorded)
+            options = settle_run(backend, self._asked, self.sequences)
+            # Proposals that come frame by frame can be recorded, and held against others.
+            in_order = options.levers.propose_every == EXACT.propose_every
+            watched = RecordingBackend(backend, self._logits, self.recorded) if in_order else backend
             with run_progress() as progress:
                 for sequence, place in zip(self.sequences, self._places, strict=True):
                     for note in sequence.notes:
@@ -219,6 +227,10 @@ def _stages(
     frames = {pair.sequence: pair.frames for pair in pairs}
     limits, sequences = comparison.limits, runs[0].sequences
     stages: list[StageAgreement] = []
+    if not all(run.recorded for run in runs):
+        logger.info("proposals are not compared: a side passes frames over")
+        names = {one.sequence for one in found} if any(one.result == "mos-i" for one in found) else set()
+        return [tracker_stage(one, "free", limits) for one in found if one.sequence in names]
     for sequence, a, b in zip(sequences, *(run.recorded for run in runs), strict=True):
         name = sequence.name
         proposals_a, proposals_b = a.proposals(), b.proposals()

@@ -188,6 +188,13 @@ def main() -> None:
         help="measure speed too: on an idle machine, with the packaged weights",
     )
     parser.add_argument(
+        "--shifts",
+        type=float,
+        nargs="+",
+        default=(),
+        help="what higher logits of GMOS-S would give, into the JSON: for what publish.py takes off them",
+    )
+    parser.add_argument(
         "--before", type=Path, help="JSON of the weights before, for what older clips may lose"
     )
     parser.add_argument("--json", type=Path, help="also write the numbers there")
