@@ -17,10 +17,9 @@ from .runtime.frame_result import FrameResult
 from .runtime.live.incoming import LiveFrame
 from .runtime.live.numbering import Numbering
 from .runtime.live.session import LiveSession, check_together, push_all
+from .runtime.live.threads.frame_queue import Ended, Stalled
+from .runtime.live.threads.reading_thread import ReadingThread
 from .runtime.video.sequence import SequenceInput
-
-RESET_AFTER_S = 2.0
-"""A jump of the time stamps that begins a new sequence, in seconds."""
 
 
 class Session:
@@ -173,6 +172,27 @@ def played(sequence: SequenceInput) -> Generator[LiveFrame, None, None]:
     with sequence.open() as reader:
         for frame in reader:
             yield LiveFrame(index=frame.index, time_s=frame.time_s, arrival_s=time.monotonic(), rgb=frame.rgb)
+
+
+def answers_from(
+    reading: ReadingThread, session: LiveSession, limit_s: float
+) -> Generator[FrameResult, None, None]:
+    """The answers on what a thread reads, which goes on reading while they are used; the thread ends with them.
+
+    Args:
+        reading: of a live source; its first frame has come.
+        session: answers.
+        limit_s: without a frame for so many seconds the sequence has ended.
+    """
+    queue, fresh = reading.queue, False
+    with reading.running(), session:
+        while not isinstance(got := queue.get(limit_s if fresh else None), Ended):
+            fresh = isinstance(got, LiveFrame)
+            yield from session.reset() if isinstance(got, Stalled) else session.push(got)
+        if not got.stopped:
+            yield from session.finish()
+        if got.error is not None:
+            raise got.error
 
 
 def answers_to(
