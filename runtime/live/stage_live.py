@@ -141,21 +141,21 @@ class StageLive:
         heads, self._first = self._first or [], None
         start = best_start([self._numbered(head) for head in heads], self._thresholds)
         if start is not None:
-            self._start(start, heads[start], heads[0].frame.time_s)
-            return [self._tracked(frame, head) for frame, head in enumerate(heads)]
-        return [self._untracked(frame, head) for frame, head in enumerate(heads)]
+            self._start(start, heads[start])
+        return [self._answered(frame, head) for frame, head in enumerate(heads)]
 
     def _answered(self, frame: int, head: HeadFrame) -> StageAnswer:
-        """A frame that nothing waits for: it is tracked, or starts the tracks if there are none."""
+        """A frame that waits for no other one: it is tracked, or starts the tracks if there are none."""
         if not self.objects:
             if not trusted_iou(self._numbered(head), self._thresholds) > 0:
                 return self._untracked(frame, head)
-            self._start(frame, head, head.frame.time_s)
+            self._start(frame, head)
         return self._tracked(frame, head)
 
-    def _start(self, frame: int, head: HeadFrame, time_s: float) -> None:
+    def _start(self, frame: int, head: HeadFrame) -> None:
+        """Start the tracks on a frame; of the first ones it may come after frames that are tracked."""
         prompts = [
-            Prompt(object_id=self._new_object(frame, time_s).id, mask=mask)
+            Prompt(object_id=self._new_object(frame, head.frame.time_s).id, mask=mask)
             for mask in first_masks(self._numbered(head), self._thresholds)
         ]
         self._tracker.add_prompts(frame, prompts)
@@ -186,7 +186,7 @@ class StageLive:
         moving = self._note_motion(step, motion_map, time_s)
         for object_id, mask in zip(step.object_ids, step.masks, strict=True):
             if mask.any():
-                self.objects[object_id].seen_s = time_s
+                self.objects[object_id].was_seen(time_s)
         answer = self._answer(head.frame, step, moving)
         self._retire(time_s)
         self.features.forget(frame if prompts and self.objects else frame + 1)
@@ -216,7 +216,7 @@ class StageLive:
         """Which objects of a step move, (O,) bool."""
         moving = motion_of_objects(step.labels, motion_map, len(step.object_ids), self._thresholds)
         for position in np.flatnonzero(moving):
-            self.objects[step.object_ids[position]].moved_s = time_s
+            self.objects[step.object_ids[position]].has_moved(time_s)
         return moving
 
     def _new_object(self, frame: int, time_s: float) -> LiveObject:
