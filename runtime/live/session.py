@@ -20,6 +20,7 @@ from ..pi3_frame import pi3_frame, pi3_size_wh
 from ..pipeline.finite_check import FiniteCheck
 from ..pipeline.memory_tracker import OBJECT_LIMIT, make_live_tracker
 from ..pipeline.options import RunOptions, prepare_workers
+from ..pipeline.proposals import slots_won
 from .incoming import LiveFrame
 from .stage_live import HeadFrame, StageAnswer, StageLive
 from .window_calls import WindowAnswer, WindowCalls
@@ -211,6 +212,7 @@ class LiveSession:
         head = HeadFrame(
             frame=frame,
             labels=read["labels"],
+            won=slots_won(read["labels"]),
             motion_logits=read["motion_logits"],
             ious=read["ious"],
             features=answer.features,

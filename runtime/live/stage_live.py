@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from ..arrays import Array
 from ..frame_result import MapName
+from ..label_lookup import look_up
 from ..pipeline.finite_check import TRACKER, FiniteCheck
-from ..pipeline.proposals import FrameProposals, number_frame, slots_won
+from ..pipeline.proposals import FrameProposals, number_frame
 from ..pipeline.stage_on import (
     START_FRAMES,
     best_start,
@@ -31,11 +32,13 @@ from .slots import LiveObject, ObjectTable
 class HeadFrame:
     """A frame as the proposer sees it.
 
-    `labels` (H, W) uint8, 0 or 1 + slot; `motion_logits` and `ious` (K,) by slot; `features` s0, s1 and f.
+    `labels` (H, W) uint8, 0 or 1 + slot, of which it has those of `won` (256,) bool; `motion_logits` and `ious` (K,) by
+    slot; `features` s0, s1 and f.
     """
 
     frame: LiveFrame
     labels: NDArray[np.uint8]
+    won: NDArray[np.bool_]
     motion_logits: NDArray[np.float32]
     ious: NDArray[np.float32]
     features: Mapping[str, Array]
@@ -109,7 +112,7 @@ class StageLive:
 
     def push(self, head: HeadFrame) -> list[StageAnswer]:
         """Take the next frame; the answers that it completes."""
-        self._slots_seen |= slots_won(head.labels)
+        self._slots_seen |= head.won
         self.features.put(self._next, head.features)
         self._next += 1
         if self._first is None:
@@ -168,14 +171,14 @@ class StageLive:
             self._steps = self._tracker.propagate(frame)
         step = self._checked(head, next(self._steps))
         motion_map = proposals.motion_map(thresholds)
-        self._note_motion(step, motion_map, time_s)
+        note_motion = partial(self._note_motion, step, motion_map, time_s)
         gone: list[int] = []
         prompts = decide(
             step,
             proposals,
             thresholds,
             has_prompt_near=partial(self._has_prompt_near, frame),
-            new_object=partial(self._place, frame, time_s, gone),
+            new_object=partial(self._place, frame, time_s, gone, note_motion),
         )
         if prompts:
             self._tracker.forget(gone)
@@ -204,7 +207,7 @@ class StageLive:
         )
 
     def _numbered(self, head: HeadFrame) -> FrameProposals:
-        return number_frame(head.labels, head.motion_logits, head.ious, seen=self._slots_seen)
+        return number_frame(head.labels, head.motion_logits, head.ious, won=head.won, seen=self._slots_seen)
 
     def _checked(self, head: HeadFrame, step: TrackerStep) -> TrackerStep:
         self._check.check(head.frame.index, {"object IoUs": step.ious}, lambda: TRACKER)
@@ -226,9 +229,18 @@ class StageLive:
         started.prompts.append(frame)
         return started
 
-    def _place(self, frame: int, time_s: float, gone: list[int], matched: Collection[int]) -> int | None:
+    def _place(
+        self,
+        frame: int,
+        time_s: float,
+        gone: list[int],
+        note_motion: Callable[[], object],
+        matched: Collection[int],
+    ) -> int | None:
         """The id of a new object, which takes the place of one that has been still for long if it has to."""
         if len(self.objects) == self._thresholds.max_objects:
+            # Who moves on this very frame is not still.
+            note_motion()
             still = self.objects.longest_still(time_s, but=matched)
             if still is None:
                 return None
@@ -262,7 +274,10 @@ class StageLive:
         ious[slots - 1] = step.ious
         return StageAnswer(
             frame=frame,
-            maps={"mos-i": tables[1][step.labels], "tracked": tables[0][step.labels]},
+            maps={
+                "mos-i": look_up(step.labels, tables[1]),
+                "tracked": look_up(step.labels, tables[0]),
+            },
             ious={"mos-i": ious, "tracked": ious},
             ids=self.objects.ids_by_slot(),
         )
