@@ -32,7 +32,7 @@ from .runtime.progress import Advance
 from .runtime.tensorrt.memory import settle_live, settle_run
 from .runtime.video.inputs import check_rate, resolve_frames, resolve_inputs, sequence_name
 from .runtime.video.sequence import SequenceInput, stride_for_fps
-from .streams import RESET_AFTER_S, Session, answers_from, answers_to, checked_size, played
+from .streams import Session, answers_from, answers_to, checked_size, played
 from .video_result import VideoResult
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from gmos_deploy.cli import guarded
 from gmos_deploy.commands.run import run_command
+from gmos_deploy.errors import GmosError
 from gmos_deploy.gmos_ref.backend import TorchBackend
 from gmos_deploy.gmos_ref.checkpoints.stand_in import stand_in_networks
 from gmos_deploy.gmos_ref.presets import model_spec, preset
@@ -27,6 +28,7 @@ from gmos_deploy.runtime.pipeline.options import RunOptions
 from gmos_deploy.runtime.pipeline.thresholds import Thresholds
 from gmos_deploy.runtime.results.completion import ResultSet
 from gmos_deploy.runtime.results.outputs import file_results
+from gmos_deploy.runtime.tensorrt.memory import settle_run
 from gmos_deploy.runtime.video.inputs import resolve_inputs
 from gmos_deploy.streams import played
 
@@ -301,3 +303,50 @@ def test_auto_takes_engines_that_fit_and_says_why(
     status, _, err = gmos_run("--bundle", world.bundle.root)
     assert status == 0, err
     assert "backend auto: tensorrt, its engines fit Fake GPU (sm87)" in err
+
+
+def test_two_workers_on_a_card_stay_within_it(
+    torch_world: Callable[..., Any],
+    clip: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each plans and takes its half less what its process needs beside; neither gets the other's, whoever is first."""
+    caplog.set_level("INFO")
+    world = torch_world("gmos")
+    card = world.fake_cuda
+    card.memory = 256 << 20
+    own = 64 << 20
+    used, malloc = [0], type(card).malloc
+
+    def watched(self: Any, nbytes: int) -> Any:
+        answer = malloc(self, nbytes)
+        used.append(self.used)
+        return answer
+
+    monkeypatch.setattr(type(card), "malloc", watched)
+    backends = []
+    for name in ("first", "second"):
+        before = card.used
+        backend = world.backend(memory_share=0.5)
+        backends.append(backend)
+        model = backend.model
+        (sequence,) = resolve_inputs(
+            [clip], fps=None, stride=1, pi3_area_px=model.pi3_area_px, patch_px=model.patch_px
+        )
+        options = settle_run(backend, RunOptions(batch_size=BATCH, memory_share=0.5), [sequence])
+        assert options.device_budget is not None
+        run(backend, clip, tmp_path / name, device_budget=options.device_budget)
+        assert card.used - before <= own
+        # What its process has beside the networks, of which the run's budget knows nothing.
+        card.outside += own
+    assert 0 < max(used) <= card.memory
+    assert caplog.text.count("of --memory_budget 64 on cuda:0") == 2
+    third = r"a share of 0.5 of cuda:0 .* is 64 MiB for networks and arrays, and \d+ MiB are free; close other programs"
+    card.outside += own
+    with pytest.raises(GmosError, match=third):
+        world.backend(memory_share=0.5)
+    for backend in backends:
+        backend.close()
+    assert files(tmp_path / "first") == files(tmp_path / "second")
