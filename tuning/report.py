@@ -13,6 +13,7 @@ from ..evaluation.report.document import (
     Cell,
     Column,
     Document,
+    Facts,
     Plot,
     Remarks,
     Section,
@@ -79,8 +80,8 @@ def report_tuned(
 
 
 def levers_text(trial: Trial) -> str:
-    """The levers of a trial as options."""
-    return " ".join(f"--{name} {value:g}" for name, value in trial.levers.items()) or "exact"
+    """The levers of a trial as options have them."""
+    return ", ".join(f"{name} {value:g}" for name, value in trial.levers.items()) or "exact"
 
 
 def _speedup(tuned: Tuned, trial: Trial) -> float:
@@ -107,6 +108,18 @@ def tuned_document(config: TuneConfig, tuned: Tuned, made_on: dict[str, Any]) ->
     use = recipe.name if tuned.path.parent.name == "recipes" else str(tuned.path)
     best = tuned.finalists[0].trial
     sections = [
+        Section(
+            "The recipe",
+            [
+                Facts(
+                    [
+                        ("levers", levers_text(best)),
+                        ("file", str(tuned.path)),
+                        ("run it", f"gmos-run --recipe {use}"),
+                    ]
+                )
+            ],
+        ),
         Section("Speed against agreement", [_plot(config, tuned), *_explained()]),
         Section("Trials", [_trials(config, tuned)]),
         Section("In turns with the exact run", [_turns(tuned)] if len(tuned.finalists) > 1 else []),
@@ -120,7 +133,12 @@ def tuned_document(config: TuneConfig, tuned: Tuned, made_on: dict[str, Any]) ->
         lead=f"{made_on['date']}, gmos-deploy {__version__}",
         cards=cards,
         remarks=Section("Before you rely on it", [Remarks(tuned.warnings, word="warning")]),
-        verdict=Card("Recipe", f"{levers_text(best)}: gmos-run --recipe {use}", f"in {tuned.path}"),
+        verdict=Card(
+            "Recipe",
+            recipe.name,
+            "faster" if best.levers else "nothing was faster",
+            "good" if best.levers else "",
+        ),
         sections=sections,
         environment=made_on,
     )
@@ -143,6 +161,7 @@ def _plot(config: TuneConfig, tuned: Tuned) -> Plot:
         caption="Each point is a trial; its words tell the levers. The line joins those that nothing beats in both; "
         "the dashed one is the target.",
         joined=False,
+        near_one=True,
         line=frontier([(x, y) for x, y, _ in points]),
         limit=config.target_masks,
     )
