@@ -38,6 +38,9 @@ SCHEMA = "gmos-tune/1"
 OBJECTS = (1, 3, 10)
 """Tracked objects that GMOS's arithmetic is counted for."""
 
+NARROW = ("gmos-s", "gmos, 3 objects")
+"""Of these counts, those that a narrow page shows."""
+
 
 def report_tuned(
     config: TuneConfig, tuned: Tuned, *, directory: Path | None = None, wide: bool = False
@@ -133,12 +136,7 @@ def tuned_document(config: TuneConfig, tuned: Tuned, made_on: dict[str, Any]) ->
         lead=f"{made_on['date']}, gmos-deploy {__version__}",
         cards=cards,
         remarks=Section("Before you rely on it", [Remarks(tuned.warnings, word="warning")]),
-        verdict=Card(
-            "Recipe",
-            recipe.name,
-            "faster" if best.levers else "nothing was faster",
-            "good" if best.levers else "",
-        ),
+        verdict=Card("Recipe", recipe.name, "" if best.levers else "nothing that holds was faster"),,
         sections=sections,
         environment=made_on,
     )
@@ -188,7 +186,9 @@ def _trials(config: TuneConfig, tuned: Tuned) -> Table[Trial]:
                 f"{value:.3f}", value, "" if kind == "mean" or value >= config.target_masks else "bad"
             )
 
-        return Column(result, get, ".3f", "mean of videos" if kind == "mean" else "worst video")
+        if kind == "mean":
+            return Column(result, get, ".3f", "mean of videos", "room")
+        return Column(result, get, ".3f", "worst video")
 
     results = [score.result for score in (tuned.trials or (tuned.exact,))[0].videos[0].scores]
     return Table(
@@ -271,7 +271,7 @@ def _arithmetic(tuned: Tuned) -> Sequence[Block]:
             row = by_name[title].get(name)
             return None if row is None else Cell(f"{row.tera:.1f} ({row.saves:.2f} x)", row.tera)
 
-        return Column(title, get, ".1f", "10^12, and exact over it")
+        return Column(title, get, ".1f", "10^12, and exact over it", "always" if title in NARROW else "room")
 
     return [
         Text(

@@ -159,8 +159,10 @@ LADDERS: Mapping[str, Callable[[Measure, Found, Trial, float, int], Iterator[Tri
 
 @dataclass(frozen=True, slots=True)
 class _Combination:
-    """Levers that hold alone: how many times as fast they promise to be, the product of what each brings, and whether
-    they promise to hold, with the sum of what each takes.
+    """Levers that hold alone, and what they promise together.
+
+    `speed` is how many times as fast they would be, the product of what each brings; `holds` whether they would keep
+    the target, with the sum of what each takes.
     """
 
     levers: Levers
