@@ -136,7 +136,7 @@ def tuned_document(config: TuneConfig, tuned: Tuned, made_on: dict[str, Any]) ->
         lead=f"{made_on['date']}, gmos-deploy {__version__}",
         cards=cards,
         remarks=Section("Before you rely on it", [Remarks(tuned.warnings, word="warning")]),
-        verdict=Card("Recipe", recipe.name, "" if best.levers else "nothing that holds was faster"),,
+        verdict=Card("Recipe", recipe.name, "" if best.levers else "nothing that holds was faster"),
         sections=sections,
         environment=made_on,
     )
