@@ -28,3 +28,19 @@ class GmosError(Exception):
     The message says what was given, what was expected and what to do next, in one line.
     Only `cli.py` catches it (one line on stderr, exit status 2).
     """
+
+
+class MachineError(GmosError):
+    """This machine failed, not what was given: a disk that is full, a device that is lost, networks that do not load.
+
+    Whatever comes next would fail as well, so a batch ends with it; unless `restarts`, which says that a new process
+    may do better.
+    """
+
+    restarts = False
+
+
+class LostDeviceError(MachineError):
+    """A device that no later call of this process can use."""
+
+    restarts = True

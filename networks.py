@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -49,6 +50,7 @@ class BackendEntry:
         install: the command that installs them, named when an import fails.
         options: fields of `NetworkChoice` that it takes and others do not.
         settle: refuses what can be known before anything is loaded, and decides what the choice left open.
+        check: refuses what its library and the device say in a moment, for who does long work before it loads.
     """
 
     name: str
@@ -59,6 +61,7 @@ class BackendEntry:
     install: str = ""
     options: frozenset[str] = frozenset()
     settle: Callable[[NetworkChoice, Bundle], NetworkChoice] | None = None
+    check: Callable[[NetworkChoice, Bundle | None], None] | None = None
 
 
 BACKENDS: dict[str, BackendEntry] = {}
@@ -111,13 +114,8 @@ class NetworkSource:
         """
         entry = BACKENDS[self.choice.backend]
         bundle = self.bundle()
-        try:
+        with self._importing(entry):
             backend = entry.open(self.choice, bundle)
-        except ImportError as error:
-            raise GmosError(
-                f"--backend {entry.name} needs {entry.packages or 'a package that is missing'} ({error})"
-                + (f"; install them with {entry.install}" if entry.install else "")
-            ) from error
         for note in self.notes:
             logger.info("%s", note)
         if hasattr(backend, "warnings"):
@@ -125,10 +123,35 @@ class NetworkSource:
                 logger.warning("%s", line)
         return backend
 
+    def check(self) -> None:
+        """Refuse what loading would, as far as a moment shows it: packages, the device, engines that may not run.
+
+        Raises:
+            GmosError: as `load`.
+        """
+        entry = BACKENDS[self.choice.backend]
+        if entry.check is not None:
+            with self._importing(entry):
+                entry.check(self.choice, self.bundle())
+
+    @staticmethod
+    @contextmanager
+    def _importing(entry: BackendEntry) -> Iterator[None]:
+        try:
+            yield
+        except ImportError as error:
+            raise GmosError(
+                f"--backend {entry.name} needs {entry.packages or 'a package that is missing'} ({error})"
+                + (f"; install them with {entry.install}" if entry.install else "")
+            ) from error
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkChoice:
     """The options that choose networks and how they run; fields as `gmos-run`'s options, budgets in bytes.
+
+    `threads` of the CPU, 0 for one per physical core. `memory_share` is this process's part of the device, above 0 and
+    up to 1, where several run side by side: engines keep within it as within a `memory_budget`.
 
     Raises:
         GmosError: a backend, variant or precision that does not exist.
@@ -147,6 +170,8 @@ class NetworkChoice:
     build: bool = False
     memory_budget: int | None = None
     cuda_graphs: bool = True
+    threads: int = 0
+    memory_share: float = 1.0
     trust: tuple[Path, ...] = ()
     trust_engines: bool = False
 
@@ -156,6 +181,8 @@ class NetworkChoice:
             "backend": (AUTO, *BACKENDS),
             "precision": (AUTO, *PRECISIONS),
         }
+        if self.threads < 0:
+            raise GmosError(f"--threads {self.threads}: expected 1 or more, or 0 for one per physical core")
         for name, values in known.items():
             if getattr(self, name) not in values:
                 expected = ", ".join(value for value in values if value is not None)
@@ -347,15 +374,33 @@ class NetworkChoice:
 
 
 def _open_reference(choice: NetworkChoice, _: Bundle | None) -> Backend:
-    from .gmos_ref.loading import load_reference  # noqa: PLC0415 - PyTorch takes seconds to import
+    from .gmos_ref.loading import load_reference, use_threads  # noqa: PLC0415 - PyTorch takes seconds to import
 
+    if choice.threads:
+        use_threads(choice.threads)
     return load_reference(choice.reference())
+
+
+def _check_reference(choice: NetworkChoice, _: Bundle | None) -> None:
+    import sam2  # noqa: F401, PLC0415 - as above, and a package of its own
+
+    from .gmos_ref.loading import choose_device, choose_precision  # noqa: PLC0415
+
+    choose_precision(choice.precision, choose_device(choice.device))
+
+
+def _check_onnxruntime(choice: NetworkChoice, _: Bundle | None) -> None:
+    from .runtime.onnx.sessions import choose_device, load_onnxruntime  # noqa: PLC0415 - imports ONNX Runtime
+
+    choose_device(choice.device, load_onnxruntime())
 
 
 def _open_on_onnxruntime(choice: NetworkChoice, bundle: Bundle | None) -> Backend:
     from .runtime.onnx.backend import open_bundle_backend  # noqa: PLC0415 - imports ONNX Runtime
+    from .runtime.onnx.sessions import SessionOptions  # noqa: PLC0415 - the same
 
-    return open_bundle_backend(cast("Bundle", bundle), device=choice.device)
+    options = SessionOptions(threads=choice.threads)
+    return open_bundle_backend(cast("Bundle", bundle), device=choice.device, options=options)
 
 
 def _settle_engines(choice: NetworkChoice, bundle: Bundle) -> NetworkChoice:
@@ -369,6 +414,17 @@ def _settle_engines(choice: NetworkChoice, bundle: Bundle) -> NetworkChoice:
     return replace(choice, device=f"cuda:{device_index(choice.device, flavour)}")
 
 
+def _check_engines(choice: NetworkChoice, bundle: Bundle | None) -> None:
+    from .runtime.tensorrt.backend import device_index  # noqa: PLC0415 - as above
+    from .runtime.tensorrt.choice import engine_obstacle  # noqa: PLC0415
+
+    flavour = cast("Flavour", choice.backend)
+    index = device_index(choice.device, flavour)
+    obstacle = None if choice.build else engine_obstacle(cast("Bundle", bundle), flavour, index)
+    if obstacle is not None:
+        raise GmosError(obstacle)
+
+
 def _open_engines(choice: NetworkChoice, bundle: Bundle | None) -> Backend:
     from .runtime.tensorrt.backend import device_index, open_engine_backend  # noqa: PLC0415 - as above
     from .runtime.tensorrt.runner import EngineOptions  # noqa: PLC0415
@@ -380,7 +436,9 @@ def _open_engines(choice: NetworkChoice, bundle: Bundle | None) -> Backend:
 
         index = device_index(choice.device, flavour)
         build_engines(opened.root, flavour, device=index, trust=opened.trust)
-    options = EngineOptions(memory_budget=choice.memory_budget, cuda_graphs=choice.cuda_graphs)
+    options = EngineOptions(
+        memory_budget=choice.memory_budget, memory_share=choice.memory_share, cuda_graphs=choice.cuda_graphs
+    )
     return open_engine_backend(opened, flavour, device=choice.device, options=options)
 
 
@@ -388,6 +446,7 @@ for _entry in (
     BackendEntry(
         name="torch",
         open=_open_reference,
+        check=_check_reference,
         runs="checkpoints",
         packages="PyTorch, SAM2 and safetensors",
         install="pip install 'gmos-deploy[ref]'",
@@ -395,6 +454,7 @@ for _entry in (
     BackendEntry(
         name="onnxruntime",
         open=_open_on_onnxruntime,
+        check=_check_onnxruntime,
         runs="bundle",
         graph="onnxruntime",
         packages="ONNX Runtime",
@@ -410,6 +470,7 @@ for _entry in (
             install=f"pip install 'gmos-deploy[{_extra}]'",
             options=frozenset({"build", "memory_budget", "cuda_graphs"}),
             settle=_settle_engines,
+            check=_check_engines,
         )
         for _flavour, _packages, _extra in (
             ("tensorrt", "TensorRT and cuda-bindings", "gpu"),

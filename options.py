@@ -31,8 +31,8 @@ def named_path(name: str) -> click.Path:
 
 
 def given_input(text: str) -> Path | str:
-    """The type of an input: a path, or the text itself where that is an address, which a path would not keep."""
-    return text if "://" in text else Path(text)
+    """The type of an input: a path, or the text itself of an address or a pipeline, which a path would not keep."""
+    return text if "://" in text or text.startswith("gst:") else Path(text)
 
 
 PATH, DIR, FILE = named_path("path"), named_path("dir"), named_path("file")
@@ -247,17 +247,22 @@ def worst_frames_option(default: int, most: int, where: str) -> Decorator[Any]:
 force_option = flag("force", RESULTS, "Replace a bundle that is there.")
 
 
-trust_options = together(
-    option(
+def trust_option(then: str = "") -> Decorator[Any]:
+    """Whose signature a bundle must have."""
+    return option(
         "trust",
         NETWORKS,
         "Public key (KEY.pub of gmos-export keygen) of whoever signed the bundle; may be repeated. The bundle must "
-        "then be signed with one of them (gmos-export sign) and be as it was signed, and engines in it may run.  "
+        f"then be signed with one of them (gmos-export sign) and be as it was signed{then}.  "
         "[default: no signature is asked for]",
         multiple=True,
         type=FILE,
         metavar="KEY.pub",
-    ),
+    )
+
+
+trust_options = together(
+    trust_option(", and engines in it may run"),
     flag(
         "trust_engines",
         NETWORKS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from .runtime.precision import PRECISIONS
 if TYPE_CHECKING:
     from .runtime.backend import Backend
     from .runtime.bundle.manifest import Bundle
+    from .runtime.contract import ModelSpec
     from .runtime.files.made_from import MadeFrom
     from .runtime.pipeline.options import RunOptions
 
@@ -67,6 +68,16 @@ class Side:
         from .runtime.bundle.manifest import open_bundle  # noqa: PLC0415 - only bundle runs need it
 
         return None if self.bundle is None else open_bundle(self.bundle, self.networks.trusted())
+
+    def check(self) -> ModelSpec:
+        """The sizes of its networks, once what a moment shows says that they can run.
+
+        Raises:
+            GmosError: as `load`.
+        """
+        source = self.networks.resolve()
+        source.check()
+        return source.model
 
     def require_no_levers(self, why: str) -> None:
         """Refuse a side with levers or a recipe.
@@ -145,6 +156,17 @@ def _number(given: str, name: str, text: str) -> int | float:
         return float(text) if "." in text or "e" in text.lower() else int(text)
     except ValueError as error:
         raise GmosError(f"{given}: {name} {text}: expected a number") from error
+
+
+def refuse_idle_trust(sides: Iterable[Side], trust: Mapping[str, Any] | None) -> None:
+    """Refuse keys, or leave to run engines, that no side has a bundle for: whoever gave them thinks one was checked.
+
+    Raises:
+        GmosError: as said.
+    """
+    given = [f"--{name}" for name, value in (trust or {}).items() if value]
+    if given and all(side.bundle is None for side in sides):
+        raise GmosError(f"{given[0]} goes with a side that runs a bundle, and none does; leave it out")
 
 
 def _side_values(given: str, lone: str, rest: str) -> dict[str, str]:

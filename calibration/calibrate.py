@@ -15,7 +15,8 @@ from .. import __version__
 from ..errors import GmosError
 from ..evaluation.progress_bar import run_progress
 from ..export.onnx.bundle_directory import check_place
-from ..runtime.bundle.manifest import Bundle, open_bundle
+from ..runtime.bundle.manifest import Bundle
+from ..runtime.bundle.new_bundle import writing_alone
 from ..runtime.contract import WITHOUT_WEIGHTS, NetworkName
 from ..runtime.files.atomic_file import writing
 from ..runtime.onnx.backend import open_bundle_backend
@@ -50,9 +51,16 @@ def calibrate(config: CalibrationConfig) -> tuple[Bundle, tuple[CalibratedNetwor
 
     Raises:
         GmosError: the bundle or the videos cannot be used, a network does not hold its limits, or something
-            cannot be written. Samples of finished videos stay for the next call, and so does what was worked out.
+            cannot be written, or another calibration is writing it. Samples of finished videos stay for the next call,
+            and so does what was worked out.
     """
-    check_place(config.out, force=config.force)
+    # Two would share their samples and what they have worked out.
+    with writing_alone(config.out):
+        check_place(config.out, force=config.force)
+        return _calibrated(config)
+
+
+def _calibrated(config: CalibrationConfig) -> tuple[Bundle, tuple[CalibratedNetwork, ...]]:
     parent, names = _chosen(config)
     sequences = resolve_inputs(
         config.inputs,
@@ -67,7 +75,7 @@ def calibrate(config: CalibrationConfig) -> tuple[Bundle, tuple[CalibratedNetwor
     work = FinishedWork(config.beside("unfinished"))
     work.check()
     with (
-        closing(open_bundle_backend(config.bundle, device=config.device)) as backend,
+        closing(open_bundle_backend(parent, device=config.device)) as backend,
         run_progress() as progress,
     ):
         videos = sample_videos(
@@ -79,9 +87,7 @@ def calibrate(config: CalibrationConfig) -> tuple[Bundle, tuple[CalibratedNetwor
     # What cannot run is found out before the long part.
     reference = None
     if config.target_masks is not None:
-        reference = MaskReference(
-            parent.root, sequences, work, frames=config.limits.frames, device=config.device
-        )
+        reference = MaskReference(parent, sequences, work, frames=config.limits.frames, device=config.device)
     chooser = LayerChooser(form=FORMATS[config.precision], options=config.quantiser)
     maker = FormMaker(config=config, parent=parent, chooser=chooser, work=work)
     calls = {name: sum(int(video["networks"][name]["seen"]) for video in videos.values()) for name in names}
@@ -123,7 +129,7 @@ def calibrate(config: CalibrationConfig) -> tuple[Bundle, tuple[CalibratedNetwor
 
 def _chosen(config: CalibrationConfig) -> tuple[Bundle, tuple[NetworkName, ...]]:
     """The bundle and the networks that will be quantised."""
-    parent = open_bundle(config.bundle)
+    parent = config.parent()
     if parent.precision in FORMATS:
         raise GmosError(
             f"bundle {config.bundle} is {parent.precision} already; give the fp16 bundle that it was made from"

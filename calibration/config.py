@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import GmosError
+from ..runtime.bundle.manifest import Bundle, open_bundle
 from ..runtime.bundle.new_bundle import beside
+from ..runtime.bundle.signature import Trust
 from ..runtime.comparison.parity import LIMITS
 from ..runtime.contract import NetworkName
 from ..runtime.precision import Limits, PrecisionName
@@ -82,7 +84,8 @@ class CalibrationConfig:
     without one a network must hold those of the precision, and none is excluded. `weight_only` names networks whose
     layers all compute in half precision from weights in eight bits; EXCLUDED among them does so for excluded layers.
     `target_masks` is the mean IoU that each result of each video must keep with the bundle's: networks become
-    weight-only until it does. `samples` stays if it is given. `timed` measures the networks on ONNX Runtime before and
+    weight-only until it does. `samples` stays if it is given. `trust` has public keys: with some, the bundle must be
+    signed with one of them. `timed` measures the networks on ONNX Runtime before and
     after.
     """
 
@@ -104,10 +107,19 @@ class CalibrationConfig:
     stride: int | None = None
     device: str = "cpu"
     force: bool = False
+    trust: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         if self.target_masks is not None and not 0 < self.target_masks <= 1:
             raise GmosError(f"--target_masks {self.target_masks:g}: expected a mean IoU above 0, up to 1")
+
+    def parent(self) -> Bundle:
+        """The bundle that is quantised.
+
+        Raises:
+            GmosError: it cannot be used, or is not as somebody who is trusted signed it.
+        """
+        return open_bundle(self.bundle, Trust(keys=self.trust))
 
     def beside(self, ending: str) -> Path:
         """A place beside the new bundle's."""

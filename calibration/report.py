@@ -14,7 +14,7 @@ from ..evaluation.report.environment import environment
 from ..evaluation.report.files import write_report
 from ..evaluation.report.origins import origins_section
 from ..evaluation.report.terminal import show
-from ..runtime.bundle.manifest import Bundle, open_bundle
+from ..runtime.bundle.manifest import Bundle
 from ..runtime.comparison.parity import worst_severity
 from ..runtime.files.made_from import KEY, ClipOrigin, MadeFrom
 from .config import CalibrationConfig
@@ -46,7 +46,7 @@ def report_calibration(
     Raises:
         GmosError: it cannot be written.
     """
-    parent = open_bundle(config.bundle)
+    parent = config.parent()
     sizes = {"before": weight_bytes(parent), "after": weight_bytes(bundle)}
     made_on, made_from = environment(), _made_from(parent, bundle)
     document = _document(config, bundle, sizes, networks, made_on=made_on, made_from=made_from)

@@ -28,6 +28,7 @@ from ..options import (
     option,
     rate_options,
     report_option,
+    trust_option,
     wide_option,
 )
 from ..runtime.onnx.telemetry import turn_telemetry_off
@@ -46,6 +47,7 @@ AS_GIVEN = (
     "stride",
     "device",
     "force",
+    "trust",
 )
 
 SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
@@ -57,6 +59,7 @@ SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 @option("frames", INPUT, "Frames of each input, 1 or more.  [default: all]", type=int, metavar="N")
 @option("device", INPUT, "Where the videos run: cpu, cuda, cuda:N or auto.", default="cpu", metavar="NAME")
 @option("bundle", NETWORKS, "The fp16 bundle to quantise.", type=DIR, required=True)
+@trust_option()
 @names_option(NETWORKS, "Networks to quantise", "all that are fp16", multiple=True)
 @option("out", RESULTS, "Directory of the new bundle.", type=DIR, required=True)
 @force_option

@@ -161,8 +161,9 @@ def onnx_command(**options: Any) -> None:
 
 @export_command.command(name="inspect", cls=GroupedCommand)
 @click.argument("directory", type=PATH, metavar="DIR")
+@trust_options
 @json_flag("everything")
-def inspect_command(directory: Path, as_json: bool) -> None:
+def inspect_command(directory: Path, as_json: bool, **trusted: Any) -> None:
     """Show the networks of a bundle: tensors, precision, size, arithmetic, how it was validated; and its engines.
 
     Of an engine: what its shape profiles take, its precision and sums, the GPUs that it is for, and whether it was
@@ -172,7 +173,7 @@ def inspect_command(directory: Path, as_json: bool) -> None:
     from ..export import inspection  # noqa: PLC0415
     from ..runtime.bundle.manifest import open_bundle  # noqa: PLC0415
 
-    bundle = open_bundle(directory)
+    bundle = open_bundle(directory, given_trust(trusted))
     if as_json:
         click.echo(inspection.as_json(bundle))
     else:

@@ -34,8 +34,8 @@ lever_options = together(
     option(
         "geometry_change",
         GROUP,
-        "Of --geometry_every: also run it between two such frames whose DINO tokens differ by more than this share, 0 "
-        "or more.  [default: never]",
+        "Of --geometry_every: also run it between two of its frames whose DINO tokens differ by more than this share, "
+        "0 or more.  [default: never]",
         type=float,
         metavar="SHARE",
     ),

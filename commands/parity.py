@@ -41,16 +41,14 @@ SIDE = (
 
 
 def limits_option(text: str) -> Decorator[Any]:
-    """What both sides are held to."""
+    """What both sides are held to; None leaves it to their precisions."""
     return option(
         "limits",
         group=COMPARISON,
         old=("profile",),
         type=click.Choice(list(PRECISIONS)),
-        default="fp32",
-        show_default=True,
         metavar="PRECISION",
-        help=text,
+        help=f"{text}  [default: that of the less exact side, fp32 of masks]",
     )
 
 

@@ -24,7 +24,7 @@ from ..options import (
     trust_options,
     wide_option,
 )
-from ..sides import parse_side
+from ..sides import parse_side, refuse_idle_trust
 
 
 @click.command("gmos-profile", cls=GroupedCommand, context_settings=CONTEXT)
@@ -98,4 +98,6 @@ def profile_command(video: Path | str, sides: tuple[str, ...], **options: Any) -
     from ..evaluation.profile.commands import profile_sides  # noqa: PLC0415 - the work
 
     trust = {name: options.pop(name) for name in TRUST}
-    return profile_sides(video, [parse_side("--side", text, trust) for text in sides], **options)
+    parsed = [parse_side("--side", text, trust) for text in sides]
+    refuse_idle_trust(parsed, trust)
+    return profile_sides(video, parsed, **options)

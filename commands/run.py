@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import click
 
@@ -32,12 +32,12 @@ from ..options import (
 )
 from ..runtime.precision import PRECISIONS
 from .levers import given_levers, lever_options
+from .list_options import OF_LISTS, OF_RAY, list_inputs_options, list_results_options, workers_options
+from .live_options import OF_STREAMS, live_options, refuse_file_options, refuse_live_options
 
 BUDGETS = ("offload_cpu", "device_budget", "host_budget")
-AS_GIVEN = (
-    *("save_dir", "save_mode", "overlay", "fps", "stride", "quiet", "recipe"),
-    *("dataset", "root", "sequences", "time_anno_csv"),
-)
+OF_BOTH = ("save_dir", "save_mode", "overlay", "fps", "stride", "quiet")
+OF_FILES = ("recipe", "dataset", "root", "sequences", "time_anno_csv")
 
 
 @click.command(name="gmos-run", cls=GroupedCommand, context_settings=CONTEXT)
@@ -73,6 +73,7 @@ AS_GIVEN = (
     type=PATH,
     metavar="CSV",
 )
+@list_inputs_options
 @option(
     "save_dir",
     RESULTS,
@@ -100,6 +101,7 @@ AS_GIVEN = (
 )
 @flag("resume", RESULTS, "Skip sequences that are finished with the same settings.")
 @flag("overwrite", RESULTS, "Replace existing results.")
+@list_results_options
 @json_flag("the summary")
 @flag("quiet", RESULTS, "Only warnings, errors and the summary.")
 @option("bundle", NETWORKS, "Run an exported bundle instead of checkpoints (gmos-export onnx).", type=DIR)
@@ -159,6 +161,7 @@ AS_GIVEN = (
     type=click.IntRange(min=1),
     metavar="MIB",
 )
+@workers_options
 @option(
     "device_budget",
     SPEED,
@@ -200,18 +203,21 @@ AS_GIVEN = (
     "max_cond_frames_in_attn: 2 or more; -1 for all, as published. Their number grows with the video, and the time "
     "of its second pass with its square.",
 )
-def run_command(**options: Any) -> None:
-    """Segment what moves in videos.
+@live_options
+def run_command(**options: Any) -> int:
+    """Segment what moves in videos, and in streams while they run.
 
-    INPUT is one or more video files (.mp4, .mov, .mkv, .webm, …), or one or more directories of JPEG or PNG frames.
+    INPUT is one or more video files (.mp4, .mov, .mkv, .webm, …), directories of JPEG or PNG frames, directories of
+    video files, or patterns of them in quotes ('cam*/*.mp4'); or one stream: a camera (0, /dev/video0), an address
+    (rtsp://, udp://, http://, …), - for a video on standard input, or gst:PIPELINE of GStreamer.
 
     Runs the published checkpoints with --pi3_ckpt, --sam2_ckpt and --gmos_ckpt (or --gmos_s_ckpt), or an
     exported bundle with --bundle. Without either it runs nano, a small model that comes with gmos-deploy.
 
-    Exit status: 0 done, 2 something given cannot be used (one line says what), 130 interrupted (143 by SIGTERM, 129 by
-    SIGHUP).
+    Exit status: 0 all done, 2 something given cannot be used, or the machine fails (one line says what), 3 some of
+    several sequences failed and the others are done, 130 interrupted (143 by SIGTERM, 129 by SIGHUP).
     """
-    from ..run import run_all  # noqa: PLC0415 - NumPy, PyAV and rich
+    from ..runtime.live.sources.registry import live_source_of  # noqa: PLC0415 - NumPy and PyAV
     from ..runtime.pipeline.options import RunOptions  # noqa: PLC0415 - the same
     from ..runtime.pipeline.thresholds import parse_thresholds  # noqa: PLC0415 - the same
 
@@ -221,26 +227,59 @@ def run_command(**options: Any) -> None:
         **{name: options[name] for name in ("backend", "device", "precision", "build", *TRUST)},
         memory_budget=None if options["memory_budget"] is None else options["memory_budget"] * MIB,
         cuda_graphs=not options["no_cuda_graphs"],
+        threads=options["threads"] or 0,
     )
-    summary = run_all(
+    run_options = RunOptions.in_mib(
+        **{
+            name: options[name]
+            for name in ("batch_size", "spill_dir", "max_conditioning", "allow_nonfinite", *BUDGETS)
+        },
+        thresholds=parse_thresholds(options["thresholds"]),
+        **given_levers(options),
+    )
+    # The published spelling takes several values; those after the first arrive as arguments.
+    inputs = (*options["input_rgb"], *options["inputs"])
+    # Called as they are, runs write what they write.
+    overlays = not options["input_rgb"]
+    if options["live"] or any(live_source_of(str(one)) is not None for one in inputs):
+        from ..run_live import LiveChoice, run_live  # noqa: PLC0415 - the same
+
+        refuse_file_options(options)
+        choice = LiveChoice(**{name: options[name] for name in ("live", "preview_token", *OF_STREAMS)})
+        run_live(
+            networks=networks,
+            inputs=inputs,
+            choice=choice,
+            report=lambda report: _echo(report, as_json=options["as_json"], err=choice.tracks is not None),
+            overlays=overlays,
+            options=run_options,
+            **{name: options[name] for name in OF_BOTH},
+        )
+        return 0
+    refuse_live_options(options)
+    from ..run import run_all  # noqa: PLC0415 - the same
+
+    return run_all(
         networks=networks,
-        # The published spelling takes several values; those after the first arrive as arguments.
-        inputs=(*options["input_rgb"], *options["inputs"]),
-        # Called as they are, it writes what they write.
-        overlays=not options["input_rgb"],
-        **{name: options[name] for name in AS_GIVEN},
-        options=RunOptions.in_mib(
-            **{
-                name: options[name]
-                for name in ("batch_size", "spill_dir", "max_conditioning", "allow_nonfinite", *BUDGETS)
-            },
-            thresholds=parse_thresholds(options["thresholds"]),
-            **given_levers(options),
-        ),
+        inputs=inputs,
+        overlays=overlays,
+        **{name: options[name] for name in (*OF_BOTH, *OF_FILES)},
+        options=run_options,
         existing=choose_existing(resume=options["resume"], overwrite=options["overwrite"]),
+        **{name: options[name] for name in (*OF_LISTS, *OF_RAY)},
     )
-    text = summary.render(as_json=options["as_json"])
-    click.echo(text if options["as_json"] else printable(text))
+
+
+class Rendered(Protocol):
+    """A summary."""
+
+    def render(self, *, as_json: bool) -> str:
+        """The summary as text for people, or as JSON."""
+
+
+def _echo(summary: Rendered, *, as_json: bool, err: bool = False) -> None:
+    text = summary.render(as_json=as_json)
+    click.echo(text if as_json else printable(text), err=err)
 
 
 def choose_existing(*, resume: bool, overwrite: bool) -> Literal["error", "resume", "overwrite"]:

@@ -178,7 +178,7 @@ class TorchBackend:
         self,
         features: FrameFeatures,
         *,
-        frames: int,
+        frames: int | None,
         video_hw: tuple[int, int],
         max_conditioning: int | None = None,
         look_back: int = 0,

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
@@ -22,18 +31,30 @@ LINE_INTERVAL_S = 10.0
 """Seconds between lines where nobody watches a terminal."""
 
 
+FRAMES = "frames"
+"""The unit of a bar that tells no other."""
+
+
 class FramesPerSecond(ProgressColumn):
     """The stage's speed."""
 
     def render(self, task: Task) -> Text:
         """See `rich.progress.ProgressColumn`."""
-        return Text(f"{task.speed:.1f} frames/s" if task.speed else "", style="progress.data.speed")
+        known = task.speed and task.fields.get("unit", FRAMES) == FRAMES
+        return Text(f"{task.speed:.1f} frames/s" if known else "", style="progress.data.speed")
 
 
 class TerminalProgress:
-    """A bar per stage: done, frames per second, time left. A context manager."""
+    """A bar per stage: done, frames per second, time left. A context manager.
 
-    def __init__(self, console: Console) -> None:
+    Args:
+        console: of a terminal.
+        several: there may be very many sequences: bars of stages go when these have ended.
+    """
+
+    def __init__(self, console: Console, *, several: bool = False) -> None:
+        self._several = several
+        self._overall: TaskID | None = None
         self._bars = RichProgress(
             # Names are no markup: "[abc]" is a part of one.
             TextColumn("{task.description}", markup=False),
@@ -42,6 +63,8 @@ class TerminalProgress:
             FramesPerSecond(),
             TimeRemainingColumn(),
             console=console,
+            # What is piped on is not drawn above the bars.
+            redirect_stdout=sys.stdout.isatty(),
         )
 
     def __enter__(self) -> TerminalProgress:
@@ -64,6 +87,14 @@ class TerminalProgress:
         # The estimate of a file's index may have been off; what was done is the truth.
         finished = next(known.completed for known in self._bars.tasks if known.id == task)
         self._bars.update(task, total=finished)
+        if self._several:
+            self._bars.remove_task(task)
+
+    def overall(self, done: int, total: int, remark: str) -> None:
+        """Show how many sequences are done."""
+        if self._overall is None:
+            self._overall = self._bars.add_task("", total=total, unit="sequences")
+        self._bars.update(self._overall, completed=done, description=f"sequences{remark}")
 
 
 class LineProgress:

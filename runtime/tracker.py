@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +56,7 @@ class Tracker(Protocol):
     def propagate(
         self, start: int, *, reverse: bool = False, unprompted: bool = False
     ) -> Iterator[TrackerStep]:
-        """Yield frames start, start+1, .. to the last one, or start, start-1, .. 0.
+        """Yield frames start, start+1, .. to the last one, or start, start-1, .. 0; of a stream without an end.
 
         The caller may stop early and prompt again; the next propagation sees every prompt. `unprompted`: it
         will not before this one has ended, so a frame may be started before the answer on the last one is read.
@@ -67,12 +68,33 @@ class Tracker(Protocol):
         ...
 
 
+@runtime_checkable
+class LiveTracker(Tracker, Protocol):
+    """A tracker that can follow a stream, which has no last frame: it is only ever asked for the next one.
+
+    Nothing that it holds grows with the frames. A prompt is on the frame that was tracked last, or on one of the first
+    frames before any was tracked.
+    """
+
+    def forget(self, object_ids: Sequence[int]) -> None:
+        """Forget these objects and all that is remembered of them; those that are left keep their order.
+
+        It may be called while a propagation is under way, which goes on with the objects that are left.
+        """
+        ...
+
+
 class FrameFeatures(Protocol):
     """Where a tracker finds the encoder features of a frame: s0, s1 and f, without the batch axis."""
 
     def get(self, frame: int) -> Mapping[str, Any]:
         """The backend's arrays of one frame by their contract names."""
         ...
+
+
+def frames_from(start: int, frames: int | None) -> Iterable[int]:
+    """The frames of a forward pass over so many; None: without an end."""
+    return itertools.count(start) if frames is None else range(start, frames)
 
 
 def step_from_logits(

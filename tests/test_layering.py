@@ -13,7 +13,7 @@ import gmos_deploy
 
 ROOT = Path(gmos_deploy.__file__).parent
 PACKAGE = "gmos_deploy"
-PRODUCT = ("runtime", "gmos_ref", "export", "calibration", "evaluation", "tuning", "commands")
+PRODUCT = ("fleet", "runtime", "gmos_ref", "export", "calibration", "evaluation", "tuning", "commands")
 """Packages of the product; with the modules beside them they are what is shipped."""
 
 RUNTIME = {
@@ -27,7 +27,17 @@ RUNTIME = {
     # Two rooms of one flat: what is sparse encodes, proposes and stores as the pipeline does.
     "runtime.pipeline": {"runtime", "runtime.files", "runtime.video", "runtime.pipeline.sparse"},
     "runtime.pipeline.sparse": {"runtime", "runtime.pipeline", "runtime.video"},
-    "runtime.live": {"runtime", "runtime.files", "runtime.pipeline", "runtime.results", "runtime.video"},
+    "runtime.live.sources": {"runtime", "runtime.files", "runtime.video"},
+    "runtime.live": {
+        "runtime",
+        "runtime.files",
+        "runtime.live.sources",
+        "runtime.pipeline",
+        "runtime.results",
+        "runtime.video",
+    },
+    "runtime.live.threads": {"runtime", "runtime.live", "runtime.live.sources"},
+    "runtime.live.preview": {"runtime", "runtime.live", "runtime.results"},
     "runtime.onnx": {"runtime", "runtime.files", "runtime.bundle", "runtime.cuda", "runtime.pipeline"},
     "runtime.tensorrt": {
         "runtime",
@@ -53,8 +63,9 @@ ALLOWED = {
         "gmos_ref.*",
         "runtime.*",
     },
+    "fleet": {"interruption", "networks", "recipes", "runtime.*"},
     "tuning": {"networks", "recipes", "tuning.*", "calibration.search", "evaluation.*", "runtime.*"},
-    "evaluation": {"networks", "sides", "evaluation.*", "gmos_ref.*", "runtime.*"},
+    "evaluation": {"fleet", "interruption", "networks", "sides", "evaluation.*", "gmos_ref.*", "runtime.*"},
     "evaluation.report": {
         "runtime.files",
         "runtime.host_memory",
@@ -92,7 +103,7 @@ import importlib, pkgutil, sys
 # What others have written brings its own modules for each system.
 import av, click, filelock, numpy, PIL.Image, platformdirs, psutil, rich.progress, rich.table
 import scipy.ndimage, scipy.optimize
-import concurrent.futures.process, multiprocessing, subprocess, tempfile
+import asyncio, concurrent.futures.process, multiprocessing, subprocess, tempfile
 for name in ("fcntl", "resource", "pwd", "grp", "termios", "_posixshmem"):
     sys.modules[name] = None
 import os, signal, errno

@@ -20,7 +20,6 @@ OWN_JSON = {
 }
 ARRAYS = {
     "runtime/files/array_files.py",
-    "runtime/bundle/check_inputs.py",  # by array_files.damage_as_value_error, from memory
     "evaluation/doctor/selftest.py",  # the package's own
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -18,7 +19,8 @@ from PIL import Image
 from gmos_deploy.cli import guarded
 from gmos_deploy.commands.run import run_command
 from gmos_deploy.evaluation.benchmarks.datasets import DATASET_NAMES
-from gmos_deploy.run import RunSummary, SequenceSummary
+from gmos_deploy.fleet.statuses import SequenceSummary
+from gmos_deploy.fleet.summary import Summary
 
 FRAMES = 6
 
@@ -113,9 +115,11 @@ def test_overlays_come_without_being_asked_for(
 def test_overlays_of_several_videos_have_a_folder(tmp_path: Path) -> None:
     """One line all the same."""
     files = [tmp_path / f"mos-i_mp4/{name}.mp4" for name in "ab"]
-    sequences = [SequenceSummary(name=path.stem, stride=1, fps=1.0, outputs=[path]) for path in files]
-    text = RunSummary(variant="gmos", preset="tiny", sequences=sequences).render(as_json=False)
-    assert text.splitlines()[-1] == f"look at {tmp_path / 'mos-i_mp4'}"
+    text = io.StringIO()
+    with Summary(out=text) as summary:
+        for path in files:
+            summary.add(SequenceSummary(name=path.stem, stride=1, fps=1.0, outputs=[path]))
+    assert text.getvalue().splitlines()[-1] == f"look at {tmp_path / 'mos-i_mp4'}"
 
 
 def test_published_spelling_takes_several_inputs(
@@ -352,7 +356,7 @@ def test_what_interrupts_the_writing_leaves_the_first_pass(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("gmos_deploy.run.file_results", interrupted)
+        patch.setattr("gmos_deploy.fleet.sequence_runner.file_results", interrupted)
         status, _, err = gmos_run(*base)
     assert status == 130
     assert "clip: the first pass is kept; --resume goes on from there" in err

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ...evaluation.compare.mask_agreement import Labels, sequence_agreement
 from ...evaluation.progress_bar import run_progress
+from ...runtime.bundle.manifest import Bundle
 from ...runtime.contract import NetworkName
 from ...runtime.frame_result import CompactMap
 from ...runtime.onnx.backend import open_bundle_backend
@@ -106,7 +107,7 @@ class MaskReference:
 
     def __init__(
         self,
-        bundle: Path,
+        bundle: Bundle,
         sequences: Sequence[SequenceInput],
         work: FinishedWork,
         *,
@@ -116,7 +117,7 @@ class MaskReference:
         self._sequences = sequences
         self._frames = frames
         self._device = device
-        logger.info("masks of %s, to compare with", bundle)
+        logger.info("masks of %s, to compare with", bundle.root)
         self._labels = self._run(bundle, work)
 
     def scores(self, bundle: Path) -> tuple[MaskScore, ...]:
@@ -147,7 +148,7 @@ class MaskReference:
             )
         return tuple(found)
 
-    def _run(self, bundle: Path, work: FinishedWork | None = None) -> VideoLabels:
+    def _run(self, bundle: Path | Bundle, work: FinishedWork | None = None) -> VideoLabels:
         found: dict[tuple[str, str], list[CompactMap]] = {}
         with closing(open_bundle_backend(bundle, device=self._device)) as backend, run_progress() as progress:
             for sequence in self._sequences:

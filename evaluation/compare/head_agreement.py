@@ -97,12 +97,12 @@ class _Side:
     """One side's proposals of a frame; numbers count from 1."""
 
     def __init__(self, proposals: Proposals, frame: int) -> None:
-        self.labels: Labels = proposals.maps[frame]
-        columns = proposals.motions.shape[1]
-        self.motions, self.scores = proposals.motions[frame], proposals.ious[frame]
-        self.kept = proposals.trusted(frame, columns, PUBLISHED)
+        own = proposals.frame(frame)
+        self.labels: Labels = own.labels
+        self.motions, self.scores = own.motions, own.ious
+        self.kept = own.trusted(PUBLISHED, count=len(own.motions))
         self.moving = self.motions > np.float32(PUBLISHED.motion)
-        self.motion_map = proposals.motion_map(frame, self.labels, PUBLISHED)
+        self.motion_map = own.motion_map(PUBLISHED)
 
 
 def _proposal_frame(name: str, a: _Side, b: _Side) -> StageFrame:

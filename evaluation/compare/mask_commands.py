@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import GmosError
+from ...networks import NetworkSource
 from ...runtime.contract import ModelSpec
 from ...runtime.levers import EXACT
 from ...runtime.pipeline.clip import ClipRun
@@ -21,17 +22,17 @@ from ...runtime.results.outputs import check_save_dir, file_results
 from ...runtime.tensorrt.memory import settle_run
 from ...runtime.video.inputs import resolve_inputs
 from ...runtime.video.sequence import SequenceInput
-from ...sides import Side, parse_side
+from ...sides import Side, parse_side, refuse_idle_trust
 from ..progress_bar import counted, run_progress
 from ..report.environment import environment
 from ..report.files import publish
 from .document import parity_document, worst_frames_section
 from .head_agreement import compare_foreground, gmos_s_stage, proposer_stage
-from .label_trees import LabelPair, label_pairs
+from .label_trees import LabelPair, label_pairs, read_tree
 from .mask_agreement import Labels, MaskLimits, SequenceAgreement, sequence_agreement
 from .recording import RecordedVideo, RecordingBackend
 from .report import Comparison, ParityReport, observations, result_json
-from .sides import require_same_model
+from .sides import limits_of, require_same_model
 from .stage_agreement import StageAgreement, tracker_stage
 from .teacher_forcing import Forcing, forced_stages
 
@@ -103,23 +104,36 @@ def compare_videos(
     """Run two sides on videos, compare their masks, show and report it; the exit status. Options as gmos-parity's.
 
     Raises:
-        GmosError: a side cannot be run, or the sides are not of one model.
+        GmosError: a side cannot be run, or the sides are not of one model; as far as a moment shows it, before one
+            of them runs.
     """
     sides = (parse_side("--a", a, trust), parse_side("--b", b, trust))
+    refuse_idle_trust(sides, trust)
     masks = next((side for side in sides if side.masks is not None), None)
     if teacher_forced and masks is not None:
         raise GmosError(f"--teacher_forced: {masks.text} has no networks; name a backend, or leave it out")
     if teacher_forced:
         for side in sides:
             side.require_no_levers("--teacher_forced holds networks against networks, frame by frame")
-    comparison = Comparison.of("video", a, b, inputs, options)
+    comparison = Comparison.of("video", a, b, inputs, options, own=limits_of(sides))
     resolve = partial(resolve_inputs, inputs, fps=fps, stride=stride)
     with tempfile.TemporaryDirectory() as folder:
         runs = [
             _Run(side, (keep or Path(folder)) / name, Path(folder) / f"logits-{name}")
             for side, name in zip(sides, "ab", strict=True)
         ]
-        tree_a, tree_b = (one.masks(resolve, like=runs[0] if teacher_forced else one) for one in runs)
+        for run in runs:
+            run.prepare(resolve)
+        if masks is None:
+            ran_a, ran_b = runs
+            if teacher_forced:
+                require_same_model(ran_a.side, ran_a.model, ran_b.side, ran_b.model)
+            elif ran_a.model.variant != ran_b.model.variant:
+                raise GmosError(
+                    f"{a} is {ran_a.model.variant} and {b} {ran_b.model.variant}, whose results are others; name sides "
+                    "of one variant"
+                )
+        tree_a, tree_b = (run.masks() for run in runs)
         if masks is not None:
             return compare_trees(tree_a, tree_b, comparison)
         stages = partial(_stages, runs, comparison, teacher_forced=teacher_forced)
@@ -135,44 +149,65 @@ class _Run:
         self.recorded: list[RecordedVideo] = []
         self._directory = directory
         self._logits = logits
-        self._model: ModelSpec | None = None
+        self._places: list[ResultSet] = []
+        self._source: NetworkSource | None = None
+        self._asked = RunOptions()
 
-    def masks(self, resolve: Callable[..., list[SequenceInput]], *, like: _Run) -> Path:
-        """The directory of its masks, made first if the side is none; its networks must be `like`'s."""
+    @property
+    def source(self) -> NetworkSource:
+        """Its networks, once it is prepared."""
+        if self._source is None:
+            raise ValueError(f"{self.side.text} has no networks, or is not prepared")
+        return self._source
+
+    @property
+    def model(self) -> ModelSpec:
+        """Sizes of its networks."""
+        return self.source.model
+
+    def prepare(self, resolve: Callable[..., list[SequenceInput]]) -> None:
+        """Find out whether it can run and its masks can be written, before the other one runs for hours.
+
+        Raises:
+            GmosError: it cannot, or there are no masks where they should be.
+        """
         if self.side.masks is not None:
-            return self.side.masks
-        source = self.side.networks.resolve()
-        model = source.model
-        self.sequences = resolve(pi3_area_px=model.pi3_area_px, patch_px=model.patch_px)
+            read_tree(self.side.masks)
+            return
+        self._source = self.side.networks.resolve()
+        self._source.check()
+        self.sequences = resolve(pi3_area_px=self.model.pi3_area_px, patch_px=self.model.patch_px)
         check_save_dir(self._directory)
-        asked = self.side.options(RunOptions())
-        networks, made_from = source.settings() | asked.settings(), source.made_from()
+        self._asked = self.side.options(RunOptions())
+        networks, made_from = self._source.settings() | self._asked.settings(), self._source.made_from()
         owns = [sequence.settings() for sequence in self.sequences]
-        results = [
+        self._places = [
             ResultSet(
                 save_dir=self._directory,
                 sequence=sequence.name,
-                variant=model.variant,
+                variant=self.model.variant,
                 modes=frozenset({"mask"}),
                 settings={**networks, **own},
                 made_from=made_from | sequence.made_from(own),
             )
             for sequence, own in zip(self.sequences, owns, strict=True)
         ]
-        for place in results:
+        for place in self._places:
             should_skip(place, "overwrite")
+
+    def masks(self) -> Path:
+        """The directory of its masks, made first if the side is none."""
+        if self.side.masks is not None:
+            return self.side.masks
         start = time.monotonic()
-        with closing(source.load()) as backend:
-            self._model = backend.model
-            if like._model is not None:
-                require_same_model(like.side, like._model, self.side, self._model)
+        with closing(self.source.load()) as backend:
             logger.info("%s; loaded in %.1f s", backend.description, time.monotonic() - start)
-            options = settle_run(backend, asked, self.sequences)
+            options = settle_run(backend, self._asked, self.sequences)
             # Proposals that come frame by frame can be recorded, and held against others.
             in_order = options.levers.propose_every == EXACT.propose_every
             watched = RecordingBackend(backend, self._logits, self.recorded) if in_order else backend
             with run_progress() as progress:
-                for sequence, place in zip(self.sequences, results, strict=True):
+                for sequence, place in zip(self.sequences, self._places, strict=True):
                     for note in sequence.notes:
                         logger.info("%s: %s", sequence.name, note)
                     run = ClipRun(watched, sequence, options, progress=progress)
@@ -207,6 +242,8 @@ def _stages(
     if teacher_forced:
         side_a, side_b = (run.side for run in runs)
         with closing(side_a.load()) as a, closing(side_b.load()) as b, run_progress() as progress:
+            # One that was registered may have other sizes than its preset says.
+            require_same_model(side_a, a.model, side_b, b.model)
             for sequence in sequences:
                 forcing = Forcing(
                     sequence=sequence,

@@ -17,7 +17,7 @@ from ...runtime.contract import NetworkName
 from ...runtime.onnx.sessions import choose_device, load_onnxruntime
 from ...runtime.precision import PrecisionName
 from ...runtime.video.inputs import resolve_inputs
-from ...sides import Side, parse_side
+from ...sides import Side, parse_side, refuse_idle_trust
 from ..report.environment import environment
 from ..report.files import publish, report_directory
 from .document import networks_document
@@ -26,7 +26,7 @@ from .first_divergence import first_divergence as find_divergence
 from .network_parity import OutputParity, SavedTensors, compare_calls, output_parities
 from .recording import Recording, record
 from .report import NetworksReport, networks_json
-from .sides import chosen_networks, input_dtypes, require_same_model
+from .sides import chosen_networks, input_dtypes, limits_of, require_same_model
 
 BATCH_SIZE = 2
 
@@ -39,7 +39,7 @@ def compare_sides(
     networks: str | None,
     frames: int,
     calls: int,
-    limits: PrecisionName,
+    limits: PrecisionName | None,
     first_divergence: str | None,
     save_tensors: Path | None,
     wide: bool,
@@ -49,7 +49,8 @@ def compare_sides(
     """Compare every network of two sides, show and report it; the exit status. Options as gmos-parity's.
 
     Raises:
-        GmosError: a side has no networks or cannot be loaded, or there is no such network.
+        GmosError: a side has no networks or cannot be loaded, the sides are not of one model, or there is no such
+            network; as far as a moment shows it, before anything runs.
     """
     started = time.monotonic()
     report_directory(report)
@@ -58,15 +59,17 @@ def compare_sides(
         if side.masks is not None:
             raise GmosError(f"{option} {side.text}: masks have no networks; name a backend")
         side.require_no_levers("networks are compared call by call, however often a run calls them")
+    refuse_idle_trust((side_a, side_b), trust)
+    model = side_a.check()
+    require_same_model(side_a, model, side_b, side_b.check())
+    chosen = chosen_networks(networks, model)
+    limits = limits or limits_of((side_a, side_b))
     sought = None if first_divergence is None else sought_layer(first_divergence, side_a, side_b, limits)
     saved = None if save_tensors is None else SavedTensors(save_tensors, side_a, side_b, limits)
     (sequence,) = resolve_inputs([video], fps=None, stride=None if Path(video).is_file() else 1)
     with closing(side_a.load()) as backend:
-        model = backend.model
-        chosen = chosen_networks(networks, model)
         recorded = record(backend, sequence, frames=frames, limit=calls, batch_size=BATCH_SIZE)
     with closing(side_b.load()) as backend:
-        require_same_model(side_a, model, side_b, backend.model)
         dtypes = input_dtypes(side_b, model)
         found: list[OutputParity] = []
         for name in chosen:

@@ -41,17 +41,24 @@ class Comparison:
 
     @classmethod
     def of(
-        cls, kind: str, a: str, b: str, videos: Sequence[Path | str], options: Mapping[str, Any]
+        cls,
+        kind: str,
+        a: str,
+        b: str,
+        videos: Sequence[Path | str],
+        options: Mapping[str, Any],
+        *,
+        own: PrecisionName = "fp32",
     ) -> Comparison:
-        """From the options of gmos-parity.
+        """From the options of gmos-parity; without `limits` among them both are held to those of `own`.
 
         Raises:
             GmosError: no report can be written where one is wanted.
         """
         report_directory(options["report"])
-        profile = cast(PrecisionName, options["limits"])
-        own = {"frame_iou": options["min_frame_iou"], "mean_iou": options["min_mean_iou"]}
-        given: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
+        profile = cast(PrecisionName, options["limits"] or own)
+        asked = {"frame_iou": options["min_frame_iou"], "mean_iou": options["min_mean_iou"]}
+        given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
         return cls(
             kind=kind,
             a=a,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import fields
 
 from ...errors import GmosError
+from ...networks import AUTO, BACKENDS
 from ...runtime.bundle.uploading import HOST, Dtypes, dtypes_of
+from ...runtime.comparison.parity import LIMITS
 from ...runtime.contract import ModelSpec, NetworkName, TensorSpec, network_specs
+from ...runtime.precision import PrecisionName
 from ...sides import Side
 
 
@@ -24,6 +28,36 @@ def chosen_networks(names: str | None, model: ModelSpec) -> tuple[NetworkName, .
         if name not in known:
             raise GmosError(f"--networks {name}: expected some of {', '.join(known)}")
     return tuple(name for name in known if name in wanted)
+
+
+def side_precision(side: Side) -> PrecisionName:
+    """What a side computes in: fp32 where nothing is known of it, as of masks.
+
+    Raises:
+        GmosError: its networks cannot be used.
+    """
+    if side.masks is not None:
+        return "fp32"
+    bundle = side.open_bundle()
+    if bundle is not None:
+        return bundle.precision
+    given, entry = side.networks.precision, BACKENDS[side.networks.backend]
+    if given == AUTO and entry.name == "torch":
+        from ...gmos_ref.loading import choose_device, choose_precision  # noqa: PLC0415 - imports PyTorch
+
+        return choose_precision(given, choose_device(side.networks.device))
+    return "fp32" if given == AUTO else given
+
+
+def limits_of(sides: Iterable[Side]) -> PrecisionName:
+    """The precision whose limits two sides are held to: that of the less exact one.
+
+    Raises:
+        GmosError: as `side_precision`.
+    """
+    return max(
+        (side_precision(side) for side in sides), key=lambda name: (LIMITS[name].relative, name == "fp8")
+    )
 
 
 def require_same_model(a: Side, model_a: ModelSpec, b: Side, model_b: ModelSpec) -> None:

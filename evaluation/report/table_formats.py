@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ...errors import as_cell
 from .document import Block, Document, Facts, Remarks, Section, Table, Text
 
 Rows = tuple[list[str], list[bool], list[list[str]]]
@@ -57,10 +58,13 @@ def _escaped(text: str) -> str:
 
 
 def as_csv(table: Table[Any]) -> str:
-    """Heads, then the rows."""
-    heads, _, rows = rows_of(table)
+    """Heads, then the rows; text that a spreadsheet would compute gets a quote, numbers stay as they are."""
+    heads, numbers, rows = rows_of(table)
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([heads, *rows])
+    lines = [
+        [cell if number else as_cell(cell) for cell, number in zip(row, numbers, strict=True)] for row in rows
+    ]
+    csv.writer(text, lineterminator="\n").writerows([list(map(as_cell, heads)), *lines])
     return text.getvalue()
 
 

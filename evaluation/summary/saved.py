@@ -9,6 +9,7 @@ from typing import Any
 
 from ...errors import GmosError
 from ...runtime.files.made_from import NOTHING, MadeFrom
+from ...runtime.files.regular_file import read_bounded
 from ...runtime.files.typed_json import parse_json, typed
 
 Number = float | None
@@ -292,9 +293,7 @@ def _object(path: Path) -> dict[str, Any]:
         if not path.is_file():
             state = "is no file" if path.exists() else "does not exist"
             raise GmosError(f"{path} {state}; expected a result.json, or what --json wrote")
-        if path.stat().st_size > GREATEST_BYTES:
-            raise GmosError(f"{path} has {path.stat().st_size >> 20} MiB; expected a result.json")
-        found = parse_json(path.read_bytes(), path, "expected a result.json")
+        found = parse_json(read_bounded(path, GREATEST_BYTES), path, "expected a result.json")
     except OSError as error:
         raise GmosError(
             f"{path} cannot be read ({error.strerror}); expected a readable result.json"

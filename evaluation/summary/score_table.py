@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from ...errors import GmosError
+from ...errors import GmosError, printable
 from ..benchmarks.results import METRICS
 from ..report.document import Cell, Column, Document, Remarks, Section, Table, Value
 from ..report.table_formats import TABLE_FORMATS
@@ -38,7 +38,9 @@ def print_table(paths: Sequence[Path], form: str, metrics: str | None) -> None:
     if form == "text":
         show(Document(title="Scores", sections=[Section("", [table, Remarks(lines, word="remark")])]))
         return
-    text = TABLE_FORMATS[form](table)
+    # Names of datasets and files are others': a comment ends with its line.
+    lines = [printable(" ".join(line.split())) for line in lines]
+    text = printable(TABLE_FORMATS[form](table))
     if form == "latex":
         text += "".join(f"% {line}\n" for line in lines)
     elif lines and form == "markdown":

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
@@ -52,10 +52,12 @@ Action = Literal["built", "kept", "would build"]
 class Planned:
     """An engine as it should be; `reason` says why the one that is there will not do, None that it does.
 
+    `targets` are those that were asked for, and those of the engine that is there: one plan has the kernels of all.
     `shapes` are those that were asked for, `kept` as many of them as an earlier build was given.
     """
 
     network: BundleNetwork
+    targets: tuple[str, ...]
     profiles: tuple[Profile, ...]
     shapes: tuple[ShapeOverride, ...]
     kept: int
@@ -76,7 +78,7 @@ class EngineBuild:
     """Builds the engines of a bundle with one library for one device or set of targets.
 
     `device` is the GPU of number `index` of this machine, None without one. Shapes that engines were given before
-    are kept, unless `default_shapes`.
+    are kept, unless `default_shapes`, and so are their targets, unless all is built anew by force.
     """
 
     bundle: Bundle
@@ -114,10 +116,14 @@ class EngineBuild:
             kept = kept_shapes(network, shapes, new)
             ranges = engine_ranges(network, (*kept, *new))
             profiles = tuple(engine_profile(network, each) for each in ranges)
-            reason = "--force was given" if force else self._stale(network.name, earlier, profiles)
             planned.append(
                 Planned(
-                    network=network, profiles=profiles, shapes=(*kept, *new), kept=len(kept), reason=reason
+                    network=network,
+                    targets=self.options.targets if force else self._all_targets(earlier),
+                    profiles=profiles,
+                    shapes=(*kept, *new),
+                    kept=len(kept),
+                    reason="--force was given" if force else self._stale(network.name, earlier, profiles),
                 )
             )
         return tuple(planned)
@@ -131,6 +137,12 @@ class EngineBuild:
             return read_engine_record(path, self.bundle.vouches_for)
         except GmosError as error:
             return f"its record cannot be used ({error})"
+
+    def _all_targets(self, earlier: EngineRecord | str) -> tuple[str, ...]:
+        """Those that are asked for, and those of an engine that somebody vouches for, in the library's order."""
+        before = earlier.targets if isinstance(earlier, EngineRecord) and earlier.unvouched is None else ()
+        asked = self.options.targets
+        return tuple(one for one in self.library.targets if one in asked or (asked and one in before))
 
     def _stale(
         self, name: NetworkName, record: EngineRecord | str, profiles: tuple[Profile, ...]
@@ -146,10 +158,9 @@ class EngineBuild:
             return difference
         missing = set(self.options.targets) - set(record.targets)
         if missing:
-            dropped = sorted(set(record.targets) - set(self.options.targets))
-            more = f" (the new one is not for {', '.join(dropped)} unless named too)" if dropped else ""
+            stay = f"; the new one is for {', '.join(self._all_targets(record))}"
             return (
-                f"it was built for {', '.join(record.targets)} and not for {', '.join(sorted(missing))}{more}"
+                f"it was built for {', '.join(record.targets)} and not for {', '.join(sorted(missing))}{stay}"
             )
         if record.profiles != profiles:
             return f"it was built for other shapes{_other_shapes(record.profiles, profiles)}"
@@ -172,7 +183,7 @@ class EngineBuild:
             self.bundle,
             planned.network,
             profiles=planned.profiles,
-            options=self.options,
+            options=replace(self.options, targets=planned.targets),
             phases=phases,
             # The builder times kernels on the device of the thread that calls it.
             enter=None if self.library.builds_ahead else Cuda(self.index).enter,
@@ -214,7 +225,7 @@ class EngineBuild:
             plan_sha256=built.sha256,
             precision=planned.network.precision,
             device=None if ahead else self.device,
-            targets=self.options.targets,
+            targets=planned.targets,
             platform=host_platform(),
             profiles=planned.profiles,
             shapes=tuple(shape.asked() for shape in planned.shapes),
@@ -343,7 +354,7 @@ def build_engines(
             max(record.activation_bytes, default=0) / MIB,
         )
     if checked and records:
-        _check(build, tuple(records))
+        _check(build, records)
     return tuple(_outcome(engine, records.get(engine.network.name), dry_run=False) for engine in planned)
 
 
@@ -352,10 +363,15 @@ def _outcome(engine: Planned, record: EngineRecord | None, *, dry_run: bool) -> 
     return BuildOutcome(network=engine.network.name, action=action, record=record)
 
 
-def _check(build: EngineBuild, networks: Sequence[NetworkName]) -> None:
+def _check(build: EngineBuild, records: Mapping[NetworkName, EngineRecord]) -> None:
     """Hold new engines against ONNX Runtime where they can run, and say where they cannot."""
     device = build.device
-    if device is None or (build.options.targets and device.target not in build.options.targets):
+    networks = [
+        name
+        for name, record in records.items()
+        if device is not None and (not record.targets or device.target in record.targets)
+    ]
+    if device is None or not networks:
         here = "there is no GPU here" if device is None else f"the GPU here is {device}"
         logger.info("not compared: %s; on the device run gmos-export check-engines", here)
         return

@@ -23,7 +23,7 @@ from ...gmos_ref.presets import model_spec, preset
 from ...gmos_ref.reference_config import NON_COMMERCIAL, NOT_STATED, ReferenceConfig, Weights
 from ...runtime.bundle.check_inputs import write_check_inputs
 from ...runtime.bundle.manifest import TABLES_FILE, Bundle, BundleNetwork, Manifest, Rotation, open_bundle
-from ...runtime.bundle.new_bundle import beside, new_bundle
+from ...runtime.bundle.new_bundle import beside, new_bundle, writing_alone
 from ...runtime.bundle.tables import Pi3TableSource
 from ...runtime.contract import ModelSpec, NetworkName, network_specs
 from ...runtime.files.checkpoint_identity import checkpoint_sha256
@@ -95,9 +95,9 @@ def export_bundle(config: ExportConfig) -> Bundle:
     """Export every network of a variant.
 
     Raises:
-        GmosError: checkpoints are missing or unusable, an exported network does not compute what the
-            reference does, or the directory cannot be written. Then nothing is left behind, but what a failed
-            validation compared, in a directory of its own.
+        GmosError: checkpoints are missing or unusable, an exported network does not compute what the reference does, or
+            the directory cannot be written, or another process is writing it. Then nothing is left behind, but what a
+            failed validation compared, in a directory of its own.
     """
     sizes, model = preset(config.reference.preset), config.model
     plan = Plan(
@@ -117,17 +117,20 @@ def export_bundle(config: ExportConfig) -> Bundle:
                 "have their licence stated with --weights_licence %s=ID",
                 *(flag, one.licence, one.source, part),
             )
-    return write_bundle(
-        config.out,
-        plan,
-        _load(config.reference),
-        resolutions=config.resolutions,
-        checkpoints=_checkpoints(config.reference, weights),
-        validated=config.validated,
-        recorded=config.recorded,
-        weights=weights,
-        overwrite=config.force,
-    )
+    with writing_alone(config.out):
+        # Another export may have ended since.
+        check_place(config.out, force=config.force)
+        return write_bundle(
+            config.out,
+            plan,
+            _load(config.reference),
+            resolutions=config.resolutions,
+            checkpoints=_checkpoints(config.reference, weights),
+            validated=config.validated,
+            recorded=config.recorded,
+            weights=weights,
+            overwrite=config.force,
+        )
 
 
 def write_bundle(

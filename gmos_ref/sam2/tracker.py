@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...runtime.pipeline.mask_upsampling import argmax_labels_and_masks
-from ...runtime.tracker import LABEL_THRESHOLD_LOGIT, FrameFeatures, Prompt, TrackerStep
+from ...runtime.tracker import LABEL_THRESHOLD_LOGIT, FrameFeatures, Prompt, TrackerStep, frames_from
 from .model import FeaturePredictor, State
 
 Answer = tuple[Tensor, Tensor]
@@ -21,7 +22,7 @@ Answer = tuple[Tensor, Tensor]
 
 
 class Sam2Tracker:
-    """Tracks the objects of one video, one by one, as the `sam2` package does.
+    """Tracks the objects of one video, or of a stream (`frames` None), one by one, as the `sam2` package does.
 
     Memories that no step of a forward pass, or of a backward pass from the same start, can read any
     more are dropped, so memory does not grow with the video. `context` makes the context in which
@@ -34,7 +35,7 @@ class Sam2Tracker:
         predictor: FeaturePredictor,
         features: FrameFeatures,
         *,
-        frames: int,
+        frames: int | None,
         video_hw: tuple[int, int],
         context: Callable[[], AbstractContextManager[None]],
         max_conditioning: int | None = None,
@@ -46,7 +47,9 @@ class Sam2Tracker:
         self._context = context
         self._max_conditioning = -1 if max_conditioning is None else max_conditioning
         self._reach = predictor.memory_reach_frames + look_back
-        self._state = predictor.new_state(features, frames=frames, video_hw=video_hw)
+        self._state = predictor.new_state(
+            features, frames=sys.maxsize if frames is None else frames, video_hw=video_hw
+        )
 
     def prompt(self, frame: int, prompts: Sequence[Prompt]) -> TrackerStep:
         """See `runtime.tracker.Tracker.prompt`."""
@@ -70,6 +73,12 @@ class Sam2Tracker:
     def reset(self) -> None:
         """See `runtime.tracker.Tracker.reset`."""
         self._predictor.reset_state(self._state)
+
+    @torch.inference_mode()
+    def forget(self, object_ids: Sequence[int]) -> None:
+        """See `runtime.tracker.LiveTracker.forget`."""
+        for object_id in object_ids:
+            self._predictor.remove_object(self._state, object_id, strict=True, need_output=False)
 
     def prompt_mask(self, frame: int, prompt: Prompt) -> Answer:
         """Add one prompt and return the answer for all objects at the video's size."""
@@ -104,7 +113,7 @@ class Sam2Tracker:
     def _propagate_masks(self, start: int, *, reverse: bool) -> Iterator[tuple[int, Answer]]:
         """The frames of `propagate` with mask logits at the model's size and object IoUs."""
         self._begin(start)
-        for frame in range(start, -1, -1) if reverse else range(start, self._frames):
+        for frame in range(start, -1, -1) if reverse else frames_from(start, self._frames):
             yield frame, self._track(frame, reverse=reverse)
             self._forget(frame, start, reverse=reverse)
 
@@ -117,6 +126,8 @@ class Sam2Tracker:
             memories = outputs["non_cond_frame_outputs"]
             for frame in [t for t in memories if abs(t - start) > reach]:
                 del memories[frame]
+        if self._frames is None:
+            self._forget_passed(start - 1)
 
     @torch.inference_mode()
     def _track(self, frame: int, *, reverse: bool) -> Answer:
@@ -147,11 +158,35 @@ class Sam2Tracker:
 
     def _forget(self, frame: int, start: int, *, reverse: bool) -> None:
         """Drop the memory that has just left the reach of this pass and of one back from its start."""
+        if self._frames is None:
+            self._forget_passed(frame)
+            return
         reach = self._reach
         old = frame + reach + 1 if reverse else frame - reach - 1
         if abs(old - start) > reach:
             for outputs in self._state["output_dict_per_obj"].values():
                 outputs["non_cond_frame_outputs"].pop(old, None)
+
+    def _forget_passed(self, frame: int) -> None:
+        """Of a stream that has got past `frame`, keep what later frames read."""
+        predictor, state = self._predictor, self._state
+        # Seen from the next frame, outputs count as 1, 2, .. frames away.
+        oldest_memory, oldest_pointer = (
+            frame + 2 - reach for reach in (predictor.num_maskmem, predictor.max_obj_ptrs_in_encoder)
+        )
+        for name in ("frames_tracked_per_obj", "mask_inputs_per_obj"):
+            for frames in state[name].values():
+                for t in [t for t in frames if t <= frame]:
+                    del frames[t]
+        for outputs in state["output_dict_per_obj"].values():
+            passed = outputs["non_cond_frame_outputs"]
+            for t in [t for t in passed if t < min(oldest_memory, oldest_pointer)]:
+                del passed[t]
+            for t, out in (*passed.items(), *outputs["cond_frame_outputs"].items()):
+                if t <= frame:
+                    out["pred_masks"] = None
+                if t < oldest_memory and t in passed:
+                    out["maskmem_features"] = out["maskmem_pos_enc"] = None
 
     def _object_iou(self, state: State, o: int, frame: int, kind: str) -> Tensor:
         outputs = state["output_dict_per_obj"][o]

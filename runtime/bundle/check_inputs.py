@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...errors import GmosError
 from ..contract import NetworkName
-from ..files.array_files import damage_as_value_error
+from ..files.array_files import read_arrays
 from ..shapes import Axes, Lengths, call_lengths, size_of
 from .manifest import ADVICE, Bundle
 from .uploading import rounded_to_bfloat16
@@ -22,6 +22,12 @@ SUFFIX = ".inputs.npz"
 
 STRETCHED = ("B", "O", "R", "P")
 """Axes along which there may be more or fewer of the same: frames, objects, memories, object pointers."""
+
+MOST_BYTES = 1 << 30
+"""Of the inputs of a call, unpacked; ten objects with 18 memories take 184 MiB at published size."""
+
+NUMBERS = "biuf"
+"""NumPy's kinds of what a network takes."""
 
 Inputs = Mapping[str, NDArray[Any]]
 
@@ -57,17 +63,18 @@ def read_check_inputs(bundle: Bundle, network: NetworkName) -> Inputs | None:
         return None
     content, tensors = BytesIO(bundle.files.read(file)), bundle.networks[network].inputs
     try:
-        with damage_as_value_error(), np.load(content, allow_pickle=False) as stored:
-            found = {tensor.name: stored[tensor.name] for tensor in tensors}
-            lengths = call_lengths(tensors, found)
-            fits = all(
-                tensor.host or found[tensor.name].shape == size_of(tensor, lengths) for tensor in tensors
-            )
-    except (OSError, ValueError) as error:
+        stored = read_arrays(content, MOST_BYTES)
+        found = {tensor.name: stored[tensor.name] for tensor in tensors}
+        lengths = call_lengths(tensors, found)
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise GmosError(f"{bundle.root / file} holds no inputs of {network} ({error}); {ADVICE}") from error
-    if not fits:
+    if not all(_fits(tensor, found[tensor.name], lengths) for tensor in tensors):
         raise GmosError(f"{bundle.root / file} holds inputs of another {network}; {ADVICE}")
     return found
+
+
+def _fits(tensor: Axes, values: NDArray[Any], lengths: Lengths) -> bool:
+    return values.dtype.kind in NUMBERS and (tensor.host or values.shape == size_of(tensor, lengths))
 
 
 def stretched(inputs: Inputs, tensors: Sequence[Axes], lengths: Lengths) -> dict[str, NDArray[Any]] | None:

@@ -14,6 +14,9 @@ from .private_read import private_read
 NAME_BYTES, DEPTH = 255, 8
 """Of a file's name at most, as file systems have it; folders around a file."""
 
+OURS = ".gmos-"
+"""How names of what is not a part of the bundle begin, in a directory that keeps its place."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileRecord:

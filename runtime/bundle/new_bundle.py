@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from ...errors import GmosError
-from ..files.atomic_file import check_directory, lock, remove_stale, work_folder, writing
+from ..files.atomic_file import (
+    TEMPORARY,
+    check_directory,
+    lock,
+    remove_stale,
+    remove_stale_files,
+    work_folder,
+    writing,
+)
+from .files import OURS
 from .manifest import MANIFEST
 
 OLD, REPLACED = "old", "replaced"
 """What was at the bundle's place, in the work folder, while neither is there; and once all of it has made room."""
-
-OURS = ".gmos-"
-"""How names of what is not a part of the bundle begin, in a directory that keeps its place."""
 
 INSIDE = f"{OURS}new-"
 
@@ -60,6 +68,54 @@ def new_bundle(directory: Path, *, replace: bool = True) -> Iterator[Path]:
                 with work_folder(target, INSIDE, _settle) as copy:
                     shutil.copytree(content, copy, dirs_exist_ok=True)
                     _move_in(copy, target, replace=replace)
+
+
+@contextmanager
+def writing_alone(directory: Path) -> Iterator[None]:
+    """Refuse a place that another process makes a bundle for, before hours of work; others are refused meanwhile.
+
+    Where the file system has no locks nobody is refused here, and `new_bundle` tells at the end.
+
+    Raises:
+        GmosError: it cannot be written, or another process is there.
+    """
+    check_new_bundle(directory)
+    target = directory.resolve()
+    place = target if keeps_place(target) else next(one for one in target.parents if one.exists())
+    # The same for whoever sees the place under another name, as containers do.
+    known = hashlib.sha256(target.relative_to(place).as_posix().encode(errors="replace")).hexdigest()
+    path = place / f"{OURS}{target.name[:80]}-{known[:8]}{TEMPORARY}"
+    held: BinaryIO | None = None
+    try:
+        while held is None:
+            with writing(directory):
+                held = path.open("ab")
+            if lock(held.fileno()) is False:
+                held.close()
+                raise GmosError(
+                    f"another process is making a bundle in {directory}; wait until it has ended, or choose another "
+                    "place"
+                )
+            # Else another process removed it before it was locked.
+            if not _is_at(held, path):
+                held.close()
+                held = None
+        yield
+    finally:
+        if held is not None:
+            if not held.closed:
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+            held.close()
+        # One that an interruption left without a lock.
+        remove_stale_files(place)
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False
 
 
 def keeps_place(target: Path) -> bool:
@@ -137,6 +193,9 @@ def _move_in(content: Path, target: Path, *, replace: bool) -> None:
         finally:
             try:
                 _settle(content)
+            except GmosError:
+                # What lasts fails again, and the line is that one's.
+                _settle(content)
             # An interruption: it is not repeated at once.
             except BaseException:
                 _settle(content)
@@ -152,8 +211,21 @@ def _settle(content: Path) -> None:
         source = content
     else:
         return
-    for path in entries(source):
-        path.rename(target / path.name)
+    with _kept(target, source):
+        for path in entries(source):
+            path.rename(target / path.name)
+
+
+@contextmanager
+def _kept(target: Path, source: Path) -> Iterator[None]:
+    """Say where the files of a bundle are that cannot get to their place; `work_folder` keeps them then."""
+    try:
+        yield
+    except OSError as error:
+        raise GmosError(
+            f"cannot write {target}: {error.strerror or error}; its files are whole in {source}: the next export or "
+            "calibration into that place puts them there"
+        ) from error
 
 
 def _refuse_taken(target: Path, *, replace: bool) -> None:
@@ -181,7 +253,8 @@ def _put_back(content: Path, target: Path) -> None:
     """Have the old bundle at its place again if the new one did not get there."""
     old = content.with_name(OLD)
     if old.exists() and not target.exists():
-        old.rename(target)
+        with _kept(target, old):
+            old.rename(target)
 
 
 def exchanged(a: Path, b: Path) -> bool:

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ from ..files.checkpoint_identity import file_sha256
 from ..files.regular_file import read_bounded
 from ..files.typed_json import MOST_BYTES, json_bytes, parse_json, typed
 from .engine_files import made_here
-from .files import FileRecord, is_plain
+from .files import OURS, FileRecord, is_plain
 
 SIGNATURE = "bundle.signature.json"
 FORMAT = 1
@@ -28,9 +28,9 @@ PURPOSE = b"gmos-deploy bundle, format 1\n"
 ENGINES = "engines/"
 """Where a machine that got a bundle adds files of its own, which have the seal of its user's key."""
 
-UNREAD = re.compile(rf"{ENGINES}[^/]+/(\.[^/]+\.gmos-tmp|[^/]+\.failed/.+)")
-"""What commands have open or leave beside engines, and none of them reads: files that are being written, and what a
-wrong engine got and answered."""
+UNREAD = re.compile(rf"({ENGINES}[^/]+/)?\.[^/]+\.gmos-tmp|{ENGINES}[^/]+/[^/]+\.failed/.+")
+"""What commands have open or leave, and none of them reads: files that are being written, this signature's too, and
+what a wrong engine got and answered."""
 
 MOST_KEY_BYTES = 1 << 16
 
@@ -110,7 +110,8 @@ def sign_bundle(
         not make.
 
     Raises:
-        GmosError: the key cannot be used, a file is none or has changed, or the signature cannot be written.
+        GmosError: the key cannot be used, a file is none, has changed or is not the bundle's, or the signature cannot
+            be written.
     """
     ed25519, serialization = _cryptography()
     secret = _key_bytes(key_file)
@@ -124,6 +125,11 @@ def sign_bundle(
         raise GmosError(f"{key_file} is no Ed25519 key; make one with gmos-export keygen")
     files = {}
     for name, path in _files(root):
+        if name.startswith(OURS):
+            raise GmosError(
+                f"{root / PurePosixPath(name).parts[0]} is what an export or a calibration works with, and no part of "
+                "the bundle; let it end, or move that elsewhere, and sign again"
+            )
         if path.is_symlink() or not path.is_file():
             raise GmosError(
                 f"{path} is not a file; copy the bundle with cp -rL, or remove it, and sign again"

@@ -48,17 +48,26 @@ def read_array(source: Path | BytesIO) -> NDArray[Any]:
         raise ValueError("several arrays, expected one")
 
 
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of an .npz file by name, as `numpy.savez` writes it: not compressed, so none is larger than the file.
+def read_arrays(source: Path | BytesIO, most_bytes: int | None = None) -> dict[str, NDArray[Any]]:
+    """The arrays of an .npz file, or of its content, by name; nothing in it is executed.
+
+    Args:
+        source: where it is.
+        most_bytes: what its arrays may take together, unpacked: a small file can hold very large ones. Without it
+            only files as `numpy.savez` writes them are read, not compressed, so that no array is larger than the file.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no such file.
+        ValueError: it is no such file, or more is in it.
     """
-    with damage_as_value_error(), open_regular(path) as file:
+    with damage_as_value_error(), open_regular(source) if isinstance(source, Path) else source as file:
         with zipfile.ZipFile(file) as archive:
-            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                raise ValueError("compressed arrays, expected them as they are")
+            members = archive.infolist()
+        if most_bytes is None and any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise ValueError("compressed arrays, expected them as they are")
+        # No more than what a member says is unpacked of it.
+        if most_bytes is not None and sum(member.file_size for member in members) > most_bytes:
+            raise ValueError(f"more than {most_bytes >> 20} MiB of arrays")
         file.seek(0)
         with np.load(file, allow_pickle=False) as found:
             return dict(found)

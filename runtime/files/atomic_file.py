@@ -15,7 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ...errors import GmosError
+from ...errors import GmosError, MachineError
 
 EDQUOT = getattr(errno, "EDQUOT", errno.ENOSPC)
 """Windows has none."""
@@ -32,6 +32,11 @@ ADVICE = {
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
 }
 
+MACHINES = frozenset({EDQUOT, errno.ENOSPC, errno.EROFS, errno.EIO})
+"""After one of these nothing else can be written there either."""
+
+TEMPORARY = ".gmos-tmp"
+"""Ending of what is there for a while: locked by the process that made it, removed by others when that is dead."""
 
 LOCK_NAME = "lock"
 CONTENT_NAME = "content"
@@ -45,12 +50,16 @@ Settle = Callable[[Path], None]
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn an `OSError` while writing `path` into a `GmosError` that names the path and the way out."""
+    """Turn an `OSError` while writing `path` into a `GmosError` that names the path and the way out.
+
+    It is a `MachineError` where nothing else could be written there either.
+    """
     try:
         yield
     except OSError as error:
         advice = ADVICE.get(error.errno or 0, f"{error.strerror or error}; choose another place")
-        raise GmosError(f"cannot write {path}: {advice}") from error
+        kind = MachineError if error.errno in MACHINES else GmosError
+        raise kind(f"cannot write {path}: {advice}") from error
 
 
 @contextmanager
@@ -67,7 +76,7 @@ def replaced_at_end(path: Path) -> Iterator[Path]:
         remove_stale_files(path.parent)
         while True:
             # Numbers of processes are the same in every container, and can be guessed.
-            temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.gmos-tmp")
+            temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}{TEMPORARY}")
             try:
                 with temporary.open("xb") as held:
                     # Else another process took it for a dead one's before it was locked.
@@ -97,7 +106,7 @@ def check_directory(directory: Path) -> None:
 
 def remove_stale_files(folder: Path) -> None:
     """Remove what `replaced_at_end` made in processes that are dead: the system drops a lock with its process."""
-    for path in folder.glob(".*.gmos-tmp"):
+    for path in folder.glob(f".*{TEMPORARY}"):
         # What cannot be opened is somebody else's. Windows removes nothing that is open.
         with suppress(OSError):
             if sys.platform == "win32":
@@ -129,10 +138,11 @@ def work_folder(place: Path, prefix: str, settle: Settle | None = None) -> Itera
     """Yield an empty folder in one of our own inside `place`, which is removed at the end with all in it.
 
     Its name begins with `prefix` and cannot be guessed: numbers of processes are the same in every container. Folders
-    of that prefix that dead processes left are settled and removed first.
+    of that prefix that dead processes left are settled and removed first. One that cannot be settled is not removed.
 
     Raises:
         OSError: it cannot be made.
+        GmosError: what `settle` raises.
     """
     remove_stale(place, prefix, settle)
     while True:
@@ -149,7 +159,7 @@ def work_folder(place: Path, prefix: str, settle: Settle | None = None) -> Itera
                 yield work / CONTENT_NAME
                 return
         finally:
-            _remove(work, lock)
+            _settle_and_remove(work, lock, settle)
 
 
 def remove_stale(place: Path, prefix: str, settle: Settle | None = None) -> None:
@@ -161,13 +171,7 @@ def remove_stale(place: Path, prefix: str, settle: Settle | None = None) -> None
         # What cannot be opened or locked belongs to a process that is alive.
         with suppress(Timeout, *NO_LOCK):
             lock.acquire(timeout=0)
-            try:
-                if settle is not None:
-                    settle(work / CONTENT_NAME)
-            except BaseException:
-                lock.release()
-                raise
-            _remove(work, lock)
+            _settle_and_remove(work, lock, settle)
 
 
 def _literally(prefix: str) -> str:
@@ -177,6 +181,16 @@ def _literally(prefix: str) -> str:
 def _lock_of(work: Path) -> FileLock:
     # Whoever holds it may end in another thread than it began.
     return FileLock(work / LOCK_NAME, thread_local=False)
+
+
+def _settle_and_remove(work: Path, lock: FileLock, settle: Settle | None) -> None:
+    try:
+        if settle is not None and work.is_dir():
+            settle(work / CONTENT_NAME)
+    except BaseException:
+        lock.release()
+        raise
+    _remove(work, lock)
 
 
 def _remove(work: Path, lock: FileLock) -> None:

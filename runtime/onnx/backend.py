@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import GmosError
+from ...errors import GmosError, LostDeviceError
 from ..arrays import Array, by_frame
 from ..backend import Runner
 from ..bundle.manifest import Bundle, BundleNetwork, open_bundle
@@ -35,6 +35,9 @@ from .sessions import (
     open_session,
 )
 from .trace import read_onnx_trace
+
+LOST_DEVICE = ("cuda failure", "cuda error")
+"""In ONNX Runtime's words: no later call will do better."""
 
 OUT_OF_MEMORY = ("failed to allocate memory", "out of memory", "alloc_failed")
 """What ONNX Runtime says, or CUDA, cuBLAS and cuDNN through it; it has no exception for it."""
@@ -155,8 +158,10 @@ class OnnxBackend:
             raise
         # The extension module's exceptions have no common base but this.
         except Exception as error:
-            if not any(words in str(error).lower() for words in OUT_OF_MEMORY):
-                raise GmosError(
+            said = str(error).lower()
+            if not any(words in said for words in OUT_OF_MEMORY):
+                kind = LostDeviceError if any(words in said for words in LOST_DEVICE) else GmosError
+                raise kind(
                     f"ONNX Runtime {self._ort.__version__} cannot run {entry.name} of {self._bundle.root} "
                     f"({' '.join(str(error).split()):.{REASON_LENGTH}}); export the bundle again"
                 ) from error

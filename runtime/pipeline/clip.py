@@ -97,8 +97,6 @@ class ClipRun:
         with_rgb: give answers their frames. GMOS decodes the video a second time for them: tracks are known
             only after the whole video, and its frames take far more memory than a second look costs time.
         frames: at most so many frames from the start; None: all.
-        live: of GMOS-S, answer each frame when the last one of its window has come: windows go one by one, and
-            no frame is read ahead.
         after_tracking: see `AfterTracking`.
         first_pass: of GMOS, where the first pass is kept once it is done, and found again.
     """
@@ -113,7 +111,6 @@ class ClipRun:
         watch: Watch | None = None,
         with_rgb: bool = False,
         frames: int | None = None,
-        live: bool = False,
         after_tracking: AfterTracking | None = None,
         first_pass: FirstPassFile | None = None,
     ) -> None:
@@ -127,7 +124,6 @@ class ClipRun:
         self._watch = watch
         self._with_rgb = with_rgb
         self._limit = frames
-        self._live = live
         self._after_tracking = after_tracking
         self._first_pass = first_pass
         self._check = FiniteCheck(
@@ -157,12 +153,6 @@ class ClipRun:
         """Height and width of the video in pixels."""
         return self._sequence.video_hw
 
-    @property
-    def delay_frames(self) -> int:
-        """Frames after a frame that its window waits for: how much later a live answer comes, at most."""
-        wait = self._options.levers.geometry_every - 1
-        return self._backend.model.window // 2 * self._sequence.stride + wait
-
     def encoded(self) -> Iterator[EncodedBatch]:
         """Only the encoders, batch by batch; no head runs and nothing is tracked."""
         with self._stage("encode") as advance, self._prepared() as frames:
@@ -180,7 +170,6 @@ class ClipRun:
                 video_hw=video_hw,
                 advance=advance,
                 check=self._check,
-                ahead=not self._live,
             )
             for answer in answers:
                 frame = answer.frame
@@ -302,23 +291,19 @@ class ClipRun:
 
     @contextmanager
     def _prepared(self) -> Iterator[Iterable[PreparedFrame]]:
-        """Decoded frames with their Pi3 version; but for live runs made in threads ahead of use."""
+        """Decoded frames with their Pi3 version, made in threads ahead of use."""
         watch, depth = self._watch, self._options.prefetch_frames
         prepare = watched_call(watch, frame_preparer(self._backend.model, self._sequence.video_hw), "prepare")
         with self._sequence.open() as reader:
             frames = first_frames(reader, self._limit)
-            if self._live:
-                with closing(frames):
-                    yield map(prepare, frames)
-            else:
-                read = watched_items(watch, frames, "decode")
-                with Prefetched(read, depth=depth, transform=prepare, workers=prepare_workers()) as prepared:
-                    yield watched_items(watch, prepared, "wait for frames")
+            read = watched_items(watch, frames, "decode")
+            with Prefetched(read, depth=depth, transform=prepare, workers=prepare_workers()) as prepared:
+                yield watched_items(watch, prepared, "wait for frames")
         self.summary.notes += reader.notes
 
     def _encoder(self) -> FrameEncoder:
         levers, stride = self._options.levers, self._sequence.stride
-        batch_size = 1 if self._live else self._options.batch_size
+        batch_size = self._options.batch_size
         if levers.exact:
             return WindowEncoder(self._backend, stride=stride, batch_size=batch_size)
         windows = self._windows(batch_size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -46,16 +46,30 @@ def frame_preparer(model: ModelSpec, video_hw: tuple[int, int]) -> Callable[[Fra
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EncodedBatch:
-    """Consecutive frames with what the heads need, batched: `geometry` and `features` (s0, s1, f).
+class Encoded:
+    """What the heads need of some windows, batched: `geometry` and `features` (s0, s1, f) of their middle frames.
 
     `chosen` are the positions of the frames that have geometry, in its order; None: all. Without any it is None.
     """
 
-    frames: list[PreparedFrame]
-    geometry: Array | None
+    geometry: Array
     features: dict[str, Array]
     chosen: tuple[int, ...] | None = None
+
+
+class FrameEncoder(Protocol):
+    """Runs the encoders over the frames of a video."""
+
+    def run(self, frames: Iterable[PreparedFrame]) -> Iterator[EncodedBatch]:
+        """Batches in frame order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedBatch(Encoded):
+    """The same of consecutive frames."""
+
+    frames: list[PreparedFrame]
 
     def with_geometry(self, arrays: Arrays) -> EncodedBatch | None:
         """The part of it that has geometry; None if nothing has."""
@@ -72,12 +86,41 @@ class EncodedBatch:
         )
 
 
-class FrameEncoder(Protocol):
-    """Runs the encoders over the frames of a video."""
+class Encoders:
+    """The networks before the heads, as streams and files call them alike."""
 
-    def run(self, frames: Iterable[PreparedFrame]) -> Iterator[EncodedBatch]:
-        """Batches in frame order."""
-        ...
+    def __init__(self, backend: Backend) -> None:
+        self._arrays = backend.arrays
+        self._dino = backend.runner("dino")
+        self._decoder = backend.runner("pi3_decoder")
+        self._resize = backend.runner("sam2_resize")
+        self._sam2 = backend.runner("sam2_encoder")
+
+    def tokens(self, frames: Sequence[NDArray[np.uint8]]) -> Sequence[Array]:
+        """DINO's tokens of frames (3, h*14, w*14) uint8 of one size, in one call."""
+        stacked = self._arrays.upload(np.stack(frames))
+        return self._arrays.unstack(self._dino({"frames": stacked})["tokens"])
+
+    def encode(self, windows: Sequence[Sequence[Array]], frames: Sequence[NDArray[np.uint8]]) -> Encoded:
+        """Windows of tokens of one size, and their middle frames (H, W, 3) uint8, in one call of each network.
+
+        Only resizing has a call for each size of frames.
+        """
+        tokens = self._arrays.stack([self._arrays.stack(window) for window in windows])
+        geometry = self._decoder({"tokens": tokens})["geometry"]
+        return Encoded(geometry=geometry, features=self._sam2({"images": self._images(frames)}))
+
+    def _images(self, frames: Sequence[NDArray[np.uint8]]) -> Array:
+        sizes = dict.fromkeys(frame.shape for frame in frames)
+        images: dict[int, Array] = {}
+        for size in sizes:
+            places = [place for place, frame in enumerate(frames) if frame.shape == size]
+            video = self._arrays.upload(np.stack([frames[place] for place in places]))
+            resized = self._resize({"frames": video})["images"]
+            if len(sizes) == 1:
+                return resized
+            images |= zip(places, self._arrays.unstack(resized), strict=True)
+        return self._arrays.stack([images[place] for place in range(len(frames))])
 
 
 class WindowEncoder:
@@ -88,15 +131,11 @@ class WindowEncoder:
     """
 
     def __init__(self, backend: Backend, *, stride: int, batch_size: int) -> None:
-        self._arrays = backend.arrays
+        self._encoders = Encoders(backend)
         self._stride = stride
         self._batch_size = batch_size
         self._window = backend.model.window
         self._reach = backend.model.window // 2 * stride
-        self._dino = backend.runner("dino")
-        self._decoder = backend.runner("pi3_decoder")
-        self._resize = backend.runner("sam2_resize")
-        self._sam2 = backend.runner("sam2_encoder")
         self._tokens: dict[int, Array] = {}
         self._waiting: deque[PreparedFrame] = deque()
         self._seen = 0
@@ -118,8 +157,7 @@ class WindowEncoder:
         self._tokens.clear()
 
     def _take(self, frames: list[PreparedFrame]) -> None:
-        stacked = self._arrays.upload(np.stack([frame.pi3_rgb for frame in frames]))
-        tokens = self._arrays.unstack(self._dino({"frames": stacked})["tokens"])
+        tokens = self._encoders.tokens([frame.pi3_rgb for frame in frames])
         for frame, frame_tokens in zip(frames, tokens, strict=True):
             self._tokens[frame.index] = frame_tokens
         self._waiting.extend(frames)
@@ -137,11 +175,8 @@ class WindowEncoder:
             [self._tokens[i] for i in window_indices(frame.index, self._seen, self._stride, self._window)]
             for frame in frames
         ]
-        tokens = self._arrays.stack([self._arrays.stack(window) for window in windows])
-        geometry = self._decoder({"tokens": tokens})["geometry"]
-        video = self._arrays.upload(np.stack([frame.rgb for frame in frames]))
-        features = self._sam2(self._resize({"frames": video}))
+        encoded = self._encoders.encode(windows, [frame.rgb for frame in frames])
         oldest_needed = frames[-1].index + 1 - self._reach
         for index in [i for i in self._tokens if i < oldest_needed]:
             del self._tokens[index]
-        return EncodedBatch(frames=frames, geometry=geometry, features=features)
+        return EncodedBatch(frames=frames, geometry=encoded.geometry, features=encoded.features)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ...errors import GmosError
 from ..arrays import Arrays
 from ..tracker import Prompt, Tracker, TrackerStep
-from .encode import EncodedBatch
+from .encode import Encoded
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class FiniteCheck:
         self.found[name] = self.found.get(name, 0) + 1
 
 
-def source_of(arrays: Arrays, batch: EncodedBatch, position: int, head: str) -> str:
+def source_of(arrays: Arrays, batch: Encoded, position: int, head: str) -> str:
     """The first network whose answer on a frame of a batch is not finite: an encoder, else the head."""
     row = position if batch.chosen is None else batch.chosen.index(position)
     encoded = [

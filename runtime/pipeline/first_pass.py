@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ...errors import GmosError
 from ..files.array_files import read_arrays
 from ..files.atomic_file import replaced_at_end
-from ..files.typed_json import parse_json
+from ..files.typed_json import Whole, parse_json, typed
 from ..frame_result import CompactMap
 from .label_store import LabelStore
 from .proposals import Proposals
@@ -31,6 +31,10 @@ UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, Overf
 """What is raised on a file that is not what `FirstPassFile.save` wrote."""
 
 
+PER_FRAME = {"motions": np.float32, "ious": np.float32, "moving": np.bool_, "mos_i_ious": np.float32}
+"""Arrays of the file with a row for each frame."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirstPass:
     """Proposals and MOS-I of a video, the times of its frames in seconds, and a checksum of what Pi3 saw of them."""
@@ -39,6 +43,17 @@ class FirstPass:
     mos_i: TrackedVideo
     times_s: Sequence[float]
     checksum: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _About:
+    """What is in the file beside arrays."""
+
+    format: Whole
+    settings: Mapping[str, Any]
+    video_hw: tuple[Whole, Whole]
+    objects: Whole
+    checksum: Whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,31 +107,35 @@ class FirstPassFile:
             return None
         try:
             found = read_arrays(self.path)
-            about = parse_json(found["about"].tobytes(), self.path, REMOVE)
-            changed = _differences(about["settings"], json.loads(json.dumps(dict(self.settings))))
-            if about["format"] != FORMAT or changed:
+            given = parse_json(found["about"].tobytes(), self.path, REMOVE)
+            about = typed(given, _About, where=f"{self.path}: about", advice=REMOVE)
+            changed = _differences(about.settings, json.loads(json.dumps(dict(self.settings))))
+            if about.format != FORMAT or changed:
                 why = f"with another {', '.join(changed)}" if changed else "by another version"
                 logger.warning(
                     "%s: a first pass is there that was made %s; beginning anew", self.path.name, why
                 )
                 return None
-            height, width = about["video_hw"]
+            frames = len(found["times_s"])
+            for name, dtype in PER_FRAME.items():
+                if found[name].dtype != dtype or found[name].ndim != 2 or len(found[name]) != frames:
+                    raise ValueError(f"{name} is {found[name].dtype} {found[name].shape}")
             return FirstPass(
                 proposals=Proposals(
-                    maps=_unpacked("proposals", found, (height, width)),
+                    maps=_unpacked("proposals", found, about.video_hw, frames),
                     motions=found["motions"],
                     ious=found["ious"],
                     known=found.get("known"),
                 ),
                 mos_i=TrackedVideo(
-                    labels=_unpacked("mos_i", found, (height, width)),
+                    labels=_unpacked("mos_i", found, about.video_hw, frames),
                     moving=found["moving"],
                     ious=found["mos_i_ious"],
-                    objects=int(about["objects"]),
+                    objects=about.objects,
                     prompts=tuple((int(t), int(o)) for t, o in found["prompts"]),
                 ),
                 times_s=found["times_s"].tolist(),
-                checksum=int(about["checksum"]),
+                checksum=about.checksum,
             )
         except UNREADABLE as error:
             raise GmosError(
@@ -142,7 +161,11 @@ def _packed(name: str, store: LabelStore) -> dict[str, NDArray[Any]]:
     }
 
 
-def _unpacked(name: str, found: Mapping[str, NDArray[Any]], video_hw: tuple[int, int]) -> LabelStore:
+def _unpacked(
+    name: str, found: Mapping[str, NDArray[Any]], video_hw: tuple[int, int], frames: int
+) -> LabelStore:
     maps, ends = found[f"{name}_maps"].tobytes(), np.cumsum(found[f"{name}_bytes"]).tolist()
+    if len(ends) != frames:
+        raise ValueError(f"{len(ends)} maps of {frames} frames")
     parts = [maps[start:end] for start, end in zip([0, *ends], ends, strict=False)]
     return LabelStore.of([CompactMap(part or None, video_hw) for part in parts], video_hw)

@@ -11,23 +11,25 @@ from ..contract import ModelSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryReach:
-    """How far a frame of a video sees: `memory_frames` and `object_pointers` as in `ModelSpec`.
+    """How far a frame sees: `memory_frames` and `object_pointers` as in `ModelSpec`.
 
     `conditioning` is how many conditioning outputs a frame reads at most; None: all.
     """
 
     memory_frames: int
     object_pointers: int
-    video_frames: int
     conditioning: int | None = None
 
     @classmethod
-    def of(cls, model: ModelSpec, video_frames: int, conditioning: int | None = None) -> MemoryReach:
-        """The reach of a model in a video; a short video has fewer pointers, and counts them as fewer."""
+    def of(cls, model: ModelSpec, video_frames: int | None, conditioning: int | None = None) -> MemoryReach:
+        """The reach of a model in a video; a short video has fewer pointers, and counts them as fewer.
+
+        `video_frames` is None for a stream.
+        """
+        pointers = model.object_pointers
         return cls(
             memory_frames=model.memory_frames,
-            object_pointers=min(model.object_pointers, video_frames),
-            video_frames=video_frames,
+            object_pointers=pointers if video_frames is None else min(pointers, video_frames),
             conditioning=conditioning,
         )
 
@@ -37,7 +39,8 @@ class FrameOutput:
     """The tracker's output for one object on one frame, in arrays of the backend.
 
     `mask` (m, m) logits, `iou` the object IoU once it has been read back, `pointer` (C,). `memory` (M, g, g)
-    is None for a prompt whose mask has not been encoded yet; its `score` is what the encoder needs then.
+    is None for a prompt whose mask has not been encoded yet; its `score` is what the encoder needs then. Of a
+    stream's frames that have passed, `mask` is None, and `memory` once no frame reads it any more.
     """
 
     mask: Array
@@ -118,6 +121,19 @@ class ObjectMemory:
         """Drop the outputs on tracked frames that are more than `beyond` frames away from `of`."""
         for frame in [t for t in self.tracked if abs(t - of) > beyond]:
             del self.tracked[frame]
+
+    def forget_passed(self, frame: int, reach: MemoryReach) -> None:
+        """Of a stream that has got as far as `frame`, keep what later frames read and what a prompt on it needs."""
+        self.frames_tracked = {t for t in self.frames_tracked if t >= frame}
+        # Seen from the next frame, outputs count as 1, 2, .. frames away.
+        oldest_memory, oldest_pointer = frame + 2 - reach.memory_frames, frame + 2 - reach.object_pointers
+        for t in [t for t in self.tracked if t < min(oldest_memory, oldest_pointer)]:
+            del self.tracked[t]
+        for t, output in (*self.tracked.items(), *self.conditioning.items()):
+            if t < frame:
+                output.mask = None
+            if t < oldest_memory and t in self.tracked:
+                output.memory = None
 
     def recall(self, frame: int, reach: MemoryReach, *, reverse: bool) -> Recall:
         """What a frame reads when the video is followed in that direction.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,9 +11,10 @@ from functools import partial
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ...errors import GmosError
 from ..arrays import Array, HostArray
 from ..backend import Backend, BringsTracker
-from ..tracker import FrameFeatures, Prompt, Tracker, TrackerStep
+from ..tracker import FrameFeatures, LiveTracker, Prompt, Tracker, TrackerStep, frames_from
 from .memory_bank import FrameOutput, MemoryReach, ObjectMemory, Recall
 from .prompt_mask import resize_prompt
 from .propose import one_ahead
@@ -60,8 +62,25 @@ def make_tracker(
     )
 
 
+def make_live_tracker(backend: Backend, features: FrameFeatures, *, video_hw: tuple[int, int]) -> LiveTracker:
+    """The tracker of one stream: the one that the backend brings, else `MemoryTracker`.
+
+    Raises:
+        GmosError: the backend's own follows no streams.
+    """
+    if not isinstance(backend, BringsTracker):
+        return MemoryTracker(backend, features, frames=None, video_hw=video_hw)
+    made = backend.tracker(features, frames=None, video_hw=video_hw)
+    if not isinstance(made, LiveTracker):
+        raise GmosError(
+            f"{backend.description}: its tracker follows no streams (it has no forget()); run GMOS-S live, or another "
+            "backend"
+        )
+    return made
+
+
 class MemoryTracker:
-    """Tracks the objects of one video, all in one call of each network.
+    """Tracks the objects of one video, or of a stream (`frames` None), all in one call of each network.
 
     Only memory attention has a call for each number of memories and pointers that objects have. Memories that no
     step of a forward pass, or of a backward pass from the same start, can read any more are dropped, so memory
@@ -74,7 +93,7 @@ class MemoryTracker:
         backend: Backend,
         features: FrameFeatures,
         *,
-        frames: int,
+        frames: int | None,
         video_hw: tuple[int, int],
         max_conditioning: int | None = None,
         look_back: int = 0,
@@ -112,7 +131,7 @@ class MemoryTracker:
         self._settle_prompts()
         for known in self._objects.values():
             known.forget_tracked(beyond=self._kept_frames, of=start)
-        frames = range(start, -1, -1) if reverse else range(start, self._frames)
+        frames = range(start, -1, -1) if reverse else frames_from(start, self._frames)
         steps = (self._track(frame, start, reverse=reverse) for frame in frames)
         for step in one_ahead(steps) if unprompted else steps:
             yield self._read_back(step)
@@ -121,6 +140,11 @@ class MemoryTracker:
         """See `runtime.tracker.Tracker.reset`."""
         self._objects.clear()
         self._constants.clear()
+
+    def forget(self, object_ids: Sequence[int]) -> None:
+        """See `runtime.tracker.LiveTracker.forget`."""
+        for object_id in object_ids:
+            del self._objects[object_id]
 
     def _add_prompts(self, frame: int, prompts: Sequence[Prompt]) -> bool:
         """Answer all prompts in one call; whether the last of them conditions its object."""
@@ -143,8 +167,9 @@ class MemoryTracker:
     def _check_prompts(self, frame: int, prompts: Sequence[Prompt]) -> None:
         if not prompts:
             raise ValueError("prompt() needs at least one prompt")
-        if not 0 <= frame < self._frames:
-            raise ValueError(f"prompt on frame {frame}, expected 0 to {self._frames - 1}")
+        if not 0 <= frame < (sys.maxsize if self._frames is None else self._frames):
+            last = "" if self._frames is None else self._frames - 1
+            raise ValueError(f"prompt on frame {frame}, expected 0 to {last}")
         for prompt in prompts:
             if prompt.mask.shape != self._video_hw:
                 raise ValueError(
@@ -318,7 +343,11 @@ class MemoryTracker:
         return self._arrays.stack([self._features.get(frame)[name]])
 
     def _forget(self, frame: int, start: int, *, reverse: bool) -> None:
-        """Drop the output that has just left the reach of this pass and of one back from its start."""
+        """Drop what has just left the reach of this pass and of one back from its start, which a stream has not."""
+        if self._frames is None:
+            for known in self._objects.values():
+                known.forget_passed(frame, self._reach)
+            return
         left = frame + self._kept_frames + 1 if reverse else frame - self._kept_frames - 1
         if abs(left - start) > self._kept_frames:
             for known in self._objects.values():

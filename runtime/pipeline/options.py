@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,13 @@ PREFETCH_FRAMES = 8
 
 def prepare_workers() -> int:
     """Threads that resize frames; Pillow's Lanczos filter is the slow step and releases the GIL."""
-    return min(4, usable_cores())
+    return max(1, min(4, usable_cores(), threads_asked_for() or usable_cores()))
+
+
+def threads_asked_for() -> int | None:
+    """What whoever started this process lets it compute with, as OpenMP's variable says; None if it says nothing."""
+    told = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(told) if told.isdecimal() and int(told) else None
 
 
 ALL_CONDITIONING = -1
@@ -58,6 +65,7 @@ class RunOptions:
     conditioning memories a frame reads at most `max_conditioning`; None: all, as published. `conditioning_limit`
     is what the networks can take, where there is a limit. `allow_nonfinite`: values that are not finite end no run.
     `levers` are those that trade masks for time. `mos_i_only`: GMOS ends with MOS-I, without its second pass.
+    `memory_share` is this process's part of what is free, above 0 and up to 1, where several run side by side.
     """
 
     batch_size: int = DEFAULT_BATCH_SIZE
@@ -71,6 +79,7 @@ class RunOptions:
     allow_nonfinite: bool = False
     levers: Levers = EXACT
     mos_i_only: bool = False
+    memory_share: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_conditioning"):
@@ -163,8 +172,9 @@ class RunOptions:
     def feature_budget(self, arrays: Arrays) -> FeatureBudget:
         """The budget of a run that starts now."""
         device, host = self.device_budget, self.host_budget
+        share = FREE_MEMORY_SHARE * self.memory_share
         return FeatureBudget(
-            device=int(FREE_MEMORY_SHARE * arrays.free_bytes()) if device is None else device,
-            host=int(FREE_MEMORY_SHARE * free_host_bytes()) if host is None else host,
+            device=int(share * arrays.free_bytes()) if device is None else device,
+            host=int(share * free_host_bytes()) if host is None else host,
             spill_dir=self.spill_dir,
         )

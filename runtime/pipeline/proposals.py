@@ -13,12 +13,44 @@ from .thresholds import Thresholds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Proposals:
-    """What the propagator reads. Numbers are per-frame ranks, not identities.
+class FrameProposals:
+    """What the propagator reads of one frame. Numbers are ranks of this frame, not identities.
 
-    `maps` n label maps, 0 or the proposal's number 1..M; `motions`, `ious` (n, K) float32 in the
-    column number - 1, zero where there is no such number; motions are probabilities, IoUs raw. `known` (n,) bool says
-    which frames were proposed; the others have nothing. None: all. Then numbers are without gaps, else they are slots.
+    `labels` (H, W) uint8, 0 or the proposal's number 1..M; `motions`, `ious` (K,) float32 in the place number - 1,
+    zero where there is no such number; motions are probabilities, IoUs raw. `eligible` (K,) bool, where given, says
+    which of them can be trusted at all.
+    """
+
+    labels: NDArray[np.uint8]
+    motions: NDArray[np.float32]
+    ious: NDArray[np.float32]
+    eligible: NDArray[np.bool_] | None = None
+
+    @property
+    def count(self) -> int:
+        """The greatest number that is seen on this frame."""
+        return int(self.labels.max())
+
+    def trusted(self, thresholds: Thresholds, *, count: int | None = None) -> NDArray[np.bool_]:
+        """Which of the first `count` proposals move and have a trusted mask; (count,) bool."""
+        first = slice(self.count if count is None else count)
+        motion, iou = self.motions[first], self.ious[first]
+        trusted = (motion > np.float32(thresholds.motion)) & (iou > np.float32(thresholds.iou))
+        return trusted if self.eligible is None else trusted & self.eligible[first]
+
+    def motion_map(self, thresholds: Thresholds) -> NDArray[np.bool_]:
+        """Pixels of moving proposals; (H, W) bool."""
+        moving = np.zeros(256, np.bool_)
+        moving[1 : 1 + len(self.motions)] = self.motions > np.float32(thresholds.motion)
+        return moving[self.labels]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposals:
+    """The same of all frames of a video: `maps` n label maps, `motions` and `ious` (n, K) float32.
+
+    `known` (n,) bool says which frames were proposed; the others have nothing. None: all. Then numbers are without
+    gaps, else they are slots.
     """
 
     maps: LabelStore
@@ -28,6 +60,10 @@ class Proposals:
 
     def __len__(self) -> int:
         return len(self.maps)
+
+    def frame(self, index: int) -> FrameProposals:
+        """Those of a frame."""
+        return FrameProposals(labels=self.maps[index], motions=self.motions[index], ious=self.ious[index])
 
     def is_known(self, frame: int) -> bool:
         """Whether a frame was proposed."""
@@ -64,17 +100,6 @@ class Proposals:
         known = np.flatnonzero(self.known)
         return known[np.abs(known - frames[:, None]).argmin(axis=1)]
 
-    def trusted(self, frame: int, count: int, thresholds: Thresholds) -> NDArray[np.bool_]:
-        """Which of the first `count` proposals move and have a trusted mask; (count,) bool."""
-        motion, iou = self.motions[frame, :count], self.ious[frame, :count]
-        return (motion > np.float32(thresholds.motion)) & (iou > np.float32(thresholds.iou))
-
-    def motion_map(self, frame: int, labels: NDArray[np.uint8], thresholds: Thresholds) -> NDArray[np.bool_]:
-        """Pixels of moving proposals, given the frame's map; (H, W) bool."""
-        moving = np.zeros(256, np.bool_)
-        moving[1 : 1 + self.motions.shape[1]] = self.motions[frame] > np.float32(thresholds.motion)
-        return moving[labels]
-
 
 class ProposalCollector:
     """Gathers proposals frame by frame and numbers them when the video is complete."""
@@ -98,7 +123,7 @@ class ProposalCollector:
         self._motion_logits.append(motion_logits)
         self._ious.append(ious)
         self._known.append(True)
-        self._slots_seen |= np.bincount(labels.ravel(), minlength=256) > 0
+        self._slots_seen |= slots_won(labels)
 
     def skip(self) -> None:
         """Pass the next frame over; not the first one."""
@@ -112,23 +137,64 @@ class ProposalCollector:
         Where frames were passed over, their slots are not known, and all are kept.
         """
         whole = all(self._known)
-        slots = np.flatnonzero(self._slots_seen[1:]) if whole else np.arange(len(self._ious[0]))
-        table = np.zeros(256, np.uint8)
-        table[slots + 1] = np.arange(1, len(slots) + 1)
+        seen = self._slots_seen if whole else np.arange(256) <= len(self._ious[0])
+        slots, table = number_slots(seen)
         gapless = np.array_equal(slots, np.arange(len(slots)))
-
-        def columns(by_slot: NDArray[np.float32]) -> NDArray[np.float32]:
-            moved = np.zeros((len(self._maps), PROPOSAL_LIMIT), np.float32)
-            moved[:, : len(slots)] = by_slot[:, slots]
-            return moved
-
         logits = np.stack(self._motion_logits).astype(np.float32)
         return Proposals(
             maps=self._maps if gapless else self._maps.remap(table),
-            motions=columns(_sigmoid(logits)),
-            ious=columns(np.stack(self._ious).astype(np.float32)),
+            motions=columns(_sigmoid(logits), slots),
+            ious=columns(np.stack(self._ious).astype(np.float32), slots),
             known=None if whole else np.array(self._known),
         )
+
+
+def number_slots(seen: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.uint8]]:
+    """The slots that won a pixel, in order, and the table (256,) uint8 from 1 + slot to the numbers 1..M.
+
+    `seen` (256,) bool is by 1 + slot.
+    """
+    slots: NDArray[np.intp] = np.flatnonzero(seen[1:])
+    table = np.zeros(256, np.uint8)
+    table[slots + 1] = np.arange(1, len(slots) + 1)
+    return slots, table
+
+
+def columns(by_slot: NDArray[np.float32], slots: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Scores (..., K) by slot as scores by number - 1, zero where there is no such number."""
+    moved = np.zeros((*by_slot.shape[:-1], PROPOSAL_LIMIT), np.float32)
+    moved[..., : len(slots)] = by_slot[..., slots]
+    return moved
+
+
+def slots_won(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which values (256,) bool a map (H, W) has."""
+    return np.bincount(labels.ravel(), minlength=256) > 0
+
+
+def number_frame(
+    labels: NDArray[np.uint8],
+    motion_logits: NDArray[np.float32],
+    ious: NDArray[np.float32],
+    *,
+    seen: NDArray[np.bool_],
+) -> FrameProposals:
+    """The proposals of one frame of a stream, where only what won a pixel on this frame can be trusted.
+
+    Args:
+        labels: (H, W), 0 or 1 + slot.
+        motion_logits: (K,) by slot.
+        ious: (K,) by slot.
+        seen: (256,) bool by 1 + slot: the slots that have won a pixel so far, on this frame or before; these are
+            numbered.
+    """
+    slots, table = number_slots(seen)
+    return FrameProposals(
+        labels=table[labels],
+        motions=columns(_sigmoid(motion_logits.astype(np.float32)), slots),
+        ious=columns(ious.astype(np.float32), slots),
+        eligible=columns(slots_won(labels)[1 : 1 + len(ious)].astype(np.float32), slots) > 0,
+    )
 
 
 def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:

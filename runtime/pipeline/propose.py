@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -14,13 +14,40 @@ from numpy.typing import NDArray
 
 from ..arrays import Array, by_frame
 from ..backend import Backend
+from ..contract import NetworkName, Variant
 from ..progress import Advance
-from .encode import SAM2_FEATURES, EncodedBatch, FrameEncoder, PreparedFrame
+from .encode import SAM2_FEATURES, Encoded, EncodedBatch, FrameEncoder, PreparedFrame
 from .feature_store import FeatureStore
 from .finite_check import FiniteCheck, source_of
 from .proposals import ProposalCollector, Proposals
 
 Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadNames:
+    """A head, the network that reads its `logits` at the video's size, and what of both is read on the host."""
+
+    head: NetworkName
+    to_video: NetworkName
+    logits: str
+    read: tuple[str, ...]
+
+
+HEADS: dict[Variant, HeadNames] = {
+    "gmos": HeadNames(
+        head="proposer",
+        to_video="proposal_labels",
+        logits="mask_logits",
+        read=("labels", "motion_logits", "ious"),
+    ),
+    "gmos-s": HeadNames(
+        head="gmos_s",
+        to_video="foreground_map",
+        logits="foreground_logits",
+        read=("mask", "probability", "ious", "confidences"),
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,17 +59,33 @@ class ForegroundFrame:
     probability: NDArray[np.uint8]
 
 
-def proposal_head(backend: Backend, video_hw: tuple[int, int]) -> Callable[[EncodedBatch], Sequence[Array]]:
-    """What makes labels, motion logits and IoUs of a batch, still on the device, in `ProposalCollector.add`'s order."""
-    proposer, label = backend.runner("proposer"), backend.runner("proposal_labels")
-    size = np.array(video_hw, np.int64)
+class Head:
+    """The head of a model, and the network that brings its logits to a video's size; outputs stay on the device."""
 
-    def start(batch: EncodedBatch) -> Sequence[Array]:
-        out = proposer({"geometry": batch.geometry, **batch.features})
-        labels = label({"mask_logits": out["mask_logits"], "video_hw": size})["labels"]
-        return labels, out["motion_logits"], out["ious"]
+    def __init__(self, backend: Backend) -> None:
+        names = HEADS[backend.model.variant]
+        self._head, self._to_video = backend.runner(names.head), backend.runner(names.to_video)
+        self._logits = names.logits
+        self._arrays = backend.arrays
 
-    return start
+    def __call__(self, encoded: Encoded, video_hw: tuple[int, int]) -> dict[str, Array]:
+        """All outputs of both, of windows of one video or of several of that size."""
+        out = self._head({"geometry": encoded.geometry, **encoded.features})
+        return {**out, **self._sized(out[self._logits], video_hw)}
+
+    def by_window(self, encoded: Encoded, sizes: Sequence[tuple[int, int]]) -> list[dict[str, Array]]:
+        """All outputs of each window, whose video has that size (H, W): one call of the head for all of them."""
+        if len(set(sizes)) == 1:
+            return by_frame(self._arrays, out := self(encoded, sizes[0]), out)
+        out = self._head({"geometry": encoded.geometry, **encoded.features})
+        windows = by_frame(self._arrays, out, out)
+        for window, size in zip(windows, sizes, strict=True):
+            sized = self._sized(self._arrays.stack([window[self._logits]]), size)
+            window |= {name: self._arrays.unstack(maps)[0] for name, maps in sized.items()}
+        return windows
+
+    def _sized(self, logits: Array, video_hw: tuple[int, int]) -> dict[str, Array]:
+        return self._to_video({self._logits: logits, "video_hw": np.array(video_hw, np.int64)})
 
 
 def propose(
@@ -63,13 +106,18 @@ def propose(
     Raises:
         GmosError: as `check` decides.
     """
-    head = proposal_head(backend, video_hw)
+    head = Head(backend)
+
+    def answers_of(batch: EncodedBatch) -> list[Array]:
+        out = head(batch, video_hw)
+        return [out[name] for name in HEADS["gmos"].read]
+
     collector = ProposalCollector(video_hw)
 
     def started() -> Iterator[tuple[EncodedBatch, Sequence[Array]]]:
         for batch in encoder.run(frames):
             part = batch.with_geometry(backend.arrays)
-            yield batch, () if part is None else head(part)
+            yield batch, () if part is None else answers_of(part)
 
     for batch, answers in one_ahead(started()):
         found = iter(zip(*map(backend.arrays.download, answers), strict=True))
@@ -110,20 +158,6 @@ def encode_features(
         advance(len(batch))
 
 
-def foreground_head(
-    backend: Backend, video_hw: tuple[int, int]
-) -> Callable[[EncodedBatch], Mapping[str, Array]]:
-    """What makes the head's outputs, `mask` and `probability` of a batch, still on the device."""
-    head, to_map = backend.runner("gmos_s"), backend.runner("foreground_map")
-    size = np.array(video_hw, np.int64)
-
-    def start(batch: EncodedBatch) -> Mapping[str, Array]:
-        out = head({"geometry": batch.geometry, **batch.features})
-        return {**out, **to_map({"foreground_logits": out["foreground_logits"], "video_hw": size})}
-
-    return start
-
-
 def foreground(
     frames: Iterable[PreparedFrame],
     encoder: FrameEncoder,
@@ -132,19 +166,16 @@ def foreground(
     video_hw: tuple[int, int],
     advance: Advance,
     check: FiniteCheck,
-    ahead: bool = True,
 ) -> Iterator[ForegroundFrame]:
     """Run GMOS-S over a video, frame by frame; nothing of a frame outlives its batch.
-
-    `ahead` starts a batch before the results of the one before it are read, which makes each a batch later.
 
     Raises:
         GmosError: as `check` decides.
     """
-    head, arrays = foreground_head(backend, video_hw), backend.arrays
-    batches = ((batch, head(batch)) for batch in encoder.run(frames))
-    for batch, maps in one_ahead(batches) if ahead else batches:
-        read = arrays.download_all([maps[name] for name in ("mask", "probability", "ious", "confidences")])
+    head, arrays = Head(backend), backend.arrays
+    batches = ((batch, head(batch, video_hw)) for batch in encoder.run(frames))
+    for batch, maps in one_ahead(batches):
+        read = arrays.download_all([maps[name] for name in HEADS["gmos-s"].read])
         for i, (frame, mask, probability, iou, confidence) in enumerate(
             zip(batch.frames, *read, strict=True)
         ):

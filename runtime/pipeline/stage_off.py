@@ -92,7 +92,7 @@ class StageOff:
         # Ties go to the smaller object, not to the one that was prompted first.
         order = np.argsort(ids)
         labels = resolve_overlaps(step.masks[order], (ids[order] + 1).astype(np.uint8), priority[order])
-        motion_map = self._proposals.motion_map(frame, self._proposals.maps[frame], self._thresholds)
+        motion_map = self._proposals.frame(frame).motion_map(self._thresholds)
         result.labels[frame] = labels
         result.ious[frame, ids] = step.ious
         result.moving[frame] = motion_of_objects(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +15,7 @@ from ..frame_result import CompactMap
 from ..tracker import Prompt, Tracker, TrackerStep
 from .label_store import LabelStore
 from .mask_overlap import iou_matrix, match_rows_to_columns, overlap_counts, pad_square, precision
-from .proposals import Proposals
+from .proposals import FrameProposals, Proposals
 from .thresholds import Thresholds
 
 START_FRAMES = 3
@@ -58,6 +60,18 @@ class TrackedVideo:
         return replace(self.labels.compact(frame), table=table)
 
 
+def trusted_iou(proposals: FrameProposals, thresholds: Thresholds) -> np.float32:
+    """The summed IoUs of a frame's trusted proposals: above 0, the frame can start the tracks."""
+    trusted = proposals.trusted(thresholds)
+    return np.float32(proposals.ious[: len(trusted)][trusted].sum(dtype=np.float32))
+
+
+def best_start(first: Sequence[FrameProposals], thresholds: Thresholds) -> int | None:
+    """The best of the first frames, at most `START_FRAMES`, by `trusted_iou`; ties go to the earliest."""
+    scores = [trusted_iou(proposals, thresholds) for proposals in first]
+    return int(np.argmax(scores)) if max(scores) > 0 else None
+
+
 def start_frame(
     proposals: Proposals, thresholds: Thresholds, look_back: Callable[[Sequence[int]], None] | None = None
 ) -> int | None:
@@ -66,22 +80,75 @@ def start_frame(
     The best of the first three by their summed IoUs, else the first that has any; `look_back` proposes those that were
     passed over before it, which may be the first then.
     """
+    first = range(min(START_FRAMES, len(proposals)))
+    best = best_start([proposals.frame(frame) for frame in first], thresholds)
+    if best is not None:
+        return best
 
-    def score(frame: int) -> np.float32:
-        count = int(proposals.maps[frame].max())
-        trusted = proposals.trusted(frame, count, thresholds)
-        return np.float32(proposals.ious[frame, :count][trusted].sum(dtype=np.float32))
+    def moves(frame: int) -> bool:
+        return bool(trusted_iou(proposals.frame(frame), thresholds) > 0)
 
-    first = [score(frame) for frame in range(min(START_FRAMES, len(proposals)))]
-    if max(first) > 0:
-        return int(np.argmax(first))
-    found = next((frame for frame in range(START_FRAMES, len(proposals)) if score(frame) > 0), None)
+    found = next((frame for frame in range(START_FRAMES, len(proposals)) if moves(frame)), None)
     if found is None or look_back is None:
         return found
     passed = proposals.passed_over(found)
     if passed:
         look_back(passed)
-    return next(frame for frame in (*passed, found) if score(frame) > 0)
+    return next(frame for frame in (*passed, found) if moves(frame))
+
+
+def first_masks(proposals: FrameProposals, thresholds: Thresholds) -> list[NDArray[np.bool_]]:
+    """The masks (H, W) that start objects on the frame that starts the tracks, at most `max_objects`."""
+    numbers = np.flatnonzero(proposals.trusted(thresholds))[: thresholds.max_objects] + 1
+    return [proposals.labels == number for number in numbers]
+
+
+def decide(
+    step: TrackerStep,
+    proposals: FrameProposals,
+    thresholds: Thresholds,
+    *,
+    has_prompt_near: Callable[[int], bool],
+    new_object: Callable[[Collection[int]], int | None],
+) -> list[Prompt]:
+    """The prompts that the proposals of a frame call for, given the tracker's masks; in files and in streams.
+
+    Args:
+        step: the tracker's answer on the frame.
+        proposals: of the frame.
+        thresholds: of the propagator.
+        has_prompt_near: whether the object of that id has a prompt so near that it is not reinforced.
+        new_object: the id of a new object, or None if there is no place for it; it is told which objects are matched on
+            this frame.
+    """
+    known = len(step.object_ids)
+    count = proposals.count
+    trusted = np.zeros(max(count, known), np.bool_)
+    trusted[:count] = proposals.trusted(thresholds)
+    if not trusted.any():
+        return []
+    counts = pad_square(*overlap_counts(proposals.labels, step.masks, count))
+    intersections, areas, _ = counts
+    iou = iou_matrix(*counts)
+    best_precision = precision(intersections, areas[:, None]).max(axis=1)
+    order = match_rows_to_columns(iou)
+    # By row, in the order of the columns they are matched to.
+    matched = {
+        int(row): step.object_ids[j]
+        for j, row in enumerate(order[:known])
+        if trusted[row] and iou[row, j] > np.float32(thresholds.match_iou)
+    }
+    prompts: list[Prompt] = []
+    for row in order[trusted[order]]:
+        if row in matched:
+            object_id = None if has_prompt_near(matched[row]) else matched[row]
+        elif best_precision[row] < np.float32(thresholds.new_object_precision):
+            object_id = new_object(matched.values())
+        else:
+            object_id = None
+        if object_id is not None:
+            prompts.append(Prompt(object_id=object_id, mask=proposals.labels == row + 1))
+    return prompts
 
 
 def motion_of_objects(
@@ -125,18 +192,19 @@ class StageOn:
         start = start_frame(self._proposals, thresholds, self._look_back)
         if start is None:
             return result
-        first = self._first_prompts(start)
+        masks = first_masks(self._proposals.frame(start), thresholds)
+        first = [Prompt(object_id=o, mask=mask) for o, mask in enumerate(masks)]
         self._note(start, first)
         self._tracker.add_prompts(start, first)
         frame = 0
         while frame < frames:
             for step in self._tracker.propagate(frame):
-                frame, proposal_map, prompts = self._called_for(step, result)
+                frame, proposals, prompts = self._called_for(step, result)
                 answer = step
                 if prompts:
                     self._note(frame, prompts)
                     answer = self._tracker.prompt(frame, prompts)
-                self._record(answer, proposal_map, result)
+                self._record(answer, proposals, result)
                 if prompts:
                     break
             frame += 1
@@ -151,68 +219,41 @@ class StageOn:
 
     def _called_for(
         self, step: TrackerStep, result: TrackedVideo
-    ) -> tuple[int, NDArray[np.uint8], list[Prompt]]:
+    ) -> tuple[int, FrameProposals, list[Prompt]]:
         """The prompts that a step calls for, on which frame, and its proposals.
 
         The frame may be one that was passed over before it and is proposed now; the tracker goes on from there.
         """
         frame = step.frame
-        proposal_map = self._proposals.maps[frame]
+        proposals = self._proposals.frame(frame)
         if not self._proposals.is_known(frame):
             self._passed[frame] = step
-            return frame, proposal_map, []
-        prompts = self._decide(step, proposal_map)
+            return frame, proposals, []
+        prompts = self._decide(step, proposals)
         passed = self._proposals.passed_over(frame) if prompts and self._look_back is not None else ()
         if passed and self._look_back is not None:
             self._look_back(passed)
             for earlier in passed:
-                found = self._proposals.maps[earlier]
+                found = self._proposals.frame(earlier)
                 before = self._decide(self._passed[earlier], found)
                 if before:
-                    frame, proposal_map, prompts = earlier, found, before
+                    frame, proposals, prompts = earlier, found, before
                     break
                 self._record(self._passed[earlier], found, result)
         self._passed.clear()
-        return frame, proposal_map, prompts
+        return frame, proposals, prompts
 
-    def _first_prompts(self, frame: int) -> list[Prompt]:
-        labels = self._proposals.maps[frame]
-        trusted = self._proposals.trusted(frame, int(labels.max()), self._thresholds)
-        numbers = np.flatnonzero(trusted)[: self._thresholds.max_objects] + 1
-        return [Prompt(object_id=o, mask=labels == number) for o, number in enumerate(numbers)]
+    def _decide(self, step: TrackerStep, proposals: FrameProposals) -> list[Prompt]:
+        started = itertools.count(self._objects)
 
-    def _decide(self, step: TrackerStep, proposal_map: NDArray[np.uint8]) -> list[Prompt]:
-        """The prompts that the proposals of this frame call for, given the tracker's masks."""
-        thresholds, known = self._thresholds, len(step.object_ids)
-        count = int(proposal_map.max())
-        trusted = np.zeros(max(count, known), np.bool_)
-        trusted[:count] = self._proposals.trusted(step.frame, count, thresholds)
-        if not trusted.any():
-            return []
-        counts = pad_square(*overlap_counts(proposal_map, step.masks, count))
-        intersections, areas, _ = counts
-        iou = iou_matrix(*counts)
-        best_precision = precision(intersections, areas[:, None]).max(axis=1)
-        prompts: list[Prompt] = []
-        objects = self._objects
-        for j, row in enumerate(match_rows_to_columns(iou)):
-            if not trusted[row]:
-                continue
-            if j < known and iou[row, j] > np.float32(thresholds.match_iou):
-                if self._has_prompt_near(j, step.frame):
-                    continue
-                object_id = j
-            elif (
-                best_precision[row] < np.float32(thresholds.new_object_precision)
-                and objects < thresholds.max_objects
-            ):
-                object_id, objects = objects, objects + 1
-            else:
-                continue
-            prompts.append(Prompt(object_id=object_id, mask=proposal_map == row + 1))
-        return prompts
+        def new_object(_: Collection[int]) -> int | None:
+            object_id = next(started)
+            return object_id if object_id < self._thresholds.max_objects else None
 
-    def _has_prompt_near(self, object_id: int, frame: int) -> bool:
+        near = partial(self._has_prompt_near, step.frame)
+        return decide(step, proposals, self._thresholds, has_prompt_near=near, new_object=new_object)
+
+    def _has_prompt_near(self, frame: int, object_id: int) -> bool:
         gap = self._thresholds.prompt_gap_frames
         return any(abs(frame - prompted) < gap for prompted in self._prompt_frames[object_id])
 
@@ -222,9 +263,9 @@ class StageOn:
             self._prompt_frames[prompt.object_id].append(frame)
             self._objects = max(self._objects, prompt.object_id + 1)
 
-    def _record(self, step: TrackerStep, proposal_map: NDArray[np.uint8], result: TrackedVideo) -> None:
+    def _record(self, step: TrackerStep, proposals: FrameProposals, result: TrackedVideo) -> None:
         frame, objects = step.frame, len(step.object_ids)
-        motion_map = self._proposals.motion_map(frame, proposal_map, self._thresholds)
+        motion_map = proposals.motion_map(self._thresholds)
         result.labels[frame] = step.labels
         result.ious[frame, :objects] = step.ious
         result.moving[frame, :objects] = motion_of_objects(step.labels, motion_map, objects, self._thresholds)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from ..frame_result import ResultName
+from ..frame_result import MapName
 from .collected import Instance
 
 COLOURS = (
@@ -40,15 +40,16 @@ PARTS_PX = 64
 LEAST_SIDE_PX = 96
 """Frames with a shorter side have no room for letters."""
 
-TITLES: Mapping[ResultName, str] = {
+TITLES: Mapping[MapName, str] = {
     "mos-i": "MOS-I: objects while they move",
     "mos": "MOS: filled while they move",
+    "tracked": "Live: filled while they move",
     "foreground": "GMOS-S: what moves",
 }
 
 
 def labelled_overlay(
-    rgb: NDArray[np.uint8], objects: Sequence[Instance], result: ResultName
+    rgb: NDArray[np.uint8], objects: Sequence[Instance], result: MapName
 ) -> NDArray[np.uint8]:
     """Draw objects over a frame, which is left as it is.
 
@@ -58,7 +59,7 @@ def labelled_overlay(
     Args:
         rgb: (H, W, 3) uint8.
         objects: those of one result on this frame.
-        result: which; the legend says it.
+        result: which, or `tracked` of a stream; the legend says it.
 
     Returns:
         (H, W, 3) uint8.

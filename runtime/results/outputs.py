@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ...errors import GmosError
 from ..contract import Variant
@@ -32,16 +31,29 @@ logger = logging.getLogger(__name__)
 
 PREFIX = "work-"
 """How the names of work folders begin."""
+OLD = "old"
+"""In a work folder: results that made room."""
 MOVES = "moves.json"
 """In a work folder whose results are complete, until they are in place: what a dead run's successor goes on from."""
 
 
+class FinishedElsewhereError(GmosError):
+    """Another process was faster with a sequence; its results are whole and stay."""
+
+
 @contextmanager
-def work_directory(save_dir: Path, private_folder: str) -> Iterator[Path]:
+def work_directory(
+    save_dir: Path,
+    private_folder: str,
+    *,
+    prefix: str = PREFIX,
+    settle: Callable[[Path, Path], None] | None = None,
+) -> Iterator[Path]:
     """Yield an empty directory inside `save_dir / private_folder`, removed at the end with all in it.
 
-    It is on the disk of the results, so that they can be moved into place at once. Directories that
-    dead runs left are removed first. Parents made here are removed again where they stay empty.
+    It is on the disk of the results, so that they can be moved into place at once. Directories of that prefix that
+    dead runs left are settled, by `finish_moves` if nothing else is given, and removed first. Parents made here are
+    removed again where they stay empty.
 
     Raises:
         GmosError: `save_dir` cannot be made or written to.
@@ -52,7 +64,7 @@ def work_directory(save_dir: Path, private_folder: str) -> Iterator[Path]:
         stack.callback(_remove_empty, made)
         private.mkdir(parents=True, exist_ok=True)
         remove_stale_files(private)
-        folder = work_folder(private, PREFIX, lambda content: finish_moves(content, save_dir))
+        folder = work_folder(private, prefix, lambda content: (settle or finish_moves)(content, save_dir))
         work = stack.enter_context(folder)
         opened = stack.pop_all()
     with opened:
@@ -122,7 +134,7 @@ def file_results(
             if any(count != frames for count in counts):
                 raise RuntimeError(f"{counts} frames written, {frames} expected of each")
         if should_skip(results, existing):
-            raise GmosError(
+            raise FinishedElsewhereError(
                 f"{results.sequence} was finished by another run in the meantime; its results in "
                 f"{results.save_dir} are kept"
             )
@@ -153,20 +165,29 @@ def _replace(
     moves = _Moves(
         sequence=results.sequence,
         variant=results.variant,
-        written=sorted(results.modes),
-        dropped=sorted(dropped),
-        modes=sorted(modes),
-        frames=frames,
-        settings=settings,
+        written=results.modes,
+        dropped=dropped,
+        record=CompletionRecord(
+            modes=modes,
+            frames=frames,
+            settings=settings,
+            complete=True,
+            not_finite=dict(results.not_finite),
+        ),
         made_from=results.made_from,
-        not_finite=dict(results.not_finite),
     )
     # From here to the end a run that is killed leaves what the next one finishes. Undone last: its results are whole.
-    undo((work / MOVES).unlink, missing_ok=True)
+    undo(_forget, work)
     (work / MOVES).with_suffix(".tmp").write_bytes(json_bytes(moves))
     (work / MOVES).with_suffix(".tmp").rename(work / MOVES)
     moves.move(results.save_dir, work, undo)
     (work / MOVES).unlink()
+
+
+def _forget(work: Path) -> None:
+    """Give the moves up, unless results from before could not be put back: the next run goes on with them then."""
+    if not any(path.is_file() for path in (work / OLD).rglob("*")):
+        (work / MOVES).unlink(missing_ok=True)
 
 
 def finish_moves(work: Path, save_dir: Path) -> None:
@@ -180,6 +201,8 @@ def finish_moves(work: Path, save_dir: Path) -> None:
         moves = typed(found, _Moves, where=MOVES, advice="remove it")
     except (OSError, GmosError):
         return
+    if Path(moves.sequence).name != moves.sequence or not moves.sequence.strip("."):
+        raise GmosError(f"{work / MOVES} names {moves.sequence!r}, which is no sequence; remove it")
     logger.info("%s: filing what a run had completed that was stopped", moves.sequence)
     with writing(save_dir):
         moves.move(save_dir, work, lambda *_, **__: None)
@@ -188,17 +211,14 @@ def finish_moves(work: Path, save_dir: Path) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Moves:
-    """What goes into place from a work folder: modes that are written, older ones that go, and the record's fields."""
+    """What goes into place from a work folder: modes that are written, older ones that go, and the record of all."""
 
     sequence: str
     variant: Variant
-    written: list[str]
-    dropped: list[str]
-    modes: list[str]
-    frames: int
-    settings: dict[str, Any]
+    written: frozenset[str]
+    dropped: frozenset[str]
+    record: CompletionRecord
     made_from: MadeFrom = NOTHING
-    not_finite: dict[str, int] = field(default_factory=dict)
 
     def move(self, save_dir: Path, work: Path, undo: Callable[..., object]) -> None:
         """Do it, or what is left of it: what is not in `work / "new"` any more is in its place."""
@@ -206,15 +226,13 @@ class _Moves:
             save_dir=save_dir,
             sequence=self.sequence,
             variant=self.variant,
-            modes=frozenset(self.written),
-            settings=self.settings,
+            modes=self.written,
+            settings=self.record.settings,
             made_from=self.made_from,
         )
-        if Path(self.sequence).name != self.sequence or not self.sequence.strip("."):
-            raise GmosError(f"{work / MOVES} names {self.sequence!r}, which is no sequence; remove it")
         temporary, path = work / "record.json", results.record_path
         new = results.targets()
-        replaced = new | targets(self.variant, frozenset(self.dropped), self.sequence)
+        replaced = new | targets(self.variant, self.dropped, self.sequence)
 
         def put_back(content: bytes | None) -> None:
             if content is None:
@@ -230,18 +248,11 @@ class _Moves:
             source.rename(destination)
 
         undo(put_back, path.read_bytes() if path.exists() else None)
-        record = CompletionRecord(
-            modes=frozenset(self.modes),
-            frames=self.frames,
-            settings=self.settings,
-            complete=False,
-            not_finite=self.not_finite,
-        )
-        record.write(results, temporary)
+        replace(self.record, complete=False).write(results, temporary)
         for place in replaced:
             waits = place not in new or (work / "new" / place).exists()
             if waits and (save_dir / place).exists():
-                move(save_dir / place, work / "old" / place)
+                move(save_dir / place, work / OLD / place)
         for place in new:
             folder = (save_dir / place).parent
             if not folder.exists():
@@ -249,4 +260,4 @@ class _Moves:
                 folder.mkdir()
             if (work / "new" / place).exists():
                 move(work / "new" / place, save_dir / place)
-        replace(record, complete=True).write(results, temporary)
+        self.record.write(results, temporary)

@@ -43,7 +43,12 @@ class SoundTrack:
         self._sound: Sound | None = None
         if sound is None:
             return
-        first = next(sound.packets, None)
+        try:
+            first = next(sound.packets, None)
+        except REFUSED as error:
+            _refuse_system_error(error)
+            logger.warning("%s: its sound is left out: it is damaged (%s)", name, error)
+            return
         if _holds(sound.stream, first):
             self._sound, self._track = sound, _added(container, sound.stream)
             self._next = first
@@ -63,13 +68,17 @@ class SoundTrack:
                 self._container.mux(packet)
                 self._next = next(self._sound.packets, None)
             except REFUSED as error:
-                # The system's errors, a full disk for instance, concern the frames too.
-                if isinstance(error, OSError):
-                    raise
+                _refuse_system_error(error)
                 self._next = None
                 logger.warning(
                     "%s: its sound ends at %.1f s, where it is damaged (%s)", self._name, time_s, error
                 )
+
+
+def _refuse_system_error(error: Exception) -> None:
+    """The system's errors, a full disk for instance, concern the frames too."""
+    if isinstance(error, OSError):
+        raise error
 
 
 def _added(container: OutputContainer, stream: AudioStream) -> AudioStream:

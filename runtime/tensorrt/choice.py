@@ -47,7 +47,7 @@ def usable_flavour(bundle: Bundle, index: int) -> tuple[Flavour | None, str]:
     for flavour in FLAVOURS:
         if len(missing_engines(bundle, flavour)) == len(bundle.networks):
             continue
-        reason = _obstacle(bundle, flavour, index)
+        reason = engine_obstacle(bundle, flavour, index)
         if reason is None:
             return flavour, f"its engines fit {find_device(index)}"
         reasons.append(f"the {flavour} engines cannot be used: {reason}")
@@ -67,7 +67,8 @@ def check_command(bundle_root: Path, flavour: Flavour, index: int) -> str:
     return shlex.join([*words, *(["--device", str(index)] if index else [])])
 
 
-def _obstacle(bundle: Bundle, flavour: Flavour, index: int) -> str | None:
+def engine_obstacle(bundle: Bundle, flavour: Flavour, index: int) -> str | None:
+    """Why a bundle's engines cannot run here, as far as their records say; None if they can. `index` is of the GPU."""
     try:
         device = find_device(index)
         if device is None:

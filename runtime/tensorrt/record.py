@@ -211,12 +211,33 @@ def write_engine_record(path: Path, record: EngineRecord) -> None:
 def write_engine_check(path: Path, record: EngineRecord, check: EngineCheck) -> None:
     """Write the comparison of an engine, made here, beside its record, which stays as whoever built it wrote it.
 
+    That an engine of this machine's is wrong goes into its record, too, under the seal: whoever may write into the
+    bundle could remove the comparison.
+
     Raises:
         GmosError: as `write_engine_record`.
     """
+    own = _own_record(path)
+    if (
+        own is not None
+        and own.plan_sha256 == record.plan_sha256
+        and (own.check, check.passed) != (None, True)
+    ):
+        write_engine_record(path, replace(own, check=None if check.passed else check))
     text = sealed_json(_KeptCheck(plan_sha256=record.plan_sha256, check=check), PURPOSES[CHECK_SUFFIX])
     with replaced_at_end(check_path(path)) as temporary:
         temporary.write_bytes(text)
+
+
+def _own_record(path: Path) -> EngineRecord | None:
+    """A record as it was written, if that was this user's machine."""
+    try:
+        top, doubt = _read(path, RECORD_SUFFIX, nobody)
+        return (
+            None if doubt is not None else typed(_with_nan(top), EngineRecord, where=path.name, advice=ADVICE)
+        )
+    except GmosError:
+        return None
 
 
 def read_engine_record(path: Path, vouches: Vouches = nobody) -> EngineRecord:

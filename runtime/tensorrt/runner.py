@@ -41,10 +41,12 @@ class EngineOptions:
     """How engines use the device.
 
     `memory_budget` in bytes bounds weights, activations, arrays and stored features together; None is
-    no bound. `cuda_graphs` records calls that come again at the same shapes.
+    no bound. `memory_share` above 0 and below 1 bounds them by that part of the device, where there is no budget, less
+    what each process takes there beside them. `cuda_graphs` records calls that come again at the same shapes.
     """
 
     memory_budget: int | None = None
+    memory_share: float = 1.0
     cuda_graphs: bool = True
 
     def __post_init__(self) -> None:
@@ -289,11 +291,13 @@ class EngineRunner:
 
     def _stored_cache(self, bundle: Bundle) -> bytes | None:
         """Kernels of an earlier run, native code too: with a seal of this user's, or trusted as engines are."""
-        if not self._library.own_runtime_cache or self._cache_file.is_symlink():
+        if not self._library.own_runtime_cache:
             return None
         try:
             kept = read_bounded(self._cache_file, MOST_CACHE_BYTES)
             vouched = bundle.vouches_for(self._cache_file, kept)
+            if self._cache_file.is_symlink() and not (vouched and bundle.signed):
+                return None
             content, doubt = opened_cache(kept, self.record.plan_sha256, vouched=vouched)
         except OSError:
             return None

@@ -81,8 +81,8 @@ def find_record(bundle: Bundle, network: NetworkName, flavour: Flavour) -> Engin
     """The record of a network's engine.
 
     Raises:
-        GmosError: there is no engine, its files are links out of the bundle, or its record cannot be read; the
-            message has the command that builds it.
+        GmosError: there is no engine, its files are links out of the bundle that nobody signed, or its record cannot
+            be read; the message has the command that builds it.
     """
     directory = engine_directory(bundle.root, flavour)
     path = record_path(directory, network)
@@ -96,7 +96,9 @@ def find_record(bundle: Bundle, network: NetworkName, flavour: Flavour) -> Engin
             f"{bundle.root} has no {NAMES[flavour]} engine of {network} ({path} is missing); build it: {command()}"
         )
     for file in (path, plan_path(directory, network), check_path(path)):
-        if not file.resolve().is_relative_to(bundle.root.resolve()):
+        # What was signed was compared through the link: its content is what counts.
+        signed = file.relative_to(bundle.root).as_posix() in (bundle.signed or {})
+        if not signed and not file.resolve().is_relative_to(bundle.root.resolve()):
             raise GmosError(
                 f"{file} is a link out of the bundle; copy the bundle with cp -rL if links are how it is kept, as in "
                 f"the cache of a model hub, else do not trust it, build it again: {command()}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
@@ -11,32 +10,25 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 import av
-import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
-from av.sidedata.sidedata import SideData
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
-from numpy.typing import NDArray
 
 from ...errors import GmosError
 from .coded_pictures import FROM_KEY_FRAME, JOINED, damage_test, picture_test
 from .containers import open_container
+from .rgb import display_matrix, oriented, rgb_of
 from .sequence import Frame, shown_rate
 from .sound import sound_stream
-from .stream_facts import BT2020_CONSTANT, MATRICES, RANGES, TURNS, StreamFacts
+from .stream_facts import MATRICES, RANGES, TURNS, StreamFacts
 
 RATE_JITTER = 0.1
 """Frame intervals that differ by less than this share of the shortest one count as even."""
 RATE_JITTER_S = 0.0015
 """Files that store time in milliseconds round by up to one of them, in seconds."""
-SWSCALE_MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, BT2020_CONSTANT: 9}
-"""H.273 matrix coefficients (code on a frame) to swscale's constants; unspecified means BT.601."""
-SWSCALE_BT601 = 5
 INCOMPLETE = "is incomplete: the file was cut off, or a part of it is missing"
-RGB_MATRIX = 0
-"""H.273 code of frames that are stored as RGB: there is no matrix to apply."""
 
 
 class VideoReader:
@@ -121,7 +113,7 @@ class VideoReader:
             stream=stream.index,
             video_streams=len(self._videos()),
             rate_fps=shown_rate(stream.average_rate) if stream.average_rate else None,
-            rotation=TURNS[self._matrix(first)],
+            rotation=TURNS[display_matrix(first, self._path)],
             pixel_aspect=f"{aspect.numerator}:{aspect.denominator}",
             matrix=MATRICES.get(first.colorspace, "unspecified"),
             range=RANGES.get(first.color_range, "unspecified"),
@@ -206,10 +198,10 @@ class VideoReader:
                 self._shortest_s = min(self._shortest_s, time_s - previous_s)
                 self._longest_s = max(self._longest_s, time_s - previous_s)
             previous_s = time_s
-            matrix = self._matrix(decoded)
+            matrix = display_matrix(decoded, self._path)
             self._turned = not matrix[0]
             try:
-                rgb = self._rgb(decoded)
+                rgb = rgb_of(decoded)
             except (av.FFmpegError, ValueError) as error:
                 raise self._broken(index, "has pixels that cannot be converted to RGB") from error
             yield Frame(index=index, rgb=oriented(rgb, matrix), time_s=time_s)
@@ -277,36 +269,6 @@ class VideoReader:
     def _reordered(self) -> bool:
         """AVI has no presentation times: where frames are reordered, those of the packets are in another order."""
         return self._opened().format.name == "avi" and bool(self.stream.codec_context.has_b_frames)
-
-    def _matrix(self, frame: VideoFrame) -> tuple[int, int, int, int]:
-        """The display matrix without its offsets as signs: (a, b, c, d)."""
-        raw = frame.side_data.get("DISPLAYMATRIX")
-        if not isinstance(raw, SideData):
-            return (1, 0, 0, 1)
-        # Native byte order, 16.16 fixed point, rows (a b u) (c d v) (x y w).
-        a, b, _, c, d = struct.unpack("=5i", bytes(raw)[:20])
-        if not ((b == c == 0 and a and d) or (a == d == 0 and b and c)):
-            raise GmosError(
-                f"{self._path} asks to be turned by an angle that is not a multiple of 90 degrees; "
-                f"re-encode it upright, for instance with ffmpeg"
-            )
-        return _sign(a), _sign(b), _sign(c), _sign(d)
-
-    @staticmethod
-    def _rgb(frame: VideoFrame) -> NDArray[np.uint8]:
-        # PyAV before 17 ignores the matrix a stream states unless it is told, and with it the range:
-        # colours shift by up to 20. Naming it on both sides gives the same pixels in PyAV 14 to 18.
-        if frame.colorspace == RGB_MATRIX:
-            rgb = frame.reformat(format="rgb24")
-        else:
-            matrix = SWSCALE_MATRICES.get(frame.colorspace, SWSCALE_BT601)
-            rgb = frame.reformat(
-                format="rgb24",
-                src_colorspace=matrix,
-                dst_colorspace=matrix,
-                src_color_range=frame.color_range,
-            )
-        return np.ascontiguousarray(rgb.to_ndarray(), dtype=np.uint8)
 
 
 class _Sample(NamedTuple):
@@ -387,18 +349,3 @@ class FrameLedger:
         late = [time for time, count in self._waiting.items() if time > first and count > 0]
         lost = max(0, self._packets - self.frames - early)
         return early, lost, sum(time < min(late) for time in self.times) if late else self.frames
-
-
-def _sign(value: int) -> int:
-    return (value > 0) - (value < 0)
-
-
-def oriented(rgb: NDArray[np.uint8], matrix: tuple[int, int, int, int]) -> NDArray[np.uint8]:
-    """Turn and mirror (H, W, 3) by the signs (a, b, c, d) of a display matrix.
-
-    A pixel at (x, y), x to the right and y down, is shown at (a x + c y, b x + d y).
-    """
-    a, b, c, d = matrix
-    if a:
-        return np.ascontiguousarray(rgb[::d, ::a])
-    return np.ascontiguousarray(rgb.transpose(1, 0, 2)[::b, ::c])

@@ -125,6 +125,7 @@ def test_the_groups_of_gmos_run() -> None:
         "Speed and memory",
         "Less computation",
         "Tracking",
+        "Live",
         "Other",
     ]
     assert max(map(len, text.splitlines())) <= 80

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from rendering import object_motion, render
-from scenes import CAMERAS, Camera, SceneMaker
+from scenes import CAMERAS, Camera, Scene, SceneMaker
 from textures import load_pictures
 
 CLIP_FRAMES = 8
@@ -55,11 +57,34 @@ def shard_folder(root: Path, index: int) -> Path:
     return root / f"shard-{index:04d}"
 
 
+class Maker(Protocol):
+    """Draws scenes: the first generator or that of cutouts."""
+
+    def draw(self, rng: np.random.Generator, camera: Camera, frames: int) -> Scene:
+        """A scene of so many frames."""
+
+
 def write_shard(
-    root: Path, seed: int, index: int, clips: int = CLIPS_PER_SHARD, frames: int = CLIP_FRAMES
+    root: Path,
+    seed: int,
+    index: int,
+    *,
+    clips: int = CLIPS_PER_SHARD,
+    frames: int = CLIP_FRAMES,
+    maker: Maker | None = None,
 ) -> Path:
-    """Render a shard; the same seed and index give the same bytes. Moved into place once it is whole."""
-    maker = SceneMaker(load_pictures(), pool=TEXTURE_POOL, seed=seed * 100_003 + index)
+    """Render a shard; the same seed and index give the same bytes. Moved into place once it is whole.
+
+    Args:
+        root: folder of the shards.
+        seed: of the whole set.
+        index: of the shard.
+        clips: how many there are in it.
+        frames: of a clip.
+        maker: of scenes; the first generator with textures of its own where none is given.
+    """
+    if maker is None:
+        maker = SceneMaker(load_pictures(training=True), pool=TEXTURE_POOL, seed=seed * 100_003 + index)
     rng = np.random.default_rng((seed, index))
     arrays: dict[str, list[NDArray[np.generic]]] = {name: [] for name in Shard.__dataclass_fields__}
     for _ in range(clips):
@@ -76,7 +101,7 @@ def write_shard(
 
 
 def _clip(
-    maker: SceneMaker, rng: np.random.Generator, camera: Camera, frames: int
+    maker: Maker, rng: np.random.Generator, camera: Camera, frames: int
 ) -> dict[str, NDArray[np.generic]]:
     scene = maker.draw(rng, camera, frames)
     drawn = render(scene, rng, RASTER_WH)
@@ -123,3 +148,35 @@ def open_shard(folder: Path) -> Shard:
     return Shard(
         **{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in Shard.__dataclass_fields__}
     )
+
+
+class ShardPool:
+    """Shards of one folder, or of two of which the second gives a share of what is drawn.
+
+    A shard that is not there yet is waited for: generate.py may still be writing.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        count: int,
+        *,
+        more: Path | None = None,
+        more_count: int = 0,
+        more_share: float = 0.0,
+    ) -> None:
+        self._root, self._count = root, count
+        self._more, self._more_count, self._more_share = more, more_count, more_share
+        self._open: dict[Path, Shard] = {}
+
+    def draw(self, rng: np.random.Generator, most: int | None = None) -> Shard:
+        """A shard at random, of the first so many of its folder."""
+        root, count = self._root, self._count
+        if self._more is not None and rng.random() < self._more_share:
+            root, count = self._more, self._more_count
+        folder = shard_folder(root, int(rng.integers(count if most is None else min(most, count))))
+        if folder not in self._open:
+            while not folder.exists():
+                time.sleep(2)
+            self._open[folder] = open_shard(folder)
+        return self._open[folder]

@@ -11,7 +11,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,10 @@ class Nano:
         """GMOS-S masks (T, H, W)."""
         return np.stack([answer.mask for answer in self.run(frames)])
 
+    def probability(self, frames: NDArray[np.uint8]) -> Maps:
+        """Probabilities of GMOS-S in 255ths (T, H, W)."""
+        return np.stack([answer.probability for answer in self.run(frames)])
+
     def objects(self, frames: NDArray[np.uint8], first: Maps) -> tuple[Maps, Maps]:
         """Moving proposals (T, H, W), and tracks (T, H, W) of the objects of `first` (H, W)."""
         video_hw = (frames.shape[1], frames.shape[2])
@@ -134,16 +138,24 @@ def best_level(kind: Path, clips: dict[str, NDArray[np.uint8]]) -> int:
     return max(scores, key=scores.__getitem__)
 
 
+def run_program(entry: str, *arguments: str) -> None:
+    """Run a program of this very checkout, by the name of its entry point.
+
+    Raises:
+        RuntimeError: it failed; the message is what it said.
+    """
+    code = f"from gmos_deploy.entry import {entry}; {entry}()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], check=False, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise RuntimeError(f"{entry} {' '.join(arguments)}: {done.stderr.strip()}")
+
+
 def score(command: str, *options: str, work: Path) -> dict[str, Any]:
     """The overall numbers of a gmos-eval command."""
     report = work / "report.json"
-    program = shutil.which("gmos-eval") or "gmos-eval"
-    subprocess.run(
-        [program, command, *options, "--json", str(report), "--jobs", "1"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+    run_program("evaluate", command, *options, "--json", str(report), "--jobs", "1")
     overall: dict[str, Any] = json.loads(report.read_text())["overall"]
     return overall
 
@@ -168,13 +180,14 @@ def moving_only(kind: Path, names: list[str], out: Path, predict: Callable[[str]
         write_folder(out / "predictions" / name, predict(name)[kept])
 
 
-def measure_gmos_s(kind: Path, work: Path, weights: Path) -> dict[str, float]:
-    """J of GMOS-S, of frame differencing and of repeated frames, and the share of look-alikes segmented."""
-    nano, names, found = Nano("gmos-s", weights), sequences(kind), {}
-    clips = {name: read_folder(kind / "JPEGImages" / name) for name in names}
-    masks = {name: nano.foreground(clips[name]) for name in names}
+def foreground_scores(
+    kind: Path, work: Path, clips: Mapping[str, NDArray[np.uint8]], masks: Mapping[str, Maps]
+) -> dict[str, float]:
+    """J of masks, and the shares of the pixels of look-alikes at rest and of other background segmented."""
+    names = list(clips)
+    work.mkdir(parents=True, exist_ok=True)
     moving_only(kind, names, work / "gmos_s", masks.__getitem__)
-    found["j"] = davis_j(work / "gmos_s/predictions", work / "gmos_s/annotations", "davis16", names, work)
+    j = davis_j(work / "gmos_s/predictions", work / "gmos_s/annotations", "davis16", names, work)
     hit = total = outside = empty = 0
     for name in names:
         alike = read_folder(kind / "distractors" / name) > 0
@@ -183,8 +196,19 @@ def measure_gmos_s(kind: Path, work: Path, weights: Path) -> dict[str, float]:
         rest = ~alike & (read_folder(kind / "foreground" / name) == 0)
         outside += int((masks[name].astype(bool) & rest).sum())
         empty += int(rest.sum())
-    found["look-alikes segmented"] = hit / max(total, 1)
-    found["other background segmented"] = outside / max(empty, 1)
+    return {
+        "j": j,
+        "look-alikes segmented": hit / max(total, 1),
+        "other background segmented": outside / max(empty, 1),
+    }
+
+
+def measure_gmos_s(kind: Path, work: Path, weights: Path) -> dict[str, float]:
+    """J of GMOS-S, of frame differencing and of repeated frames, and the share of look-alikes segmented."""
+    nano, names = Nano("gmos-s", weights), sequences(kind)
+    clips = {name: read_folder(kind / "JPEGImages" / name) for name in names}
+    masks = {name: nano.foreground(clips[name]) for name in names}
+    found = foreground_scores(kind, work, clips, masks)
     level = best_level(kind, clips)
     place = work / "difference"
     moving_only(kind, names, place, lambda name: frame_difference(clips[name], level))
@@ -230,12 +254,22 @@ def measure_gmos(kind: Path, work: Path, weights: Path) -> dict[str, float]:
     }
 
 
-def measure_pipeline(kind: Path, work: Path, weights: Path) -> dict[str, float]:
-    """J_mov of MOS-I by the whole pipeline."""
-    run_gmos([kind / "JPEGImages" / name for name in sequences(kind)], work / "run", weights)
+def measure_pipeline(
+    kind: Path, work: Path, weights: Path, names: list[str] | None = None
+) -> dict[str, float]:
+    """J_mov of MOS-I by the whole pipeline, on all clips of a kind or those named."""
+    names = sequences(kind) if names is None else names
+    run_gmos([kind / "JPEGImages" / name for name in names], work / "run", weights)
+    truth = work / "objects"
+    truth.mkdir()
+    for name in names:
+        (truth / name).symlink_to((kind / "objects" / name).resolve())
+    header, *rows = (kind / "time_annotation.csv").read_text().splitlines()
+    listed = work / "time_annotation.csv"
+    listed.write_text("\n".join([header, *(row for row in rows if row.split(",")[0] in names)]) + "\n")
     overall = score(
         "mos-i", "--dataset", "davis17-im", "--res_dir", str(work / "run"), "--anno_dir",
-        str(kind / "objects"), "--time_anno_csv", str(kind / "time_annotation.csv"), work=work,
+        str(truth), "--time_anno_csv", str(listed), work=work,
     )  # fmt: skip
     return {"j_mov MOS-I": float(overall["j_mov"]), "false positives MOS-I": float(overall["fp_count"])}
 
@@ -245,16 +279,11 @@ def run_gmos(folders: list[Path], out: Path, weights: Path) -> None:
     flags = [
         item for flag, path in nano_checkpoints("gmos", weights).items() for item in (f"--{flag}", str(path))
     ]
-    program = shutil.which("gmos-run") or "gmos-run"
-    subprocess.run(
-        [
-            *(program, *map(str, folders), "--save_dir", str(out), "--fps", str(FPS)),
-            *("--preset", "nano", "--variant", "gmos", "--backend", "torch", "--overwrite", "--quiet"),
-            *flags,
-        ],
-        check=True,
-        capture_output=True,
-        text=True,
+    run_program(
+        "run",
+        *(*map(str, folders), "--save_dir", str(out), "--fps", str(FPS)),
+        *("--preset", "nano", "--variant", "gmos", "--backend", "torch", "--overwrite", "--quiet"),
+        *flags,
     )
 
 

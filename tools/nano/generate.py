@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 from clips import CLIP_FRAMES, shard_folder, write_shard
+from cutouts.material import load_material
+from cutouts.scene_maker import CutoutSceneMaker
 
 
 def main() -> None:
@@ -23,13 +25,20 @@ def main() -> None:
         default=CLIP_FRAMES,
         help="of a clip; more are for the tracker (default: %(default)s)",
     )
+    parser.add_argument(
+        "--cutouts",
+        type=Path,
+        metavar="FOLDER",
+        help="make clips of cutouts over photographs from the packages unpacked there, without those held out",
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
+    maker = None if options.cutouts is None else CutoutSceneMaker(load_material(options.cutouts, "training"))
     for index in range(options.first, options.first + options.count):
         if shard_folder(options.root, index).exists():
             continue
         start = time.monotonic()
-        folder = write_shard(options.root, options.seed, index, frames=options.frames)
+        folder = write_shard(options.root, options.seed, index, frames=options.frames, maker=maker)
         print(f"{folder}: {time.monotonic() - start:.1f} s", flush=True)
 
 

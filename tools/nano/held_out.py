@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from clips import Maker
 from numpy.typing import NDArray
 from PIL import Image
 from rendering import Rendering, object_motion, render
@@ -75,7 +76,7 @@ def rendered(scene: Scene, rng: np.random.Generator) -> Clip:
     return Clip(scene=scene, drawn=drawn, motion=object_motion(scene, drawn.layers))
 
 
-def draw_clip(maker: SceneMaker, rng: np.random.Generator, camera: Camera, *, limbs: bool = False) -> Clip:
+def draw_clip(maker: Maker, rng: np.random.Generator, camera: Camera, *, limbs: bool = False) -> Clip:
     """A clip with a moving object of some size, in which no object moves too little to tell.
 
     Args:

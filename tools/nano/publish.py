@@ -37,11 +37,11 @@ def published(state: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def stricter(state: dict[str, Tensor], head: str) -> dict[str, Tensor]:
-    """A head whose answer is less by its shift: the bias of the answer's last layer is."""
+def stricter(state: dict[str, Tensor], head: str, times: float = 1.0) -> dict[str, Tensor]:
+    """A head whose answer is less by so many times its shift: the bias of the answer's last layer is."""
     layers, shift = SHIFTS[head]
     bias = max(key for key in state if key.startswith(layers) and key.endswith("bias"))
-    return {**state, bias: state[bias] - shift}
+    return {**state, bias: state[bias] - times * shift}
 
 
 def main() -> None:
@@ -66,7 +66,9 @@ def main() -> None:
             continue
         target = options.out / f"{name}.safetensors"
         part = target.with_suffix(".part")
-        weights = torch.load(path, weights_only=True)[entry]
+        state = torch.load(path, weights_only=True)
+        # train_gmos_s.py can train the proposer too, beside its own head.
+        weights = state["proposer" if name == "gmos" and "proposer" in state else entry]
         save_file(published(stricter(weights, name) if name in SHIFTS else weights), part)
         part.chmod(0o644)
         part.replace(target)

@@ -70,6 +70,7 @@ def _draw(layer: Layer, index: int, image: Tensor, front: Tensor) -> None:
     box = (0, 0, width, height)
     if not layer.backdrop:
         half = layer.side_px / 2 + (layer.wobble.amplitude_px if layer.wobble else 0)
+        half += np.abs(layer.bend.shifts).max() if layer.bend else 0
         corners = np.array([(x, y) for x in (-half, half) for y in (-half, half)])
         reach = apply(layer.poses, corners) * scale
         low = np.floor(reach.min(axis=(0, 1))).astype(int)
@@ -109,6 +110,13 @@ def _to_local(layer: Layer, points: Tensor) -> Tensor:
         # Across the wave vector, as a flag bends.
         across = torch.tensor([-wave.wave[1], wave.wave[0]])
         local = local + bend[..., None] * across / across.norm().clamp(min=1e-6)
+    if layer.bend is not None:
+        shifts = torch.from_numpy(layer.bend.shifts).float().permute(0, 3, 1, 2)
+        moved = F.grid_sample(
+            shifts, local / (layer.side_px / 2), padding_mode="border", align_corners=True
+        ).permute(0, 2, 3, 1)
+        # Small smooth shifts: those at the place drawn stand for those at the place that they came from.
+        local = local - moved
     return local
 
 

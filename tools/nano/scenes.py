@@ -40,8 +40,20 @@ class Wobble:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Bend:
+    """A smooth warp of a layer: what lies at a local point is drawn `shifts` (T, G, G, 2) away, in local pixels.
+
+    The G x G points, rows first, cover the layer's square from edge to edge; between them it is linear. `opaque`
+    (G, G) says near which of them something is seen.
+    """
+
+    shifts: Floats
+    opaque: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """A textured square that moves rigidly, apart from its wobble.
+    """A textured square that moves rigidly, apart from its wobble or bend.
 
     `poses` (T, 2, 3) map local pixels, whose origin is the square's centre, to scene pixels of the
     image; `world` (T, 2, 3) the same for a camera at rest. `label` is 0 for what never moves by itself,
@@ -55,6 +67,7 @@ class Layer:
     label: int = 0
     distractor: bool = False
     wobble: Wobble | None = None
+    bend: Bend | None = None
     backdrop: bool = False
 
 
@@ -91,7 +104,7 @@ def window_frames(frame: int, frames: int) -> list[int]:
     return [min(max(frame + k, 0), frames - 1) for k in range(-WINDOW_REACH, WINDOW_REACH + 1)]
 
 
-class _CameraPath:
+class CameraPath:
     """Similarities over time, with a parallax factor for their translation."""
 
     def __init__(self, rng: np.random.Generator, camera: Camera, frames: int) -> None:
@@ -121,7 +134,7 @@ class _CameraPath:
         return np.concatenate([about[..., :2], shift[..., None]], axis=-1)
 
 
-def _background_motion(poses: Floats) -> Floats:
+def background_motion(poses: Floats) -> Floats:
     """Mean motion of view points between the ends of each frame's window, (T,)."""
     grid = np.stack(np.meshgrid(*(np.linspace(0, side, 5) for side in VIEW_WH)), -1).reshape(-1, 2)
     seen = apply(poses, grid)
@@ -129,7 +142,7 @@ def _background_motion(poses: Floats) -> Floats:
     return np.array([np.linalg.norm(seen[b] - seen[a], axis=-1).mean() for a, b in ends])
 
 
-def _activity(rng: np.random.Generator, frames: int) -> Floats:
+def activity(rng: np.random.Generator, frames: int) -> Floats:
     """How much of its speed an object has in each frame: steady, stopping, starting or both."""
     active = np.ones(frames)
     kind = rng.random()
@@ -172,15 +185,15 @@ def _root_world(rng: np.random.Generator, follow: Floats, active: Floats) -> Flo
                 velocity[axis] *= -1
     spin = rng.choice([0.0, 0.0, rng.normal(0, 0.06)])
     growth = rng.choice([0.0, 0.0, rng.normal(0, 0.012)])
-    travelled = _travelled(active)
+    run = travelled(active)
     return similarity(
-        np.exp(growth * (travelled - frames / 2)),
-        rng.uniform(0, 2 * np.pi) * rng.integers(0, 2) + spin * travelled,
+        np.exp(growth * (run - frames / 2)),
+        rng.uniform(0, 2 * np.pi) * rng.integers(0, 2) + spin * run,
         np.array(places) - follow * np.minimum(1, active.mean() * 2),
     )
 
 
-def _travelled(active: Floats) -> Floats:
+def travelled(active: Floats) -> Floats:
     """How many frames at full speed lie before each frame, (T,)."""
     return np.concatenate([[0.0], np.cumsum(active)[:-1]])
 
@@ -229,7 +242,7 @@ class SceneMaker:
 
     def draw(self, rng: np.random.Generator, camera: Camera, frames: int) -> Scene:
         """One scene: a backdrop, planes and look-alikes at rest, and zero to four objects."""
-        path = _CameraPath(rng, camera, frames)
+        path = CameraPath(rng, camera, frames)
         backdrop = path.poses(1.0)
         layers = [self._backdrop(rng, backdrop)]
         follow = path.shift * (rng.random() < 0.5)
@@ -243,7 +256,7 @@ class SceneMaker:
         if rng.random() < 0.3:
             layers.append(self._at_rest(rng, path, frames, [], occluder=True))
         return Scene(
-            camera=camera, layers=tuple(layers), camera_px=_background_motion(backdrop), objects=count
+            camera=camera, layers=tuple(layers), camera_px=background_motion(backdrop), objects=count
         )
 
     def _texture(self, rng: np.random.Generator) -> Rgb:
@@ -269,7 +282,7 @@ class SceneMaker:
     def _at_rest(
         self,
         rng: np.random.Generator,
-        path: _CameraPath,
+        path: CameraPath,
         frames: int,
         movers: Sequence[Layer],
         *,
@@ -291,13 +304,13 @@ class SceneMaker:
         )
 
     def _object(
-        self, rng: np.random.Generator, path: _CameraPath, follow: Floats, frames: int, label: int
+        self, rng: np.random.Generator, path: CameraPath, follow: Floats, frames: int, label: int
     ) -> list[Layer]:
         """A rigid, bending or articulated object; its parts share the texture and the label."""
         side = float(np.exp(rng.uniform(*np.log(self._side_px))))
         articulated = side > 30 and rng.random() < 0.4
         resting = articulated and rng.random() < self._resting_bodies
-        active = np.zeros(frames) if resting else _activity(rng, frames)
+        active = np.zeros(frames) if resting else activity(rng, frames)
         root = _root_world(rng, follow, active)
         colours = self._texture(rng)
         camera = path.poses(1.0)
@@ -322,7 +335,7 @@ class SceneMaker:
             )
 
         # Limbs swing while the body goes: a figure that stops stands still.
-        clock = np.arange(frames) if resting else _travelled(active)
+        clock = np.arange(frames) if resting else travelled(active)
         parts = [part(root, side)]
         for _ in range(int(rng.integers(1, 5)) if articulated else 0):
             limb = side * rng.uniform(0.35, 0.75)
@@ -350,5 +363,8 @@ def motion_px(layer: Layer) -> Floats:
                 # The most that some point of the wave moves between the two phases.
                 turn = layer.wobble.phases[k] - layer.wobble.phases[t]
                 shift += 2 * layer.wobble.amplitude_px * abs(np.sin(turn / 2))
+            if layer.bend is not None and layer.bend.opaque.any():
+                bent = (layer.bend.shifts[k] - layer.bend.shifts[t])[layer.bend.opaque]
+                shift += np.linalg.norm(bent @ layer.world[t, :, :2].T, axis=-1).max()
             moved[t] = max(moved[t], shift)
     return moved

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,8 @@ Rgb = NDArray[np.float32]
 """(H, W, 3) in [0, 1]."""
 
 TEXTURE_PX = 256
+
+HELD_OUT_OF = 5
 
 PICTURES = {
     "sklearn": ("datasets/images/china.jpg", "datasets/images/flower.jpg"),
@@ -32,18 +35,29 @@ PICTURES = {
 """Pictures inside installed packages (scikit-learn: CC BY 2.0; scikit-image: CC0 or public domain)."""
 
 
-def load_pictures() -> list[Rgb]:
+def picture_files() -> list[Path]:
     """The pictures of those packages that are installed; the packages themselves are never imported."""
     found = []
     for package, names in PICTURES.items():
         spec = importlib.util.find_spec(package)
-        if spec is None or spec.origin is None:
+        if spec is not None and spec.origin is not None:
+            found += [path for name in names if (path := Path(spec.origin).parent / name).exists()]
+    return found
+
+
+def is_held_out(name: str) -> bool:
+    """Whether a picture of this file name is never trained on: one in five, by its CRC-32."""
+    return zlib.crc32(name.encode()) % HELD_OUT_OF == 0
+
+
+def load_pictures(*, training: bool = False) -> list[Rgb]:
+    """The pictures of `picture_files`, without those that are held out where they are for training."""
+    found = []
+    for path in picture_files():
+        if training and is_held_out(path.name):
             continue
-        for name in names:
-            path = Path(spec.origin).parent / name
-            if path.exists():
-                with Image.open(path) as image:
-                    found.append(np.asarray(image.convert("RGB"), np.float32) / 255)
+        with Image.open(path) as image:
+            found.append(np.asarray(image.convert("RGB"), np.float32) / 255)
     return found
 
 

@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from clips import CLIP_FRAMES, PI3_WH, Shard, open_shard, shard_folder
+from clips import CLIP_FRAMES, PI3_WH, Shard, ShardPool
 from losses import mask_loss, soft_iou
 from query_matching import frame_loss
 from scenes import CAMERAS, WINDOW_REACH
 from torch import Tensor
 from train_pi3 import MOVING_PX, UNSURE_PX
 from train_tracker import normalise
-from training_loop import TrainingLoop, option_parser, training_device
+from training_loop import TrainingLoop, option_parser, shard_pool, training_device
 
 from gmos_deploy.gmos_ref.gmos.gmos_s import GmosS
-from gmos_deploy.gmos_ref.gmos.proposer import GmosProposer
+from gmos_deploy.gmos_ref.gmos.proposer import GmosProposer, Proposals
 from gmos_deploy.gmos_ref.pi3.encoder import Pi3Encoder
 from gmos_deploy.gmos_ref.presets import preset
 from gmos_deploy.gmos_ref.sam2.model import FeaturePredictor, build_sam2
@@ -89,9 +89,8 @@ class Encoders:
 class Replay:
     """Windows in random order: some are encoded anew, the others come from those kept."""
 
-    def __init__(self, root: Path, shards: int, encoders: Encoders) -> None:
-        self._root, self._count, self._encoders = root, shards, encoders
-        self._shards: dict[int, Shard] = {}
+    def __init__(self, pool: ShardPool, encoders: Encoders) -> None:
+        self._pool, self._encoders = pool, encoders
         self._kept: list[Window] = []
 
     def draw(self, rng: np.random.Generator) -> list[Window]:
@@ -108,10 +107,7 @@ class Replay:
         return fresh + old
 
     def _encode(self, rng: np.random.Generator) -> Window:
-        index = int(rng.integers(self._count))
-        if index not in self._shards:
-            self._shards[index] = open_shard(shard_folder(self._root, index))
-        shard = self._shards[index]
+        shard = self._pool.draw(rng)
         clip = int(rng.integers(len(shard.camera)))
         middle = int(rng.integers(WINDOW_REACH, CLIP_FRAMES - WINDOW_REACH))
         return self._encoders.window(shard, clip, middle, rng)
@@ -152,12 +148,28 @@ def foreground_loss(head: GmosS, windows: list[Window]) -> tuple[Tensor, dict[st
 
 def query_loss(head: GmosProposer, windows: list[Window]) -> tuple[Tensor, dict[str, float]]:
     """Matching loss of the proposer, at the size of its masks."""
-    out = head(*head_inputs(windows))
-    losses, ious = [], {name: [] for name in CAMERAS}
-    for index, window in enumerate(windows):
+    objects = torch.stack([window.objects for window in windows])
+    cameras = [window.camera for window in windows]
+    return proposals_loss(head(*head_inputs(windows)), objects, [w.motion for w in windows], cameras)
+
+
+def proposals_loss(
+    out: Proposals, objects: Tensor, motions: Sequence[dict[int, float]], cameras: Sequence[int]
+) -> tuple[Tensor, dict[str, float]]:
+    """Matching loss of proposals.
+
+    Args:
+        out: of a batch.
+        objects: (B, 128, 128) labels of objects.
+        motions: in pixels, of the labels of each frame.
+        cameras: index in CAMERAS of each frame.
+    """
+    losses: list[Tensor] = []
+    ious: dict[str, list[float]] = {name: [] for name in CAMERAS}
+    for index, motion in enumerate(motions):
         masks, certain = [], []
-        for label, moved in window.motion.items():
-            where = (window.objects == label).float()
+        for label, moved in motion.items():
+            where = (objects[index] == label).float()
             if moved > UNSURE_PX and where.sum() >= MIN_AREA:
                 masks.append(F.avg_pool2d(where[None, None], 2)[0, 0])
                 certain.append(moved > MOVING_PX)
@@ -166,7 +178,7 @@ def query_loss(head: GmosProposer, windows: list[Window]) -> tuple[Tensor, dict[
         sure = torch.tensor(certain, dtype=torch.bool, device=targets.device)
         loss, found = frame_loss(out, index, targets, sure)
         losses.append(loss)
-        ious[CAMERAS[window.camera]] += found
+        ious[CAMERAS[cameras[index]]] += found
     numbers = {f"IoU {name}": float(np.mean(values)) for name, values in ious.items() if values}
     return torch.stack(losses).mean(), numbers
 
@@ -207,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         head = proposer_from(head, options.seed)
     for network in (pi3, sam2, head):
         network.to(device)
-    replay = Replay(options.data, options.shards, Encoders(pi3, sam2))
+    replay = Replay(shard_pool(options), Encoders(pi3, sam2))
     optimiser = torch.optim.AdamW(head.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
     loop = TrainingLoop(options, {"head": head}, [optimiser], rates=(8e-4,), warm_up=100)
     for step in loop.remaining():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from clips import CLIP_FRAMES, Shard, open_shard, shard_folder
+from clips import CLIP_FRAMES, Shard
 from initial_weights import initialise_tracker
 from losses import dice_loss, soft_iou
 from torch import Tensor
@@ -22,6 +21,7 @@ from training_loop import (
     add_worker_options,
     on_device,
     option_parser,
+    shard_pool,
     training_device,
     workers,
 )
@@ -252,7 +252,7 @@ def train(options: argparse.Namespace, share: ChangeGradients | None) -> None:
         found = {key: value for key, value in taken.items() if key.startswith(ENCODER_PREFIXES)}
         sam2.load_state_dict(found, strict=False)
         freeze_encoder(sam2)
-    shards: dict[int, Shard] = {}
+    pool = shard_pool(options)
     for step in loop.remaining():
         rng = np.random.default_rng((options.seed, 1, step, options.rank))
         if options.freeze_encoder_from is not None and step >= options.freeze_encoder_from:
@@ -260,15 +260,11 @@ def train(options: argparse.Namespace, share: ChangeGradients | None) -> None:
         frames = 4 if step < options.long_from else options.frames
         batch = None
         while batch is None:
-            index = int(rng.integers(min(options.shards, 8 + step // 20)))
-            if index not in shards:
-                while not shard_folder(options.data, index).exists():
-                    time.sleep(2)
-                shards[index] = open_shard(shard_folder(options.data, index))
-            clip = int(rng.integers(len(shards[index].camera)))
+            shard = pool.draw(rng, 8 + step // 20)
+            clip = int(rng.integers(len(shard.camera)))
             rough = options.rough > 0 and rng.random() < options.rough
             walk = options.walks > 0 and rng.random() < options.walks
-            batch = draw_track(shards[index], clip, frames, rng, rough=rough, walk=walk)
+            batch = draw_track(shard, clip, frames, rng, rough=rough, walk=walk)
         loss, numbers = tracking_loss(sam2, on_device(batch, device))
         loop.take(loss, numbers | {"loss": float(loss.detach())}, share)
 

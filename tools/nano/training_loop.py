@@ -15,6 +15,8 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 import torch
 import torch.distributed as dist
+from clips import ShardPool
+from publish import SHIFTS, stricter
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -48,20 +50,25 @@ def load_state(path: Path) -> dict[str, Any] | None:
 
 
 def published_weights(folder: Path, modules: Mapping[str, nn.Module]) -> dict[str, dict[str, Tensor]]:
-    """Weights of the modules that `publish.py` writes, in float32; auxiliary heads are not among them."""
+    """Weights of the modules that `publish.py` writes, in float32; auxiliary heads are not among them.
+
+    What it takes off the answers of heads is put back: training ends in `publish.py` again.
+    """
     files = {
         "pi3": "pi3",
         "sam2": "sam2",
         "head": "gmos_s" if isinstance(modules.get("head"), GmosS) else "gmos",
+        "proposer": "gmos",
     }
-    return {
-        name: {
-            key: value.float() if value.is_floating_point() else value
-            for key, value in load_file(folder / f"{files[name]}.safetensors").items()
-        }
-        for name in modules
-        if name in files
-    }
+    found = {}
+    for name in modules:
+        if name in files:
+            weights = {
+                key: value.float() if value.is_floating_point() else value
+                for key, value in load_file(folder / f"{files[name]}.safetensors").items()
+            }
+            found[name] = stricter(weights, files[name], -1) if files[name] in SHIFTS else weights
+    return found
 
 
 def option_parser(description: str | None, *, steps: int, decay_from: int) -> argparse.ArgumentParser:
@@ -87,11 +94,34 @@ def option_parser(description: str | None, *, steps: int, decay_from: int) -> ar
         "--rate", type=float, default=1.0, help="learning rate over the script's own (default: %(default)s)"
     )
     parser.add_argument("--shards", type=int, default=64, help="shards to draw from (default: %(default)s)")
+    parser.add_argument(
+        "--more", type=Path, metavar="FOLDER", help="further shards, such as those of `generate.py --cutouts`"
+    )
+    parser.add_argument(
+        "--more_shards", type=int, default=24, help="of these, to draw from (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--more_share",
+        type=float,
+        default=0.6,
+        help="share of clips drawn from them, from 0 to 1 (default: %(default)s)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of weights and order (default: %(default)s)")
     parser.add_argument(
         "--device", default="auto", help="cpu, cuda or cuda:N (default: auto, CUDA where there is one)"
     )
     return parser
+
+
+def shard_pool(options: argparse.Namespace) -> ShardPool:
+    """The shards that the options name."""
+    return ShardPool(
+        options.data,
+        options.shards,
+        more=options.more,
+        more_count=options.more_shards,
+        more_share=options.more_share,
+    )
 
 
 def training_device(options: argparse.Namespace) -> torch.device:

@@ -13,7 +13,7 @@ from ..encode import SAM2_FEATURES, EncodedBatch, PreparedFrame
 from ..feature_store import FeatureBudget, FeatureStore
 from ..finite_check import FiniteCheck, source_of
 from ..proposals import Proposals
-from ..propose import proposal_head
+from ..propose import HEADS, Head
 from .windows import Windows, in_parts
 
 PIXELS = "pixels"
@@ -83,7 +83,7 @@ class LookBack:
         self._pixels = pixels
         self._proposals = proposals
         self._check = check
-        self._head = proposal_head(windows.backend, proposals.maps.video_hw)
+        self._head = Head(windows.backend)
 
     def __call__(self, frames: Sequence[int]) -> None:
         """Propose frames; their geometry is computed, not interpolated.
@@ -105,7 +105,8 @@ class LookBack:
             geometry=arrays.stack([geometry[frame] for frame in frames]),
             features={name: arrays.stack([one[name] for one in stored]) for name in SAM2_FEATURES},
         )
-        labels, motions, ious = map(arrays.download, self._head(batch))
+        out = self._head(batch, self._proposals.maps.video_hw)
+        labels, motions, ious = (arrays.download(out[name]) for name in HEADS["gmos"].read)
         for i, frame in enumerate(frames):
             self._check.check(
                 frame,

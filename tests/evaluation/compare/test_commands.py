@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,10 @@ from gmos_deploy.cli import guarded
 from gmos_deploy.commands.parity import parity_command, video_command
 from gmos_deploy.errors import GmosError
 from gmos_deploy.evaluation.compare.report import SCHEMA, read_result
+from gmos_deploy.evaluation.compare.sides import limits_of
 from gmos_deploy.networks import NetworkChoice
 from gmos_deploy.runtime.results.overlay import davis_palette
-from gmos_deploy.sides import parse_side
+from gmos_deploy.sides import Side, parse_side
 
 FRAMES = 5
 
@@ -223,6 +225,60 @@ def test_video_runs_what_is_not_there(
     assert asked == ["tiny"]
     assert "B: colours:tiny" in out
     assert len(list((tmp_path / "kept" / "b" / "mos_frame").rglob("*.png"))) == FRAMES
+
+
+@pytest.mark.parametrize(
+    ("other", "options", "message"),
+    [
+        ("torch:preset=tiny,precision=int8", (), "is that of a calibrated bundle"),
+        ("torch:preset=tiny,precision=fp16,device=cpu", (), "--precision fp16: not on a CPU"),
+        ("onnxruntime:{empty}", (), "is no bundle"),
+        ("masks:{empty}", (), "has no label maps"),
+        ("colours:preset=tiny,variant=gmos-s", (), "is gmos and colours:preset=tiny,variant=gmos-s gmos-s"),
+        ("colours:small", ("--teacher_forced",), "expected the same networks"),
+        ("colours:small", ("--keep", "{file}"), "cannot write"),
+        (
+            "colours:small",
+            ("--trust", "{file}"),
+            "--trust goes with a side that runs a bundle, and none does",
+        ),
+        ("colours:small", ("--trust_engines",), "--trust_engines goes with a side that runs a bundle"),
+    ],
+)
+def test_both_sides_are_checked_before_one_runs(
+    run_parity: Callable[..., tuple[int, str, str]],
+    register: Callable[..., None],
+    colour_video: Callable[..., Path],
+    tmp_path: Path,
+    other: str,
+    options: tuple[str, ...],
+    message: str,
+) -> None:
+    """Hours of one side would be for nothing."""
+    register("colours", lambda _: pytest.fail("a side was loaded"))
+    clip = colour_video("clip", [[(1, 4, 8, 16, 24)] for _ in range(FRAMES)])
+    places = {"empty": tmp_path / "empty", "file": tmp_path / "file"}
+    places["empty"].mkdir()
+    places["file"].touch()
+    given = [text.format(**places) for text in ("--b", other, *options)]
+    status, _, error = run_parity(clip, "--stride", 1, "--a", "colours:tiny", *given, command=video_command)
+    assert status == 2
+    assert len(error.splitlines()) == 1
+    assert message in error
+
+
+def test_a_side_has_the_limits_of_its_own_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two are held to those of the less exact one; masks say nothing."""
+    monkeypatch.setattr(
+        Side, "open_bundle", lambda side: side.bundle and SimpleNamespace(precision=side.bundle.name)
+    )
+    sides = [parse_side("--a", text) for text in ("torch:tiny", f"masks:{tmp_path}")]
+    assert limits_of(sides) == "fp32"
+    for precision in ("fp16", "int8", "fp8"):
+        (tmp_path / precision).mkdir()
+        sides.append(parse_side("--b", f"onnxruntime:{tmp_path / precision}"))
+        assert limits_of(sides) == precision
+    assert limits_of([*sides[:2], parse_side("--b", "torch:preset=tiny,precision=bf16")]) == "bf16"
 
 
 def test_side_of_each_kind(tmp_path: Path) -> None:

@@ -66,12 +66,12 @@ def compare(
     ) -> tuple[int, str, dict[str, Any], list[dict[str, Any]]]:
         def load(choice: NetworkChoice) -> Any:
             backend = colour_backend(choice.variant)
-            planted = plant_a if choice.preset == "tiny" else plant
+            planted = plant_a if choice.precision == "fp32" else plant
             return backend if planted is None else plant_change(backend, *planted)
 
         register("colours", load)
         report = tmp_path / "report"
-        sides = [f"colours:preset={preset},variant={variant}" for preset in ("tiny", "small")]
+        sides = [f"colours:preset=tiny,precision={name},variant={variant}" for name in ("fp32", "auto")]
         sides[1] += f",{levers_b}" if levers_b else ""
         arguments = [clip, "--stride", 1, "--a", sides[0], "--b", sides[1], "--report", report, *options]
         status = guarded(video_command, "gmos-parity", [str(word) for word in arguments])
@@ -263,19 +263,18 @@ def test_masks_have_no_stages(capsys: pytest.CaptureFixture[str], tmp_path: Path
 
 
 def test_other_model(
-    colour_backend: Callable[..., Any],
     colour_video: Callable[..., Path],
     register: Callable[..., None],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Sides of different sizes cannot be teacher-forced; it is said when the second one is loaded."""
+    """Sides of different sizes cannot be teacher-forced; it is said before one is loaded."""
     clip = colour_video("clip", [[]] * 3)
 
-    register("colours", lambda choice: colour_backend("gmos" if choice.preset == "tiny" else "gmos-s"))
-    sides = ["--a", "colours:tiny", "--b", "colours:small"]
+    register("colours", lambda _: pytest.fail("a side was loaded"))
+    sides = ["--a", "colours:tiny", "--b", "colours:preset=tiny,variant=gmos-s"]
     arguments = [str(clip), "--stride", "1", *sides, "--teacher_forced"]
     assert guarded(video_command, "gmos-parity", arguments) == 2
     assert (
-        "colours:tiny has variant gmos and colours:small gmos-s; expected the same networks"
+        "colours:tiny has variant gmos and colours:preset=tiny,variant=gmos-s gmos-s; expected the same networks"
         in capsys.readouterr().err
     )

@@ -282,6 +282,17 @@ def test_forms_of_the_table(save: Save, call: Call) -> None:
     assert "remark: a_b|c (evaluation.json): sequences left out" in text
 
 
+def test_names_of_others_are_only_shown(save: Save, call: Call) -> None:
+    """No formula for a spreadsheet, no command for LaTeX, no escape for the terminal."""
+    path = save("evaluation", dataset="=cmd|'/C calc'!A0\n\\input{x}\x1b[31m")
+    _, out, err = call(evaluate_command, "table", path, "--format", "csv")
+    assert list(csv.reader(io.StringIO(out)))[1][0].startswith("'=cmd|")
+    _, latex, _ = call(evaluate_command, "table", path, "--format", "latex")
+    assert not any(line.startswith("\\input") for line in latex.splitlines())
+    _, text, _ = call(evaluate_command, "table", path)
+    assert "\x1b" not in out + err + latex + text
+
+
 def test_results_of_another_dataset_get_a_remark(save: Save, call: Call) -> None:
     """As their records tell; and a dataset that comes twice is told by its file."""
     clips = [{"name": name, "sha256": None, "dataset": "davis16"} for name in ("bear", "boat")]

@@ -279,7 +279,7 @@ STALE: list[tuple[Callable[[Path], object], tuple[str, ...], str]] = [
     (
         lambda d: None,
         ("--target", "sm86,sm89"),
-        r"and not for sm89 \(the new one is not for sm120 unless named",
+        r"built for sm86, sm120 and not for sm89; the new one is for sm86, sm89, sm120$",
     ),
     (lambda d: None, ("--opt-level", "5"), r"built with opt_level None, and 5 is asked for"),
     (lambda d: None, ("--tf32",), r"built with tf32 False, and True is asked for"),
@@ -341,7 +341,13 @@ def test_building_needs_nothing_of_the_export(engines_copy: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "1 built" in done.stdout
     path = record_path(engine_directory(engines_copy, "tensorrt-rtx"), "tracked_labels")
-    assert read_engine_record(path).targets == ("sm89",)
+    assert read_engine_record(path).targets == ("sm86", "sm89", "sm120"), "those that it had stay"
+    given += ["--force"]
+    done = subprocess.run(
+        [sys.executable, "-c", ON_A_DEVICE, *map(str, given)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert read_engine_record(path).targets == ("sm89",), "all is built anew"
 
 
 def test_ctrl_c_keeps_what_was_finished(

@@ -245,8 +245,13 @@ def test_an_engine_of_other_sizes_does_not_get_recorded_inputs(tiny_bundle: Bund
 
 @pytest.mark.parametrize(
     "arrays",
-    [{"frames": np.zeros((1, 3, 5), np.uint8)}, {"pictures": np.zeros((1, 3, 56, 56), np.uint8)}],
-    ids=["shape", "name"],
+    [
+        {"frames": np.zeros((1, 3, 5), np.uint8)},
+        {"pictures": np.zeros((1, 3, 56, 56), np.uint8)},
+        {"frames": np.zeros((1, 3, 56, 56), "U1")},
+        {"frames": np.zeros((1 << 15, 1 << 15), bool), "more": np.zeros(1 << 20, bool)},
+    ],
+    ids=["shape", "name", "letters", "bomb"],
 )
 def test_recorded_inputs_of_something_else_are_refused(
     arrays: dict[str, NDArray[Any]],
@@ -255,7 +260,7 @@ def test_recorded_inputs_of_something_else_are_refused(
 ) -> None:
     """Whole by its hash, and of no use."""
     file = bundle_copy / "dino.inputs.npz"
-    np.savez(file, **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
     known = {"bytes": file.stat().st_size, "sha256": file_sha256(file)}
     edit_manifest(bundle_copy, lambda content: content["files"].update({file.name: known}))
     with pytest.raises(GmosError, match=r"dino\.inputs\.npz holds .*export the bundle again"):

@@ -16,7 +16,13 @@ from gmos_deploy.errors import GmosError
 from gmos_deploy.export.onnx.bundle_directory import check_place
 from gmos_deploy.runtime.bundle import new_bundle as module
 from gmos_deploy.runtime.bundle.manifest import MANIFEST
-from gmos_deploy.runtime.bundle.new_bundle import INSIDE, check_new_bundle, keeps_place, new_bundle
+from gmos_deploy.runtime.bundle.new_bundle import (
+    INSIDE,
+    check_new_bundle,
+    keeps_place,
+    new_bundle,
+    writing_alone,
+)
 
 OLD = {MANIFEST: "old", "dino.onnx": "old", "engines/tensorrt/dino.engine": "old"}
 NEW = {MANIFEST: "new", "dino.onnx": "new", "pi3.onnx": "new"}
@@ -159,6 +165,48 @@ def test_old_or_new_whichever_step_is_the_last(
     assert content(mounted) == (OLD if step < 4 else NEW)
 
 
+@pytest.mark.parametrize("lasting", [True, False])
+@pytest.mark.parametrize("step", range(8))
+@pytest.mark.parametrize("kind", ["mount", "two steps"])
+def test_no_failure_of_a_move_loses_both(
+    tmp_path: Path, kind: str, step: int, lasting: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At every step, once and from there on: the line says where the files are, and the next export has them whole."""
+    out = tmp_path / "out"
+    fill(out, OLD)
+    monkeypatch.setattr(os.path, "ismount", lambda path: kind == "mount" and Path(path) == out)
+    monkeypatch.setattr(module, "exchanged", lambda *_: False)
+    rename, calls = Path.rename, iter(range(1000))
+
+    def failing(path: Path, target: Any) -> Path:
+        count = next(calls)
+        if count == step or (lasting and count > step):
+            raise OSError(5, "Input/output error")
+        return rename(path, target)
+
+    def act() -> None:
+        with new_bundle(out) as root:
+            fill(root, NEW)
+            monkeypatch.setattr(Path, "rename", failing)
+
+    said = ""
+    try:
+        act()
+    except GmosError as error:
+        said = str(error)
+    assert "Input/output error" in said or content(out) == NEW
+    there = None if "its files are whole in" in said else content(out)
+    monkeypatch.setattr(Path, "rename", rename)
+    assert there in (None, OLD, NEW)
+    if there is None:
+        assert lasting, "what failed once is put right at once"
+        check_place(out, force=True)
+    with pytest.raises(RuntimeError), new_bundle(out):
+        raise RuntimeError
+    assert content(out) in (OLD, NEW)
+    assert list(tmp_path.iterdir()) == [out]
+
+
 def write_twice(out: Path) -> None:
     """Two that were told that nothing was there: the one that ends last is refused."""
 
@@ -197,6 +245,47 @@ def test_two_do_not_move_in_at_once(mounted: Path) -> None:
 
     with pytest.raises(GmosError, match="another process puts a bundle into"):
         both()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks as here")
+@pytest.mark.parametrize("name", ["out", "new/deep/out", "mounted"])
+def test_a_second_writer_is_refused_at_its_start(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before hours of work, wherever the place is; when the first has ended the next may, and nothing is left."""
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path).name == "mounted")
+    out = tmp_path / name
+    if name == "mounted":
+        out.mkdir()
+    (tmp_path / "link").symlink_to(tmp_path)
+
+    def second(place: Path) -> None:
+        with writing_alone(place):
+            pytest.fail("two at once")
+
+    with writing_alone(out):
+        for place in (out, tmp_path / "link" / name):
+            with pytest.raises(
+                GmosError, match=r"another process is making a bundle in .*out|mounted.*; wait"
+            ):
+                second(place)
+        with writing_alone(tmp_path / "other" / "out"), new_bundle(out) as root:
+            fill(root, NEW)
+    with writing_alone(out):
+        assert content(out).items() >= NEW.items()
+    assert content(out) == NEW
+    assert not list(tmp_path.rglob("*.gmos-tmp"))
+
+
+def test_what_a_killed_writer_left_refuses_nobody(tmp_path: Path) -> None:
+    """The system drops its lock; the file goes with the next writer."""
+    killed = "import os; from pathlib import Path; from gmos_deploy.runtime.bundle.new_bundle import writing_alone\n"
+    killed += "with writing_alone(Path('out')): os.kill(os.getpid(), 9)"
+    assert subprocess.run([sys.executable, "-c", killed], cwd=tmp_path, check=False).returncode == -9
+    assert len(list(tmp_path.glob(".gmos-*"))) == 1
+    with writing_alone(tmp_path / "out"):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def unwritable(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

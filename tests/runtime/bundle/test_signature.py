@@ -10,10 +10,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gmos_deploy.cli import guarded
+from gmos_deploy.commands.calibrate import calibrate_command
 from gmos_deploy.commands.export import export_command
 from gmos_deploy.errors import GmosError
 from gmos_deploy.runtime.bundle.manifest import open_bundle
@@ -132,6 +134,30 @@ def test_a_name_that_leads_outside_is_no_file_of_a_bundle(signed: Path, keys: Pa
         sign_bundle(signed, keys / "mine")
 
 
+@pytest.mark.parametrize("name", [".gmos-samples/0.npz", ".gmos-new-1234/old/dino.onnx", ".gmos-unfinished"])
+def test_what_a_mount_point_holds_beside_a_bundle_is_not_signed(signed: Path, keys: Path, name: str) -> None:
+    """Where a bundle is signed it is named; where it came later it was added."""
+    (signed / name).parent.mkdir(parents=True, exist_ok=True)
+    (signed / name).touch()
+    with pytest.raises(GmosError, match=rf"{name} was added"):
+        open_bundle(signed, Trust(keys=(keys / "mine.pub",)))
+    first = name.partition("/")[0]
+    with pytest.raises(
+        GmosError, match=rf"/{first} is what .* works with.* move that elsewhere, and sign again"
+    ):
+        sign_bundle(signed, keys / "mine")
+
+
+def test_what_a_signing_that_was_killed_left_is_nothing(signed: Path, keys: Path) -> None:
+    """The signature before is whole; the next one removes it."""
+    left = signed / f".{SIGNATURE}.0123456789abcdef.gmos-tmp"
+    left.touch()
+    assert open_bundle(signed, Trust(keys=(keys / "mine.pub",))).signed
+    sign_bundle(signed, keys / "other")
+    assert not left.exists()
+    assert open_bundle(signed, Trust(keys=(keys / "other.pub",))).signed
+
+
 @pytest.mark.skipif(sys.platform == "win32" or shutil.which("openssl") is None, reason="openssl is not here")
 def test_openssl_agrees(signed: Path, keys: Path, tmp_path: Path) -> None:
     """With the keys and the signature, which are of the usual kinds."""
@@ -143,6 +169,30 @@ def test_openssl_agrees(signed: Path, keys: Path, tmp_path: Path) -> None:
     assert subprocess.run(verify, check=False, capture_output=True).returncode == 0
     (tmp_path / "text").write_bytes(PURPOSE + b"{}")
     assert subprocess.run(verify, check=False, capture_output=True).returncode != 0
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (export_command, ("inspect", "{root}")),
+        (
+            calibrate_command,
+            ("{root}", "--bundle", "{root}", "--precision", "int8", "--out", "{root}-int8"),
+        ),
+    ],
+    ids=["inspect", "calibrate"],
+)
+def test_commands_that_read_a_bundle_take_a_key(
+    signed: Path, keys: Path, command: Any, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of somebody else it is refused, and with a file that was added."""
+    pytest.importorskip("onnx")
+    given = [word.format(root=signed) for word in words]
+    assert guarded(command, "gmos-export", [*given, "--trust", str(keys / "other.pub")]) == 2
+    assert "is signed with the key" in capsys.readouterr().err
+    (signed / "extra.onnx").touch()
+    assert guarded(command, "gmos-export", [*given, "--trust", str(keys / "mine.pub")]) == 2
+    assert "extra.onnx was added" in capsys.readouterr().err
 
 
 def test_keys_are_made_and_used_by_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -122,6 +122,24 @@ def test_arrays_are_read(tmp_path: Path) -> None:
         read_array(tmp_path / "two.npz")
 
 
+def test_compressed_arrays_are_read_within_a_bound(tmp_path: Path) -> None:
+    """A thousandth of its size as a file; what one says of itself is all that is unpacked of it."""
+    many = np.zeros(1 << 20, np.uint8)
+    np.savez_compressed(tmp_path / "bomb.npz", a=many, b=many)
+    content = (tmp_path / "bomb.npz").read_bytes()
+    assert len(content) < many.nbytes // 100
+    found = read_arrays(io.BytesIO(content), 3 << 20)
+    assert sum(array.nbytes for array in found.values()) == 2 * many.nbytes
+    for source in (tmp_path / "bomb.npz", io.BytesIO(content)):
+        with pytest.raises(ValueError, match="more than 1 MiB of arrays"):
+            read_arrays(source, 1 << 20)
+    # Two that say they are small: the sizes of the archive's directory, four bytes each.
+    size = (many.nbytes + 128).to_bytes(4, "little")
+    assert content.count(size) >= 2
+    with pytest.raises(ValueError, match=r"\w"):
+        read_arrays(io.BytesIO(content.replace(size, (500).to_bytes(4, "little"))), 1 << 20)
+
+
 def test_a_damaged_archive_of_arrays_is_refused(tmp_path: Path) -> None:
     """A changed byte: the archive has a checksum."""
     buffer = io.BytesIO()

@@ -16,7 +16,7 @@ from gmos_deploy.runtime.pipeline.memory_bank import (
     nearest_conditioning,
 )
 
-REACH = MemoryReach(memory_frames=7, object_pointers=16, video_frames=100)
+REACH = MemoryReach(memory_frames=7, object_pointers=16)
 
 
 def output(name: str) -> FrameOutput:

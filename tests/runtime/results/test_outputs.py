@@ -336,6 +336,34 @@ def test_a_failed_commit_puts_everything_back(
     assert finished(results)
 
 
+@pytest.mark.parametrize("count", range(10))
+def test_old_or_new_is_whole_after_every_move_has_failed(
+    results: ResultSet, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """From one of them on, as on a disk that is gone: those that put back too. The next run finishes."""
+    run(results)
+    before = snapshot(results.save_dir)
+    calls = iter(range(1000))
+    with monkeypatch.context() as patch:
+        real: Callable[[Path, Path], Path] = Path.rename
+
+        def rename(self: Path, target: Path) -> Path:
+            if next(calls) >= count:
+                raise OSError(errno.EROFS, "Read-only file system")
+            return real(self, target)
+
+        patch.setattr(Path, "rename", rename)
+        if count < 9:
+            with pytest.raises(GmosError, match=r"cannot write .*out: the file system is read-only"):
+                run(results, existing="overwrite", value=2)
+        else:
+            run(results, existing="overwrite", value=2)
+    check_save_dir(results.save_dir)
+    assert finished(results)
+    assert snapshot(results.save_dir) == before or mask_value(results) == 2
+    assert not list((results.save_dir / ".gmos").glob("work-*"))
+
+
 @pytest.mark.parametrize("count", range(4))
 def test_a_failed_first_commit_leaves_nothing(
     results: ResultSet, tmp_path: Path, failing_rename: Callable[[int], None], count: int
@@ -396,9 +424,9 @@ def test_what_a_dead_run_left_moves_nothing_out_of_the_place(results: ResultSet,
         "variant": "gmos",
         "written": ["mask"],
         "dropped": [],
-        "modes": ["mask"],
+        "made_from": {},
+        "record": {"modes": ["mask"], "frames": 3, "settings": {}, "complete": True, "not_finite": {}},
     }
-    moves |= {"frames": 3, "settings": {}, "made_from": {}, "not_finite": {}}
     text = json.dumps(moves)
     subprocess.run([sys.executable, "-c", KILLED_AT, str(results.save_dir), text], check=False)
     with pytest.raises(GmosError, match=r"moves.json names .*, which is no sequence; remove it"):

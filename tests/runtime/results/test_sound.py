@@ -211,6 +211,25 @@ def test_damaged_sound_ends_no_overlay(tmp_path: Path, caplog: pytest.LogCapture
     assert (packets_of.count("audio"), packets_of.count("video")) == (9, 50)
 
 
+def test_sound_that_is_damaged_from_its_start_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its first packet is read before a frame is written."""
+    source = write(tmp_path / "clip", "mp4", ("libx264", "aac"))
+    with av.open(str(source)) as container:
+
+        def packets() -> Iterator[Any]:
+            raise av.error.InvalidDataError(1, "damaged")
+            yield
+
+        sound = Sound(stream=container.streams.audio[0], packets=packets())
+        with Mp4Writer(tmp_path / "out.mp4", video_hw=(48, 64), fps=25, sound=sound) as writer:
+            writer.write(np.zeros((48, 64, 3), np.uint8), 0)
+    assert "out.mp4: its sound is left out: it is damaged" in caplog.text
+    with av.open(str(tmp_path / "out.mp4")) as written:
+        assert [stream.type for stream in written.streams] == ["video"]
+
+
 def test_videos_without_sound_have_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """And nothing is said about it."""
     source = tmp_path / "clip.mp4"

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from gmos_deploy.errors import GmosError
 from gmos_deploy.runtime.video.inputs import resolve_inputs
-from gmos_deploy.runtime.video.reader import VideoReader, oriented
+from gmos_deploy.runtime.video.reader import VideoReader
+from gmos_deploy.runtime.video.rgb import oriented
 from gmos_deploy.runtime.video.sequence import Frame
 
 MakeVideo = Callable[..., Path]

@@ -19,12 +19,15 @@ from gmos_deploy.gmos_ref.backend import TorchBackend
 from gmos_deploy.gmos_ref.checkpoints.stand_in import stand_in_networks
 from gmos_deploy.gmos_ref.presets import model_spec, preset
 from gmos_deploy.runtime.contract import Variant, network_specs
+from gmos_deploy.runtime.live.session import LiveSession
 from gmos_deploy.runtime.pipeline.clip import ClipRun
 from gmos_deploy.runtime.pipeline.memory_tracker import MemoryTracker
 from gmos_deploy.runtime.pipeline.options import RunOptions
+from gmos_deploy.runtime.pipeline.thresholds import Thresholds
 from gmos_deploy.runtime.results.completion import ResultSet
 from gmos_deploy.runtime.results.outputs import file_results
 from gmos_deploy.runtime.video.inputs import resolve_inputs
+from gmos_deploy.streams import played
 
 FRAMES, VIDEO_HW = 11, (64, 96)
 BATCH = 4
@@ -122,6 +125,46 @@ def files(save_dir: Path) -> dict[str, bytes]:
         for path in sorted(save_dir.rglob("*.png"))
         if ".gmos" not in path.parts
     }
+
+
+@pytest.mark.parametrize("variant", ["gmos", "gmos-s"])
+def test_a_stream_on_engines_is_the_same_stream(
+    torch_world: Callable[..., Any], direct: Callable[[Variant], Direct], clip: Path, variant: Variant
+) -> None:
+    """Byte for byte, with objects that are forgotten and a second sequence."""
+    model = direct(variant).model
+    (sequence,) = resolve_inputs(
+        [clip], fps=None, stride=1, pi3_area_px=model.pi3_area_px, patch_px=model.patch_px
+    )
+    thresholds = Thresholds(max_objects=3, iou=0.6)
+    found = []
+    for backend in (direct(variant), torch_world(variant).backend()):
+        session = LiveSession(
+            backend,
+            video_hw=VIDEO_HW,
+            stride=1,
+            fps=8,
+            options=RunOptions(thresholds=thresholds),
+            retire_after_s=0.2,
+        )
+        with session:
+            answers = [answer for frame in played(sequence) for answer in session.push(frame)]
+            answers += session.reset()
+            answers += [answer for frame in played(sequence) for answer in session.push(frame)]
+            answers += session.finish()
+        found.append(answers)
+    for one, other in zip(*found, strict=True):
+        assert (one.index, one.ids) == (other.index, other.ids)
+        for name in one.maps:
+            assert np.array_equal(one.values(name), other.values(name)), (one.index, name)
+    if variant == "gmos":
+        assert max(found[0][-1].ids.values()) > 3
+    # What is left of a stream may outlive its networks.
+    left = LiveSession(backend, video_hw=VIDEO_HW, stride=1, fps=8)
+    for frame in played(sequence):
+        left.push(frame)
+    backend.close()
+    left.close()
 
 
 @pytest.mark.parametrize("variant", ["gmos", "gmos-s"])

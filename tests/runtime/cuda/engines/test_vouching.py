@@ -216,6 +216,24 @@ def test_links_out_of_the_bundle_are_refused(
         run_dino(world)
 
 
+def test_a_signed_bundle_of_links_runs_its_engines(foreign: Any, tmp_path: Path) -> None:
+    """As a model hub's cache keeps it; what a link leads to is what was signed, or nothing runs."""
+    public = write_key_pair(tmp_path / "key")
+    sign_bundle(foreign.bundle.root, tmp_path / "key")
+    blobs = tmp_path / "blobs"
+    blobs.mkdir()
+    for number, path in enumerate(sorted(foreign.bundle.root.rglob("*"))):
+        if path.is_file():
+            path.rename(blobs / str(number))
+            path.symlink_to(blobs / str(number))
+    with pytest.raises(GmosError, match="is a link out of the bundle"):
+        run_dino(foreign)
+    run_dino(foreign, trust=(public,))
+    (engines(foreign) / "dino.engine").resolve().write_bytes(b"plan of pino")
+    with pytest.raises(GmosError, match=r"dino\.engine was changed; do not trust it"):
+        run_dino(foreign, trust=(public,))
+
+
 def test_a_comparison_from_elsewhere_is_not_believed(world: Any, tmp_path: Path) -> None:
     """That an engine is right; that it is wrong is."""
     path, record = record_path(engines(world), "dino"), world.records["dino"]
@@ -229,6 +247,35 @@ def test_a_comparison_from_elsewhere_is_not_believed(world: Any, tmp_path: Path)
     assert find_record(world.bundle, "dino", "tensorrt").check == replace(right, passed=False)
     write_engine_check(path, replace(record, plan_sha256="another"), right)
     assert find_record(world.bundle, "dino", "tensorrt").check is None, "it is of another plan"
+
+
+def test_that_an_engine_is_wrong_cannot_be_taken_out(
+    world: Any, installed: Callable[[Any], None], tmp_path: Path
+) -> None:
+    """It is under the seal of the record, too; a signed bundle without its comparison is not as it was signed."""
+    installed(world)
+    path, record = record_path(engines(world), "dino"), world.records["dino"]
+    wrong = EngineCheck(date="2026", device=GPU.name, against="ONNX Runtime", passed=False)
+    write_engine_check(path, record, wrong)
+    public = write_key_pair(tmp_path / "key")
+    sign_bundle(world.bundle.root, tmp_path / "key")
+    comparison = engines(world) / "dino.engine.check.json"
+    comparison.unlink()
+    assert find_record(world.bundle, "dino", "tensorrt").check == wrong
+    with pytest.raises(GmosError, match="its results were wrong"):
+        run_dino(world)
+    with pytest.raises(GmosError, match=r"dino\.engine\.check\.json is missing"):
+        run_dino(world, trust=(public,))
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "check": None}))
+    with pytest.raises(GmosError, match=r"it was changed after it was sealed"):
+        run_dino(world)
+    path.write_text(json.dumps(content))
+    write_engine_check(path, record, replace(wrong, passed=True))
+    assert find_record(world.bundle, "dino", "tensorrt").check == replace(wrong, passed=True)
+    comparison.unlink()
+    assert find_record(world.bundle, "dino", "tensorrt").check is None
+    run_dino(world)
 
 
 def test_what_changes_after_the_check_is_not_what_runs(
@@ -291,6 +338,7 @@ def test_the_doctor_says_that_nobody_vouches(foreign: Any, monkeypatch: pytest.M
     found = {one.name: one for one in bundle_findings(foreign.bundle.root, GPU)}
     assert found["tensorrt dino"].state == "wrong"
     assert "nobody vouches for it" in found["tensorrt dino"].found
+    assert "--trust KEY.pub" in found["tensorrt dino"].found
     assert found["tensorrt dino"].mend.startswith("gmos-export build-engines")
     trusted = {one.name: one for one in bundle_findings(foreign.bundle.root, GPU, trust=Trust(engines=True))}
     assert "tensorrt dino" not in trusted

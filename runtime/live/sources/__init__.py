@@ -1,0 +1,1 @@
+"""Where live pictures come from: cameras, network streams, standard input, GStreamer, and files played as streams."""

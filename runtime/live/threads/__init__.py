@@ -1,0 +1,1 @@
+"""A run on a stream in threads: one reads, one computes, one writes, with bounded queues between."""

@@ -1,0 +1,132 @@
+"""The bounded queue between reading and computing: it drops its oldest frame, or makes the source wait."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from queue import Empty, SimpleQueue
+from threading import Lock
+from typing import Final, Literal
+
+from ..incoming import LiveFrame
+from ..reading import WAITING_FRAMES
+
+Drop = Literal["none", "oldest"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """No more frames come: the source has ended, failed with an error, or the run was stopped."""
+
+    error: BaseException | None = None
+    stopped: bool = False
+
+
+class Stalled:
+    """No frame has come for as long as was asked."""
+
+
+STALLED: Final = Stalled()
+
+
+class FrameQueue:
+    """At most two frames that wait. One thread puts, another one gets; whichever thread may stop it.
+
+    Args:
+        drop: "oldest": a frame that finds the queue full takes the place of the oldest one; "none": it waits.
+        clock: monotonic, in seconds.
+    """
+
+    def __init__(self, drop: Drop, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.drop: Drop = drop
+        self._clock = clock
+        self._frames: deque[LiveFrame] = deque()
+        self._lock = Lock()
+        """Of the deque. Only the two threads take it: a signal in the main thread could leave it locked."""
+        # Queues that are C code, as in `runtime/video/prefetch.py`.
+        self._ready: SimpleQueue[bool] = SimpleQueue()
+        """A True for each frame that waits, and False when there will be no more."""
+        self._room: SimpleQueue[bool] = SimpleQueue()
+        """Where frames wait, a True for each that may be put, and False when none may."""
+        for _ in range(WAITING_FRAMES):
+            self._room.put(True)
+        self._end: Ended | None = None
+        self._last_s: float | None = None
+
+    def put(self, frame: LiveFrame) -> bool:
+        """Add a frame; False when nobody takes it any more.
+
+        What was dropped before it, and that a new sequence begins, is passed on to the frame that is kept.
+        """
+        if self.drop == "none" and not self._room.get():
+            # For whoever puts again.
+            self._room.put(False)
+        if self._end is not None:
+            return False
+        replaced = False
+        with self._lock:
+            if self.drop == "oldest" and len(self._frames) == WAITING_FRAMES:
+                replaced = True
+                gone = self._frames.popleft()
+                after = self._frames.popleft()
+                self._frames.appendleft(
+                    replace(
+                        after,
+                        dropped_before=after.dropped_before + gone.dropped_before + 1,
+                        new_sequence=after.new_sequence or gone.new_sequence,
+                    )
+                )
+            self._frames.append(frame)
+            self._last_s = self._clock()
+        if not replaced:
+            self._ready.put(True)
+        return True
+
+    def begin(self) -> None:
+        """Forget what was dropped until now, while nobody could have answered."""
+        with self._lock:
+            if self._frames:
+                self._frames[0] = replace(self._frames[0], dropped_before=0, new_sequence=False)
+
+    def get(self, patience_s: float | None = None) -> LiveFrame | Stalled | Ended:
+        """The oldest frame that waits, as soon as there is one.
+
+        Args:
+            patience_s: after so many seconds in which none has come, `STALLED`; None: wait.
+        """
+        try:
+            self._ready.get(timeout=self._left_s(patience_s))
+        except Empty:
+            return STALLED
+        with self._lock:
+            frame = self._frames.popleft() if self._frames and not self._stopped() else None
+        if frame is None:
+            # For whoever asks again.
+            self._ready.put(False)
+            return self._end or Ended(stopped=True)
+        if self.drop == "none":
+            self._room.put(True)
+        return frame
+
+    def _left_s(self, patience_s: float | None) -> float | None:
+        if patience_s is None or patience_s == float("inf"):
+            return None
+        passed_s = 0.0 if self._last_s is None else self._clock() - self._last_s
+        return max(0.0, patience_s - passed_s)
+
+    def _stopped(self) -> bool:
+        return self._end is not None and self._end.stopped
+
+    def end(self, error: BaseException | None = None) -> None:
+        """No more frames come; those that wait are still taken, and then the error is."""
+        if self._end is None:
+            self._end = Ended(error=error)
+            self._ready.put(False)
+
+    def stop(self) -> None:
+        """Nobody takes frames any more, and nobody waits. Safe in a thread that a signal may interrupt."""
+        self._end = Ended(stopped=True)
+        self._ready.put(False)
+        self._room.put(False)
