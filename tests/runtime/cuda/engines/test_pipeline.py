@@ -20,6 +20,7 @@ from gmos_deploy.gmos_ref.backend import TorchBackend
 from gmos_deploy.gmos_ref.checkpoints.stand_in import stand_in_networks
 from gmos_deploy.gmos_ref.presets import model_spec, preset
 from gmos_deploy.runtime.contract import Variant, network_specs
+from gmos_deploy.runtime.levers import Levers
 from gmos_deploy.runtime.live.incoming import LiveFrame
 from gmos_deploy.runtime.live.session import LiveSession
 from gmos_deploy.runtime.pipeline.clip import ClipRun
@@ -117,8 +118,11 @@ def run(backend: Any, clip: Path, save_dir: Path, **options: Any) -> None:
         [clip], fps=None, stride=1, pi3_area_px=model.pi3_area_px, patch_px=model.patch_px
     )[0]
     modes = frozenset({"mask"} if model.variant == "gmos" else {"mask", "prob"})
-    results = ResultSet(save_dir=save_dir, sequence="clip", variant=model.variant, modes=modes)
-    run = ClipRun(backend, sequence, RunOptions(batch_size=BATCH, **options))
+    asked = RunOptions(batch_size=BATCH, **options)
+    results = ResultSet(
+        save_dir=save_dir, sequence="clip", variant=model.variant, modes=modes, settings=asked.settings()
+    )
+    run = ClipRun(backend, sequence, asked)
     file_results(iter(run), results, sequence.media)
 
 
@@ -239,6 +243,38 @@ def test_a_video_on_engines_is_the_same_video(
     if variant == "gmos":
         assert world.fake_cuda.calls["cudaGraphLaunch"] > FRAMES
         assert set(world.computed) == set(world.bundle.networks)
+
+
+@pytest.mark.parametrize(
+    ("variant", "levers", "mos_i_only"),
+    [
+        ("gmos-s", Levers(geometry_every=2), False),
+        ("gmos-s", Levers(geometry_every=3, geometry_change=0.01), False),
+        ("gmos", Levers(geometry_every=2), True),
+        ("gmos", Levers(geometry_every=3, propose_every=3), False),
+    ],
+)
+def test_levers_on_engines(
+    torch_world: Callable[..., Any],
+    direct: Callable[[Variant], Direct],
+    clip: Path,
+    tmp_path: Path,
+    *,
+    variant: Variant,
+    levers: Levers,
+    mos_i_only: bool,
+) -> None:
+    """The files of the reference with the same levers, byte for byte; nothing of a run stays on the device."""
+    options: dict[str, Any] = {"levers": levers, "mos_i_only": mos_i_only}
+    world = torch_world(variant)
+    backend = world.backend()
+    run(direct(variant), clip, tmp_path / "direct", **options)
+    run(backend, clip, tmp_path / "engines", **options)
+    backend.close()
+    expected, given = files(tmp_path / "direct"), files(tmp_path / "engines")
+    assert len(expected) == FRAMES * (1 if mos_i_only else 2)
+    assert given == expected
+    assert not world.fake_cuda.device
 
 
 def test_memory_does_not_grow_with_the_video(
