@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 def look_up(labels: NDArray[np.uint8], table: NDArray[Any]) -> NDArray[Any]:
-    """`table[labels]`, byte by byte: NumPy makes eight bytes of each index first, which takes ten times as long.
+    """`table[labels]`, byte by byte: NumPy makes eight bytes of each index first, which takes several times as long.
 
     Args:
         labels: of any shape, uint8.
