@@ -32,7 +32,7 @@ from .runtime.progress import Advance
 from .runtime.tensorrt.memory import settle_live, settle_run
 from .runtime.video.inputs import check_rate, resolve_frames, resolve_inputs, sequence_name
 from .runtime.video.sequence import SequenceInput, stride_for_fps
-from .streams import Session, answers_from, answers_to, played
+from .streams import Session, answers_from, answers_to, checked_size, played
 from .video_result import VideoResult
 
 if TYPE_CHECKING:
@@ -350,9 +350,8 @@ class Model:
             GmosError: a value is out of range, or the device has no room.
         """
         check_rate(fps, stride)
-        height, width = size_hw
         live = self._live(
-            video_hw=(int(height), int(width)),
+            video_hw=checked_size(size_hw),
             stride=stride_for_fps(fps) if stride is None else stride,
             fps=fps,
             retire_after_s=retire_after,

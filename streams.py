@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
@@ -149,6 +150,21 @@ class Session:
             new_sequence=numbered.new_sequence,
         )
         return self._last
+
+
+def checked_size(size_hw: tuple[int, int]) -> tuple[int, int]:
+    """The size of frames as whole numbers of pixels.
+
+    Raises:
+        GmosError: it is no pair of positive whole numbers.
+    """
+    try:
+        height, width = map(operator.index, size_hw)
+    except (TypeError, ValueError):
+        height = width = 0
+    if height < 1 or width < 1:
+        raise GmosError(f"--size_hw {size_hw}: expected height and width in pixels, as in (480, 640)")
+    return height, width
 
 
 def played(sequence: SequenceInput) -> Generator[LiveFrame, None, None]:

@@ -71,7 +71,7 @@ class LiveSession:
                 f"--thresholds max_objects={options.thresholds.max_objects}: a stream has at most {OBJECT_LIMIT} "
                 "objects at a time, as its label maps are 8 bits"
             )
-        options.levers.require_file()
+        options.require_stream()
         self.name = name
         self.video_hw = video_hw
         self.stride = stride
