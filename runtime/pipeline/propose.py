@@ -18,7 +18,7 @@ from ..contract import NetworkName, Variant
 from ..progress import Advance
 from .encode import SAM2_FEATURES, Encoded, EncodedBatch, PreparedFrame, WindowEncoder
 from .feature_store import FeatureStore
-from .finite_check import FiniteCheck, source_of
+from .finite_check import FiniteCheck, seen_logits, source_of
 from .proposals import ProposalCollector, Proposals
 
 Item = TypeVar("Item")
@@ -105,23 +105,23 @@ def propose(
     Raises:
         GmosError: as `check` decides.
     """
-    head = Head(backend)
+    head, arrays, names = Head(backend), backend.arrays, HEADS["gmos"]
 
-    def started(batch: EncodedBatch) -> list[Array]:
+    def started(batch: EncodedBatch) -> tuple[EncodedBatch, list[Array], Sequence[Array]]:
         out = head(batch, video_hw)
-        return [out[name] for name in HEADS["gmos"].read]
+        return batch, [out[name] for name in names.read], check.logits_of(arrays, out[names.logits])
 
     collector = ProposalCollector(video_hw)
-    for batch, answers in one_ahead((batch, started(batch)) for batch in encoder.run(frames)):
-        for i, (labels, motions, ious) in enumerate(zip(*map(backend.arrays.download, answers), strict=True)):
+    for batch, answers, logits in one_ahead(map(started, encoder.run(frames))):
+        for i, (labels, motions, ious) in enumerate(zip(*map(arrays.download, answers), strict=True)):
             check.check(
                 batch.frames[i].index,
-                {"motion logits": motions, "IoUs": ious},
-                partial(source_of, backend.arrays, batch, i, "proposer"),
+                {"motion logits": motions, "IoUs": ious, **seen_logits(arrays, logits, i)},
+                partial(source_of, arrays, batch, i, "proposer"),
             )
             collector.add(labels, motions, ious)
         for frame, features in zip(
-            batch.frames, by_frame(backend.arrays, batch.features, SAM2_FEATURES), strict=True
+            batch.frames, by_frame(arrays, batch.features, SAM2_FEATURES), strict=True
         ):
             store.put(frame.index, features)
         advance(len(batch.frames))
@@ -163,16 +163,21 @@ def foreground(
     Raises:
         GmosError: as `check` decides.
     """
-    head, arrays = Head(backend), backend.arrays
-    batches = ((batch, head(batch, video_hw)) for batch in encoder.run(frames))
-    for batch, maps in one_ahead(batches) if ahead else batches:
-        read = arrays.download_all([maps[name] for name in HEADS["gmos-s"].read])
+    head, arrays, names = Head(backend), backend.arrays, HEADS["gmos-s"]
+
+    def started(batch: EncodedBatch) -> tuple[EncodedBatch, list[Array], Sequence[Array]]:
+        out = head(batch, video_hw)
+        return batch, [out[name] for name in names.read], check.logits_of(arrays, out[names.logits])
+
+    batches = map(started, encoder.run(frames))
+    for batch, answers, logits in one_ahead(batches) if ahead else batches:
+        read = arrays.download_all(answers)
         for i, (frame, mask, probability, iou, confidence) in enumerate(
             zip(batch.frames, *read, strict=True)
         ):
             check.check(
                 frame.index,
-                {"IoUs": iou, "confidences": confidence},
+                {"IoUs": iou, "confidences": confidence, **seen_logits(arrays, logits, i)},
                 partial(source_of, arrays, batch, i, "gmos_s"),
             )
             yield ForegroundFrame(frame=frame, mask=mask, probability=probability)
