@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := calibration commands evaluation export fleet gmos_ref runtime
 MODULES := $(filter-out setup.py __init__.py,$(wildcard *.py))
-SOURCES := $(wildcard *.py) $(PACKAGES) benchmarks tests tools
+SOURCES := $(wildcard *.py) $(PACKAGES) benchmarks examples tests tools
 
 .PHONY: help install test published gpu lint types house check demo clean
 

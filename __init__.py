@@ -12,9 +12,11 @@ from gmos_deploy.errors import GmosError
 # Not from `typing`: every command waits for this file before it can answer a signal.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .api import Checkpoints, Model, VideoResult, load
+    from .api import Checkpoints, Model, load
     from .runtime.frame_result import FrameResult, ObjectResult
     from .runtime.pipeline.thresholds import Thresholds
+    from .streams import Session
+    from .video_result import VideoResult
 
 __version__ = "0.1.0"
 
@@ -24,6 +26,7 @@ __all__ = [
     "GmosError",
     "Model",
     "ObjectResult",
+    "Session",
     "Thresholds",
     "VideoResult",
     "__version__",
@@ -35,8 +38,9 @@ _HOMES = {
     "FrameResult": "runtime.frame_result",
     "Model": "api",
     "ObjectResult": "runtime.frame_result",
+    "Session": "streams",
     "Thresholds": "runtime.pipeline.thresholds",
-    "VideoResult": "api",
+    "VideoResult": "video_result",
     "load": "api",
 }
 """Where the names of `__all__` are defined, below this package."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,21 +15,28 @@ from numpy.typing import NDArray
 from .arguments import telling_arguments, tells_arguments
 from .errors import GmosError
 from .networks import AUTO, NetworkChoice, PrecisionChoice
+from .recipes import with_recipe
 from .runtime.contract import Variant
-from .runtime.files.made_from import MadeFrom
 from .runtime.frame_result import FrameResult
-from .runtime.pipeline.clip import ClipRun, ClipSummary, with_frames
+from .runtime.levers import EXACT, Levers
+from .runtime.live.reading import RECONNECT_S, RESET_AFTER_S, TIMEOUT_S, ReadingOptions
+from .runtime.live.session import RETIRE_AFTER_S, LiveSession
+from .runtime.live.sources.registry import live_source_of, resolve_live
+from .runtime.live.sources.source import Asked
+from .runtime.live.threads.frame_queue import Drop
+from .runtime.live.threads.reading_thread import ReadingThread
+from .runtime.pipeline.clip import ClipRun
 from .runtime.pipeline.options import ALL_CONDITIONING, DEFAULT_BATCH_SIZE, RunOptions
 from .runtime.pipeline.thresholds import PUBLISHED, Thresholds
 from .runtime.progress import Advance
-from .runtime.tensorrt.memory import settle_run
+from .runtime.tensorrt.memory import settle_live, settle_run
 from .runtime.video.inputs import check_rate, resolve_frames, resolve_inputs, sequence_name
-from .runtime.video.sequence import SequenceInput
+from .runtime.video.sequence import SequenceInput, stride_for_fps
+from .streams import Session, answers_from, answers_to, checked_size, played
+from .video_result import VideoResult
 
 if TYPE_CHECKING:
     from .runtime.backend import Backend
-    from .runtime.media import OverlayStyle
-    from .runtime.results.completion import Existing
 
 MIB = 1 << 20
 
@@ -75,6 +82,11 @@ def load(
     thresholds: Thresholds = PUBLISHED,
     max_conditioning: int = ALL_CONDITIONING,
     allow_nonfinite: bool = False,
+    geometry_every: int = EXACT.geometry_every,
+    geometry_change: float | None = None,
+    propose_every: int = EXACT.propose_every,
+    mos_i_only: bool = False,
+    recipe: str | os.PathLike[str] | None = None,
 ) -> Model:
     """Load networks, as `gmos-run` does with options of the same names.
 
@@ -100,6 +112,11 @@ def load(
         thresholds: of the propagator.
         max_conditioning: conditioning memories of an object that a frame reads at most, 2 or more; -1: all.
         allow_nonfinite: go on where a network gives values that are not finite.
+        geometry_every: run the Pi3 decoder on every so manieth frame and interpolate between.
+        geometry_change: do not interpolate where the tokens of the neighbours differ by more than this share.
+        propose_every: propose on every so manieth frame, and before one that calls for a prompt. GMOS.
+        mos_i_only: leave GMOS's second pass out: no MOS.
+        recipe: levers as `gmos-export tune` found them: a name in the bundle, a file, or "exact".
 
     Raises:
         GmosError: something given cannot be used; the text is the command's, with arguments for its options.
@@ -114,6 +131,10 @@ def load(
         spill_dir=None if spill_dir is None else Path(spill_dir),
         max_conditioning=max_conditioning,
         allow_nonfinite=allow_nonfinite,
+        levers=Levers(
+            geometry_every=geometry_every, geometry_change=geometry_change, propose_every=propose_every
+        ),
+        mos_i_only=mos_i_only,
     )
     choice = NetworkChoice(
         variant=variant,
@@ -129,7 +150,7 @@ def load(
         trust_engines=trust_engines,
         **{f"{name}_ckpt": None if path is None else Path(path) for name, path in given.items()},
     )
-    return Model(choice, options)
+    return Model(choice, options, recipe=None if recipe is None else os.fspath(recipe))
 
 
 class Model:
@@ -138,14 +159,18 @@ class Model:
     Args:
         choice: which networks, and what runs them.
         options: how to run.
+        recipe: as `load` takes it.
 
     Raises:
         GmosError: the networks cannot be loaded.
     """
 
-    def __init__(self, choice: NetworkChoice, options: RunOptions | None = None) -> None:
+    def __init__(
+        self, choice: NetworkChoice, options: RunOptions | None = None, *, recipe: str | None = None
+    ) -> None:
         source = choice.resolve()
-        self._options = options or RunOptions()
+        self._options = with_recipe(options or RunOptions(), recipe, source)
+        self._options.require(source.model.variant)
         self._settings = {**source.settings(), **self._options.settings()}
         self._made_from = source.made_from()
         self._delay_frames = 0
@@ -225,31 +250,151 @@ class Model:
 
     @tells_arguments
     def stream(
-        self, source: Source, *, fps: float | None = None, stride: int | None = None
+        self,
+        source: Source,
+        *,
+        fps: float | None = None,
+        stride: int | None = None,
+        retire_after: float = RETIRE_AFTER_S,
+        drop: Drop | None = None,
+        reset_after: float = RESET_AFTER_S,
+        timeout: float = TIMEOUT_S,
+        reconnect: float = RECONNECT_S,
     ) -> Generator[FrameResult, None, None]:
-        """Answers while frames come, each `delay_frames` later; at the end the last ones follow. GMOS-S.
+        """Answers while frames come, each `delay_frames` later; at the end the last ones follow.
 
-        Memory does not grow with the stream. An answer holds its frame in `rgb`.
+        Cameras, addresses and pipes are read in a thread, from now on until the answers end or are closed.
+
+        GMOS answers with MOS-I and with all objects that it tracks; MOS is known only of whole videos. Memory does not
+        grow with the stream. An answer holds its frame in `rgb`.
 
         Args:
-            source: as for `segment`; an iterable is read frame by frame as answers are taken.
+            source: as for `segment`; an iterable is read frame by frame as answers are taken. Or what `gmos-run` takes
+                as a stream: "0" or "/dev/video0", "rtsp://…" and other addresses, "-", "gst:…".
             fps: frames per second; needed for directories and iterables unless `stride` is given.
             stride: frames between neighbours of a window; by default fps / 8, rounded down.
+            retire_after: seconds; see `session`.
+            drop: of streams. "oldest": of two frames that wait the older one gives way to a new one, which is the
+                default; "none": the source waits, which is the default of pipes.
+            reset_after: of streams, seconds; see `session`.
+            timeout: of streams, seconds to connect and to wait for a picture.
+            reconnect: for how many seconds a stream that was lost is tried again; 0: not at all.
 
         Raises:
-            GmosError: the model is GMOS, which tracks only whole videos, or as for `segment`.
+            GmosError: as for `segment`.
         """
-        backend = self._opened()
-        if self.variant != "gmos-s":
-            raise GmosError(
-                "stream() needs GMOS-S: GMOS tracks objects through whole videos; load the variant gmos-s, or call "
-                "segment()"
+        if isinstance(source, str | os.PathLike) and live_source_of(os.fspath(source)) is not None:
+            options = ReadingOptions(
+                timeout_s=timeout, reset_after_s=reset_after, reconnect_s=reconnect, fps=fps, stride=stride
             )
+            return self._stream_live(os.fspath(source), options, drop, retire_after)
         sequence = self._sequence(source, fps=fps, stride=stride, name=None, keep=False)
-        options = settle_run(backend, self._options, [sequence])
-        run = ClipRun(backend, sequence, options, with_rgb=True, live=True)
-        self._delay_frames = run.delay_frames
-        return self._while_open(iter(run))
+        live = self._live(
+            video_hw=sequence.video_hw,
+            stride=sequence.stride,
+            fps=sequence.output_fps,
+            retire_after_s=retire_after,
+            name=sequence.name,
+        )
+        self._delay_frames = live.delay_frames
+        return self._while_open(answers_to(played(sequence), live))
+
+    def _stream_live(
+        self, given: str, options: ReadingOptions, drop: Drop | None, retire_after_s: float
+    ) -> Generator[FrameResult, None, None]:
+        check_rate(options.fps, options.stride)
+        self._opened()
+        source = resolve_live(given, Asked(fps=options.fps, stride=options.stride))
+        with ExitStack() as stack:
+            reading = ReadingThread(source, options, drop or ("none" if source.waits else "oldest"))
+            start = stack.enter_context(reading).wait_for_start()
+            live = self._live(
+                video_hw=start.video_hw,
+                stride=start.stride,
+                fps=start.rate_fps,
+                retire_after_s=retire_after_s,
+                name=source.name,
+            )
+            reading.queue.begin()
+            self._delay_frames = live.delay_frames
+            # From here on it ends with the answers.
+            stack.pop_all()
+            return self._while_open(answers_from(reading, live, start.limit_s))
+
+    @tells_arguments
+    def session(
+        self,
+        size_hw: tuple[int, int],
+        *,
+        fps: float,
+        stride: int | None = None,
+        retire_after: float = RETIRE_AFTER_S,
+        reset_after: float = RESET_AFTER_S,
+        name: str = "stream",
+    ) -> Session:
+        """Open a stream that you push frames into: from a camera, a ROS node, a callback of GStreamer.
+
+        Any number of sessions may be open on one model; each answers as it would alone. An answer holds its frame in
+        `rgb`.
+
+        Args:
+            size_hw: height and width of its frames in pixels.
+            fps: frames per second.
+            stride: frames between neighbours of a window; by default fps / 8, rounded down.
+            retire_after: an object is gone when nothing of it has been seen for so many seconds, and one that has been
+                still for so long gives way to a new one when all places are taken; 0: never.
+            reset_after: a jump of the frames' times by so many seconds begins a new sequence; 0: none does.
+            name: of the stream, in messages.
+
+        Raises:
+            GmosError: a value is out of range, or the device has no room.
+        """
+        check_rate(fps, stride)
+        live = self._live(
+            video_hw=checked_size(size_hw),
+            stride=stride_for_fps(fps) if stride is None else stride,
+            fps=fps,
+            retire_after_s=retire_after,
+            name=name,
+        )
+        return Session(live, reset_after_s=reset_after, require_open=self._opened)
+
+    @tells_arguments
+    def push_all(
+        self, frames: Sequence[tuple[Session, NDArray[np.uint8], float | None]]
+    ) -> list[list[FrameResult]]:
+        """Push a frame into each of several sessions: windows of one Pi3 size go through the networks together.
+
+        That is faster on a GPU. Sums are taken in another order then, so that answers are within the limits of
+        gmos-parity of those of `Session.push`, which are the same bytes whatever other sessions do.
+
+        Args:
+            frames: (session, frame, time_s) each, as for `Session.push`; no session twice.
+
+        Returns:
+            The answers of each session, in the order of `frames`.
+
+        Raises:
+            GmosError: as `Session.push`, or the sessions are not of this model.
+        """
+        self._opened()
+        return Session.push_all(frames)
+
+    def _live(
+        self, *, video_hw: tuple[int, int], stride: int, fps: float, retire_after_s: float, name: str
+    ) -> LiveSession:
+        """A stream on this model."""
+        backend = self._opened()
+        return LiveSession(
+            backend,
+            video_hw=video_hw,
+            stride=stride,
+            options=settle_live(backend, self._options, video_hw=video_hw, stride=stride, name=name),
+            retire_after_s=retire_after_s,
+            fps=fps,
+            with_rgb=True,
+            name=name,
+        )
 
     def _while_open(self, answers: Generator[FrameResult, None, None]) -> Generator[FrameResult, None, None]:
         """The answers, as long as the model is open."""
@@ -282,109 +427,6 @@ class Model:
         return resolve_frames(
             source, name=label, fps=fps, stride=stride, keep=keep, spill_dir=self._options.spill_dir, **limits
         )
-
-
-class VideoResult(Sequence[FrameResult]):
-    """The answers on all frames of one video, in order; label maps stay compact until they are asked for.
-
-    Attributes:
-        name: of its results.
-        fps: frames per second of overlays.
-        stride: frames between neighbours of a window.
-        video_hw: height and width in pixels.
-        variant: "gmos" or "gmos-s".
-        summary: numbers of frames and objects, seconds by stage, remarks.
-    """
-
-    def __init__(
-        self,
-        *,
-        frames: Sequence[FrameResult],
-        sequence: SequenceInput,
-        summary: ClipSummary,
-        variant: Variant,
-        settings: dict[str, Any],
-        made_from: MadeFrom,
-    ) -> None:
-        self.name = sequence.name
-        self.fps = sequence.output_fps
-        self.stride = sequence.stride
-        self.video_hw = sequence.video_hw
-        self.variant: Variant = variant
-        self.summary = summary
-        self._frames = frames
-        self._sequence = sequence
-        self._settings = settings
-        self._made_from = made_from
-
-    def __len__(self) -> int:
-        return len(self._frames)
-
-    @overload
-    def __getitem__(self, index: int) -> FrameResult: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[FrameResult]: ...
-
-    def __getitem__(self, index: int | slice) -> FrameResult | Sequence[FrameResult]:
-        return self._frames[index]
-
-    def __repr__(self) -> str:
-        height, width = self.video_hw
-        return (
-            f"<gmos_deploy.VideoResult {self.name}: {len(self)} frames of {width}x{height}, {self.variant}>"
-        )
-
-    @tells_arguments
-    def save(
-        self,
-        save_dir: str | os.PathLike[str],
-        save_mode: str | None = None,
-        *,
-        existing: Existing = "error",
-        overlay: OverlayStyle = "labelled",
-    ) -> list[Path]:
-        """Write the files that `gmos-run` writes; overlays read the video once more.
-
-        Args:
-            save_dir: output place, made if it is not there.
-            save_mode: "mask", "mp4", "prob", "tracks", "coco", "ytvis", "yolo", "npz", or several joined by +; by
-                default "mask", or "prob" of GMOS-S.
-            existing: what to do about results that are there: "error", "resume" (keep finished ones of the same
-                settings) or "overwrite".
-            overlay: how overlays are drawn: "labelled", or "published".
-
-        Returns:
-            Paths of the results.
-
-        Raises:
-            GmosError: the place cannot be used, or the video has changed since.
-        """
-        # Imported here: encoders are needed only by those who save.
-        from .runtime.results.completion import ResultSet, should_skip  # noqa: PLC0415
-        from .runtime.results.formats import drawing_settings, needs_rgb, parse_save_mode  # noqa: PLC0415
-        from .runtime.results.outputs import check_save_dir, file_results  # noqa: PLC0415
-
-        modes = parse_save_mode(save_mode, self.variant)
-        results = ResultSet(
-            save_dir=Path(save_dir),
-            sequence=self.name,
-            variant=self.variant,
-            modes=modes,
-            settings=self._settings | drawing_settings(modes, overlay),
-            not_finite=self.summary.not_finite,
-            made_from=self._made_from,
-        )
-        if should_skip(results, existing):
-            return results.paths()
-        check_save_dir(results.save_dir)
-        sequence = self._sequence
-        answers = (
-            with_frames(self._frames, len(self), sequence)
-            if needs_rgb(results.modes)
-            else (answer for answer in self._frames)
-        )
-        return file_results(answers, results, replace(sequence.media, overlay=overlay), existing=existing)
 
 
 class _Callback:

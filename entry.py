@@ -63,7 +63,7 @@ def entry_point(program: str, module: str, *added: str) -> Callable[[], NoReturn
 
 
 run = entry_point("gmos-run", "run")
-export = entry_point("gmos-export", "export", "calibrate")
+export = entry_point("gmos-export", "export", "calibrate", "tune")
 evaluate = entry_point("gmos-eval", "evaluate")
 parity = entry_point("gmos-parity", "parity")
 profile = entry_point("gmos-profile", "profile")

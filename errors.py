@@ -33,5 +33,14 @@ class GmosError(Exception):
 class MachineError(GmosError):
     """This machine failed, not what was given: a disk that is full, a device that is lost, networks that do not load.
 
-    Whatever comes next would fail as well, so a batch ends with it.
+    Whatever comes next would fail as well, so a batch ends with it; unless `restarts`, which says that a new process
+    may do better.
     """
+
+    restarts = False
+
+
+class LostDeviceError(MachineError):
+    """A device that no later call of this process can use."""
+
+    restarts = True

@@ -10,7 +10,11 @@ import os
 import signal
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SIGNAL_STATUS = 128
 """Added to the number of a signal, as shells count."""
@@ -39,6 +43,8 @@ class _State:
     number: int | None = None
     at_s = 0.0
     swallowed = False
+    held = False
+    waiting: int | None = None
 
 
 def answer_signals(command: str, *, keeps_results: bool) -> None:
@@ -70,7 +76,30 @@ def interrupted_by() -> int | None:
     return _State.number
 
 
+@contextmanager
+def answered_after() -> Iterator[None]:
+    """A signal that comes in this block is answered at its end: for what must not be cut in two.
+
+    In other threads than the main one nothing is raised, and this does nothing.
+    """
+    from threading import current_thread, main_thread  # noqa: PLC0415 - only what starts processes needs it
+
+    if current_thread() is not main_thread() or _State.held:
+        yield
+        return
+    _State.held = True
+    try:
+        yield
+    finally:
+        _State.held, number, _State.waiting = False, _State.waiting, None
+        if number is not None:
+            _answer(number, None)
+
+
 def _answer(number: int, _frame: object) -> None:
+    if _State.held:
+        _State.waiting = number
+        return
     now = time.monotonic()
     if not _State.clears_up:
         _leave(number)

@@ -150,6 +150,9 @@ class NetworkSource:
 class NetworkChoice:
     """The options that choose networks and how they run; fields as `gmos-run`'s options, budgets in bytes.
 
+    `threads` of the CPU, 0 for one per physical core. `memory_share` is this process's part of the device, above 0 and
+    up to 1, where several run side by side: engines keep within it as within a `memory_budget`.
+
     Raises:
         GmosError: a backend, variant or precision that does not exist.
     """
@@ -167,6 +170,8 @@ class NetworkChoice:
     build: bool = False
     memory_budget: int | None = None
     cuda_graphs: bool = True
+    threads: int = 0
+    memory_share: float = 1.0
     trust: tuple[Path, ...] = ()
     trust_engines: bool = False
 
@@ -176,6 +181,8 @@ class NetworkChoice:
             "backend": (AUTO, *BACKENDS),
             "precision": (AUTO, *PRECISIONS),
         }
+        if self.threads < 0:
+            raise GmosError(f"--threads {self.threads}: expected 1 or more, or 0 for one per physical core")
         for name, values in known.items():
             if getattr(self, name) not in values:
                 expected = ", ".join(value for value in values if value is not None)
@@ -367,8 +374,10 @@ class NetworkChoice:
 
 
 def _open_reference(choice: NetworkChoice, _: Bundle | None) -> Backend:
-    from .gmos_ref.loading import load_reference  # noqa: PLC0415 - PyTorch takes seconds to import
+    from .gmos_ref.loading import load_reference, use_threads  # noqa: PLC0415 - PyTorch takes seconds to import
 
+    if choice.threads:
+        use_threads(choice.threads)
     return load_reference(choice.reference())
 
 
@@ -388,8 +397,10 @@ def _check_onnxruntime(choice: NetworkChoice, _: Bundle | None) -> None:
 
 def _open_on_onnxruntime(choice: NetworkChoice, bundle: Bundle | None) -> Backend:
     from .runtime.onnx.backend import open_bundle_backend  # noqa: PLC0415 - imports ONNX Runtime
+    from .runtime.onnx.sessions import SessionOptions  # noqa: PLC0415 - the same
 
-    return open_bundle_backend(cast("Bundle", bundle), device=choice.device)
+    options = SessionOptions(threads=choice.threads)
+    return open_bundle_backend(cast("Bundle", bundle), device=choice.device, options=options)
 
 
 def _settle_engines(choice: NetworkChoice, bundle: Bundle) -> NetworkChoice:
@@ -425,7 +436,9 @@ def _open_engines(choice: NetworkChoice, bundle: Bundle | None) -> Backend:
 
         index = device_index(choice.device, flavour)
         build_engines(opened.root, flavour, device=index, trust=opened.trust)
-    options = EngineOptions(memory_budget=choice.memory_budget, cuda_graphs=choice.cuda_graphs)
+    options = EngineOptions(
+        memory_budget=choice.memory_budget, memory_share=choice.memory_share, cuda_graphs=choice.cuda_graphs
+    )
     return open_engine_backend(opened, flavour, device=choice.device, options=options)
 
 

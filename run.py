@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import GmosError
-from .fleet.batch import refuse_existing, run_batch
+from .fleet.batch import Turns, refuse_existing, run_batch
 from .fleet.claims import Claims
+from .fleet.dispatch import Dispatcher
 from .fleet.listing import Item, Listing, in_shard, list_inputs
+from .fleet.local_workers import LocalWorkers
 from .fleet.progress import ListProgress
+from .fleet.ray_workers import LOCAL, RayChoice, RayWorkers, is_address
 from .fleet.sequence_runner import RunSettings, SequenceRunner
+from .fleet.shares import local_shares
 from .fleet.summary import Summary
 from .networks import NetworkChoice
+from .options import given_input
 from .runtime.media import OverlayStyle
 from .runtime.pipeline.options import RunOptions
 from .runtime.results.completion import Existing
@@ -43,12 +48,17 @@ def run_all(
     existing: Existing = "error",
     overlay: OverlayStyle = "labelled",
     overlays: bool = False,
+    recipe: str | None = None,
     quiet: bool = False,
     inputs_from: Path | None = None,
     shard: str | None = None,
     stop_on_error: bool = False,
     as_json: bool = False,
     json_lines: Path | None = None,
+    workers: int | None = None,
+    ray: str | None = None,
+    cpus_per_worker: float = 1.0,
+    gpus_per_worker: float | None = None,
 ) -> int:
     """Run every input that is not finished yet and print what became of it; arguments as `gmos-run`'s options.
 
@@ -61,6 +71,8 @@ def run_all(
         GmosError: what was given cannot be used, the machine or the networks fail, or the only sequence does.
             Sequences finished by then stay.
     """
+    if ray is not None and not is_address(ray):
+        inputs, ray = (given_input(ray), *inputs), LOCAL
     with Summary(as_json=as_json, json_lines=json_lines) as summary:
         if dataset is None:
             for name, value in (
@@ -87,10 +99,16 @@ def run_all(
                 stride=stride,
                 dataset=dataset,
                 options=options or RunOptions(),
+                recipe=recipe,
                 existing=existing,
             )
         )
         check_rate(fps, stride)
+        choice = (
+            None
+            if ray is None
+            else RayChoice(address=ray, workers=workers, cpus=cpus_per_worker, gpus=gpus_per_worker)
+        )
         listing = (
             list_inputs(inputs, inputs_from=inputs_from, has_rate=bool(fps or stride), shard=shard)
             if dataset is None
@@ -109,7 +127,18 @@ def run_all(
                 refuse_existing(listing, runner, claims)
             with ListProgress(len(listing.items), quiet=quiet) as progress:
                 runner.progress = progress
-                run_batch(listing, runner, claims, summary, progress, stop_on_error=stop_on_error)
+                if choice is None and (workers is None or listing.alone):
+                    run_batch(listing, runner, claims, summary, progress, stop_on_error=stop_on_error)
+                    return summary.status
+                count = len(listing.items)
+                pool = (
+                    RayWorkers(choice, runner.settings, claims.marker, count)
+                    if choice is not None
+                    else LocalWorkers(local_shares(runner.settings, min(workers or 1, max(1, count))))
+                )
+                with pool:
+                    turns = Turns(listing.items, runner, claims)
+                    Dispatcher(turns, pool, summary, progress, stop_on_error=stop_on_error).run()
     return summary.status
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import GmosError
 from .networks import AUTO, BACKENDS, CHECKPOINTS, VARIANTS, NetworkChoice
+from .recipes import LEVER_NAMES, with_levers, with_recipe
 from .runtime.precision import PRECISIONS
 
 if TYPE_CHECKING:
@@ -16,9 +17,14 @@ if TYPE_CHECKING:
     from .runtime.bundle.manifest import Bundle
     from .runtime.contract import ModelSpec
     from .runtime.files.made_from import MadeFrom
+    from .runtime.pipeline.options import RunOptions
 
 SIDE_OPTIONS = ("bundle", "preset", "variant", "device", "precision", *CHECKPOINTS)
 """Fields of `NetworkChoice` that a side may name."""
+
+RECIPE = "recipe"
+SIDE_LEVERS = (RECIPE, *LEVER_NAMES)
+"""What a side may say of how it runs: a recipe, or levers by name."""
 
 SIDE_PATHS = ("masks", "bundle", *CHECKPOINTS)
 
@@ -30,6 +36,8 @@ class Side:
     text: str
     choice: NetworkChoice | None = None
     masks: Path | None = None
+    levers: Mapping[str, int | float] = field(default_factory=dict)
+    recipe: str | None = None
 
     @property
     def networks(self) -> NetworkChoice:
@@ -70,6 +78,29 @@ class Side:
         source = self.networks.resolve()
         source.check()
         return source.model
+
+    def require_no_levers(self, why: str) -> None:
+        """Refuse a side with levers or a recipe.
+
+        Raises:
+            GmosError: it has some.
+        """
+        if self.levers or self.recipe is not None:
+            raise GmosError(f"{self.text}: {why}; leave its levers out")
+
+    def options(self, options: RunOptions) -> RunOptions:
+        """How it runs: options with its levers, or those of its recipe.
+
+        Raises:
+            GmosError: a lever is out of range or not for its variant, or there is no such recipe.
+        """
+        if not self.levers and self.recipe is None:
+            return options
+        source = self.networks.resolve()
+        own = with_levers(options, self.levers) if self.levers else options
+        own = with_recipe(own, self.recipe, source)
+        own.require(source.model.variant)
+        return own
 
     def load(self) -> Backend:
         """Load its networks.
@@ -112,8 +143,19 @@ def parse_side(option: str, text: str, trust: Mapping[str, Any] | None = None) -
     for name, known in (("variant", VARIANTS), ("precision", (AUTO, *PRECISIONS))):
         if values.get(name, known[0]) not in known:
             raise GmosError(f"{text}: {name} {values[name]}, expected one of {', '.join(known)}")
+    levers = {
+        name: _number(f"{option} {text}", name, values.pop(name)) for name in LEVER_NAMES if name in values
+    }
+    recipe = values.pop(RECIPE, None)
     given: dict[str, Any] = {**values, **paths, **((trust or {}) if "bundle" in paths else {})}
-    return Side(text=text, choice=NetworkChoice(backend=kind, **given))
+    return Side(text=text, choice=NetworkChoice(backend=kind, **given), levers=levers, recipe=recipe)
+
+
+def _number(given: str, name: str, text: str) -> int | float:
+    try:
+        return float(text) if "." in text or "e" in text.lower() else int(text)
+    except ValueError as error:
+        raise GmosError(f"{given}: {name} {text}: expected a number") from error
 
 
 def refuse_idle_trust(sides: Iterable[Side], trust: Mapping[str, Any] | None) -> None:
@@ -128,7 +170,7 @@ def refuse_idle_trust(sides: Iterable[Side], trust: Mapping[str, Any] | None) ->
 
 
 def _side_values(given: str, lone: str, rest: str) -> dict[str, str]:
-    known = ("masks",) if lone == "masks" else SIDE_OPTIONS
+    known = ("masks",) if lone == "masks" else (*SIDE_OPTIONS, *SIDE_LEVERS)
     values: dict[str, str] = {}
     # A path may hold a comma or an equals sign: the first value may stand alone.
     parts = rest.split(",") if "=" in rest else [f"{lone}={rest}"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import operator
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
@@ -14,11 +16,10 @@ from .errors import GmosError
 from .runtime.frame_result import FrameResult
 from .runtime.live.incoming import LiveFrame
 from .runtime.live.numbering import Numbering
-from .runtime.live.session import LiveSession, push_all
+from .runtime.live.session import LiveSession, check_together, push_all
+from .runtime.live.threads.frame_queue import Ended, Stalled
+from .runtime.live.threads.reading_thread import ReadingThread
 from .runtime.video.sequence import SequenceInput
-
-RESET_AFTER_S = 2.0
-"""A jump of the time stamps that begins a new sequence, in seconds."""
 
 
 class Session:
@@ -42,7 +43,7 @@ class Session:
             rate_fps=live.fps, reset_after_s=reset_after_s, counted=False, stalls=False
         )
         self._require_open = require_open
-        self._last: int | None = None
+        self._last: LiveFrame | None = None
 
     def __enter__(self) -> Session:
         return self
@@ -94,9 +95,12 @@ class Session:
         frames: Sequence[tuple[Session, NDArray[np.uint8], float | None]],
     ) -> list[list[FrameResult]]:
         """See `Model.push_all`."""
-        for session, frame, _ in frames:
-            session._check(frame)
-        return push_all([(session._live, session._arrived(*rest)) for session, *rest in frames])
+        for session, frame, time_s in frames:
+            session._check(frame, time_s)
+        check_together([session._live for session, _, _ in frames])
+        return push_all(
+            [(session._live, session._arrived(frame, time_s)) for session, frame, time_s in frames]
+        )
 
     @tells_arguments
     def reset(self) -> list[FrameResult]:
@@ -124,35 +128,71 @@ class Session:
         """End the stream without the answers that are still waited for."""
         self._live.close()
 
-    def _check(self, frame: NDArray[np.uint8]) -> None:
+    def _check(self, frame: NDArray[np.uint8], time_s: float | None) -> None:
         self._require_open()
+        if time_s is not None and not math.isfinite(time_s):
+            raise GmosError(f"{self.name}: a frame's time is {time_s}; expected seconds, or None")
         if not isinstance(frame, np.ndarray):
             raise GmosError(f"a frame is a {type(frame).__name__}; expected a NumPy array (H, W, 3) of uint8")
+        self._live.check_frame(frame)
 
     def _arrived(self, frame: NDArray[np.uint8], time_s: float | None) -> LiveFrame:
-        arrival_s, fps = time.monotonic(), self._live.fps
-        stamp_s = time_s
-        if stamp_s is None:
-            stamp_s = 0.0 if self._last is None else (self._last + 1) / fps
-        numbered = self._numbering.number(stamp_s, arrival_s)
-        before, self._last = self._last, numbered.index
-        return LiveFrame(
+        arrival_s, before = time.monotonic(), self._last
+        if time_s is None:
+            time_s = 0.0 if before is None else before.time_s + 1 / self._live.fps
+        numbered = self._numbering.number(time_s, arrival_s)
+        self._last = LiveFrame(
             index=numbered.index,
-            time_s=stamp_s,
+            time_s=time_s,
             arrival_s=arrival_s,
             rgb=frame,
-            dropped_before=0 if before is None else numbered.index - before - 1,
+            dropped_before=0 if before is None else numbered.index - before.index - 1,
             new_sequence=numbered.new_sequence,
         )
+        return self._last
+
+
+def checked_size(size_hw: tuple[int, int]) -> tuple[int, int]:
+    """The size of frames as whole numbers of pixels.
+
+    Raises:
+        GmosError: it is no pair of positive whole numbers.
+    """
+    try:
+        height, width = map(operator.index, size_hw)
+    except (TypeError, ValueError):
+        height = width = 0
+    if height < 1 or width < 1:
+        raise GmosError(f"--size_hw {size_hw}: expected height and width in pixels, as in (480, 640)")
+    return height, width
 
 
 def played(sequence: SequenceInput) -> Generator[LiveFrame, None, None]:
     """The frames of what is finite, as a stream has them: one by one, each when it is asked for."""
     with sequence.open() as reader:
         for frame in reader:
-            yield LiveFrame(
-                index=frame.index, time_s=frame.time_s, arrival_s=time.monotonic(), rgb=frame.rgb
-            )
+            yield LiveFrame(index=frame.index, time_s=frame.time_s, arrival_s=time.monotonic(), rgb=frame.rgb)
+
+
+def answers_from(
+    reading: ReadingThread, session: LiveSession, limit_s: float
+) -> Generator[FrameResult, None, None]:
+    """The answers on what a thread reads, which goes on reading while they are used; the thread ends with them.
+
+    Args:
+        reading: of a live source; its first frame has come.
+        session: answers.
+        limit_s: without a frame for so many seconds the sequence has ended.
+    """
+    queue, fresh = reading.queue, False
+    with reading.running(), session:
+        while not isinstance(got := queue.get(limit_s if fresh else None), Ended):
+            fresh = isinstance(got, LiveFrame)
+            yield from session.reset() if isinstance(got, Stalled) else session.push(got)
+        if not got.stopped:
+            yield from session.finish()
+        if got.error is not None:
+            raise got.error
 
 
 def answers_to(

@@ -1,19 +1,21 @@
 """Shows whether everything works on this machine's GPU, in the order of risk, with one report.
 
     python benchmarks/acceptance.py [--bundle DIR] [--minutes 10] [--out DIR] [--device N] [--frames N] [--steps NAMES]
+                                    [--resume] [--trust KEY.pub | --trust_engines]
 
 Each step runs in a process of its own within its share of the minutes; after a crash, a hang or a failure the next
-one begins. What the machine lacks is written down as missing. DIR gets result.json and report.html after every step.
-Without --bundle nano runs, and engines are built beside its bundle in the cache; engines that --bundle lacks are built
-into it. R is the number of memories that memory attention reads, P of object pointers. Exit status: 0 nothing failed
-(a step that was stopped at its limit is unfinished: give more minutes), 1 something did, 2 bad input. docs/gpu.md says
-how to read it.
+one begins. What the machine lacks is written down as missing. DIR gets result.json and report.html after every step,
+and all that each step printed. Without --bundle nano runs, and engines are built beside its bundle in the cache;
+engines that --bundle lacks, or that nobody vouches for, are built into it. R is the number of memories that memory
+attention reads, P of object pointers. Exit status: 0 nothing failed (a step that was stopped at its limit is
+unfinished: go on with --resume), 1 something did, 2 bad input, 130 interrupted. docs/gpu.md says how to read it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,17 +25,26 @@ from typing import Any
 
 from acceptance_steps import cuda_layer, engines, masks, networks, times, videos
 from acceptance_steps.clips import acceptance_video
-from acceptance_steps.record import NO_TIME, Context, MissingError, Notes, Step
+from acceptance_steps.earlier import earlier_steps
+from acceptance_steps.record import FOR_TIME, NO_TIME, Context, MissingError, Notes, Step
 
 from gmos_deploy.errors import GmosError
-from gmos_deploy.evaluation.child_process import ChildRun, child_main, run_child
+from gmos_deploy.evaluation.child_process import ChildRun, child_main, kept_report, run_child
 from gmos_deploy.evaluation.doctor.command import diagnose
 from gmos_deploy.evaluation.doctor.finding import NEEDS, Finding, ready
 from gmos_deploy.evaluation.report import document as doc
 from gmos_deploy.evaluation.report.environment import environment
 from gmos_deploy.evaluation.report.files import PAGE_FILE, report_directory, write_report
 from gmos_deploy.evaluation.report.terminal import show
+from gmos_deploy.interruption import (
+    SIGNAL_STATUS,
+    Interrupted,
+    answer_signals,
+    clear_up_first,
+    interrupted_by,
+)
 from gmos_deploy.runtime.bundle.manifest import open_bundle
+from gmos_deploy.runtime.bundle.signature import Trust
 from gmos_deploy.runtime.files.made_from import KEY, NOTHING, MadeFrom
 
 SCHEMA = "gmos-acceptance/1"
@@ -45,6 +56,11 @@ SOFT_SHARE = 0.8
 """Of a step's time, after which it begins no further part: the rest is for the part that it is in."""
 
 FAILED_STATUS, BAD_INPUT_STATUS = 1, 2
+
+AGAIN = "go on with --resume, or give more --minutes"
+
+STEPS_FOLDER = "steps"
+"""In --out: a folder for each step, with all that it printed."""
 
 TONES: Mapping[str, doc.Tone] = {"passed": "good", "failed": "bad", "missing": "dim", "noted": ""}
 
@@ -107,7 +123,7 @@ STEPS: Mapping[str, Planned] = {
         on_gpu=True,
     ),
     "first start": Planned(
-        work=videos.start, share=5, proves="how long a process takes until its first answer"
+        work=videos.first_start, share=5, proves="how long a process takes until its first answer"
     ),
     "second start": Planned(
         work=videos.start,
@@ -126,7 +142,10 @@ STEPS: Mapping[str, Planned] = {
 
 @dataclass(slots=True, kw_only=True)
 class StepResult:
-    """What became of a step; `fault` says how it ended if it did not end by itself, `unfinished` at its limit."""
+    """What became of a step; `fault` says how it ended if it did not end by itself, `unfinished` at its limit.
+
+    `earlier` is the date of the run that it was taken from, empty for this one.
+    """
 
     name: str
     proves: str
@@ -134,6 +153,7 @@ class StepResult:
     fault: str = ""
     log: str = ""
     unfinished: bool = False
+    earlier: str = ""
     items: list[dict[str, Any]] = field(default_factory=list)
 
     def count(self, verdict: str) -> int:
@@ -150,18 +170,24 @@ class StepResult:
         """Whether all that it looks at was seen, and was right."""
         return bool(self.items) and not (self.failed or self.unfinished or self.count("missing"))
 
-    def add(self, verdict: str, words: str) -> None:
+    def add(self, verdict: str, words: str, **values: Any) -> None:
         """Write down what became of the step as a whole."""
-        self.items.append({"name": self.name, "verdict": verdict, "words": words, "values": {}})
+        self.items.append({"name": self.name, "verdict": verdict, "words": words, "values": values})
 
 
 Run = Callable[[str, Context], ChildRun]
 
 
+def step_folder(name: str, context: Context) -> Path:
+    """Where a step leaves what it printed."""
+    return context.out / STEPS_FOLDER / name.replace(" ", "_")
+
+
 def run_step(name: str, context: Context) -> ChildRun:
     """Run a step in a process of its own."""
     given = json.dumps({**asdict(context), "bundle": str(context.bundle or ""), "out": str(context.out)})
-    return run_child([Path(__file__), "--step", name, given], limit_s=context.seconds)
+    command = [Path(__file__), "--step", name, given]
+    return run_child(command, limit_s=context.seconds, folder=step_folder(name, context))
 
 
 def step_main(name: str, given: str, report: Path) -> int:
@@ -173,6 +199,7 @@ def step_main(name: str, given: str, report: Path) -> int:
             "bundle": Path(fields["bundle"]) if fields["bundle"] else None,
             "out": Path(fields["out"]),
             "usable": tuple(fields["usable"]),
+            "trust": tuple(fields["trust"]),
         }
     )
 
@@ -194,6 +221,7 @@ def run_steps(
     done: Callable[[list[StepResult]], None] = lambda _: None,
     run: Run = run_step,
     clock: Callable[[], float] = time.monotonic,
+    kept: Mapping[str, StepResult] | None = None,
 ) -> list[StepResult]:
     """Run steps one after the other; what one does not use of its time is the others'.
 
@@ -204,28 +232,47 @@ def run_steps(
         done: gets the results after each step.
         run: runs one.
         clock: monotonic seconds.
+        kept: what is taken from an earlier run.
+
+    Raises:
+        Interrupted: by a signal; what the step had found until then was given to `done`.
     """
-    end, results = clock() + seconds, list[StepResult]()
-    # A step that can do nothing here takes no share.
-    shares = {name: 0.0 if STEPS[name].on_gpu and context.lacks_gpu else STEPS[name].share for name in names}
+    end, results, kept = clock() + seconds, list[StepResult](), kept or {}
+    # A step that can do nothing here takes no share, nor does one that was done before.
+    shares = {
+        name: 0.0 if name in kept or (STEPS[name].on_gpu and context.lacks_gpu) else STEPS[name].share
+        for name in names
+    }
     for place, name in enumerate(names):
         planned = STEPS[name]
+        if name in kept:
+            print(f"{name}: as on {kept[name].earlier}", flush=True)
+            results.append(kept[name])
+            done(results)
+            continue
         result = StepResult(name=name, proves=planned.proves)
         limit = (end - clock()) * shares[name] / (sum(shares[later] for later in names[place:]) or 1)
         if not shares[name]:
             result.add("missing", f"no usable CUDA device: {context.lacks_gpu}")
         elif limit < LEAST_S:
-            result.add("missing", NO_TIME)
+            result.add("missing", NO_TIME, **{FOR_TIME: True})
         else:
             print(f"{name}: up to {limit:.0f} s", flush=True)
-            ran = run(name, replace(context, seconds=limit))
+            try:
+                ran = run(name, replace(context, seconds=limit))
+            except Interrupted:
+                result.items = list(kept_report(step_folder(name, context)) or [])
+                result.fault, result.unfinished = "interrupted", True
+                result.add("missing", f"interrupted; {AGAIN}", **{FOR_TIME: True})
+                done([*results, result])
+                raise
             result.seconds, result.fault, result.log = ran.seconds, ran.fault, ran.log
             result.unfinished = ran.stopped
             result.items = list(ran.value or [])
             if planned.after is not None and results:
                 result.items = planned.after(results[-1].items, result.items)
             if ran.stopped:
-                result.add("missing", f"unfinished, {ran.fault}; give more --minutes")
+                result.add("missing", f"unfinished, {ran.fault}; {AGAIN}", **{FOR_TIME: True})
             elif ran.fault:
                 result.add("failed", ran.fault)
         for item in result.items:
@@ -255,6 +302,8 @@ def report_json(
         "schema": SCHEMA,
         "failed": any(result.failed for result in results),
         "bundle": None if context.bundle is None else str(context.bundle),
+        "device": context.device,
+        "frames": context.frames,
         "usable": list(context.usable),
         "steps": [asdict(result) for result in results],
         "findings": [asdict(finding) for finding in found],
@@ -307,7 +356,8 @@ def report_document(results: Sequence[StepResult], found: Sequence[Finding], min
         sections=[
             *(
                 doc.Section(
-                    f"{result.name}, {result.seconds:.0f} s",
+                    f"{result.name}, {result.seconds:.0f} s"
+                    + (f", on {result.earlier}" if result.earlier else ""),
                     [
                         doc.Text(f"{'Proves' if result.proved else 'Would prove'}: {result.proves}."),
                         doc.Table(columns=columns, entries=result.items),
@@ -331,6 +381,7 @@ def main() -> int:
     if sys.argv[1:2] == ["--step"]:
         name, given, report = sys.argv[2:]
         return step_main(name, given, Path(report))
+    answer_signals("acceptance.py", keeps_results=True)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="the bundle to run; nano without it")
     parser.add_argument("--minutes", type=float, default=10.0, help="for all steps together (10)")
@@ -340,9 +391,22 @@ def main() -> int:
     parser.add_argument("--device", type=int, default=0, metavar="N", help="number of the GPU (0)")
     parser.add_argument("--frames", type=int, default=132, metavar="N", help="of the clip (132)")
     parser.add_argument("--steps", metavar="NAMES", help=f"some of {', '.join(STEPS)}; all without it")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="keep the steps in --out that ended with nothing failed, of the same bundle, machine and software",
+    )
+    parser.add_argument(
+        "--trust", type=Path, action="append", default=[], metavar="KEY.pub", help="as gmos-run takes it"
+    )
+    parser.add_argument("--trust_engines", action="store_true", help="as gmos-run takes it")
     options = parser.parse_args()
+    clear_up_first()
     try:
         return accept(options)
+    except Interrupted:
+        print(f"acceptance.py: interrupted; {AGAIN}", file=sys.stderr)
+        return SIGNAL_STATUS + (interrupted_by() or signal.SIGINT)
     except GmosError as error:
         print(f"acceptance.py: {error}", file=sys.stderr)
         return BAD_INPUT_STATUS
@@ -361,12 +425,15 @@ def accept(options: argparse.Namespace) -> int:
             raise GmosError(f"--steps {name}: expected some of {', '.join(STEPS)}")
     if options.minutes <= 0 or options.frames < videos.LEAST_FRAMES:
         raise GmosError(f"expected --minutes above 0 and --frames of at least {videos.LEAST_FRAMES}")
+    trust = Trust(keys=tuple(options.trust), engines=options.trust_engines)
     if options.bundle is not None:
-        given = open_bundle(options.bundle)
+        given = open_bundle(options.bundle, trust)
         for file in given.files:
             given.files.verified(file)
+    elif trust != Trust():
+        raise GmosError("--trust and --trust_engines go with --bundle, which was not given")
     report_directory(options.out)
-    found = diagnose(bundle=options.bundle, device=options.device)
+    found = diagnose(bundle=options.bundle, device=options.device, trust=trust)
     context = Context(
         bundle=options.bundle,
         out=options.out,
@@ -382,6 +449,8 @@ def accept(options: argparse.Namespace) -> int:
             ),
             "",
         ),
+        trust=tuple(map(str, options.trust)),
+        trust_engines=options.trust_engines,
     )
     print(f"ready here: {', '.join(context.usable) or 'nothing'}", flush=True)
     made_from = origins(context)
@@ -390,8 +459,14 @@ def accept(options: argparse.Namespace) -> int:
         page = report_document(results, found, options.minutes)
         write_report(options.out, page, report_json(results, found, context, made_from))
 
+    kept = dict[str, StepResult]()
+    if options.resume:
+        earlier, why_not = earlier_steps(options.out, report_json([], found, context, made_from))
+        kept = {name: StepResult(**step) for name, step in earlier.items()}
+        if why_not:
+            print(f"every step runs: {why_not}", flush=True)
     left = 60 * options.minutes - (time.monotonic() - begin)
-    results = run_steps(names, context, left, done=write)
+    results = run_steps(names, context, left, done=write, kept=kept)
     show(report_document(results, found, options.minutes))
     print(f"report: {options.out / PAGE_FILE}")
     return FAILED_STATUS if any(result.failed for result in results) else 0

@@ -8,15 +8,17 @@ from gmos_deploy.gmos_ref.presets import Preset, model_spec
 from gmos_deploy.runtime.precision import PrecisionName
 
 
-def stand_in_plan(sizes: Preset, precision: PrecisionName) -> tuple[Plan, tuple[Resolution, ...]]:
-    """The plan of GMOS at the usual resolution, one window a call, its heads in the same precision."""
+def stand_in_plan(
+    sizes: Preset, precision: PrecisionName, head_precision: PrecisionName | None = None
+) -> tuple[Plan, tuple[Resolution, ...]]:
+    """The plan of GMOS at the usual resolution, one window a call, its heads in the same precision unless given."""
     model = model_spec(sizes, "gmos")
     resolutions = choose_resolutions((), (), model)
     plan = Plan(
         sizes=sizes,
         model=model,
         precision=precision,
-        head_precision=precision,
+        head_precision=head_precision or precision,
         opset=20,
         profiles=shape_profiles(resolutions, model, max_batch=1),
     )

@@ -111,7 +111,18 @@ def refuse_file_options(options: Mapping[str, Any]) -> None:
     Raises:
         GmosError: one of them was given, or two outputs are to go to the same place.
     """
-    for name in ("dataset", "resume", "overwrite", "inputs_from", "shard", "stop_on_error", "json_lines"):
+    for name in (
+        "recipe",
+        "dataset",
+        "resume",
+        "overwrite",
+        "inputs_from",
+        "shard",
+        "stop_on_error",
+        "json_lines",
+        "workers",
+        "ray",
+    ):
         if options[name]:
             raise GmosError(
                 f"--{name} goes with files, and the input is a stream; each run on one writes into a folder of its own"

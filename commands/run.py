@@ -31,12 +31,13 @@ from ..options import (
     trust_options,
 )
 from ..runtime.precision import PRECISIONS
-from .list_options import OF_LISTS, list_options
+from .levers import given_levers, lever_options
+from .list_options import OF_LISTS, OF_RAY, list_inputs_options, list_results_options, workers_options
 from .live_options import OF_STREAMS, live_options, refuse_file_options, refuse_live_options
 
 BUDGETS = ("offload_cpu", "device_budget", "host_budget")
 OF_BOTH = ("save_dir", "save_mode", "overlay", "fps", "stride", "quiet")
-OF_DATASETS = ("dataset", "root", "sequences", "time_anno_csv")
+OF_FILES = ("recipe", "dataset", "root", "sequences", "time_anno_csv")
 
 
 @click.command(name="gmos-run", cls=GroupedCommand, context_settings=CONTEXT)
@@ -72,6 +73,7 @@ OF_DATASETS = ("dataset", "root", "sequences", "time_anno_csv")
     type=PATH,
     metavar="CSV",
 )
+@list_inputs_options
 @option(
     "save_dir",
     RESULTS,
@@ -99,6 +101,7 @@ OF_DATASETS = ("dataset", "root", "sequences", "time_anno_csv")
 )
 @flag("resume", RESULTS, "Skip sequences that are finished with the same settings.")
 @flag("overwrite", RESULTS, "Replace existing results.")
+@list_results_options
 @json_flag("the summary")
 @flag("quiet", RESULTS, "Only warnings, errors and the summary.")
 @option("bundle", NETWORKS, "Run an exported bundle instead of checkpoints (gmos-export onnx).", type=DIR)
@@ -158,6 +161,7 @@ OF_DATASETS = ("dataset", "root", "sequences", "time_anno_csv")
     type=click.IntRange(min=1),
     metavar="MIB",
 )
+@workers_options
 @option(
     "device_budget",
     SPEED,
@@ -179,6 +183,7 @@ OF_DATASETS = ("dataset", "root", "sequences", "time_anno_csv")
     "Directory for features beyond both budgets.  [default: the system's temporary one]",
     type=DIR,
 )
+@lever_options
 @option(
     "thresholds",
     TRACKING,
@@ -199,7 +204,6 @@ OF_DATASETS = ("dataset", "root", "sequences", "time_anno_csv")
     "of its second pass with its square.",
 )
 @live_options
-@list_options
 def run_command(**options: Any) -> int:
     """Segment what moves in videos, and in streams while they run.
 
@@ -223,6 +227,7 @@ def run_command(**options: Any) -> int:
         **{name: options[name] for name in ("backend", "device", "precision", "build", *TRUST)},
         memory_budget=None if options["memory_budget"] is None else options["memory_budget"] * MIB,
         cuda_graphs=not options["no_cuda_graphs"],
+        threads=options["threads"] or 0,
     )
     run_options = RunOptions.in_mib(
         **{
@@ -230,6 +235,7 @@ def run_command(**options: Any) -> int:
             for name in ("batch_size", "spill_dir", "max_conditioning", "allow_nonfinite", *BUDGETS)
         },
         thresholds=parse_thresholds(options["thresholds"]),
+        **given_levers(options),
     )
     # The published spelling takes several values; those after the first arrive as arguments.
     inputs = (*options["input_rgb"], *options["inputs"])
@@ -257,10 +263,10 @@ def run_command(**options: Any) -> int:
         networks=networks,
         inputs=inputs,
         overlays=overlays,
-        **{name: options[name] for name in (*OF_BOTH, *OF_DATASETS)},
+        **{name: options[name] for name in (*OF_BOTH, *OF_FILES)},
         options=run_options,
         existing=choose_existing(resume=options["resume"], overwrite=options["overwrite"]),
-        **{name: options[name] for name in OF_LISTS},
+        **{name: options[name] for name in (*OF_LISTS, *OF_RAY)},
     )
 
 

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 
 from ..errors import GmosError
-from .claims import Claims, waits
+from .claims import FIRST_WAIT_S, Claims, waits
 from .listing import Item, Listing
 from .progress import ListProgress
 from .sequence_runner import ELSEWHERE, SequenceRunner
-from .statuses import SequenceSummary, failure_of
+from .statuses import Failure, SequenceSummary, answer_of
 from .summary import Summary
 
 logger = logging.getLogger(__name__)
@@ -72,11 +72,10 @@ class Turns:
         failed = summary.error if summary is not None and summary.status == "failed" else None
         self._claims.release(item.name, failed=failed)
 
-    def waited(self, seconds: float) -> None:
-        """Wait, and say so the first time."""
-        if self._missed == 0 and seconds < 0.1:
+    def tell_waiting(self, seconds: float) -> None:
+        """Say so, the first time that there is nothing to do but to wait."""
+        if seconds == FIRST_WAIT_S:
             logger.info("%d sequences are in the hands of other processes: waiting for them", len(self._held))
-        time.sleep(seconds)
 
 
 def refuse_existing(listing: Listing, runner: SequenceRunner, claims: Claims) -> None:
@@ -122,7 +121,8 @@ def run_batch(
     turns = Turns(listing.items, runner, claims)
     while (turn := turns.take()) is not None:
         if isinstance(turn, float):
-            turns.waited(turn)
+            turns.tell_waiting(turn)
+            time.sleep(turn)
             continue
         if isinstance(turn, SequenceSummary):
             ended = turn
@@ -143,10 +143,10 @@ def run_batch(
 def run_one(item: Item, runner: SequenceRunner, *, goes_on: bool) -> SequenceSummary:
     """Run a sequence; what is wrong with it is in its summary where a run goes on, else raised."""
     work = partial(runner.run, item)
-    found = failure_of(item.name, work) if goes_on else work()
-    if isinstance(found, str):
-        logger.error("%s: %s", item.name, found)
-        return SequenceSummary.of_item(item, "failed", found)
+    found = answer_of(item.name, work) if goes_on else work()
+    if isinstance(found, Failure):
+        logger.error("%s: %s", item.name, found.reason)
+        return SequenceSummary.of_item(item, "failed", found.reason)
     return found
 
 

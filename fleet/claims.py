@@ -48,6 +48,7 @@ STALE_S = 120.0
 MOST_DEATHS = 3
 """Processes that died with a sequence in hand before it counts as failed."""
 
+FIRST_WAIT_S, LAST_WAIT_S = 0.05, 2.0
 MOST_BYTES = 64 << 10
 RUN, FAILED = ".run", ".failed"
 NO_LINKS = (OSError, NotImplementedError)
@@ -113,14 +114,19 @@ class Claims:
         for name in list(self._own):
             self.release(name)
         with suppress(OSError):
-            if not any(owner.gang == self.gang for owner in self._others().values()):
-                self._forget(self.gang)
+            # What is of a gang that ends with this process.
+            self._clear({owner.gang for owner in self._others().values()})
         for path in (self._run, self._run.with_name(f".{self._run.name}")):
             with suppress(OSError):
                 path.unlink(missing_ok=True)
         for path in (self._place, *self._made):
             with suppress(OSError):
                 path.rmdir()
+
+    @property
+    def marker(self) -> Path:
+        """A file that this process has there as long as it works there."""
+        return self._run
 
     def take(self, name: str) -> Taken | str:
         """Claim a sequence.
@@ -217,16 +223,6 @@ class Claims:
                     owner = _read(path)
                     if path.suffix == RUN or owner is None or owner.gang not in gangs:
                         path.unlink(missing_ok=True)
-
-    def _forget(self, gang: str) -> None:
-        """Remove the notes and the dead claims of a gang that ends."""
-        for path in self._place.glob(f"*{FAILED}"):
-            if _note(path).get("gang") == gang:
-                path.unlink(missing_ok=True)
-        for path in self._place.glob("*.[0-9]*"):
-            owner = _read(path)
-            if owner is not None and owner.gang == gang and not self._is_alive(path):
-                path.unlink(missing_ok=True)
 
     def _claims(self, stem: str) -> dict[int, Path]:
         found = {}
@@ -346,8 +342,8 @@ def _stem(name: str) -> str:
 
 
 def waits() -> Iterator[float]:
-    """Seconds between looks at what others have in hand: often at first, then every two."""
-    wait_s = 0.05
+    """Seconds between looks at what others have in hand: often at first, then every two seconds."""
+    wait_s = FIRST_WAIT_S
     while True:
         yield wait_s
-        wait_s = min(2.0, 1.5 * wait_s)
+        wait_s = min(LAST_WAIT_S, 1.5 * wait_s)

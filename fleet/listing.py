@@ -16,7 +16,7 @@ from pathlib import Path
 from ..errors import GmosError
 from ..runtime.video.frame_directory import FRAME_SUFFIXES, VIDEO_SUFFIXES
 from ..runtime.video.inputs import NAME_LIMIT_BYTES
-from ..runtime.video.sources import source_of
+from ..runtime.video.sources import SOURCES, source_of
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +24,9 @@ STDIN = Path("-")
 MAGIC = re.compile(r"[*?[]")
 SHARD = re.compile(r"(\d{1,9})/(\d{1,9})")
 HASH_LETTERS = 8
+BUILT_IN = len(SOURCES)
+"""Kinds of sources that are there from the start: directories and files."""
+
 FRAME_ENDINGS, VIDEO_ENDINGS = FRAME_SUFFIXES, VIDEO_SUFFIXES
 """Of files in a directory that is given: these are its frames; without any, these are the videos in it."""
 
@@ -117,9 +120,15 @@ def _meant_by(text: str) -> Iterator[str]:
         if not found:
             raise GmosError(f"{text} fits no file; expected video files or directories of frames")
         for path in found:
-            yield from _videos_in(path) or (path,)
+            yield from (() if _names_a_video(path) else _videos_in(path)) or (path,)
     else:
-        yield from _videos_in(text) or (text,)
+        yield from (() if _names_a_video(text) else _videos_in(text)) or (text,)
+
+
+def _names_a_video(path: str) -> bool:
+    """Whether a path is that of a video file as far as its ending tells, and no kind of source was added."""
+    ending = os.path.splitext(path)[1].lower()  # noqa: PTH122 - a hundred thousand of them
+    return ending in VIDEO_ENDINGS and len(SOURCES) == BUILT_IN
 
 
 def _videos_in(path: str) -> list[str]:
@@ -146,6 +155,9 @@ def _own_name(path: str, *, has_rate: bool) -> str:
     Raises:
         GmosError: it has frames without a rate: the command lacks an option, whatever else is on the list.
     """
+    if _names_a_video(path):
+        # The file system is not asked about a hundred thousand names that tell.
+        return os.path.splitext(os.path.basename(path))[0]  # noqa: PTH119, PTH122
     try:
         source = source_of(path)
         name = source.sequence_name(path)
@@ -179,7 +191,7 @@ def distinct_names(paths: Sequence[str], bases: Sequence[str]) -> list[str]:
         ending = os.path.splitext(full[i])[1]  # noqa: PTH122 - see above
         names[i] = f"{names[i]}_{ending[1:]}" if ending else names[i]
     starts = {i: names[i] for i in together}
-    parents = {i: [part for part in Path(full[i]).parent.parts if part.strip("/\\:")] for i in together}
+    parents = {i: _parents(full[i]) for i in together}
     taken = dict.fromkeys(together, 0)
     while together := _sharing(range(len(names)), lambda i: names[i]):
         for i in together:
@@ -187,7 +199,7 @@ def distinct_names(paths: Sequence[str], bases: Sequence[str]) -> list[str]:
             if i not in taken:
                 full[i] = _absolute(paths[i])
                 starts[i], taken[i] = names[i], 0
-                parents[i] = [part for part in Path(full[i]).parent.parts if part.strip("/\\:")]
+                parents[i] = _parents(full[i])
             taken[i] += 1
             known = parents[i][len(parents[i]) - taken[i] :] if taken[i] <= len(parents[i]) else None
             names[i] = "_".join((*known, starts[i])) if known is not None else ""
@@ -199,6 +211,13 @@ def distinct_names(paths: Sequence[str], bases: Sequence[str]) -> list[str]:
 def _absolute(path: str) -> str:
     # Links stay what they are called, and a hundred thousand of them are not looked up.
     return os.path.abspath(path)  # noqa: PTH100
+
+
+def _parents(path: str) -> list[str]:
+    """The names of the folders that an absolute path lies in, from the outermost on."""
+    above = os.path.dirname(path)  # noqa: PTH120 - see above
+    parts = above.replace(os.altsep or os.sep, os.sep).split(os.sep)  # noqa: PTH206 - see above
+    return [name for part in parts if (name := part.rstrip(":"))]
 
 
 def _sharing(indices: Iterable[int], key: Callable[[int], Hashable]) -> list[int]:

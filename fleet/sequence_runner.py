@@ -11,8 +11,10 @@ from typing import Any
 
 from ..errors import GmosError, MachineError
 from ..networks import NetworkChoice, NetworkSource
+from ..recipes import with_recipe
 from ..runtime.backend import Backend
 from ..runtime.files.made_from import MadeFrom
+from ..runtime.frame_result import MOS_I_ONLY
 from ..runtime.media import OverlayStyle
 from ..runtime.pipeline.clip import ClipRun, ClipSummary
 from ..runtime.pipeline.first_pass import FirstPassFile
@@ -30,10 +32,14 @@ from .statuses import SequenceSummary
 
 logger = logging.getLogger(__name__)
 
-LATER = ("max_conditioning", "overlay")
-"""Settings that do not change the first pass: it has one memory an object, and draws nothing."""
+LATER = ("max_conditioning", MOS_I_ONLY, "overlay")
+"""Settings that do not change the first pass: it has one memory an object, no stage 2, and draws nothing."""
 
 ELSEWHERE = "another process was faster"
+
+
+class NetworksError(MachineError):
+    """The networks cannot be loaded here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +58,7 @@ class RunSettings:
     stride: int | None = None
     dataset: str | None = None
     options: RunOptions = field(default_factory=RunOptions)
+    recipe: str | None = None
     existing: Existing = "error"
 
 
@@ -75,10 +82,12 @@ class SequenceRunner:
     """
 
     def __init__(self, settings: RunSettings, progress: Progress | None = None) -> None:
-        self.settings = settings
         self.progress = progress or NoProgress()
         self.source: NetworkSource = settings.networks.resolve()
         self.model = self.source.model
+        options = with_recipe(settings.options, settings.recipe, self.source)
+        options.require(self.model.variant)
+        self.settings = replace(settings, options=options, recipe=None)
         self.modes = parse_save_mode(settings.save_mode, self.model.variant)
         if settings.overlays and settings.save_mode is None and settings.dataset is None:
             self.modes |= {OVERLAYS.mode}
@@ -187,8 +196,9 @@ class SequenceRunner:
         found = self.results(sequence.name)
         results = replace(found, settings={**self.common, **own} | self._drawn, made_from=made_from)
         if should_skip(results, given.existing):
-            # Of a run that was stopped after it had filed everything.
-            results.first_pass_path.unlink(missing_ok=True)
+            if not given.options.mos_i_only:
+                # Of a run that was stopped after it had filed everything.
+                results.first_pass_path.unlink(missing_ok=True)
             skipped = SequenceSummary.of_item(item, "skipped").read(sequence)
             skipped.made_from = made_from
             return skipped
@@ -198,14 +208,14 @@ class SequenceRunner:
         """The networks, loaded once.
 
         Raises:
-            MachineError: they cannot be.
+            NetworksError: they cannot be.
         """
         if self._backend is None:
             start = time.monotonic()
             try:
                 backend = self.source.load()
             except GmosError as error:
-                raise MachineError(str(error)) from error
+                raise NetworksError(str(error)) from error
             self._open.callback(backend.close)
             self._backend, self.load_s = backend, time.monotonic() - start
             logger.info("%s; loaded in %.1f s", backend.description, self.load_s)
@@ -282,7 +292,8 @@ def run_clip(
         if run.first_pass_kept:
             logger.warning("%s: the first pass is kept; --resume goes on from there", sequence.name)
         raise
-    kept.remove()
+    if not options.mos_i_only:
+        kept.remove()
     found = {one.name: getattr(run.summary, one.name) for one in fields(ClipSummary)}
     return SequenceSummary(name=sequence.name, outputs=outputs, made_from=results.made_from, **found).read(
         sequence

@@ -78,12 +78,11 @@ class SequenceSummary(ClipSummary):
 
 def _lines_of_done(summary: SequenceSummary) -> list[str]:
     total_s = sum(summary.stage_s.values())
-    objects = (
-        f"foreground on {_frames(summary.moving_frames)}"
-        if summary.mos_i_objects is None
-        else f"{summary.mos_i_objects} moving object{'s' * (summary.mos_i_objects != 1)}, "
-        f"{summary.mos_objects} in MOS, motion on {_frames(summary.moving_frames)}"
-    )
+    objects = f"foreground on {_frames(summary.moving_frames)}"
+    if summary.mos_i_objects is not None:
+        mos = "no MOS" if summary.mos_objects is None else f"{summary.mos_objects} in MOS"
+        some = f"{summary.mos_i_objects} moving object{'s' * (summary.mos_i_objects != 1)}"
+        objects = f"{some}, {mos}, motion on {_frames(summary.moving_frames)}"
     rate = summary.frames / total_s if total_s else 0.0
     stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in summary.stage_s.items())
     lines = [
@@ -96,6 +95,9 @@ def _lines_of_done(summary: SequenceSummary) -> list[str]:
         lines.append(f"  features: {places}")
     if (summary.conditioning_memories or 0) > 1:
         lines.append(f"  conditioning memories: up to {summary.conditioning_memories} an object")
+    sparse = {"decoded": summary.decoded_frames, "proposed": summary.proposed_frames}
+    if counts := [f"{count} {what}" for what, count in sparse.items() if count is not None]:
+        lines.append(f"  frames {', '.join(counts)}, of {summary.frames}")
     lines += [f"  note: {note}" for note in summary.notes]
     lines += [
         f"  note: values that are not finite on {_frames(count)} ({network})"
@@ -123,8 +125,15 @@ def is_the_machines(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and LOST.search(str(error)) is not None
 
 
-def failure_of(name: str, work: Callable[[], Answer]) -> Answer | str:
-    """What work on one of several videos answers, or in words why it failed.
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a video failed, in words."""
+
+    reason: str
+
+
+def answer_of(name: str, work: Callable[[], Answer]) -> Answer | Failure:
+    """What work on one of several videos answers, or why it failed.
 
     What nobody expected goes to the log with its traceback: one video out of thousands may find a fault of a library,
     and the others are as good as before.
@@ -137,9 +146,9 @@ def failure_of(name: str, work: Callable[[], Answer]) -> Answer | str:
     except GmosError as error:
         if is_the_machines(error):
             raise
-        return str(error)
+        return Failure(str(error))
     except Exception as error:
         if is_the_machines(error):
             raise
         logger.exception("%s: this was not expected", name)
-        return f"{type(error).__name__}: {error}"
+        return Failure(f"{type(error).__name__}: {error}")

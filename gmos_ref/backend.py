@@ -59,6 +59,13 @@ class TorchArrays(SimpleArrays):
         """Views."""
         return array.unbind()
 
+    def between(self, first: Tensor, last: Tensor, shares: Sequence[float]) -> list[Tensor]:
+        """On the device, in float32."""
+        start = first.float()
+        step = last.float() - start
+        # As the host computes it for other backends, bit by bit.
+        return [(start + step * share).to(first.dtype) for share in shares]
+
     def nbytes(self, array: Tensor) -> int:
         """Bytes of the elements."""
         return array.nbytes
@@ -176,6 +183,7 @@ class TorchBackend:
         frames: int | None,
         video_hw: tuple[int, int],
         max_conditioning: int | None = None,
+        look_back: int = 0,
     ) -> Sam2Tracker:
         """The sam2 package's own tracker, as the published runs have it."""
         return Sam2Tracker(
@@ -185,6 +193,7 @@ class TorchBackend:
             video_hw=video_hw,
             context=self._network_context,
             max_conditioning=max_conditioning,
+            look_back=look_back,
         )
 
     def close(self) -> None:

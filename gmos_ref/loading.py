@@ -23,6 +23,11 @@ from .sam2.model import build_sam2
 logger = logging.getLogger(__name__)
 
 
+def use_threads(count: int) -> None:
+    """Compute with so many threads of the CPU, in all of this process."""
+    torch.set_num_threads(count)
+
+
 def load_reference(config: ReferenceConfig) -> TorchBackend:
     """Load the networks and put them on the device.
 

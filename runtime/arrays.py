@@ -55,6 +55,10 @@ class Arrays(Protocol):
         """The values of several arrays; they are waited for once."""
         ...
 
+    def between(self, first: Array, last: Array, shares: Sequence[float]) -> list[Array]:
+        """Arrays of the same shape and dtype on the way from one to another, at each share of it from 0 to 1."""
+        ...
+
     def nbytes(self, array: Array) -> int:
         """Bytes the array holds on the device."""
         ...
@@ -86,6 +90,10 @@ class SimpleArrays:
     def download_all(self: Arrays, arrays: Sequence[Array]) -> list[NDArray[Any]]:
         """One by one."""
         return [self.download(array) for array in arrays]
+
+    def between(self: Arrays, first: Array, last: Array, shares: Sequence[float]) -> list[Array]:
+        """On the host."""
+        return between_on_host(self, first, last, shares)
 
 
 class NumpyArrays(SimpleArrays):
@@ -126,6 +134,19 @@ class NumpyArrays(SimpleArrays):
 
     def synchronize(self) -> None:
         """Nothing is ever under way."""
+
+
+def between_on_host(arrays: Arrays, first: Array, last: Array, shares: Sequence[float]) -> list[Array]:
+    """`Arrays.between`, computed by the host in float32, for arrays whose device has nothing to compute it with."""
+    ends = [arrays.to_host(array) for array in (first, last)]
+    start, end = (one.data.view(one.dtype).reshape(one.shape).astype(np.float32) for one in ends)
+    dtype, step = ends[0].dtype, end - start
+    found = []
+    for share in shares:
+        values = np.ascontiguousarray(start + np.float32(share) * step).astype(dtype)
+        parked = HostArray(data=values.reshape(-1).view(np.uint8), shape=values.shape, dtype=dtype)
+        found.append(arrays.from_host(parked))
+    return found
 
 
 def by_frame(arrays: Arrays, batch: Mapping[str, Array], names: Iterable[str]) -> list[dict[str, Array]]:

@@ -67,10 +67,12 @@ class BringsTracker(Protocol):
         frames: int | None,
         video_hw: tuple[int, int],
         max_conditioning: int | None = None,
+        look_back: int = 0,
     ) -> Tracker:
         """A mask tracker over the stored features of one video. GMOS only.
 
         `frames` is None for a stream, which needs a `LiveTracker`. Of an object's conditioning memories each frame
-        reads at most `max_conditioning`; None: all.
+        reads at most `max_conditioning`; None: all. Prompts may be given, and tracking resumed, up to `look_back`
+        frames before the last tracked one.
         """
         ...

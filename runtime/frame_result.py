@@ -25,6 +25,15 @@ MapName = Literal["mos-i", "mos", "tracked", "foreground", "probability"]
 RESULTS: Mapping[Variant, tuple[ResultName, ...]] = {"gmos": ("mos-i", "mos"), "gmos-s": ("foreground",)}
 """The results of each variant."""
 
+MOS_I_ONLY = "mos_i_only"
+"""The setting of a run without GMOS's second pass: there is no MOS then."""
+
+
+def results_of(variant: Variant, settings: Mapping[str, object]) -> tuple[ResultName, ...]:
+    """The results that a run with these settings has."""
+    return tuple(name for name in RESULTS[variant] if not (settings.get(MOS_I_ONLY) and name == "mos"))
+
+
 COMPRESSION_LEVEL = 1
 """zlib's fastest: label maps are flat, and higher levels cost more time than they save bytes."""
 
@@ -96,9 +105,9 @@ class LiveFacts:
 class FrameResult:
     """The answer on one frame.
 
-    `index` counts from 0; `time_s` from the first frame, in seconds. GMOS has `mos_i`, `mos` and `objects`, live
-    `mos_i`, `tracked` and `objects`; GMOS-S `mask` and `probability`. `rgb` (H, W, 3) uint8 is there only where the
-    run was asked for it, `live` only of a stream.
+    `index` counts from 0; `time_s` from the first frame, in seconds. GMOS has `mos_i`, `mos` (not with `mos_i_only`)
+    and `objects`, live `mos_i`, `tracked` and `objects`; GMOS-S `mask` and `probability`. `rgb` (H, W, 3) uint8 is
+    there only where the run was asked for it, `live` only of a stream.
 
     Args:
         maps: by name, (H, W) uint8 or compact.
@@ -142,15 +151,12 @@ class FrameResult:
 
     @property
     def objects(self) -> tuple[ObjectResult, ...]:
-        """The objects that are visible on this frame, by id. GMOS-S tells no objects apart: none."""
-        whole: MapName = "tracked" if "tracked" in self.maps else "mos"
-        if whole not in self.maps:
-            return ()
+        """The objects that are visible on this frame, by id: without MOS those that move. GMOS-S has none."""
+        names: tuple[MapName, ...] = ("mos-i", "tracked" if "tracked" in self.maps else "mos")
         # The later map wins: an object of both is shown as MOS has it.
         moving: set[int] = set()
         found: dict[int, ObjectResult] = {}
-        names: tuple[MapName, ...] = ("mos-i", whole)
-        for name in names:
+        for name in (one for one in names if one in self.maps):
             source = self.maps[name]
             labels = _values(source)
             counts = np.bincount(labels.ravel(), minlength=256)

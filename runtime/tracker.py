@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -89,6 +90,11 @@ class FrameFeatures(Protocol):
     def get(self, frame: int) -> Mapping[str, Any]:
         """The backend's arrays of one frame by their contract names."""
         ...
+
+
+def frames_from(start: int, frames: int | None) -> Iterable[int]:
+    """The frames of a forward pass over so many; None: without an end."""
+    return itertools.count(start) if frames is None else range(start, frames)
 
 
 def step_from_logits(

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 from numpy.typing import NDArray
 
 from gmos_deploy.networks import BACKENDS, BackendEntry, NetworkChoice, register_backend
@@ -23,11 +24,14 @@ from gmos_deploy.runtime.arrays import NumpyArrays
 from gmos_deploy.runtime.bundle.manifest import Bundle, open_bundle
 from gmos_deploy.runtime.contract import ModelSpec, Variant, network_specs
 from gmos_deploy.runtime.files.made_from import BundleOrigin, MadeFrom
-from gmos_deploy.runtime.tracker import FrameFeatures, Prompt, TrackerStep, step_from_logits
+from gmos_deploy.runtime.tracker import FrameFeatures, Prompt, TrackerStep, frames_from, step_from_logits
 from gmos_deploy.sides import Side
 
 COLOURS = np.array([[220, 30, 30], [30, 220, 30], [30, 30, 220]], np.uint8)
 """An object's colour; everything else is background."""
+
+settings.register_profile("shared machines", deadline=None)
+settings.load_profile("shared machines")
 
 SIDE = 64
 """SAM2 image side of the fake; its mask maps have a quarter of it."""
@@ -55,7 +59,7 @@ def colour_map(images: NDArray[np.generic]) -> NDArray[np.uint8]:
 class ColourTracker:
     """Finds a prompted object again by the colour it was prompted on."""
 
-    def __init__(self, features: FrameFeatures, frames: int, video_hw: tuple[int, int]) -> None:
+    def __init__(self, features: FrameFeatures, frames: int | None, video_hw: tuple[int, int]) -> None:
         self._features = features
         self._frames = frames
         self._video_hw = video_hw
@@ -73,11 +77,15 @@ class ColourTracker:
     def propagate(
         self, start: int, *, reverse: bool = False, unprompted: bool = False
     ) -> Iterator[TrackerStep]:
-        for frame in range(start, -1, -1) if reverse else range(start, self._frames):
+        for frame in range(start, -1, -1) if reverse else frames_from(start, self._frames):
             yield self._step(frame)
 
     def reset(self) -> None:
         self._colours.clear()
+
+    def forget(self, object_ids: Sequence[int]) -> None:
+        for object_id in object_ids:
+            del self._colours[object_id]
 
     def _labels(self, frame: int) -> NDArray[np.uint8]:
         return enlarged(colour_map(self._features.get(frame)["s0"]), self._video_hw)
@@ -142,9 +150,10 @@ class ColourBackend:
         self,
         features: FrameFeatures,
         *,
-        frames: int,
+        frames: int | None,
         video_hw: tuple[int, int],
         max_conditioning: int | None = None,
+        look_back: int = 0,
     ) -> ColourTracker:
         return ColourTracker(features, frames, video_hw)
 
@@ -287,6 +296,9 @@ LONG_FILES = (
     "export/onnx/test_every_network.py",
     "gmos_ref/test_tracker.py",
     "runtime/pipeline/test_memory_tracker.py",
+    "runtime/live/test_trackers.py",
+    "runtime/live/test_session.py",
+    "runtime/live/test_real_clip.py",
     "calibration/search/test_finished_work.py",
     "export/engines/test_fusion.py",
     "export/engines/test_half_engines.py",
@@ -296,6 +308,7 @@ LONG_FILES = (
     "calibration/test_engines.py",
     "gpu/test_require.py",
     "tools/test_nano_training.py",
+    "tools/test_nano_cutouts.py",
     "stopped/test_at_every_step.py",
     "hostile/test_hostile.py",
     "test_package.py",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -183,13 +184,122 @@ def test_a_stream_answers_after_its_delay(colours: str, clip: Path) -> None:
         np.testing.assert_array_equal(answer.probability, frame.probability)
 
 
-def test_gmos_does_not_stream(colours: str, clip: Path) -> None:
-    """It says so at the call, not at the first answer."""
+def test_gmos_streams_mos_i(colours: str, clip: Path) -> None:
+    """MOS-I is that of the file, and an object that has stopped is still tracked; MOS is not known of a stream."""
+    with gmos.load(backend=colours, preset="tiny", batch_size=1) as model:
+        answers = list(model.stream(frames_of(clip), fps=8))
+        video = model.segment(clip, fps=8)
+    assert [answer.index for answer in answers] == list(range(FRAMES))
+    for answer, frame in zip(answers, video, strict=True):
+        np.testing.assert_array_equal(answer.mos_i, frame.mos_i)
+        (thing,) = answer.objects
+        assert (thing.id, thing.slot, thing.moving) == (1, 1, bool(frame.mos_i.any()))
+        np.testing.assert_array_equal(thing.mask(), answer.tracked == 1)
+        assert answer.live is not None
+        assert answer.live.answer_s >= answer.live.arrival_s
+    assert not answers[-1].objects[0].moving
+    with pytest.raises(gmos.GmosError, match="this result has no mos; expected one of mos-i, tracked"):
+        _ = answers[0].mos
+
+
+def test_a_session_is_pushed_into(colours: str, clip: Path) -> None:
+    """Two streams in turn on one model, alone and together: each gets the answers of its own `stream`."""
+    one = frames_of(clip)
+    other = [np.ascontiguousarray(rgb[:, ::-1]) for rgb in one[3:]]
+    with gmos.load(backend=colours, preset="tiny", batch_size=1) as model:
+        expected = [list(model.stream(frames, fps=16)) for frames in (one, other)]
+        for together in (False, True):
+            with model.session((64, 96), fps=16) as a, model.session((64, 96), fps=16, name="b") as b:
+                assert (a.delay_frames, a.stride, b.size_hw, b.name) == (4, 2, (64, 96), "b")
+                found: list[list[gmos.FrameResult]] = [[], []]
+                for frame, beside in zip(one, other, strict=False):
+                    if together:
+                        pushed = model.push_all([(a, frame, None), (b, beside, None)])
+                    else:
+                        pushed = [a.push(frame), b.push(beside)]
+                    found = [answers + new for answers, new in zip(found, pushed, strict=True)]
+                for frame in one[len(other) :]:
+                    found[0] += a.push(frame)
+                found[0] += a.finish()
+                found[1] += b.finish()
+            for answers, alone in zip(found, expected, strict=True):
+                assert [answer.index for answer in answers] == [answer.index for answer in alone]
+                for answer, same in zip(answers, alone, strict=True):
+                    np.testing.assert_array_equal(answer.mos_i, same.mos_i)
+                    np.testing.assert_array_equal(answer.tracked, same.tracked)
+                    assert (answer.ids, answer.time_s) == (same.ids, same.time_s)
+                    assert answer.rgb is not None
+
+
+def test_a_sessions_frames_are_numbered_by_their_times(colours: str, clip: Path) -> None:
+    """What a gap has room for counts as lost; a jump begins a new sequence, whose objects are other ones."""
+    frames = 2 * frames_of(clip)[:6]
+    times = [100.0, 100.1, 100.2, 100.6, 100.7, 100.8, 107.0, 107.1, 107.2]
+    with gmos.load(backend=colours, preset="tiny") as model, model.session((64, 96), fps=10) as session:
+        answers = [
+            answer for frame, at in zip(frames, times, strict=False) for answer in session.push(frame, at)
+        ]
+        answers += session.reset() + session.push(frames[0], 107.3) + session.finish()
+    assert [answer.time_s for answer in answers] == [*times, 107.3]
+    assert [answer.index for answer in answers] == [0, 1, 2, 6, 7, 8, 9, 10, 11, 12]
+    facts = [answer.live for answer in answers if answer.live is not None]
+    assert [fact.dropped_before for fact in facts] == [0, 0, 0, 3, 0, 0, 0, 0, 0, 0]
+    assert [fact.reset_before for fact in facts] == [False] * 6 + [True] + [False] * 2 + [True]
+    assert [sorted(answer.ids.values()) for answer in answers] == [[1]] * 6 + [[2]] * 3 + [[]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fps": 0}, "^fps 0: expected a positive number"),
+        ({"stride": 0}, "^stride 0: expected a whole number"),
+        ({"retire_after": -1}, "^retire_after -1: expected seconds from 0 up; 0 means never"),
+        ({"reset_after": -1}, "^reset_after -1: expected seconds from 0 up"),
+        ({"size_hw": (4, 4000)}, "a video of 4000x4 pixels is too thin"),
+        (
+            {"size_hw": (0, 96)},
+            r"^size_hw \(0, 96\): expected height and width in pixels, as in \(480, 640\)",
+        ),
+        ({"size_hw": (64, 96, 3)}, r"^size_hw \(64, 96, 3\): expected height and width"),
+        ({"size_hw": 64}, "^size_hw 64: expected height and width"),
+    ],
+)
+def test_what_no_session_is_opened_for(colours: str, options: dict[str, Any], message: str) -> None:
+    """In arguments."""
+    with gmos.load(backend=colours, preset="tiny") as model, pytest.raises(gmos.GmosError, match=message):
+        model.session(**{"size_hw": (64, 96), "fps": 8, **options})
+
+
+def test_what_a_session_does_not_take(colours: str, clip: Path) -> None:
+    """A frame of another size or kind, a session twice or of another model, anything after its end."""
+    frame = frames_of(clip)[0]
     with (
         gmos.load(backend=colours, preset="tiny") as model,
-        pytest.raises(gmos.GmosError, match=r"stream\(\) needs GMOS-S"),
+        gmos.load(backend=colours, preset="tiny") as other,
     ):
-        model.stream(clip)
+        session, elsewhere = model.session((64, 96), fps=8), other.session((64, 96), fps=8)
+        for wrong, message in (
+            (frame[1:], r"stream: a frame is \(63, 96, 3\) uint8; expected \(64, 96, 3\) uint8"),
+            (frame.astype(float), r"\(64, 96, 3\) float64; expected \(64, 96, 3\) uint8"),
+            ("frame", "a frame is a str; expected a NumPy array"),
+        ):
+            with pytest.raises(gmos.GmosError, match=message):
+                session.push(wrong)  # type: ignore[arg-type]
+        with pytest.raises(gmos.GmosError, match="a frame's time is nan"):
+            session.push(frame, float("nan"))
+        with pytest.raises(gmos.GmosError, match="a session comes twice in one call"):
+            model.push_all([(session, frame, None), (session, frame, None)])
+        with pytest.raises(gmos.GmosError, match="these sessions are of different models"):
+            model.push_all([(session, frame, None), (elsewhere, frame, None)])
+        assert session.push(frame) == []
+        assert [answer.index for answer in session.finish()] == [0]
+        for use in (session.finish, session.reset, lambda: session.push(frame)):
+            with pytest.raises(gmos.GmosError, match="stream: this session has ended; open another one"):
+                use()
+        other.close()
+        with pytest.raises(gmos.GmosError, match="this model is closed"):
+            elsewhere.push(frame)
+    assert repr(session) == "<gmos_deploy.Session stream: 96x64, stride 1>"
 
 
 def test_several_models_and_videos(colours: str, clip: Path, colour_video: Callable[..., Path]) -> None:
@@ -301,6 +411,9 @@ def test_every_argument_of_a_run_is_known_by_its_option() -> None:
         "--save_mode",
         "--stride",
         "--memory_budget",
+        "--geometry_every",
+        "--geometry_change",
+        "--propose_every",
     ):
         assert in_arguments(f"{option} 1") == f"{option[2:]} 1"
     assert in_arguments("--no_cuda_graphs goes with --backend tensorrt") == (
@@ -312,6 +425,33 @@ def test_thresholds_are_the_runs(colours: str, clip: Path) -> None:
     """Nothing moves above a probability of one; the published ones are the default."""
     with gmos.load(backend=colours, preset="tiny", thresholds=gmos.Thresholds(motion=1.0)) as model:
         assert not any(frame.mos.any() for frame in model.segment(clip, stride=1))
+
+
+def test_levers_are_the_runs(colours: str, clip: Path, tmp_path: Path) -> None:
+    """By the commands' names; at their exact settings the files are those of a run that names none."""
+    exact = {"geometry_every": 1, "geometry_change": None, "propose_every": 1, "mos_i_only": False}
+    with gmos.load(backend=colours, preset="tiny") as model:
+        model.segment(clip, stride=1).save(tmp_path / "plain", "mask+tracks+npz")
+    with gmos.load(backend=colours, preset="tiny", **exact) as model:  # type: ignore[arg-type]
+        model.segment(clip, stride=1).save(tmp_path / "exact", "mask+tracks+npz")
+    assert files(tmp_path / "plain") == files(tmp_path / "exact")
+    sparse = {"geometry_every": 2, "geometry_change": 0.5, "propose_every": 3, "mos_i_only": True}
+    with gmos.load(backend=colours, preset="tiny", **sparse) as model:  # type: ignore[arg-type]
+        found = model.segment(clip, stride=1)
+        found.save(tmp_path / "sparse", "mask+tracks+coco+ytvis+yolo+npz+mp4")
+    names = sorted(path.name for path in (tmp_path / "sparse").iterdir())
+    assert names == [
+        ".gmos",
+        *sorted(f"mos-i_{mode}" for mode in ("coco", "frame", "mp4", "npz", "tracks", "yolo", "ytvis")),
+    ]
+    record = json.loads((tmp_path / "sparse/.gmos/clip.gmos.json").read_text())
+    assert sparse.items() <= record["settings"].items()
+    assert found.summary.mos_objects is None
+    assert found[0].objects
+    with pytest.raises(gmos.GmosError, match="this result has no mos; expected one of mos-i"):
+        found[0].mos  # noqa: B018 - the property raises
+    with pytest.raises(gmos.GmosError, match=r"mos_i_only=True is for GMOS, .* this is gmos-s"):
+        gmos.load(backend=colours, preset="tiny", variant="gmos-s", mos_i_only=True)
 
 
 def test_a_model_shows_what_it_is(colours: str) -> None:

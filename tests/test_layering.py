@@ -13,7 +13,7 @@ import gmos_deploy
 
 ROOT = Path(gmos_deploy.__file__).parent
 PACKAGE = "gmos_deploy"
-PRODUCT = ("fleet", "runtime", "gmos_ref", "export", "calibration", "evaluation", "commands")
+PRODUCT = ("fleet", "runtime", "gmos_ref", "export", "calibration", "evaluation", "tuning", "commands")
 """Packages of the product; with the modules beside them they are what is shipped."""
 
 RUNTIME = {
@@ -24,7 +24,9 @@ RUNTIME = {
     "runtime.results": {"runtime", "runtime.files"},
     "runtime.bundle": {"runtime", "runtime.files"},
     "runtime.cuda": {"runtime", "runtime.files"},
-    "runtime.pipeline": {"runtime", "runtime.files", "runtime.video"},
+    # Two rooms of one flat: what is sparse encodes, proposes and stores as the pipeline does.
+    "runtime.pipeline": {"runtime", "runtime.files", "runtime.video", "runtime.pipeline.sparse"},
+    "runtime.pipeline.sparse": {"runtime", "runtime.pipeline", "runtime.video"},
     "runtime.live.sources": {"runtime", "runtime.files", "runtime.video"},
     "runtime.live": {
         "runtime",
@@ -35,6 +37,7 @@ RUNTIME = {
         "runtime.video",
     },
     "runtime.live.threads": {"runtime", "runtime.live", "runtime.live.sources"},
+    "runtime.live.preview": {"runtime", "runtime.live", "runtime.results"},
     "runtime.onnx": {"runtime", "runtime.files", "runtime.bundle", "runtime.cuda", "runtime.pipeline"},
     "runtime.tensorrt": {
         "runtime",
@@ -52,6 +55,7 @@ ALLOWED = {
     "gmos_ref": {"gmos_ref.*", "runtime.*"},
     "export": {"networks", "export.*", "gmos_ref.*", "runtime.*", "evaluation.report"},
     "calibration": {
+        "fleet",
         "networks",
         "sides",
         "calibration.*",
@@ -60,13 +64,23 @@ ALLOWED = {
         "gmos_ref.*",
         "runtime.*",
     },
-    "fleet": {"networks", "runtime.*"},
-    "evaluation": {"networks", "sides", "evaluation.*", "gmos_ref.*", "runtime.*"},
+    "fleet": {"interruption", "networks", "recipes", "runtime.*"},
+    "tuning": {"networks", "recipes", "tuning.*", "calibration.search", "evaluation.*", "runtime.*"},
+    "evaluation": {"fleet", "interruption", "networks", "sides", "evaluation.*", "gmos_ref.*", "runtime.*"},
     "evaluation.report": {
         "runtime.files",
         "runtime.host_memory",
     },
-    "commands": {"", "calibration.*", "evaluation.*", "export.*", "gmos_ref.*", "runtime.*"},
+    "commands": {
+        "",
+        "fleet",
+        "calibration.*",
+        "evaluation.*",
+        "export.*",
+        "gmos_ref.*",
+        "runtime.*",
+        "tuning.*",
+    },
 }
 """Rooms that the files of each room may import, besides itself, `errors` and the version; `x.*` is x and all in it.
 
@@ -83,7 +97,7 @@ class Blocker:
         if name.split(".")[0] in {"torch", "sam2", "onnx", "safetensors", "hydra"}:
             raise ImportError(name + " must not be imported by the runtime")
         if name.startswith("gmos_deploy.") and name.split(".")[1] in {
-            "gmos_ref", "export", "calibration", "evaluation", "commands"
+            "gmos_ref", "export", "calibration", "evaluation", "tuning", "commands"
         }:
             raise ImportError(name + " must not be imported by the runtime")
 sys.meta_path.insert(0, Blocker())
@@ -99,7 +113,7 @@ import importlib, pkgutil, sys
 # What others have written brings its own modules for each system.
 import av, click, filelock, numpy, PIL.Image, platformdirs, psutil, rich.progress, rich.table
 import scipy.ndimage, scipy.optimize
-import concurrent.futures.process, multiprocessing, subprocess, tempfile
+import asyncio, concurrent.futures.process, multiprocessing, subprocess, tempfile
 for name in ("fcntl", "resource", "pwd", "grp", "termios", "_posixshmem"):
     sys.modules[name] = None
 import os, signal, errno

@@ -188,8 +188,38 @@ def test_existing_results_are_kept_resumed_or_replaced(
 BAD_CALLS: list[tuple[list[str], str]] = [
     ([], "no input was given"),
     (["missing.mp4"], "missing.mp4 does not exist"),
-    (["http://example.com/a.mp4"], "http://example.com/a.mp4 is an address, and only files on this machine"),
-    (["--input_rgb", "rtsp://camera/1"], "rtsp://camera/1 is an address"),
+    (
+        ["ftp://example.com/a.mp4"],
+        "ftp://example.com/a.mp4: addresses of ftp:// are not read; expected one of",
+    ),
+    (["rtsp://camera/1", "clip"], "2 inputs were given; expected one stream, or one file with --live"),
+    (
+        ["clip", "--stride", "1", "--drop", "oldest"],
+        "--drop oldest: goes with a stream, and the inputs are files",
+    ),
+    (
+        ["--live", "clip", "--stride", "1", "--max_conditioning", "8"],
+        "--max_conditioning 8 bounds memories of MOS",
+    ),
+    (
+        ["--live", "clip", "--stride", "1", "--save_mode", "mos"],
+        "--save_mode mos: MOS goes backwards through the",
+    ),
+    (["--live", "clip", "--stride", "1", "--save_mode", "coco"], "--save_mode coco: needs the whole video"),
+    (
+        ["--live", "clip", "--stride", "1", "--thresholds", "stage2_iou=0.5"],
+        "--thresholds stage2_iou: is one of MOS",
+    ),
+    (
+        ["--live", "clip", "--stride", "1", "--tracks", "-", "--json"],
+        "--tracks - and --json both write to standard",
+    ),
+    (["--live", "clip", "--stride", "1", "--resume"], "--resume goes with files, and the input is a stream"),
+    (
+        ["--live", "clip", "--stride", "1", "--timeout", "0"],
+        "--timeout 0: expected a positive number of seconds",
+    ),
+    (["--live", "clip"], "directory of frames, which has no frame rate; expected --fps"),
     (["clip"], "directory of frames, which has no frame rate; expected --fps"),
     (["clip", "--stride", "0"], "--stride 0"),
     (["clip", "--fps", "nan"], "--fps nan"),
@@ -366,6 +396,63 @@ def test_what_interrupts_the_writing_leaves_the_first_pass(
     assert "proposals and MOS-I are those of the run that was resumed" in out
     assert (tmp_path / "out/mos_frame/clip/00005.png").is_file()
     assert not kept.exists()
+
+
+def test_mos_i_only_and_the_second_pass_later(
+    gmos_run: Callable[..., tuple[int, str, str]], clip: Path, tmp_path: Path
+) -> None:
+    """The same MOS-I without MOS; `--resume` without it does the second pass alone, and with it has nothing to do."""
+    base = (clip, "--stride", 1, "--preset", "tiny", "--save_mode", "mask", "--save_dir")
+    assert gmos_run(*base, tmp_path / "whole")[0] == 0
+    status, out, err = gmos_run(*base, tmp_path / "out", "--mos_i_only")
+    assert status == 0, err
+    assert ", no MOS, motion on" in out
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".gmos", "mos-i_frame"]
+
+    def masks(place: str, result: str) -> list[bytes]:
+        return [path.read_bytes() for path in sorted((tmp_path / place / f"{result}_frame/clip").iterdir())]
+
+    assert masks("out", "mos-i") == masks("whole", "mos-i")
+    record = json.loads((tmp_path / "out/.gmos/clip.gmos.json").read_text())
+    assert record["settings"]["mos_i_only"] is True
+    assert "finished before, skipped" in gmos_run(*base, tmp_path / "out", "--mos_i_only", "--resume")[1]
+    status, out, err = gmos_run(*base, tmp_path / "out", "--resume")
+    assert status == 0, err
+    assert "proposals and MOS-I are those of the run that was resumed" in out
+    for result in ("mos-i", "mos"):
+        assert masks("out", result) == masks("whole", result)
+    assert [path.name for path in (tmp_path / "out/.gmos").iterdir()] == ["clip.gmos.json"]
+    assert "finished before, skipped" in gmos_run(*base, tmp_path / "out", "--mos_i_only", "--resume")[1]
+    status, _, err = gmos_run(
+        *base, tmp_path / "out", "--mos_i_only", "--resume", "--save_mode", "mask+tracks"
+    )
+    assert status == 2
+    assert "has results of clip with MOS, and --mos_i_only in other modes would replace them" in err
+    assert gmos_run(*base, tmp_path / "out", "--mos_i_only", "--overwrite")[0] == 0
+    assert not (tmp_path / "out/mos_frame/clip").exists()
+
+
+def test_levers_on_the_command_line(
+    gmos_run: Callable[..., tuple[int, str, str]], clip: Path, tmp_path: Path
+) -> None:
+    """They are in the record and the summary; results of others are not resumed; wrong ones end the run."""
+    base = (clip, "--stride", 1, "--preset", "tiny", "--variant", "gmos-s", "--save_dir", tmp_path / "out")
+    status, out, err = gmos_run(*base, "--geometry-every", 2, "--geometry_change", 0.5)
+    assert status == 0, err
+    assert "frames 4 decoded, of 6" in out
+    settings = json.loads((tmp_path / "out/.gmos/clip.gmos-s.json").read_text())["settings"]
+    assert (settings["geometry_every"], settings["geometry_change"]) == (2, 0.5)
+    status, _, err = gmos_run(*base, "--resume")
+    assert status == 2
+    assert "geometry_every was 2 and is None" in err
+    for wrong, message in (
+        (("--propose_every", 2), "--propose_every is for GMOS"),
+        (("--mos_i_only",), "--mos_i_only is for GMOS"),
+        (("--geometry_every", 0), "--geometry_every 0: expected"),
+    ):
+        status, _, err = gmos_run(*base, *wrong, "--overwrite")
+        assert status == 2
+        assert message in err
 
 
 def test_real_checkpoints_run_and_decide_the_result(

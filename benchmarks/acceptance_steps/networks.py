@@ -26,7 +26,7 @@ from gmos_deploy.runtime.tensorrt.call_plans import NoProfileError
 from gmos_deploy.runtime.video.sequence import SequenceInput
 
 from .clips import acceptance_video
-from .record import ENGINES, Context, MissingError, Notes
+from .record import FOR_TIME, Context, MissingError, Notes, tell_missing_engines
 
 RECORDED_FRAMES, RECORDED_CALLS = 12, 2
 
@@ -52,19 +52,13 @@ def networks(context: Context, notes: Notes) -> None:
 def memories(context: Context, notes: Notes) -> None:
     """The step: memory attention over 1 to 36 memories, right and finite, on every backend."""
     bundle = context.opened_bundle()
+    tell_missing_engines(context, notes)
     if "memory_attention" not in bundle.networks:
         raise MissingError(
             f"a bundle of GMOS: {bundle.root} holds {bundle.model.variant}, which has no memories"
         )
     for name in context.sides():
         notes.attempt(name, partial(_sweep_side, context, bundle, name, notes))
-
-
-def tell_missing_engines(context: Context, notes: Notes) -> None:
-    """Write down which engines cannot run here."""
-    for flavour in ENGINES:
-        if flavour not in context.usable:
-            notes.add(flavour, "missing", f"gmos-doctor says what {flavour} lacks here")
 
 
 def trusted(bundle: Bundle) -> Backend:
@@ -74,7 +68,7 @@ def trusted(bundle: Bundle) -> Backend:
         MissingError: it is not installed, or does not run the bundle's precision.
     """
     try:
-        return open_bundle_backend(bundle.root, device="cpu")
+        return open_bundle_backend(bundle, device="cpu")
     except GmosError as error:
         raise MissingError(f"ONNX Runtime on the CPU to compare with: {error}") from error
 
@@ -104,7 +98,8 @@ def compare_recorded(
             notes.add(f"{name}: {network}", "missing", "the video never called it")
             continue
         if needed_s > notes.left_s / 2:
-            notes.add(f"{name}: {network}", "missing", f"{needed_s:.0f} s of this processor to compare with")
+            words = f"{needed_s:.0f} s of this processor to compare with"
+            notes.add(f"{name}: {network}", "missing", words, **{FOR_TIME: True})
             continue
 
         def compare(network: Any = network, entry: Any = entry) -> None:  # noqa: ANN401 - a name
@@ -122,7 +117,13 @@ def compare_recorded(
 def _sweep_side(context: Context, bundle: Bundle, name: str, notes: Notes) -> None:
     side = context.side(name)
     with ExitStack() as stack:
-        truth = None if name == TRUST else stack.enter_context(closing(trusted(bundle)))
+        truth = None
+        if name != TRUST:
+            try:
+                truth = stack.enter_context(closing(trusted(bundle)))
+            except MissingError as error:
+                # What is finite can be seen without.
+                notes.add(f"{name}: right", "missing", str(error))
         backend = stack.enter_context(closing(side.load()))
         dtypes = input_dtypes(side, backend.model)["memory_attention"]
         sweep_memories(name, backend, truth, bundle=bundle, dtypes=dtypes, notes=notes)

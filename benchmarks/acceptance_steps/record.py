@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,14 +13,19 @@ from gmos_deploy.errors import GmosError
 from gmos_deploy.evaluation.doctor.selftest import selftest_bundle
 from gmos_deploy.networks import NetworkChoice
 from gmos_deploy.runtime.bundle.manifest import Bundle, open_bundle
+from gmos_deploy.runtime.bundle.signature import Trust
+from gmos_deploy.runtime.precision import PRECISIONS
+from gmos_deploy.runtime.tensorrt.choice import missing_engines
+from gmos_deploy.runtime.tensorrt.library import FLAVOURS
 from gmos_deploy.sides import Side
 
 Verdict = Literal["passed", "failed", "noted", "missing"]
 """`noted` is a figure without a limit; `missing` is what this machine, or the engines, cannot do."""
 
-ENGINES = ("tensorrt", "tensorrt-rtx")
-
 NO_TIME = "no time was left; give more --minutes"
+
+FOR_TIME = "more_minutes"
+"""Among the values of an item that is missing for lack of time: with --resume its step runs again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +34,7 @@ class Context:
 
     `bundle` is the bundle asked for, None for nano; `usable` are the backends that gmos-doctor finds ready, by its
     names. `seconds` is what the step may take, `out` where files go. `lacks_gpu` says why there is no usable CUDA
-    device, empty where there is one.
+    device, empty where there is one. `trust` are files of public keys, as gmos-run takes them, `trust_engines` too.
     """
 
     bundle: Path | None
@@ -38,10 +44,18 @@ class Context:
     frames: int
     seconds: float
     lacks_gpu: str = ""
+    trust: tuple[str, ...] = ()
+    trust_engines: bool = False
+
+    def trusted(self) -> Trust:
+        """Whom the user trusts with what the bundle asked for runs; nano's engines are built here."""
+        own = self.bundle is not None
+        keys = tuple(map(Path, self.trust)) if own else ()
+        return Trust(keys=keys, engines=self.trust_engines and own)
 
     def opened_bundle(self) -> Bundle:
         """The bundle that steps run: the one asked for, or nano's."""
-        return open_bundle(self.bundle or selftest_bundle())
+        return open_bundle(self.bundle or selftest_bundle(), self.trusted())
 
     def side(self, name: str, *, precision: str = "fp32", **options: Any) -> Side:
         """A backend by gmos-doctor's name, with the options of `NetworkChoice`; PyTorch's runs nano."""
@@ -53,16 +67,30 @@ class Context:
                 backend=kind, preset="nano", variant="gmos", device=device, precision=precision, **options
             )
         else:
-            root = self.opened_bundle().root
-            choice = NetworkChoice(backend=kind, bundle=root, device=device, build=kind in ENGINES, **options)
+            trust = self.trusted()
+            choice = NetworkChoice(
+                backend=kind,
+                bundle=self.opened_bundle().root,
+                device=device,
+                trust=trust.keys,
+                trust_engines=trust.engines,
+                **options,
+            )
         return Side(text=text, choice=choice)
 
-    def sides(self, *, of: str = "") -> tuple[str, ...]:
-        """The usable backends that run this bundle: PyTorch's has nano alone; those whose names begin with `of`."""
+    def sides(self) -> tuple[str, ...]:
+        """The usable backends that run this bundle: PyTorch's has nano alone, ONNX Runtime not every precision.
+
+        Of engines only where there is one of every network: the step engines builds them, no other one does.
+        """
+        bundle = self.opened_bundle()
+        others = [flavour for flavour in FLAVOURS if missing_engines(bundle, flavour)]
+        if self.bundle is not None:
+            others.append("torch on")
+        if not all(PRECISIONS[network.precision].onnxruntime for network in bundle.networks.values()):
+            others.append("onnxruntime on")
         return tuple(
-            name
-            for name in self.usable
-            if name.startswith(of) and (self.bundle is None or not name.startswith("torch"))
+            name for name in self.usable if name not in others and " ".join(name.split()[:2]) not in others
         )
 
 
@@ -105,7 +133,7 @@ class Notes:
     def attempt(self, name: str, work: Callable[[], None]) -> None:
         """Do a part; what it lacks or refuses is written down, and the step goes on. None begins when time is over."""
         if self.left_s <= 0:
-            self.add(name, "missing", NO_TIME)
+            self.add(name, "missing", NO_TIME, **{FOR_TIME: True})
             return
         try:
             work()
@@ -113,9 +141,22 @@ class Notes:
             self.add(name, "missing", str(error))
         except GmosError as error:
             self.add(name, "failed", str(error))
+            traceback.print_exc()
         # What a GPU's libraries raise has no common base; the part failed, and the others are still to be seen.
         except Exception as error:  # noqa: BLE001
             self.add(name, "failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
+            # Into the step's log.
+            traceback.print_exc()
+
+
+def tell_missing_engines(context: Context, notes: Notes) -> None:
+    """Write down which engines cannot run here."""
+    bundle = context.opened_bundle()
+    for flavour in FLAVOURS:
+        if flavour not in context.usable:
+            notes.add(flavour, "missing", f"gmos-doctor says what {flavour} lacks here")
+        elif lost := missing_engines(bundle, flavour):
+            notes.add(flavour, "missing", f"engines of {', '.join(lost)}, which the step engines builds")
 
 
 Step = Callable[[Context, Notes], None]

@@ -24,7 +24,7 @@ from gmos_deploy.runtime.tensorrt.call_plans import NoProfileError
 from gmos_deploy.sides import Side
 
 from .networks import MEMORIES
-from .record import Context, Notes
+from .record import Context, Notes, tell_missing_engines
 
 VIDEO_HW = (480, 854)
 WARM_S, MEASURE_S = 1.0, 1.0
@@ -36,6 +36,7 @@ LEAST_CALLS = 5
 def times(context: Context, notes: Notes) -> None:
     """The step: all networks on all backends, one object and one window; memory attention over R."""
     bundle = context.opened_bundle()
+    tell_missing_engines(context, notes)
     for name in context.sides():
         notes.attempt(name, partial(_time_side, context.side(name), bundle, notes))
 

@@ -13,18 +13,22 @@ import numpy as np
 
 from gmos_deploy.evaluation.profile.roofline import host_rates
 from gmos_deploy.runtime.backend import Backend
+from gmos_deploy.runtime.bundle.engine_files import CACHE_SUFFIX, made_here
 from gmos_deploy.runtime.bundle.manifest import Bundle
+from gmos_deploy.runtime.bundle.signature import SIGNATURE
 from gmos_deploy.runtime.cuda.driver import Cuda
 from gmos_deploy.runtime.frame_result import RESULTS
 from gmos_deploy.runtime.pipeline.clip import ClipRun
 from gmos_deploy.runtime.pipeline.options import RunOptions
+from gmos_deploy.runtime.tensorrt.library import FLAVOURS
 from gmos_deploy.runtime.tensorrt.memory import PlansMemory, RunSize, settle_run
+from gmos_deploy.runtime.tensorrt.record import engine_directory
 from gmos_deploy.sides import Side
 
 from .clips import acceptance_video
 from .masks import Masks, tell_agreement
-from .networks import TRUST, tell_missing_engines, trusted
-from .record import ENGINES, Context, MissingError, Notes, without_graphs
+from .networks import TRUST, trusted
+from .record import FOR_TIME, Context, MissingError, Notes, tell_missing_engines, without_graphs
 
 MIB = 1 << 20
 
@@ -52,10 +56,10 @@ def video(context: Context, notes: Notes) -> None:
     bundle = context.opened_bundle()
     tell_missing_engines(context, notes)
     sides = [context.side(name) for name in context.sides() if name != TRUST]
-    sides += [without_graphs(side) for side in sides if side.networks.backend in ENGINES]
+    sides += [without_graphs(side) for side in sides if side.networks.backend in FLAVOURS]
     frames = affordable_frames(bundle, context.frames, notes.left_s / (len(sides) + 2))
     truth: Masks | None = None
-    if frames >= LEAST_FRAMES and TRUST in context.usable:
+    if frames >= LEAST_FRAMES and TRUST in context.sides():
         with closing(trusted(bundle)) as backend:
             truth, seconds = run_masks(backend, frames)
         notes.add(
@@ -69,6 +73,7 @@ def video(context: Context, notes: Notes) -> None:
             TRUST,
             "missing",
             "a processor that runs this bundle in time; the backends are compared with each other",
+            **({FOR_TIME: True} if TRUST in context.sides() else {}),
         )
     for side in sides:
 
@@ -126,7 +131,7 @@ def memory(context: Context, notes: Notes) -> None:
     """The step: engines with --memory_budget, and what the device really held."""
     tell_missing_engines(context, notes)
     for name in context.sides():
-        if name in ENGINES:
+        if name in FLAVOURS:
             notes.attempt(name, partial(_hold_budget, context, name, notes))
 
 
@@ -179,6 +184,23 @@ def device_minimum(cuda: Cuda) -> Iterator[Mapping[str, int]]:
 
 def start(context: Context, notes: Notes) -> None:
     """The step, in a process that has loaded nothing: seconds until networks are loaded, and until a first answer."""
+    _start_all(context, notes)
+
+
+def first_start(context: Context, notes: Notes) -> None:
+    """The step before: the same without the kernels that earlier steps have compiled, where the bundle may change."""
+    bundle = context.opened_bundle()
+    if not (bundle.root / SIGNATURE).exists():
+        for flavour in FLAVOURS:
+            for network in bundle.networks:
+                file = engine_directory(bundle.root, flavour) / f"{network}{CACHE_SUFFIX}"
+                if made_here(file):
+                    notes.attempt(file.name, file.unlink)
+    _start_all(context, notes)
+
+
+def _start_all(context: Context, notes: Notes) -> None:
+    tell_missing_engines(context, notes)
     for name in context.sides():
         notes.attempt(name, partial(_start_side, context, name, notes))
 

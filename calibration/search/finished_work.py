@@ -50,7 +50,7 @@ class FinishedWork(OwnDirectory):
         """
         wanted = as_json({"schema": SCHEMA, **settings})
         if read_json(self.root / SETTINGS) == wanted:
-            logger.info("goes on with what an earlier calibration left in %s", self.root)
+            logger.info("goes on with what an earlier run left in %s", self.root)
             for killed in self.root.glob("trial-*"):
                 shutil.rmtree(killed, ignore_errors=True)
             return

@@ -256,7 +256,9 @@ def _forced_gmos(a: Backend, b: Backend, forcing: Forcing) -> list[StageAgreemen
 
     def again(features: FrameFeatures, tracks: Tracks) -> None:
         """Both stages of the propagator by B, on A's features and proposals; the second also on A's first."""
-        proposals = tracks.proposals
+        proposals, whole = tracks.proposals, tracks.mos
+        if whole is None:
+            raise ValueError("this run has no second pass")
         both = (proposals, collector.finish())
         proposer = proposer_stage(sequence.name, forcing.names, both, "teacher_forced", limits)
         found.extend((*backend.stages(), proposer))
@@ -272,7 +274,7 @@ def _forced_gmos(a: Backend, b: Backend, forcing: Forcing) -> list[StageAgreemen
             return tracks.mos_i.mos_i(index).unpack(), mos_i.mos_i(index).unpack()
 
         def read_mos(index: int) -> tuple[Labels, Labels]:
-            return tracks.mos.labels[index], mos.labels[index]
+            return whole.labels[index], mos.labels[index]
 
         for result, read in (("mos-i", read_mos_i), ("mos", read_mos)):
             agreement = sequence_agreement(sequence.name, result, forcing.names, read)

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from ...errors import GmosError
 from ...runtime.bundle.manifest import Bundle, open_bundle
+from ...runtime.bundle.recipe import Recipe, bundle_recipes
 from ...runtime.bundle.signature import Trust
 from ...runtime.contract import NetworkName
 from ...runtime.tensorrt.choice import check_command, missing_engines, unchecked
 from ...runtime.tensorrt.library import FLAVOURS, NAMES, Flavour, load_tensorrt
 from ...runtime.tensorrt.record import DeviceIdentity, EngineRecord, engine_directory, plan_path
-from ...runtime.tensorrt.trust import build_command, find_record, misfit, plan_difference
+from ...runtime.tensorrt.trust import VOUCH, build_command, find_record, misfit, plan_difference
 from .finding import BUNDLE, Finding, State
 
 
@@ -41,6 +42,11 @@ def bundle_findings(
         yield _finding("files", "wrong", str(error))
         return
     yield _files(bundle)
+    for name, recipe in bundle_recipes(bundle.root).items():
+        if isinstance(recipe, str):
+            yield _finding(f"recipe {name}", "wrong", recipe)
+        else:
+            yield _finding(f"recipe {name}", *_recipe(bundle, recipe))
     unused: State = "optional" if device is None else "missing"
     for flavour in FLAVOURS:
         if len(missing_engines(bundle, flavour)) == len(bundle.networks):
@@ -56,6 +62,15 @@ def bundle_findings(
 
 def _finding(name: str, state: State, found: str, mend: str = "") -> Finding:
     return Finding(group=BUNDLE, name=name, state=state, found=found, mend=mend)
+
+
+def _recipe(bundle: Bundle, recipe: Recipe) -> tuple[State, str]:
+    """What a recipe in a bundle is, and whether it is for its networks."""
+    if recipe.variant != bundle.model.variant:
+        return "wrong", f"it was tuned for {recipe.variant}"
+    if recipe.bundle != bundle.identity:
+        return "missing", f"it was tuned with other networks, and keeps nobody knows what; {recipe.line()}"
+    return "ok", recipe.line()
 
 
 def _files(bundle: Bundle) -> Finding:
@@ -96,7 +111,8 @@ def _engines(
             fitting[name] = record
         else:
             command = build_command(bundle.root, flavour, [name], targets=targets)
-            yield _finding(f"{flavour} {name}", "wrong", problem, command)
+            ways = "" if record.unvouched is None else f": build it again, or {VOUCH}"
+            yield _finding(f"{flavour} {name}", "wrong", f"{problem}{ways}", command)
     if not fitting:
         return
     count = f"{len(fitting)} of {len(bundle.networks)}"

@@ -126,6 +126,7 @@ class TracedArrays(SimpleArrays):
         self.download = self._waited("download", arrays.download)
         self.to_host = self._waited("download", arrays.to_host)
         self.stack = self._waited("stack", arrays.stack)
+        self.between = self._waited("interpolate", arrays.between)
 
     def _waited(self, what: str, do: Transfer) -> Transfer:
         def call(given: Any) -> Any:  # noqa: ANN401 - an array of any backend

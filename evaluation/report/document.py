@@ -151,7 +151,8 @@ class Facts:
 class Plot:
     """Points, each with its words; `joined` by a line, with a `limit` to hold them against.
 
-    The axis begins at 0, or just below the least value where `near_one` says that values are.
+    `line` joins other places, such as those points that nothing beats. The axis begins at 0, or just below the least
+    value where `near_one` says that values are.
     """
 
     points: Sequence[tuple[float, float, str]]
@@ -161,6 +162,7 @@ class Plot:
     joined: bool = True
     near_one: bool = False
     limit: float | None = None
+    line: Sequence[tuple[float, float]] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

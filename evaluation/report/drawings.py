@@ -14,7 +14,7 @@ COLOURS = 12
 BAR_WH, STRIP_WH, SPARK_WH, STACK_WH = (90, 7), (120, 16), (150, 28), (220, 14)
 
 PLOT_WH, MARGIN = (640, 210), 52
-NEAR_ONE = (0.9999, 0.999, 0.99, 0.9)
+NEAR_ONE = (0.9999, 0.999, 0.99, 0.9, 0.8, 0.5)
 TIMELINE_WIDTH, ROW, LABEL, HEAD, FOOT = 860, 16, 150, 18, 18
 
 LEAST_WIDTH = 0.4
@@ -120,27 +120,30 @@ def plot(given: Plot) -> str:
     def y(value: float) -> float:
         return floor - (value - bottom) / (top - bottom) * (floor - HEAD - 10)
 
-    placed = [
-        (MARGIN + (x - low) / ((high - low) or 1.0) * (right - MARGIN), y(value), words)
-        for x, value, words in given.points
-    ]
-    joined = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in placed)
+    def x(value: float) -> float:
+        return MARGIN + (value - low) / ((high - low) or 1.0) * (right - MARGIN)
+
+    placed = [(x(place), y(value), words) for place, value, words in given.points]
+    joined = " ".join(f"{across:.1f},{up:.1f}" for across, up, _ in placed)
+    line = " ".join(f"{x(place):.1f},{y(value):.1f}" for place, value in given.line)
     content = [
         f'<path class="axis" fill="none" d="M{MARGIN} {HEAD}V{floor}H{right}"/>',
         _text(0, 12, given.up),
         _text(MARGIN - 6, y(top) + 4, f"{top:.3g}", "end"),
         _text(MARGIN - 6, floor, f"{bottom:g}", "end"),
-        _text(MARGIN, floor + 16, f"{low:g}"),
-        _text(right, floor + 16, f"{high:g}", "end"),
+        _text(MARGIN, floor + 16, f"{low:.4g}"),
+        _text(right, floor + 16, f"{high:.4g}", "end"),
         _text(width / 2, floor + 30, given.across, "middle"),
     ]
     if given.limit is not None:
         content.append(f'<path class="limit" d="M{MARGIN} {y(given.limit):.1f}H{right}"/>')
+    if line:
+        content.append(f'<polyline class="spark" points="{line}"/>')
     if given.joined:
         content.append(f'<polyline class="spark" points="{joined}"/>')
     content += [
-        f'<circle class="fill" cx="{x:.1f}" cy="{y:.1f}" r="3"><title>{escaped(words)}</title></circle>'
-        for x, y, words in placed
+        f'<circle class="fill" cx="{across:.1f}" cy="{up:.1f}" r="3"><title>{escaped(words)}</title></circle>'
+        for across, up, words in placed
     ]
     return _figure(content, f"{given.up} over {given.across}", given.caption, PLOT_WH)
 

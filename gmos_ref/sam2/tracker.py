@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...runtime.pipeline.mask_upsampling import argmax_labels_and_masks
-from ...runtime.pipeline.memory_tracker import frames_from
-from ...runtime.tracker import LABEL_THRESHOLD_LOGIT, FrameFeatures, Prompt, TrackerStep
+from ...runtime.tracker import LABEL_THRESHOLD_LOGIT, FrameFeatures, Prompt, TrackerStep, frames_from
 from .model import FeaturePredictor, State
 
 Answer = tuple[Tensor, Tensor]
@@ -28,7 +27,7 @@ class Sam2Tracker:
     Memories that no step of a forward pass, or of a backward pass from the same start, can read any
     more are dropped, so memory does not grow with the video. `context` makes the context in which
     the networks run, such as autocast. Of its conditioning memories a frame reads at most
-    `max_conditioning`; None: all.
+    `max_conditioning`; None: all. Memories are kept `look_back` frames longer, from where tracking may resume.
     """
 
     def __init__(
@@ -40,12 +39,14 @@ class Sam2Tracker:
         video_hw: tuple[int, int],
         context: Callable[[], AbstractContextManager[None]],
         max_conditioning: int | None = None,
+        look_back: int = 0,
     ) -> None:
         self._predictor = predictor
         self._frames = frames
         self._video_hw = video_hw
         self._context = context
         self._max_conditioning = -1 if max_conditioning is None else max_conditioning
+        self._reach = predictor.memory_reach_frames + look_back
         self._state = predictor.new_state(
             features, frames=sys.maxsize if frames is None else frames, video_hw=video_hw
         )
@@ -120,7 +121,7 @@ class Sam2Tracker:
     def _begin(self, start: int) -> None:
         with self._context():
             self._predictor.propagate_in_video_preflight(self._state)
-        reach = self._predictor.memory_reach_frames
+        reach = self._reach
         for outputs in self._state["output_dict_per_obj"].values():
             memories = outputs["non_cond_frame_outputs"]
             for frame in [t for t in memories if abs(t - start) > reach]:
@@ -160,7 +161,7 @@ class Sam2Tracker:
         if self._frames is None:
             self._forget_passed(frame)
             return
-        reach = self._predictor.memory_reach_frames
+        reach = self._reach
         old = frame + reach + 1 if reverse else frame - reach - 1
         if abs(old - start) > reach:
             for outputs in self._state["output_dict_per_obj"].values():

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays import HostArray
+from ..arrays import HostArray, between_on_host
 from .device_array import DeviceArray, byte_count, host_values
 from .driver import Cuda, ignoring_lost_device
 from .pool import Block, DevicePool
@@ -96,6 +96,10 @@ class CudaArrays:
     def unstack(self, array: DeviceArray) -> Sequence[DeviceArray]:
         """In the same memory."""
         return array.slices()
+
+    def between(self, first: DeviceArray, last: DeviceArray, shares: Sequence[float]) -> list[DeviceArray]:
+        """On the host: nothing here computes. Both ends are waited for and copied, which a decoder's call outweighs."""
+        return between_on_host(self, first, last, shares)
 
     def nbytes(self, array: DeviceArray) -> int:
         """Bytes of the elements; its memory may be larger."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import GmosError, MachineError
+from ...errors import GmosError, LostDeviceError, MachineError
 from ..host_memory import free_host_bytes
 
 DRIVER, WINDOWS_DRIVER = "libcuda.so.1", "nvcuda.dll"
@@ -97,6 +97,16 @@ def driver_doubt() -> str | None:
     if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
         return "NVIDIA's driver finds no device"
     return None
+
+
+def device_count() -> int:
+    """CUDA devices that this process may use, as far as NVIDIA's driver knows; none is opened."""
+    count = ctypes.c_int(0)
+    try:
+        driver = ctypes.CDLL(WINDOWS_DRIVER if sys.platform == "win32" else DRIVER)
+    except OSError:
+        return 0
+    return 0 if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) else count.value
 
 
 class Event:
@@ -312,7 +322,7 @@ class Cuda:
             return MachineError(f"no usable CUDA device {self.index} ({reason}): {device_advice(status)}")
         if status in LOST_DEVICE_ERRORS:
             self.is_lost = True
-            return MachineError(
+            return LostDeviceError(
                 f"cuda:{self.index} failed in {function} ({reason}) and cannot be used any more by this run: "
                 "start it again; if it comes back, rebuild the engines with --build, try --no_cuda_graphs, and "
                 "update the driver"

@@ -17,7 +17,7 @@ from ..backend import Backend
 from ..frame_result import FrameResult, LiveFacts, MapName
 from ..pi3_frame import pi3_frame, pi3_size_wh
 from ..pipeline.finite_check import FiniteCheck
-from ..pipeline.memory_tracker import make_live_tracker
+from ..pipeline.memory_tracker import OBJECT_LIMIT, make_live_tracker
 from ..pipeline.options import RunOptions
 from .incoming import LiveFrame
 from .stage_live import HeadFrame, StageAnswer, StageLive
@@ -66,6 +66,12 @@ class LiveSession:
         if not 0 <= retire_after_s < float("inf"):
             raise GmosError(f"--retire_after {retire_after_s}: expected seconds from 0 up; 0 means never")
         model, options = backend.model, options or RunOptions()
+        if options.thresholds.max_objects > OBJECT_LIMIT:
+            raise GmosError(
+                f"--thresholds max_objects={options.thresholds.max_objects}: a stream has at most {OBJECT_LIMIT} "
+                "objects at a time, as its label maps are 8 bits"
+            )
+        options.require_stream()
         self.name = name
         self.video_hw = video_hw
         self.stride = stride
@@ -144,20 +150,27 @@ class LiveSession:
         if self._stage is not None:
             self._stage.close()
 
+    def check_frame(self, rgb: NDArray[np.uint8]) -> None:
+        """Refuse a frame that the session does not take.
+
+        Raises:
+            GmosError: it is of another size or kind, or the session has ended.
+        """
+        self._require_open()
+        if rgb.dtype != np.uint8 or rgb.shape != (*self.video_hw, 3):
+            height, width = self.video_hw
+            raise GmosError(
+                f"{self.name}: a frame is {rgb.shape} {rgb.dtype}; expected ({height}, {width}, 3) uint8, as the "
+                "session was opened for"
+            )
+
     def _require_open(self) -> None:
         if not self._open:
             raise GmosError(f"{self.name}: this session has ended; open another one")
 
     def _arrived(self, frame: LiveFrame) -> list[FrameResult]:
         """Look at a frame; the answers of the sequence that it ends."""
-        self._require_open()
-        rgb = frame.rgb
-        if rgb.dtype != np.uint8 or rgb.shape != (*self.video_hw, 3):
-            height, width = self.video_hw
-            raise GmosError(
-                f"{self.name}: frame {frame.index} is {rgb.shape} {rgb.dtype}; expected ({height}, {width}, 3) uint8, "
-                "as the session was opened for"
-            )
+        self.check_frame(frame.rgb)
         ended: list[FrameResult] = []
         if self._last is not None and frame.new_sequence:
             ended = self.reset()
@@ -217,6 +230,18 @@ class LiveSession:
         )
 
 
+def check_together(sessions: Sequence[LiveSession]) -> None:
+    """Refuse sessions that cannot be pushed into together.
+
+    Raises:
+        GmosError: one comes twice, or they are of different models.
+    """
+    if len(set(map(id, sessions))) < len(sessions):
+        raise GmosError("a session comes twice in one call; push its frames one after the other")
+    if len({id(session._backend) for session in sessions}) > 1:
+        raise GmosError("these sessions are of different models; push into those of one model together")
+
+
 def push_all(pairs: Sequence[tuple[LiveSession, LiveFrame]]) -> list[list[FrameResult]]:
     """Push a frame into each of several sessions of one backend; the answers of each, as `LiveSession.push` gives them.
 
@@ -227,10 +252,7 @@ def push_all(pairs: Sequence[tuple[LiveSession, LiveFrame]]) -> list[list[FrameR
         GmosError: as `LiveSession.push`; a session comes twice, or the sessions are of different models.
     """
     sessions = [session for session, _ in pairs]
-    if len(set(map(id, sessions))) < len(sessions):
-        raise GmosError("a session comes twice in one call; push its frames one after the other")
-    if len({id(session._backend) for session in sessions}) > 1:
-        raise GmosError("these sessions are of different models; push into those of one model together")
+    check_together(sessions)
     answers = [session._arrived(frame) for session, frame in pairs]
     if not pairs:
         return answers

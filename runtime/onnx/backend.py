@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import GmosError, MachineError
+from ...errors import GmosError, LostDeviceError
 from ..arrays import Array, by_frame
 from ..backend import Runner
 from ..bundle.manifest import Bundle, BundleNetwork, open_bundle
@@ -161,7 +161,7 @@ class OnnxBackend:
         except Exception as error:
             said = str(error).lower()
             if not any(words in said for words in OUT_OF_MEMORY):
-                kind = MachineError if any(words in said for words in LOST_DEVICE) else GmosError
+                kind = LostDeviceError if any(words in said for words in LOST_DEVICE) else GmosError
                 raise kind(
                     f"ONNX Runtime {self._ort.__version__} cannot run {entry.name} of {self._bundle.root} "
                     f"({' '.join(str(error).split()):.{REASON_LENGTH}}); export the bundle again"

@@ -11,17 +11,18 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import GmosError
 from ..backend import Backend
 from ..contract import Variant
-from ..frame_result import RESULTS, FrameResult, ResultName
+from ..frame_result import RESULTS, CompactMap, FrameResult, MapName, ResultName
 from ..progress import Advance, NoProgress, Progress
 from ..tracker import FrameFeatures
 from ..video.prefetch import Prefetched
 from ..video.sequence import Frame, FrameReader, SequenceInput
 from ..watch import Watch, doing, watched_call, watched_items
-from .encode import EncodedBatch, PreparedFrame, WindowEncoder, frame_preparer
+from .encode import EncodedBatch, FrameEncoder, PreparedFrame, WindowEncoder, frame_preparer
 from .feature_store import FeatureStore
 from .finite_check import CheckedTracker, FiniteCheck
 from .first_pass import FirstPass, FirstPassFile
@@ -30,6 +31,9 @@ from .memory_tracker import make_tracker
 from .options import PREFETCH_FRAMES, RunOptions, prepare_workers
 from .proposals import Proposals
 from .propose import encode_features, foreground, propose
+from .sparse.encoder import SparseEncoder
+from .sparse.look_back import KeptPixels, LookBack, split_budget
+from .sparse.windows import Windows
 from .stage_off import StageOff, stage2_prompts
 from .stage_on import OnFrame, StageOn, TrackedVideo
 
@@ -39,8 +43,9 @@ class ClipSummary:
     """What happened to one video so far. Seconds by stage are wall time; `feature_bytes` by place.
 
     `moving_frames` counts frames with motion; `conditioning_memories` are the most that an object has in stage 2.
-    They and the numbers of objects are None for GMOS-S. `not_finite` counts frames with values that are not finite,
-    by network, where a run goes on in spite of them.
+    They and the numbers of objects are None for GMOS-S, and those of stage 2 where it is left out. `proposed_frames`
+    were proposed, `decoded_frames` went through the Pi3 decoder; None where all were. `not_finite` counts frames with
+    values that are not finite, by network, where a run goes on in spite of them.
     """
 
     frames: int = 0
@@ -48,6 +53,8 @@ class ClipSummary:
     mos_objects: int | None = None
     conditioning_memories: int | None = None
     moving_frames: int = 0
+    proposed_frames: int | None = None
+    decoded_frames: int | None = None
     stage_s: dict[str, float] = field(default_factory=dict)
     feature_bytes: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -56,11 +63,22 @@ class ClipSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tracks:
-    """GMOS between its stages: what the proposer found, and what each stage of the propagator made of it."""
+    """GMOS between its stages: what the proposer found, and what each stage of the propagator made of it.
+
+    `mos` is None where only MOS-I was asked for.
+    """
 
     proposals: Proposals
     mos_i: TrackedVideo
-    mos: TrackedVideo
+    mos: TrackedVideo | None
+
+    def answer(self, index: int, time_s: float) -> FrameResult:
+        """The answer on a frame."""
+        maps: dict[MapName, CompactMap] = {"mos-i": self.mos_i.mos_i(index)}
+        ious: dict[MapName, NDArray[np.float32]] = {"mos-i": self.mos_i.ious[index]}
+        if self.mos is not None:
+            maps["mos"], ious["mos"] = self.mos.labels.compact(index), self.mos.ious[index]
+        return FrameResult(index=index, time_s=time_s, maps=maps, ious=ious)
 
 
 AfterTracking = Callable[[FrameFeatures, Tracks], None]
@@ -79,8 +97,6 @@ class ClipRun:
         with_rgb: give answers their frames. GMOS decodes the video a second time for them: tracks are known
             only after the whole video, and its frames take far more memory than a second look costs time.
         frames: at most so many frames from the start; None: all.
-        live: of GMOS-S, answer each frame when the last one of its window has come: windows go one by one, and
-            no frame is read ahead.
         after_tracking: see `AfterTracking`.
         first_pass: of GMOS, where the first pass is kept once it is done, and found again.
     """
@@ -95,7 +111,6 @@ class ClipRun:
         watch: Watch | None = None,
         with_rgb: bool = False,
         frames: int | None = None,
-        live: bool = False,
         after_tracking: AfterTracking | None = None,
         first_pass: FirstPassFile | None = None,
     ) -> None:
@@ -109,12 +124,13 @@ class ClipRun:
         self._watch = watch
         self._with_rgb = with_rgb
         self._limit = frames
-        self._live = live
         self._after_tracking = after_tracking
         self._first_pass = first_pass
         self._check = FiniteCheck(
             video=sequence.name, allowed=self._options.allow_nonfinite, found=self.summary.not_finite
         )
+        self.changes: list[float] = []
+        """With a threshold on it, how much tokens change from each frame with geometry to the next."""
         self.first_pass_kept = False
         """Whether a resumed run would find the first pass of this one."""
 
@@ -124,7 +140,8 @@ class ClipRun:
         Raises:
             GmosError: the video or the device turned out to be unusable.
         """
-        return self._gmos() if self._backend.model.variant == "gmos" else self._gmos_s()
+        self._options.require(self.variant)
+        return self._gmos() if self.variant == "gmos" else self._gmos_s()
 
     @property
     def variant(self) -> Variant:
@@ -135,11 +152,6 @@ class ClipRun:
     def video_hw(self) -> tuple[int, int]:
         """Height and width of the video in pixels."""
         return self._sequence.video_hw
-
-    @property
-    def delay_frames(self) -> int:
-        """Frames after a frame that its window waits for: how much later a live answer comes."""
-        return self._backend.model.window // 2 * self._sequence.stride
 
     def encoded(self) -> Iterator[EncodedBatch]:
         """Only the encoders, batch by batch; no head runs and nothing is tracked."""
@@ -158,7 +170,6 @@ class ClipRun:
                 video_hw=video_hw,
                 advance=advance,
                 check=self._check,
-                ahead=not self._live,
             )
             for answer in answers:
                 frame = answer.frame
@@ -174,15 +185,9 @@ class ClipRun:
     def _gmos(self) -> Generator[FrameResult, None, None]:
         tracks, times_s = self._track()
         self.tracks = tracks
-        mos_i, mos, count = tracks.mos_i, tracks.mos, len(times_s)
+        count = len(times_s)
         answers: Generator[FrameResult, None, None] = (
-            FrameResult(
-                index=index,
-                time_s=times_s[index],
-                maps={"mos-i": mos_i.mos_i(index), "mos": mos.labels.compact(index)},
-                ious={"mos-i": mos_i.ious[index], "mos": mos.ious[index]},
-            )
-            for index in range(count)
+            tracks.answer(index, times_s[index]) for index in range(count)
         )
         if self._with_rgb:
             answers = with_frames(answers, count, self._sequence, depth=self._options.prefetch_frames)
@@ -194,13 +199,17 @@ class ClipRun:
     def _track(self) -> tuple[Tracks, Sequence[float]]:
         """Both stages of the propagator on the proposals of all frames, and the times of these in seconds."""
         sequence, backend, summary, options = self._sequence, self._backend, self.summary, self._options
-        with FeatureStore(backend.arrays, options.feature_budget(backend.arrays)) as store:
+        passes_over = options.levers.propose_every > 1
+        budget, pixel_budget = options.feature_budget(backend.arrays), None
+        if passes_over:
+            budget, pixel_budget = split_budget(budget)
+        with FeatureStore(backend.arrays, budget) as store, KeptPixels(pixel_budget) as pixels:
             seen = _Seen(checked=self._first_pass is not None)
             first = None if self._first_pass is None else self._first_pass.load()
             if first is None:
                 with self._stage("propose") as advance, self._prepared() as frames:
                     proposals = propose(
-                        seen.noted(frames),
+                        pixels.noted(seen.noted(frames)),
                         self._encoder(),
                         backend,
                         store,
@@ -228,24 +237,32 @@ class ClipRun:
                 frames=count,
                 video_hw=sequence.video_hw,
                 max_conditioning=options.max_conditioning,
+                look_back=options.levers.propose_every - 1,
             )
             tracker = CheckedTracker(made, self._check)
             if first is None:
+                look_back = self._look_back(store, pixels, proposals) if passes_over else None
                 with self._stage("track MOS-I", count) as advance:
-                    mos_i = StageOn(proposals, tracker, options.thresholds, self._on_frame(advance)).run()
+                    mos_i = StageOn(
+                        proposals, tracker, options.thresholds, self._on_frame(advance), look_back
+                    ).run()
                 first = FirstPass(
                     proposals=proposals, mos_i=mos_i, times_s=seen.times_s, checksum=seen.checksum
                 )
                 if self._first_pass is not None:
                     self._first_pass.save(first)
             self.first_pass_kept = self._first_pass is not None
-            self._check_conditioning(first.mos_i)
-            with self._stage("track MOS", count) as advance:
-                mos = StageOff(
-                    proposals, first.mos_i, tracker, options.thresholds, self._on_frame(advance)
-                ).run()
+            if proposals.known is not None:
+                summary.proposed_frames = int(proposals.known.sum())
+            mos = None
+            if not options.mos_i_only:
+                self._check_conditioning(first.mos_i)
+                with self._stage("track MOS", count) as advance:
+                    mos = StageOff(
+                        proposals, first.mos_i, tracker, options.thresholds, self._on_frame(advance)
+                    ).run()
+                summary.mos_objects = mos.objects
             summary.mos_i_objects = int(first.mos_i.moving.any(axis=0).sum())
-            summary.mos_objects = mos.objects
             summary.moving_frames = int(first.mos_i.moving.any(axis=1).sum())
             tracks = Tracks(proposals=proposals, mos_i=first.mos_i, mos=mos)
             if self._after_tracking is not None:
@@ -274,23 +291,34 @@ class ClipRun:
 
     @contextmanager
     def _prepared(self) -> Iterator[Iterable[PreparedFrame]]:
-        """Decoded frames with their Pi3 version; but for live runs made in threads ahead of use."""
+        """Decoded frames with their Pi3 version, made in threads ahead of use."""
         watch, depth = self._watch, self._options.prefetch_frames
         prepare = watched_call(watch, frame_preparer(self._backend.model, self._sequence.video_hw), "prepare")
         with self._sequence.open() as reader:
             frames = first_frames(reader, self._limit)
-            if self._live:
-                with closing(frames):
-                    yield map(prepare, frames)
-            else:
-                read = watched_items(watch, frames, "decode")
-                with Prefetched(read, depth=depth, transform=prepare, workers=prepare_workers()) as prepared:
-                    yield watched_items(watch, prepared, "wait for frames")
+            read = watched_items(watch, frames, "decode")
+            with Prefetched(read, depth=depth, transform=prepare, workers=prepare_workers()) as prepared:
+                yield watched_items(watch, prepared, "wait for frames")
         self.summary.notes += reader.notes
 
-    def _encoder(self) -> WindowEncoder:
-        batch_size = 1 if self._live else self._options.batch_size
-        return WindowEncoder(self._backend, stride=self._sequence.stride, batch_size=batch_size)
+    def _encoder(self) -> FrameEncoder:
+        levers, stride = self._options.levers, self._sequence.stride
+        batch_size = self._options.batch_size
+        if levers.exact:
+            return WindowEncoder(self._backend, stride=stride, batch_size=batch_size)
+        windows = self._windows(batch_size)
+        self.changes = windows.changes
+        return SparseEncoder(windows, stride=stride, levers=levers)
+
+    def _windows(self, batch_size: int) -> Windows:
+        def decoded(count: int) -> None:
+            self.summary.decoded_frames = (self.summary.decoded_frames or 0) + count
+
+        return Windows(self._backend, stride=self._sequence.stride, batch_size=batch_size, on_decoded=decoded)
+
+    def _look_back(self, store: FeatureStore, pixels: KeptPixels, proposals: Proposals) -> LookBack:
+        windows = self._windows(self._options.batch_size)
+        return LookBack(windows, store, pixels, proposals, check=self._check)
 
     def _on_frame(self, advance: Advance) -> OnFrame:
         """What a stage of the tracker calls after each frame, with the frame and the number of objects."""
@@ -374,6 +402,6 @@ def label_maps(run: ClipRun) -> dict[ResultName, LabelStore]:
     """All label maps of a run by result; runs it."""
     stores: dict[ResultName, LabelStore] = {}
     for answer in run:
-        for name in RESULTS[run.variant]:
+        for name in (one for one in RESULTS[run.variant] if one in answer.maps):
             stores.setdefault(name, LabelStore(0, run.video_hw)).append(answer.values(name))
     return stores

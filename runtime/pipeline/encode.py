@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays import Array
+from ..arrays import Array, Arrays
 from ..backend import Backend
 from ..contract import ModelSpec
 from ..pi3_frame import pi3_frame, pi3_size_wh
@@ -46,10 +47,22 @@ def frame_preparer(model: ModelSpec, video_hw: tuple[int, int]) -> Callable[[Fra
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoded:
-    """What the heads need of some windows, batched: `geometry` and `features` (s0, s1, f) of their middle frames."""
+    """What the heads need of some windows, batched: `geometry` and `features` (s0, s1, f) of their middle frames.
+
+    `chosen` are the positions of the frames that have geometry, in its order; None: all. Without any it is None.
+    """
 
     geometry: Array
     features: dict[str, Array]
+    chosen: tuple[int, ...] | None = None
+
+
+class FrameEncoder(Protocol):
+    """Runs the encoders over the frames of a video."""
+
+    def run(self, frames: Iterable[PreparedFrame]) -> Iterator[EncodedBatch]:
+        """Batches in frame order."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +70,20 @@ class EncodedBatch(Encoded):
     """The same of consecutive frames."""
 
     frames: list[PreparedFrame]
+
+    def with_geometry(self, arrays: Arrays) -> EncodedBatch | None:
+        """The part of it that has geometry; None if nothing has."""
+        if self.chosen is None:
+            return self
+        if not self.chosen:
+            return None
+        features = {
+            name: arrays.stack([one for i, one in enumerate(arrays.unstack(maps)) if i in self.chosen])
+            for name, maps in self.features.items()
+        }
+        return EncodedBatch(
+            frames=[self.frames[i] for i in self.chosen], geometry=self.geometry, features=features
+        )
 
 
 class Encoders:

@@ -67,12 +67,13 @@ class FiniteCheck:
 
 def source_of(arrays: Arrays, batch: Encoded, position: int, head: str) -> str:
     """The first network whose answer on a frame of a batch is not finite: an encoder, else the head."""
+    row = position if batch.chosen is None else batch.chosen.index(position)
     encoded = [
-        ("dino or pi3_decoder", batch.geometry),
-        *(("sam2_encoder", maps) for maps in batch.features.values()),
+        ("dino or pi3_decoder", batch.geometry, row),
+        *(("sam2_encoder", maps, position) for maps in batch.features.values()),
     ]
-    for network, answer in encoded:
-        if not np.isfinite(arrays.download(arrays.unstack(answer)[position])).all():
+    for network, answer, place in encoded:
+        if not np.isfinite(arrays.download(arrays.unstack(answer)[place])).all():
             return network
     return head
 

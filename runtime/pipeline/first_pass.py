@@ -90,6 +90,7 @@ class FirstPassFile:
             "moving": mos_i.moving,
             "mos_i_ious": mos_i.ious,
             "prompts": np.array(mos_i.prompts, np.int64).reshape(-1, 2),
+            **({} if first.proposals.known is None else {"known": first.proposals.known}),
             **_packed("proposals", maps),
             **_packed("mos_i", mos_i.labels),
         }
@@ -124,6 +125,7 @@ class FirstPassFile:
                     maps=_unpacked("proposals", found, about.video_hw, frames),
                     motions=found["motions"],
                     ious=found["ious"],
+                    known=found.get("known"),
                 ),
                 mos_i=TrackedVideo(
                     labels=_unpacked("mos_i", found, about.video_hw, frames),

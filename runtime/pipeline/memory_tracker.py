@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from ...errors import GmosError
 from ..arrays import Array, HostArray
 from ..backend import Backend, BringsTracker
-from ..tracker import FrameFeatures, LiveTracker, Prompt, Tracker, TrackerStep
+from ..tracker import FrameFeatures, LiveTracker, Prompt, Tracker, TrackerStep, frames_from
 from .memory_bank import FrameOutput, MemoryReach, ObjectMemory, Recall
 from .prompt_mask import resize_prompt
 from .propose import one_ahead
@@ -54,10 +53,13 @@ def make_tracker(
     frames: int,
     video_hw: tuple[int, int],
     max_conditioning: int | None = None,
+    look_back: int = 0,
 ) -> Tracker:
     """The tracker of one video: the one that the backend brings, else `MemoryTracker`."""
     make = backend.tracker if isinstance(backend, BringsTracker) else partial(MemoryTracker, backend)
-    return make(features, frames=frames, video_hw=video_hw, max_conditioning=max_conditioning)
+    return make(
+        features, frames=frames, video_hw=video_hw, max_conditioning=max_conditioning, look_back=look_back
+    )
 
 
 def make_live_tracker(backend: Backend, features: FrameFeatures, *, video_hw: tuple[int, int]) -> LiveTracker:
@@ -77,17 +79,13 @@ def make_live_tracker(backend: Backend, features: FrameFeatures, *, video_hw: tu
     return made
 
 
-def frames_from(start: int, frames: int | None) -> Iterable[int]:
-    """The frames of a forward pass over so many; None: without an end."""
-    return itertools.count(start) if frames is None else range(start, frames)
-
-
 class MemoryTracker:
     """Tracks the objects of one video, or of a stream (`frames` None), all in one call of each network.
 
     Only memory attention has a call for each number of memories and pointers that objects have. Memories that no
     step of a forward pass, or of a backward pass from the same start, can read any more are dropped, so memory
-    does not grow with the video. Of its conditioning memories a frame reads at most `max_conditioning`.
+    does not grow with the video. Of its conditioning memories a frame reads at most `max_conditioning`. Those are kept
+    `look_back` frames longer that tracking may resume from.
     """
 
     def __init__(
@@ -98,6 +96,7 @@ class MemoryTracker:
         frames: int | None,
         video_hw: tuple[int, int],
         max_conditioning: int | None = None,
+        look_back: int = 0,
     ) -> None:
         self._arrays = backend.arrays
         self._features = features
@@ -105,7 +104,7 @@ class MemoryTracker:
         self._video_hw = video_hw
         self._model = backend.model
         self._reach = MemoryReach.of(backend.model, frames, max_conditioning)
-        self._kept_frames = max(backend.model.memory_frames, backend.model.object_pointers)
+        self._kept_frames = max(backend.model.memory_frames, backend.model.object_pointers) + look_back
         self._mask_prompt = backend.runner("mask_prompt")
         self._memory_attention = backend.runner("memory_attention")
         self._mask_decoder = backend.runner("mask_decoder")

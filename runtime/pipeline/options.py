@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ...errors import GmosError
 from ..arrays import Arrays
+from ..contract import Variant
+from ..frame_result import MOS_I_ONLY
 from ..host_memory import free_host_bytes, usable_cores
+from ..levers import EXACT, Levers
 from .feature_store import FeatureBudget
 from .thresholds import PUBLISHED, Thresholds
 
@@ -27,7 +31,13 @@ PREFETCH_FRAMES = 8
 
 def prepare_workers() -> int:
     """Threads that resize frames; Pillow's Lanczos filter is the slow step and releases the GIL."""
-    return min(4, usable_cores())
+    return max(1, min(4, usable_cores(), threads_asked_for() or usable_cores()))
+
+
+def threads_asked_for() -> int | None:
+    """What whoever started this process lets it compute with, as OpenMP's variable says; None if it says nothing."""
+    told = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(told) if told.isdecimal() and int(told) else None
 
 
 ALL_CONDITIONING = -1
@@ -54,6 +64,8 @@ class RunOptions:
     quarter of what is free at the start. Features beyond both go to a file in `spill_dir`. Of an object's
     conditioning memories a frame reads at most `max_conditioning`; None: all, as published. `conditioning_limit`
     is what the networks can take, where there is a limit. `allow_nonfinite`: values that are not finite end no run.
+    `levers` are those that trade masks for time. `mos_i_only`: GMOS ends with MOS-I, without its second pass.
+    `memory_share` is this process's part of what is free, above 0 and up to 1, where several run side by side.
     """
 
     batch_size: int = DEFAULT_BATCH_SIZE
@@ -65,6 +77,9 @@ class RunOptions:
     max_conditioning: int | None = None
     conditioning_limit: ConditioningLimit | None = None
     allow_nonfinite: bool = False
+    levers: Levers = EXACT
+    mos_i_only: bool = False
+    memory_share: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_conditioning"):
@@ -97,6 +112,8 @@ class RunOptions:
         spill_dir: Path | None = None,
         max_conditioning: int = ALL_CONDITIONING,
         allow_nonfinite: bool = False,
+        levers: Levers = EXACT,
+        mos_i_only: bool = False,
     ) -> RunOptions:
         """From what commands take: budgets in MiB, and `offload_cpu` for features of which none stay on the device.
 
@@ -116,6 +133,8 @@ class RunOptions:
             spill_dir=spill_dir,
             max_conditioning=None if max_conditioning == ALL_CONDITIONING else max_conditioning,
             allow_nonfinite=allow_nonfinite,
+            levers=levers,
+            mos_i_only=mos_i_only,
         )
 
     def settings(self) -> dict[str, Any]:
@@ -125,7 +144,35 @@ class RunOptions:
             found["thresholds"] = asdict(self.thresholds)
         if self.max_conditioning is not None:
             found["max_conditioning"] = self.max_conditioning
-        return found
+        if self.mos_i_only:
+            found[MOS_I_ONLY] = True
+        return found | self.levers.settings()
+
+    def require(self, variant: Variant) -> None:
+        """Refuse what is not for a variant.
+
+        Raises:
+            GmosError: GMOS-S is asked to leave something of GMOS out.
+        """
+        given = {
+            "mos_i_only": self.mos_i_only,
+            "propose_every": self.levers.propose_every != EXACT.propose_every,
+        }
+        for name, value in given.items():
+            if value and variant != "gmos":
+                raise GmosError(
+                    f"--{name} is for GMOS, which tracks what it proposes, and this is {variant}; leave it out"
+                )
+
+    def require_stream(self) -> None:
+        """Refuse what is for files.
+
+        Raises:
+            GmosError: a lever that needs frames to come, or a second pass to leave out, which a stream does not have.
+        """
+        self.levers.require_file()
+        if self.mos_i_only:
+            raise GmosError(f"--{MOS_I_ONLY} is for files: a stream has no second pass; leave it out")
 
     def conditioning_bound(self, frames: int) -> int:
         """How many conditioning memories of an object a frame of such a video reads at most in stage 2."""
@@ -135,8 +182,9 @@ class RunOptions:
     def feature_budget(self, arrays: Arrays) -> FeatureBudget:
         """The budget of a run that starts now."""
         device, host = self.device_budget, self.host_budget
+        share = FREE_MEMORY_SHARE * self.memory_share
         return FeatureBudget(
-            device=int(FREE_MEMORY_SHARE * arrays.free_bytes()) if device is None else device,
-            host=int(FREE_MEMORY_SHARE * free_host_bytes()) if host is None else host,
+            device=int(share * arrays.free_bytes()) if device is None else device,
+            host=int(share * free_host_bytes()) if host is None else host,
             spill_dir=self.spill_dir,
         )

@@ -47,11 +47,16 @@ class FrameProposals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposals:
-    """The same of all frames of a video: `maps` n label maps, `motions` and `ious` (n, K) float32."""
+    """The same of all frames of a video: `maps` n label maps, `motions` and `ious` (n, K) float32.
+
+    `known` (n,) bool says which frames were proposed; the others have nothing. None: all. Then numbers are without
+    gaps, else they are slots.
+    """
 
     maps: LabelStore
     motions: NDArray[np.float32]
     ious: NDArray[np.float32]
+    known: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.maps)
@@ -60,14 +65,51 @@ class Proposals:
         """Those of a frame."""
         return FrameProposals(labels=self.maps[index], motions=self.motions[index], ious=self.ious[index])
 
+    def is_known(self, frame: int) -> bool:
+        """Whether a frame was proposed."""
+        return self.known is None or bool(self.known[frame])
+
+    def passed_over(self, frame: int) -> tuple[int, ...]:
+        """The frames just before one that were not proposed, in order."""
+        first = frame
+        while first > 0 and not self.is_known(first - 1):
+            first -= 1
+        return tuple(range(first, frame))
+
+    def add(
+        self,
+        frame: int,
+        labels: NDArray[np.uint8],
+        motion_logits: NDArray[np.float32],
+        ious: NDArray[np.float32],
+    ) -> None:
+        """Fill in a frame that was not proposed; arrays as `ProposalCollector.add` takes them."""
+        if self.known is None:
+            raise ValueError("all frames are proposed")
+        slots = len(ious)
+        self.maps[frame] = labels
+        self.motions[frame, :slots] = _sigmoid(motion_logits.astype(np.float32))
+        self.ious[frame, :slots] = ious
+        self.known[frame] = True
+
+    def nearest_known(self) -> NDArray[np.intp]:
+        """For each frame the nearest one that was proposed, of two the earlier; (n,)."""
+        frames = np.arange(len(self))
+        if self.known is None:
+            return frames
+        known = np.flatnonzero(self.known)
+        return known[np.abs(known - frames[:, None]).argmin(axis=1)]
+
 
 class ProposalCollector:
     """Gathers proposals frame by frame and numbers them when the video is complete."""
 
     def __init__(self, video_hw: tuple[int, int]) -> None:
         self._maps = LabelStore(0, video_hw)
+        self._nothing = np.zeros(video_hw, np.uint8)
         self._motion_logits: list[NDArray[np.float32]] = []
         self._ious: list[NDArray[np.float32]] = []
+        self._known: list[bool] = []
         self._slots_seen = np.zeros(256, np.bool_)
 
     def add(
@@ -80,17 +122,30 @@ class ProposalCollector:
         self._maps.append(labels)
         self._motion_logits.append(motion_logits)
         self._ious.append(ious)
+        self._known.append(True)
         self._slots_seen |= slots_won(labels)
 
+    def skip(self) -> None:
+        """Pass the next frame over; not the first one."""
+        nothing = np.full_like(self._motion_logits[0], -np.inf), np.zeros_like(self._ious[0])
+        self.add(self._nothing, *nothing)
+        self._known[-1] = False
+
     def finish(self) -> Proposals:
-        """Drop slots that won no pixel in the whole video and close the gaps, in slot order."""
-        slots, table = number_slots(self._slots_seen)
+        """Drop slots that won no pixel in the whole video and close the gaps, in slot order.
+
+        Where frames were passed over, their slots are not known, and all are kept.
+        """
+        whole = all(self._known)
+        seen = self._slots_seen if whole else np.arange(256) <= len(self._ious[0])
+        slots, table = number_slots(seen)
         gapless = np.array_equal(slots, np.arange(len(slots)))
         logits = np.stack(self._motion_logits).astype(np.float32)
         return Proposals(
             maps=self._maps if gapless else self._maps.remap(table),
             motions=columns(_sigmoid(logits), slots),
             ious=columns(np.stack(self._ious).astype(np.float32), slots),
+            known=None if whole else np.array(self._known),
         )
 
 
@@ -99,7 +154,7 @@ def number_slots(seen: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.
 
     `seen` (256,) bool is by 1 + slot.
     """
-    slots = np.flatnonzero(seen[1:])
+    slots: NDArray[np.intp] = np.flatnonzero(seen[1:])
     table = np.zeros(256, np.uint8)
     table[slots + 1] = np.arange(1, len(slots) + 1)
     return slots, table

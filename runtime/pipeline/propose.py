@@ -16,7 +16,7 @@ from ..arrays import Array, by_frame
 from ..backend import Backend
 from ..contract import NetworkName, Variant
 from ..progress import Advance
-from .encode import SAM2_FEATURES, Encoded, EncodedBatch, PreparedFrame, WindowEncoder
+from .encode import SAM2_FEATURES, Encoded, EncodedBatch, FrameEncoder, PreparedFrame
 from .feature_store import FeatureStore
 from .finite_check import FiniteCheck, seen_logits, source_of
 from .proposals import ProposalCollector, Proposals
@@ -90,7 +90,7 @@ class Head:
 
 def propose(
     frames: Iterable[PreparedFrame],
-    encoder: WindowEncoder,
+    encoder: FrameEncoder,
     backend: Backend,
     store: FeatureStore,
     *,
@@ -100,24 +100,36 @@ def propose(
 ) -> Proposals:
     """Run the proposer over a video; its SAM2 features stay in `store` for the tracker.
 
-    Each batch is reduced to label maps on the device, so that mask logits never pile up.
+    Each batch is reduced to label maps on the device, so that mask logits never pile up. Frames without geometry get
+    no proposals.
 
     Raises:
         GmosError: as `check` decides.
     """
     head, arrays, names = Head(backend), backend.arrays, HEADS["gmos"]
 
-    def started(batch: EncodedBatch) -> tuple[EncodedBatch, list[Array], Sequence[Array]]:
+    def answers_of(batch: EncodedBatch) -> tuple[Sequence[Array], Sequence[Array]]:
         out = head(batch, video_hw)
-        return batch, [out[name] for name in names.read], check.logits_of(arrays, out[names.logits])
+        return [out[name] for name in names.read], check.logits_of(arrays, out[names.logits])
 
     collector = ProposalCollector(video_hw)
-    for batch, answers, logits in one_ahead(map(started, encoder.run(frames))):
-        for i, (labels, motions, ious) in enumerate(zip(*map(arrays.download, answers), strict=True)):
+
+    def started() -> Iterator[tuple[EncodedBatch, tuple[Sequence[Array], Sequence[Array]]]]:
+        for batch in encoder.run(frames):
+            part = batch.with_geometry(arrays)
+            yield batch, ((), ()) if part is None else answers_of(part)
+
+    for batch, (answers, logits) in one_ahead(started()):
+        found = enumerate(zip(*map(arrays.download, answers), strict=True))
+        for position, frame in enumerate(batch.frames):
+            if batch.chosen is not None and position not in batch.chosen:
+                collector.skip()
+                continue
+            place, (labels, motions, ious) = next(found)
             check.check(
-                batch.frames[i].index,
-                {"motion logits": motions, "IoUs": ious, **seen_logits(arrays, logits, i)},
-                partial(source_of, arrays, batch, i, "proposer"),
+                frame.index,
+                {"motion logits": motions, "IoUs": ious, **seen_logits(arrays, logits, place)},
+                partial(source_of, arrays, batch, position, "proposer"),
             )
             collector.add(labels, motions, ious)
         for frame, features in zip(
@@ -148,17 +160,14 @@ def encode_features(
 
 def foreground(
     frames: Iterable[PreparedFrame],
-    encoder: WindowEncoder,
+    encoder: FrameEncoder,
     backend: Backend,
     *,
     video_hw: tuple[int, int],
     advance: Advance,
     check: FiniteCheck,
-    ahead: bool = True,
 ) -> Iterator[ForegroundFrame]:
     """Run GMOS-S over a video, frame by frame; nothing of a frame outlives its batch.
-
-    `ahead` starts a batch before the results of the one before it are read, which makes each a batch later.
 
     Raises:
         GmosError: as `check` decides.
@@ -170,7 +179,7 @@ def foreground(
         return batch, [out[name] for name in names.read], check.logits_of(arrays, out[names.logits])
 
     batches = map(started, encoder.run(frames))
-    for batch, answers, logits in one_ahead(batches) if ahead else batches:
+    for batch, answers, logits in one_ahead(batches):
         read = arrays.download_all(answers)
         for i, (frame, mask, probability, iou, confidence) in enumerate(
             zip(batch.frames, *read, strict=True)

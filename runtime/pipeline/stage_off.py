@@ -83,6 +83,7 @@ class StageOff:
         if start > 0:
             for step in self._tracker.propagate(start, reverse=True, unprompted=True):
                 self._record(step, counts, result)
+        result.moving[:] = result.moving[self._proposals.nearest_known()]
         return self._without_still_objects(result, prompts)
 
     def _record(self, step: TrackerStep, counts: Counter[int], result: TrackedVideo) -> None:

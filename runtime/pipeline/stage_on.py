@@ -72,17 +72,29 @@ def best_start(first: Sequence[FrameProposals], thresholds: Thresholds) -> int |
     return int(np.argmax(scores)) if max(scores) > 0 else None
 
 
-def start_frame(proposals: Proposals, thresholds: Thresholds) -> int | None:
+def start_frame(
+    proposals: Proposals, thresholds: Thresholds, look_back: Callable[[Sequence[int]], None] | None = None
+) -> int | None:
     """The frame whose trusted proposals start the tracks, or None if nothing moves.
 
-    The best of the first three by their summed IoUs, else the first that has any.
+    The best of the first three by their summed IoUs, else the first that has any; `look_back` proposes those that were
+    passed over before it, which may be the first then.
     """
     first = range(min(START_FRAMES, len(proposals)))
     best = best_start([proposals.frame(frame) for frame in first], thresholds)
     if best is not None:
         return best
-    later = range(START_FRAMES, len(proposals))
-    return next((frame for frame in later if trusted_iou(proposals.frame(frame), thresholds) > 0), None)
+
+    def moves(frame: int) -> bool:
+        return bool(trusted_iou(proposals.frame(frame), thresholds) > 0)
+
+    found = next((frame for frame in range(START_FRAMES, len(proposals)) if moves(frame)), None)
+    if found is None or look_back is None:
+        return found
+    passed = proposals.passed_over(found)
+    if passed:
+        look_back(passed)
+    return next(frame for frame in (*passed, found) if moves(frame))
 
 
 def first_masks(proposals: FrameProposals, thresholds: Thresholds) -> list[NDArray[np.bool_]]:
@@ -149,15 +161,26 @@ def motion_of_objects(
 
 
 class StageOn:
-    """The pass over one video; made for one run and thrown away."""
+    """The pass over one video; made for one run and thrown away.
+
+    Where frames were passed over by the proposer, `look_back` proposes those before a frame that calls for a prompt,
+    and the earliest of them that calls for one gets it. The others move as on the nearest frame that was proposed.
+    """
 
     def __init__(
-        self, proposals: Proposals, tracker: Tracker, thresholds: Thresholds, on_frame: OnFrame
+        self,
+        proposals: Proposals,
+        tracker: Tracker,
+        thresholds: Thresholds,
+        on_frame: OnFrame,
+        look_back: Callable[[Sequence[int]], None] | None = None,
     ) -> None:
         self._proposals = proposals
         self._tracker = tracker
         self._thresholds = thresholds
         self._on_frame = on_frame
+        self._look_back = look_back
+        self._passed: dict[int, TrackerStep] = {}
         self._prompts: list[tuple[int, int]] = []
         self._prompt_frames: defaultdict[int, list[int]] = defaultdict(list)
         self._objects = 0
@@ -166,7 +189,7 @@ class StageOn:
         """Track every frame once, from the first to the last."""
         frames, thresholds = len(self._proposals), self._thresholds
         result = TrackedVideo.empty(frames, self._proposals.maps.video_hw, thresholds)
-        start = start_frame(self._proposals, thresholds)
+        start = start_frame(self._proposals, thresholds, self._look_back)
         if start is None:
             return result
         masks = first_masks(self._proposals.frame(start), thresholds)
@@ -176,9 +199,8 @@ class StageOn:
         frame = 0
         while frame < frames:
             for step in self._tracker.propagate(frame):
-                frame, answer = step.frame, step
-                proposals = self._proposals.frame(frame)
-                prompts = self._decide(step, proposals)
+                frame, proposals, prompts = self._called_for(step, result)
+                answer = step
                 if prompts:
                     self._note(frame, prompts)
                     answer = self._tracker.prompt(frame, prompts)
@@ -186,6 +208,7 @@ class StageOn:
                 if prompts:
                     break
             frame += 1
+        result.moving[:] = result.moving[self._proposals.nearest_known()]
         return TrackedVideo(
             labels=result.labels,
             moving=result.moving,
@@ -193,6 +216,32 @@ class StageOn:
             objects=self._objects,
             prompts=tuple(self._prompts),
         )
+
+    def _called_for(
+        self, step: TrackerStep, result: TrackedVideo
+    ) -> tuple[int, FrameProposals, list[Prompt]]:
+        """The prompts that a step calls for, on which frame, and its proposals.
+
+        The frame may be one that was passed over before it and is proposed now; the tracker goes on from there.
+        """
+        frame = step.frame
+        proposals = self._proposals.frame(frame)
+        if not self._proposals.is_known(frame):
+            self._passed[frame] = step
+            return frame, proposals, []
+        prompts = self._decide(step, proposals)
+        passed = self._proposals.passed_over(frame) if prompts and self._look_back is not None else ()
+        if passed and self._look_back is not None:
+            self._look_back(passed)
+            for earlier in passed:
+                found = self._proposals.frame(earlier)
+                before = self._decide(self._passed[earlier], found)
+                if before:
+                    frame, proposals, prompts = earlier, found, before
+                    break
+                self._record(self._passed[earlier], found, result)
+        self._passed.clear()
+        return frame, proposals, prompts
 
     def _decide(self, step: TrackerStep, proposals: FrameProposals) -> list[Prompt]:
         started = itertools.count(self._objects)

@@ -15,7 +15,7 @@ from ..contract import Variant
 from ..files.atomic_file import writing
 from ..files.made_from import KEY, NOTHING, MadeFrom, joined
 from ..files.typed_json import Whole, read_json, typed
-from ..frame_result import ResultName
+from ..frame_result import MOS_I_ONLY, ResultName, results_of
 from .formats import FORMATS, ResultFormat, modes_of
 
 PRIVATE_FOLDER = ".gmos"
@@ -67,14 +67,16 @@ class ResultSet:
         return [self.save_dir / place for place in self.targets()]
 
     def targets(self) -> dict[PurePosixPath, tuple[ResultFormat, ResultName]]:
-        """What belongs where, relative to `save_dir`."""
-        return targets(self.variant, self.modes, self.sequence)
+        """What belongs where, relative to `save_dir`; MOS is not among it where the settings leave it out."""
+        wanted = results_of(self.variant, self.settings)
+        whole = targets(self.variant, self.modes, self.sequence)
+        return {place: (known, result) for place, (known, result) in whole.items() if result in wanted}
 
 
 def targets(
     variant: Variant, modes: frozenset[str], sequence: str
 ) -> dict[PurePosixPath, tuple[ResultFormat, ResultName]]:
-    """The results of a sequence by their places, relative to the output place."""
+    """All results of a sequence by their places, relative to the output place."""
     return {
         PurePosixPath(folder, sequence + known.ending): (known, result)
         for known in FORMATS
@@ -169,6 +171,9 @@ def recorded_origins(folder: Path, sequences: Container[str]) -> MadeFrom:
 def finished(results: ResultSet) -> bool:
     """Whether all results are there, in at least these modes, made with the same settings.
 
+    MOS-I is the same with MOS and without: results with both are those without MOS, too, and where only MOS is
+    missing they are not finished.
+
     Raises:
         GmosError: they were made from another input or with other settings, or the record cannot be read.
     """
@@ -182,14 +187,22 @@ def finished(results: ResultSet) -> bool:
             f"{results.save_dir} has results of {results.sequence} made from {known}; expected the same video or "
             f"frames to resume; rename one of the two, use another --save-dir, or replace them with --overwrite"
         )
-    differences = _differences(record.settings, wanted)
+    both = record.settings, wanted
+    differences = _differences(*({key: one[key] for key in one if key != MOS_I_ONLY} for one in both))
     if differences:
         raise GmosError(
             f"{results.save_dir} has results of {results.sequence} made with other settings: {differences}; "
             f"expected the same to resume; use --overwrite, or another --save-dir"
         )
+    has, asked = (set(results_of(results.variant, one)) for one in both)
+    if record.complete and has > asked and not record.modes >= results.modes:
+        raise GmosError(
+            f"{results.save_dir} has results of {results.sequence} with MOS, and --{MOS_I_ONLY} in other modes would "
+            f"replace them; leave --{MOS_I_ONLY} out, or use another --save-dir"
+        )
     return (
         record.complete
+        and has >= asked
         and record.modes >= results.modes
         and all(
             known.is_whole(results.save_dir / place, record.frames)

@@ -227,6 +227,7 @@ class _Moves:
             sequence=self.sequence,
             variant=self.variant,
             modes=self.written,
+            settings=self.record.settings,
             made_from=self.made_from,
         )
         temporary, path = work / "record.json", results.record_path

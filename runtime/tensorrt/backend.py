@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from ..cuda.driver import Cuda, ignoring_lost_device
 from ..device_name import parse_device
 from ..layer_times import LayerTimes
 from .choice import check_command, unchecked
-from .device import EngineDevice
+from .device import EngineDevice, budget_of_share
 from .library import Flavour, TensorRT, load_tensorrt
 from .memory import MemoryPlan, RunSize, build_for_conditioning, most_conditioning, plan_memory
 from .record import DeviceIdentity, EngineRecord
@@ -90,8 +91,11 @@ class EngineBackend:
     def __init__(self, bundle: Bundle, library: TensorRT, cuda: Cuda, options: EngineOptions) -> None:
         self._bundle = bundle
         self._library = library
-        self._options = options
-        self._device = EngineDevice(cuda, budget=options.memory_budget)
+        budget = options.memory_budget
+        if budget is None and options.memory_share < 1:
+            budget = budget_of_share(cuda, options.memory_share)
+        self._options = replace(options, memory_budget=budget)
+        self._device = EngineDevice(cuda, budget=budget)
         self.arrays = self._device
         self.model = bundle.model
         self.description = f"{library.label} on {cuda}, {bundle.precision}"

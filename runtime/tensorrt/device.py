@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...errors import GmosError
 from ..cuda.arrays import CudaArrays
 from ..cuda.driver import Cuda
 from ..cuda.pool import Block, DevicePool
@@ -9,6 +10,34 @@ from .record import DeviceIdentity
 
 ACTIVATION_STEP_BYTES = 2 << 20
 """Activation memory grows in these steps, so that lengths that differ a little do not each move it."""
+
+
+PROCESS_BYTES = 512 << 20
+"""Of a process on a device beside weights, activations and arrays: CUDA's context, kernels, workspaces."""
+
+MOST_OF_PROCESS = 0.5
+"""Of a share that this may be: small devices have small contexts."""
+
+
+def budget_of_share(cuda: Cuda, share: float) -> int:
+    """The bytes that a process may use of a device that it has a share of, so that all of them together fit.
+
+    Args:
+        cuda: the device.
+        share: above 0, up to 1.
+
+    Raises:
+        GmosError: so much is not free now: others have more than their share.
+    """
+    free, total = cuda.memory_info()
+    part = int(share * total)
+    budget = part - min(PROCESS_BYTES, int(MOST_OF_PROCESS * part))
+    if free < budget:
+        raise GmosError(
+            f"a share of {share:g} of {cuda} is {budget >> 20} MiB for networks and arrays, and {free >> 20} MiB are "
+            "free; close other programs that use the device, start fewer workers, or give --memory_budget"
+        )
+    return budget
 
 
 class EngineDevice(CudaArrays):

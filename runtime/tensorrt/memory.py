@@ -13,6 +13,7 @@ from ..backend import Backend
 from ..bundle.manifest import Bundle, BundleNetwork
 from ..contract import FRAME_BY_FRAME, ModelSpec, NetworkName
 from ..cuda.device_array import byte_count
+from ..levers import EXACT, Levers
 from ..pipeline.options import FREE_MEMORY_SHARE, ConditioningLimit, RunOptions
 from ..shapes import Lengths, bound_lengths, letters_of, size_of, video_lengths
 from ..video.sequence import SequenceInput
@@ -29,17 +30,24 @@ ACTIVATION_SHARE = 0.5
 """Of what weights and arrays leave: beyond it calls are cut, as features want room too."""
 
 
+LIVE_FRAMES = 3
+"""Frames of a stream whose features are there at a time: the first ones wait for each other."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSize:
     """What decides the memory of a run: windows per call, height and width of the video, window stride.
 
-    `conditioning` is the greatest number of conditioning memories of an object; None: the usual one.
+    `conditioning` is the greatest number of conditioning memories of an object; None: the usual one. `live_objects` is
+    of a stream how many objects it may have at a time, whose memories count as arrays. `levers` let frames wait.
     """
 
     batch_size: int
     video_hw: tuple[int, int]
     stride: int
     conditioning: int | None = None
+    live_objects: int = 0
+    levers: Levers = EXACT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,9 +174,10 @@ def settle_run(backend: Backend, options: RunOptions, videos: Sequence[SequenceI
         batch_size=options.batch_size,
         video_hw=max((video.video_hw for video in videos), key=lambda video_hw: video_hw[0] * video_hw[1]),
         stride=max(video.stride for video in videos),
+        levers=options.levers,
     )
     tracks, limit = backend.model.variant == "gmos", None
-    if tracks:
+    if tracks and not options.mos_i_only:
         bounds = {
             video.name: options.conditioning_bound(video.frame_count_estimate)
             for video in videos
@@ -190,6 +199,36 @@ def settle_run(backend: Backend, options: RunOptions, videos: Sequence[SequenceI
     )
     logger.info("%s", line)
     return replace(options, device_budget=features, conditioning_limit=limit)
+
+
+def settle_live(
+    backend: Backend, options: RunOptions, *, video_hw: tuple[int, int], stride: int, name: str
+) -> RunOptions:
+    """The options of a stream, whose windows go one by one; what it will take is said if the backend can tell.
+
+    A stream has one conditioning memory an object, and features of a few frames beside it: nothing of it grows.
+
+    Args:
+        backend: with its networks loaded.
+        options: as asked for.
+        video_hw: height and width of its frames in pixels.
+        stride: frames between neighbours of a window.
+        name: of the stream.
+
+    Raises:
+        GmosError: the device or the engines have no room for it.
+    """
+    if isinstance(backend, PlansMemory):
+        tracks = backend.model.variant == "gmos"
+        size = RunSize(
+            batch_size=1,
+            video_hw=video_hw,
+            stride=stride,
+            conditioning=1 if tracks else None,
+            live_objects=options.thresholds.max_objects if tracks else 0,
+        )
+        logger.info("%s: %s", name, fitting_plan(backend.plan, size).line(0))
+    return options
 
 
 def _with_conditioning(
@@ -245,7 +284,7 @@ def plan_memory(
     lengths = {
         name: run_lengths(runner.entry, runner.record, bundle.model, size) for name, runner in runners.items()
     }
-    arrays = _array_bytes(runners, lengths, _waiting_tokens(bundle, size))
+    arrays = _array_bytes(runners, lengths, _waiting_tokens(bundle, size)) + live_bytes(bundle, size)
     room = int(ACTIVATION_SHARE * max(free - arrays, 0))
     activations: dict[NetworkName, int] = {}
     parts: dict[NetworkName, int] = {}
@@ -366,7 +405,27 @@ def _waiting_tokens(bundle: Bundle, size: RunSize) -> int:
     frame = byte_count(size_of(tokens, lengths), tokens.dtype)
     # Those of the windows' neighbours on both sides, and the windows themselves once stacked.
     reach = model.window // 2 * size.stride
-    return frame * (2 * reach + size.batch_size * (1 + model.window))
+    waiting = 2 * reach + size.batch_size * (1 + model.window)
+    return frame * (waiting + size.levers.waiting_frames(reach))
+
+
+def live_bytes(bundle: Bundle, size: RunSize) -> int:
+    """Bytes that a stream keeps from frame to frame beside its tokens: features and memories of objects."""
+    if not size.live_objects:
+        return 0
+    model, lengths = bundle.model, {"B": 1, "O": 1}
+
+    def of(network: NetworkName, *names: str) -> int:
+        outputs = [one for one in bundle.networks[network].outputs if not names or one.name in names]
+        return sum(byte_count(size_of(one, lengths), one.dtype) for one in outputs)
+
+    # A conditioning memory more than those of the frames that have passed; the masks of the current frame.
+    an_object = (
+        model.memory_frames * of("memory_encoder")
+        + model.object_pointers * of("mask_decoder", "pointer")
+        + of("mask_decoder", "masks")
+    )
+    return LIVE_FRAMES * of("sam2_encoder") + size.live_objects * an_object
 
 
 def _sizes(runner: EngineRunner, lengths: Lengths) -> Sizes:

@@ -41,10 +41,12 @@ class EngineOptions:
     """How engines use the device.
 
     `memory_budget` in bytes bounds weights, activations, arrays and stored features together; None is
-    no bound. `cuda_graphs` records calls that come again at the same shapes.
+    no bound. `memory_share` above 0 and below 1 bounds them by that part of the device, where there is no budget, less
+    what each process takes there beside them. `cuda_graphs` records calls that come again at the same shapes.
     """
 
     memory_budget: int | None = None
+    memory_share: float = 1.0
     cuda_graphs: bool = True
 
     def __post_init__(self) -> None:

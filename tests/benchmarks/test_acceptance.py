@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from argparse import Namespace
@@ -15,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from gmos_deploy.errors import GmosError
@@ -22,6 +24,7 @@ from gmos_deploy.evaluation.child_process import ChildRun
 from gmos_deploy.evaluation.doctor.finding import Finding
 from gmos_deploy.evaluation.report.html_page import page
 from gmos_deploy.evaluation.summary.saved import SavedAcceptance, read_saved
+from gmos_deploy.interruption import Interrupted
 
 Module = Callable[[str], ModuleType]
 
@@ -95,11 +98,15 @@ def test_a_step_without_time_is_missing_and_not_failed(acceptance: ModuleType, c
     )
     assert results[0].items == [
         item("passed"),
-        item(
-            "missing",
-            "engines",
-            "unfinished, stopped after 20 s, its limit; it printed nothing; give more --minutes",
-        ),
+        {
+            **item(
+                "missing",
+                "engines",
+                "unfinished, stopped after 20 s, its limit; it printed nothing; go on with --resume, or give more "
+                "--minutes",
+            ),
+            "values": {"more_minutes": True},
+        },
     ]
     assert [one["verdict"] for one in results[1].items] == ["missing"]
     assert not any(result.failed or result.proved for result in results)
@@ -177,7 +184,7 @@ def test_a_step_runs_in_a_process_of_its_own(acceptance: ModuleType, context: An
     """On a machine where nothing is ready it says what is missing."""
     ran = acceptance.run_step("engines", context)
     assert ran.fault == ""
-    assert [one["verdict"] for one in ran.value] == ["missing", "missing"]
+    assert [(one["verdict"], one["words"]) for one in ran.value] == [("missing", "CUDA device 0")]
 
 
 @pytest.mark.parametrize(
@@ -186,6 +193,7 @@ def test_a_step_runs_in_a_process_of_its_own(acceptance: ModuleType, context: An
         ({"steps": "video,nothing"}, "--steps nothing: expected some of CUDA layer"),
         ({"minutes": 0.0}, "expected --minutes above 0"),
         ({"bundle": Path("nowhere")}, "nowhere is no bundle"),
+        ({"trust_engines": True}, "--trust and --trust_engines go with --bundle"),
         pytest.param(
             {"out": Path("/proc/x")},
             "cannot write /proc/x",
@@ -204,6 +212,9 @@ def test_bad_input_is_refused_before_anything_runs(
         "device": 0,
         "frames": 132,
         "steps": None,
+        "resume": False,
+        "trust": [],
+        "trust_engines": False,
         **options,
     }
     with pytest.raises(GmosError, match=message):
@@ -217,12 +228,129 @@ def test_a_changed_bundle_is_refused_before_anything_runs(
     bundle = shutil.copytree(record.selftest_bundle(), tmp_path / "bundle")
     graph = bundle / "dino.onnx"
     graph.write_bytes(bytes(graph.stat().st_size))
-    given = Namespace(bundle=bundle, minutes=1.0, out=tmp_path / "out", device=0, frames=132, steps="memory")
+    given = Namespace(
+        bundle=bundle,
+        minutes=1.0,
+        out=tmp_path / "out",
+        device=0,
+        frames=132,
+        steps="memory",
+        resume=False,
+        trust=[],
+        trust_engines=False,
+    )
     with pytest.raises(GmosError, match="has changed since the export"):
         acceptance.accept(given)
     graph.unlink()
     with pytest.raises(GmosError, match=r"lacks its file dino\.onnx"):
         acceptance.accept(given)
+
+
+@pytest.fixture
+def run_twice(acceptance: ModuleType, context: Any, module: Module) -> Callable[..., Machine]:
+    """Runs two steps as scripted, then again with what is kept of that; the second machine shows what ran."""
+
+    def run(steps: dict[str, Any], **changes: Any) -> Machine:
+        names, found = ["reference", "times"], [Finding(group="GPU", name="GPU", state="ok", found="one")]
+        files = module("gmos_deploy.evaluation.report.files")
+
+        def result(results: Any, of: Any) -> dict[str, Any]:
+            return dict(acceptance.report_json(results, found, of))
+
+        first, second = Machine(**steps), Machine()
+        results = acceptance.run_steps(names, context, 600.0, run=first.run, clock=lambda: first.now)
+        files.write_json(context.out / files.RESULT_FILE, result(results, context))
+        now = result([], replace(context, **changes))
+        earlier, _ = module("acceptance_steps.earlier").earlier_steps(context.out, now)
+        kept = {name: acceptance.StepResult(**step) for name, step in earlier.items()}
+        results = acceptance.run_steps(
+            names, context, 600.0, run=second.run, clock=lambda: second.now, kept=kept
+        )
+        assert [one.name for one in results] == names
+        assert all(one.items == [item("passed")] for one in results if one.earlier)
+        return second
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("first", "changes", "runs"),
+    [
+        ((1.0, "", [item("passed")]), {}, {"times"}),
+        ((1.0, "", [item("failed")]), {}, {"reference", "times"}),
+        ((1.0, "crashed with SIGSEGV", [item("passed")]), {}, {"reference", "times"}),
+        ((1e9, "stopped after 9 s", [item("passed")]), {}, {"reference", "times"}),
+        (
+            (1.0, "", [item("passed"), {**item("missing"), "values": {"more_minutes": True}}]),
+            {},
+            {"reference", "times"},
+        ),
+        ((1.0, "", [item("passed")]), {"frames": 9}, {"reference", "times"}),
+        ((1.0, "", [item("passed")]), {"usable": ("tensorrt",)}, {"reference", "times"}),
+    ],
+)
+def test_a_run_goes_on_where_another_ended(
+    first: Any, changes: dict[str, Any], runs: set[str], run_twice: Callable[..., Machine]
+) -> None:
+    """Steps that ended well are kept, unless what they ran on has changed; the others have all the time."""
+    machine = run_twice({"reference": first, "times": (1.0, "", [])}, **changes)
+    assert set(machine.limits) == runs
+    if runs == {"times"}:
+        assert machine.limits["times"] == 600.0
+
+
+def test_a_result_that_cannot_be_gone_on_from(acceptance: ModuleType, context: Any, module: Module) -> None:
+    """None, and one of something else: every step runs, and why is said."""
+    earlier = module("acceptance_steps.earlier").earlier_steps
+    now = acceptance.report_json([], [], context)
+    path = context.out / "result.json"
+    assert earlier(context.out, now) == ({}, f"{path} is not there yet")
+    for text in ("{", "[]", '{"schema": "gmos-parity/1"}', '{"schema": "gmos-acceptance/1", "steps": 3}'):
+        path.write_text(text)
+        kept, why = earlier(context.out, now)
+        assert kept == {}
+        assert "cannot be gone on from" in why
+
+
+def test_an_interrupted_step_keeps_what_it_found(acceptance: ModuleType, context: Any) -> None:
+    """The report is written before the run ends."""
+
+    def interrupted(name: str, given: Any) -> ChildRun:
+        folder = acceptance.step_folder(name, given)
+        folder.mkdir(parents=True)
+        (folder / "report.json").write_text(json.dumps([item("passed")]))
+        raise Interrupted
+
+    written: list[Any] = []
+    with pytest.raises(Interrupted):
+        acceptance.run_steps(["reference", "times"], context, 600.0, run=interrupted, done=written.append)
+    ((result,),) = written
+    assert result.items[0] == item("passed")
+    assert (result.unfinished, result.items[1]["words"][:12]) == (True, "interrupted;")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
+def test_a_signal_ends_the_step_and_the_run(tmp_path: Path) -> None:
+    """In one line, with the report of what was there, and nothing goes on running."""
+    out = tmp_path / "report"
+    program = [sys.executable, Path(__file__).parents[2] / "benchmarks" / "acceptance.py", "--out", out]
+    run = subprocess.Popen(
+        [*program, "--steps", "ONNX Runtime"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert run.stdout is not None
+    for line in run.stdout:
+        if line.startswith("ONNX Runtime: up to"):
+            break
+    children = psutil.Process(run.pid).children(recursive=True)
+    run.send_signal(signal.SIGTERM)
+    _, error = run.communicate(timeout=60)
+    assert (run.returncode, error.strip()) == (
+        143,
+        "acceptance.py: interrupted; go on with --resume, or give more --minutes",
+    )
+    assert psutil.wait_procs(children, timeout=30)[1] == []
+    values = json.loads((out / "result.json").read_text())
+    assert [step["unfinished"] for step in values["steps"]] == [True]
 
 
 def test_the_program_itself(tmp_path: Path) -> None:
@@ -280,13 +408,22 @@ def test_no_part_begins_when_time_is_over(record: ModuleType) -> None:
     assert [(one.name, one.verdict) for one in notes.items] == [("late", "missing")]
 
 
-def test_sides_of_a_bundle_of_the_users(context: Any, record: ModuleType, tmp_path: Path) -> None:
-    """PyTorch runs nano alone: its masks are not those of another bundle."""
-    usable = ("torch on cpu", "onnxruntime on cpu", "tensorrt")
+def test_sides_of_a_bundle_of_the_users(record: ModuleType, tmp_path: Path) -> None:
+    """PyTorch runs nano alone: its masks are not those of another bundle.
+
+    ONNX Runtime runs no bf16, and engines wait for the step that builds them.
+    """
+    usable = ("torch on cpu", "torch on cuda", "onnxruntime on cpu", "tensorrt")
     nano = record.Context(bundle=None, out=tmp_path, usable=usable, device=1, frames=16, seconds=1.0)
-    own = record.Context(bundle=tmp_path, out=tmp_path, usable=usable, device=1, frames=16, seconds=1.0)
-    assert nano.sides() == usable
-    assert own.sides() == usable[1:]
+    bundle = shutil.copytree(record.selftest_bundle(), tmp_path / "bundle")
+    shutil.rmtree(bundle / "engines", ignore_errors=True)
+    own = replace(nano, bundle=bundle)
+    assert set(nano.sides()) >= {"torch on cpu", "torch on cuda", "onnxruntime on cpu"}
+    assert own.sides() == ("onnxruntime on cpu",)
+    manifest = json.loads((bundle / "bundle.json").read_text())
+    manifest["networks"]["dino"]["precision"] = "bf16"
+    (bundle / "bundle.json").write_text(json.dumps(manifest))
+    assert own.sides() == ()
     side = nano.side("torch on cuda", precision="fp16")
     assert (side.text, side.networks.device, side.networks.precision) == (
         "torch on cuda, fp16",

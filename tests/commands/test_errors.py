@@ -128,7 +128,6 @@ def test_output_that_cannot_be_written_is_said(size: int) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["run", "gmos-run", "{}"],
         ["parity", "gmos-parity", "video", "{}", "--a", "torch:tiny", "--b", "torch:tiny"],
         ["parity", "gmos-parity", "networks", "{}", "--a", "torch:tiny", "--b", "torch:tiny"],
         ["profile", "gmos-profile", "{}", "--side", "torch:tiny"],

@@ -20,6 +20,7 @@ from gmos_deploy.commands.parity import parity_command
 from gmos_deploy.commands.profile import profile_command
 from gmos_deploy.commands.report import report_command
 from gmos_deploy.commands.run import run_command
+from gmos_deploy.commands.tune import tune_command
 from gmos_deploy.options import OTHER, GroupedCommand, GroupedOption, flag, option
 
 HELP_LIMIT_S = 0.3
@@ -29,6 +30,7 @@ ENTRY_POINTS = {
     "gmos-run": ("run", run_command),
     "gmos-export": ("export", export_command),
     "gmos-export calibrate": ("export", calibrate_command),
+    "gmos-export tune": ("export", tune_command),
     "gmos-eval": ("evaluate", evaluate_command),
     "gmos-parity": ("parity", parity_command),
     "gmos-profile": ("profile", profile_command),
@@ -116,7 +118,16 @@ def test_the_groups_of_gmos_run() -> None:
     with click.Context(run_command, info_name="gmos-run", terminal_width=80) as context:
         text = run_command.get_help(context)
     sections = [line[:-1] for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
-    assert sections == ["Input", "Results", "Networks", "Speed and memory", "Tracking", "Other"]
+    assert sections == [
+        "Input",
+        "Results",
+        "Networks",
+        "Speed and memory",
+        "Less computation",
+        "Tracking",
+        "Live",
+        "Other",
+    ]
     assert max(map(len, text.splitlines())) <= 80
     assert "--save_dir DIR" in text
     assert "as in --save-dir" in text

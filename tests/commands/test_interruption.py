@@ -121,6 +121,17 @@ BODIES = {
         send(signal.SIGTERM, signal.SIGINT)
         print("cleared up")
 """,
+    # It waits until a step is whole, also one that fails.
+    "held": """
+    from gmos_deploy.interruption import answered_after
+    try:
+        with answered_after():
+            send(signal.SIGTERM)
+            print("whole", flush=True)
+            raise ValueError
+    except ValueError:
+        time.sleep(20)
+""",
     # A thread that never ends, in the place of a library's.
     "thread": """
     threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
@@ -147,7 +158,7 @@ def test_a_signal_is_never_lost(body: str) -> None:
         [sys.executable, "-c", WORKING.format(body=BODIES[body])], capture_output=True, text=True, check=False
     )
     assert (found.returncode, found.stderr) == (128 + signal.SIGTERM, LINE)
-    assert found.stdout == ("cleared up\n" if body == "repeated" else "")
+    assert found.stdout == {"repeated": "cleared up\n", "held": "whole\n"}.get(body, "")
     assert time.monotonic() - begun < 15
 
 

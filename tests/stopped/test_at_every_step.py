@@ -17,12 +17,14 @@ SCRIPT = Path(__file__).with_name("at_every_step.py")
 WHICH = {
     "run": "",
     "first-run": ":12",
+    "batch": ":30",
     "export": "",
     # What comes before is the same.
     "export-in-two-steps": ":-14",
     "build-engines": "",
     "calibrate": "",
     "report": "",
+    "live": ":16",
 }
 """Which steps: all, some, or the last ones."""
 

@@ -20,6 +20,8 @@ from rendering import composite, object_motion
 from scenes import CAMERAS, Bend, Layer, Scene, motion_px, similarity
 from textures import is_held_out
 
+from gmos_deploy.gmos_ref.reference_config import FOLDER
+
 FRAMES = 8
 RASTER_WH = (224, 126)
 """One raster pixel per scene pixel."""
@@ -45,7 +47,7 @@ def disc(side: int, colour: tuple[int, int, int]) -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Stamps `ball-N` of 200 px, an icon, an opaque picture, a thin line, and two photographs."""
+    """Stamps `ball-N` of 200 px, an icon, an opaque picture, a line, a ring drawn with one, two photographs."""
     root = tmp_path_factory.mktemp("packages")
     for number in range(12):
         stamp(root / STAMPS / f"ball-{number}.png", disc(200, (20 * number, 250 - 20 * number, 128)))
@@ -54,6 +56,9 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     line = np.zeros((200, 200, 4), np.uint8)
     np.fill_diagonal(line[..., 3], 255)
     stamp(root / STAMPS / "line.png", line)
+    ring = disc(200, (0, 0, 0))
+    ring[12:-12, 12:-12][disc(176, (0, 0, 0))[..., 3] > 0] = 0
+    stamp(root / STAMPS / "ring.png", ring)
     rng = np.random.default_rng(0)
     for name in ("Dune", "Garden"):
         path = root / f"usr/share/backgrounds/mate/nature/{name}.jpg"
@@ -92,7 +97,7 @@ def test_some_photographs_are_held_out() -> None:
 
 def test_a_folder_without_packages_is_told(tmp_path: Path) -> None:
     """The message says what to unpack there."""
-    with pytest.raises(FileNotFoundError, match="0 cutouts .* dpkg-deb -x"):
+    with pytest.raises(FileNotFoundError, match=r"0 cutouts .* dpkg-deb -x"):
         load_material(tmp_path, "training")
 
 
@@ -111,7 +116,7 @@ def test_labels_are_the_object_that_is_seen(maker: CutoutSceneMaker, camera: str
             else:
                 rgba[..., 3] = 0
             painted.append(replace(layer, rgba=rgba))
-        image, front = composite(replace(scene, layers=tuple(painted)), RASTER_WH)
+        image, _ = composite(replace(scene, layers=tuple(painted)), RASTER_WH)
         codes = (image.permute(0, 2, 3, 1).numpy() * 3).round().astype(int) @ np.array([1, 4, 16])
         _, seen = composite(scene, RASTER_WH)
         agree = codes == seen.numpy()
@@ -277,6 +282,29 @@ def test_held_out_clips_are_datasets_of_gmos_eval(packages: Path, tmp_path: Path
     assert len(list((tmp_path / "foreground/slow-00").glob("*.png"))) == len(clip.labels()) == 17
     moving = {label for label, moved in object_motion(clip.scene, clip.drawn.layers).items() if moved.any()}
     assert moving
+
+
+def test_the_packaged_weights_are_measured_by_gmos_run_and_gmos_eval(packages: Path, tmp_path: Path) -> None:
+    """Two clips of seven frames, of which one is left out: all values are there, shares and scores within 0 and 1."""
+    maker = CutoutSceneMaker(load_material(packages, "held out"), density=2.0)
+    kind, rng = tmp_path / "static", np.random.default_rng(2)
+    rows = [write_clip(kind, f"static-{index:02d}", draw_clip(maker, rng, "static")) for index in range(2)]
+    for name in ("JPEGImages", "foreground", "objects", "distractors"):
+        for late in kind.glob(f"{name}/*/*.png"):
+            if int(late.stem) >= 7:
+                late.unlink()
+    lines = [",".join(rows[0])] + [
+        f'{row["seq_name"]},"{{1: [[0, 6]]}}",{row["dataset"]},{row["split"]}' for row in rows
+    ]
+    (kind / "time_annotation.csv").write_text("\n".join(lines) + "\n")
+    found = table.measured(kind, tmp_path / "work", FOLDER, clips=1, objects=True, shifts=(0.5,))
+    assert found.pop("look-alikes segmented +0.50") >= found["look-alikes segmented"]
+    assert found.pop("other background segmented +0.50") >= found["other background segmented"]
+    assert 0 <= found.pop("j +0.50") <= 1
+    assert found.pop("clips") == 1
+    assert found.pop("false positives MOS-I") >= 0
+    assert set(found) == {"j", "look-alikes segmented", "other background segmented", "j_mov MOS-I"}
+    assert all(0 <= value <= 1 for value in found.values())
 
 
 def test_the_table_says_what_is_reached() -> None:

@@ -76,6 +76,27 @@ def test_gmos_s_resumes_with_both_optimisers(data: Path, tmp_path: Path, starts:
     assert_resumes(train_gmos_s.main, data, tmp_path, starts, steps=2)
 
 
+def test_gmos_s_begins_with_the_packaged_weights_and_trains_the_proposer_along(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No states are needed; all camera targets count; publish.py finds the proposer in the state."""
+    more = ["--batch", "1", "--shares", "0.5", "0.5", "0", "--ground", "0.3", "--match", "0.2"]
+    arguments = ["--start", str(FOLDER), "--proposer", "--steps", "1", "--shards", "1", *more]
+    state = tmp_path / "joint.pt"
+    train_gmos_s.main([str(data), str(state), *arguments, "--more", str(data), "--more_shards", "1"])
+    out = tmp_path / "out"
+    monkeypatch.setattr(
+        sys, "argv", ["publish.py", "--out", str(out), *(f"--{n}={state}" for n in ("pi3", "gmos_s", "gmos"))]
+    )
+    publish.main()
+    for name in ("pi3", "gmos_s", "gmos"):
+        before = load_file(FOLDER / f"{name}.safetensors")
+        after = load_file(out / f"{name}.safetensors")
+        assert before.keys() == after.keys()
+        far = max(float((after[key].float() - before[key].float()).abs().max()) for key in before)
+        assert 0 < far < 0.02, name
+
+
 def assert_resumes(
     train: Callable[[list[str]], None], data: Path, folder: Path, more: list[str], *, steps: int
 ) -> None:
@@ -154,6 +175,36 @@ def test_initial_encoder_tells_change_from_rest() -> None:
     there = 2 * 6 + 2
     elsewhere = torch.cat((change[:there], change[there + 1 :]))
     assert change[there] > 3 * elsewhere.median()
+
+
+@pytest.mark.parametrize("grid", [(4, 4), (11, 20)])
+def test_the_backdrop_moves_as_its_tokens_do_where_it_is_seen(data: Path, grid: tuple[int, int]) -> None:
+    """Mirrored, turned or not: the target of the backdrop is the flow of the tokens that show it."""
+    sampler = train_pi3.WindowSampler(clips.ShardPool(data, 1), seed=0)
+    seen = 0
+    for seed in range(4):
+        sampler.rng = np.random.default_rng(seed)
+        batch = sampler.draw(1, grid, (0.0, 1.0, 0.0), shards=1)
+        same = (batch.flows - batch.grounds).abs().amax(-1) < 1e-4
+        assert batch.grounds.shape == batch.flows.shape
+        assert batch.grounds.abs().max() > 0.5
+        seen += int(same.all(1).sum())
+    assert seen > 0.2 * 4 * 5 * grid[0] * grid[1]
+
+
+def test_a_match_between_two_levels_is_shared_by_them() -> None:
+    """Least where both have their share of the probability; what does not count adds nothing."""
+    levels = train_pi3.MATCH_LEVELS_PX
+    target = torch.tensor([[[2.0, -99.0], [5.0, 5.0]]])
+    weight = torch.tensor([[1.0, 0.0]])
+    best = torch.full((1, 2, 2, len(levels)), -30.0)
+    low = levels.index(1.0)
+    best[0, 0, 0, low : low + 2] = 0.0
+    best[0, 0, 1, 0] = 0.0
+    found = train_pi3.match_loss(best, target, weight)
+    torch.testing.assert_close(found, torch.log(torch.tensor(2.0)), atol=1e-4, rtol=0)
+    off = best.roll(1, dims=-1)
+    assert train_pi3.match_loss(off, target, weight) > found + 1
 
 
 def test_token_masks_lie_where_their_tokens_do() -> None:
@@ -320,17 +371,21 @@ def test_published_heads_are_stricter() -> None:
 
 
 def test_training_can_begin_with_the_packaged_weights(tmp_path: Path) -> None:
-    """What publish.py wrote, in float32; modules that it does not write stay as they are."""
+    """What publish.py wrote, in float32, with the shifts of heads undone; other modules stay as they are."""
     pi3, heads = Pi3Encoder(NANO.pi3), train_pi3.TokenHeads(NANO.pi3.dim)
+    head = GmosS(NANO.proposer)
     untouched = heads.mask.weight.detach().clone()
     options = training_loop.option_parser("", steps=1, decay_from=1).parse_args(
         ["data", str(tmp_path / "state.pt"), "--start", str(FOLDER)]
     )
     optimiser = torch.optim.SGD(pi3.parameters(), lr=1.0)
     loop = training_loop.TrainingLoop(
-        options, {"pi3": pi3, "heads": heads}, [optimiser], rates=(1.0,), warm_up=1
+        options, {"pi3": pi3, "heads": heads, "head": head}, [optimiser], rates=(1.0,), warm_up=1
     )
     assert loop.step == 0
+    again = publish.published(publish.stricter(head.state_dict(), "gmos_s"))
+    for key, value in load_file(FOLDER / "gmos_s.safetensors").items():
+        torch.testing.assert_close(again[key], value, rtol=1e-3, atol=1e-5, msg=key)
     for key, value in load_file(FOLDER / "pi3.safetensors").items():
         torch.testing.assert_close(pi3.state_dict()[key], value.float(), rtol=0, atol=0, msg=key)
     torch.testing.assert_close(heads.mask.weight.detach(), untouched, rtol=0, atol=0)

@@ -84,6 +84,10 @@ class Nano:
         """GMOS-S masks (T, H, W)."""
         return np.stack([answer.mask for answer in self.run(frames)])
 
+    def probability(self, frames: NDArray[np.uint8]) -> Maps:
+        """Probabilities of GMOS-S in 255ths (T, H, W)."""
+        return np.stack([answer.probability for answer in self.run(frames)])
+
     def objects(self, frames: NDArray[np.uint8], first: Maps) -> tuple[Maps, Maps]:
         """Moving proposals (T, H, W), and tracks (T, H, W) of the objects of `first` (H, W)."""
         video_hw = (frames.shape[1], frames.shape[2])
@@ -134,16 +138,24 @@ def best_level(kind: Path, clips: dict[str, NDArray[np.uint8]]) -> int:
     return max(scores, key=scores.__getitem__)
 
 
+def run_program(entry: str, *arguments: str) -> None:
+    """Run a program of this very checkout, by the name of its entry point.
+
+    Raises:
+        RuntimeError: it failed; the message is what it said.
+    """
+    code = f"from gmos_deploy.entry import {entry}; {entry}()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], check=False, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise RuntimeError(f"{entry} {' '.join(arguments)}: {done.stderr.strip()}")
+
+
 def score(command: str, *options: str, work: Path) -> dict[str, Any]:
     """The overall numbers of a gmos-eval command."""
     report = work / "report.json"
-    program = shutil.which("gmos-eval") or "gmos-eval"
-    subprocess.run(
-        [program, command, *options, "--json", str(report), "--jobs", "1"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+    run_program("evaluate", command, *options, "--json", str(report), "--jobs", "1")
     overall: dict[str, Any] = json.loads(report.read_text())["overall"]
     return overall
 
@@ -173,6 +185,7 @@ def foreground_scores(
 ) -> dict[str, float]:
     """J of masks, and the shares of the pixels of look-alikes at rest and of other background segmented."""
     names = list(clips)
+    work.mkdir(parents=True, exist_ok=True)
     moving_only(kind, names, work / "gmos_s", masks.__getitem__)
     j = davis_j(work / "gmos_s/predictions", work / "gmos_s/annotations", "davis16", names, work)
     hit = total = outside = empty = 0
@@ -266,16 +279,11 @@ def run_gmos(folders: list[Path], out: Path, weights: Path) -> None:
     flags = [
         item for flag, path in nano_checkpoints("gmos", weights).items() for item in (f"--{flag}", str(path))
     ]
-    program = shutil.which("gmos-run") or "gmos-run"
-    subprocess.run(
-        [
-            *(program, *map(str, folders), "--save_dir", str(out), "--fps", str(FPS)),
-            *("--preset", "nano", "--variant", "gmos", "--backend", "torch", "--overwrite", "--quiet"),
-            *flags,
-        ],
-        check=True,
-        capture_output=True,
-        text=True,
+    run_program(
+        "run",
+        *(*map(str, folders), "--save_dir", str(out), "--fps", str(FPS)),
+        *("--preset", "nano", "--variant", "gmos", "--backend", "torch", "--overwrite", "--quiet"),
+        *flags,
     )
 
 

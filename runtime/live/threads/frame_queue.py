@@ -60,8 +60,9 @@ class FrameQueue:
 
         What was dropped before it, and that a new sequence begins, is passed on to the frame that is kept.
         """
-        if self.drop == "none":
-            self._room.get()
+        if self.drop == "none" and not self._room.get():
+            # For whoever puts again.
+            self._room.put(False)
         if self._end is not None:
             return False
         replaced = False

@@ -114,7 +114,7 @@ def test_work_is_of_its_settings(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     (tmp_path / "work" / "trial-of_a_killed_run").mkdir()
     assert begun(tmp_path / "work", seed=0).known(dict[str, list[int]], "key", ("a", 2)) == {"x": [1]}
     assert not list((tmp_path / "work").glob("trial-*"))
-    assert "goes on with what an earlier calibration left" in caplog.text
+    assert "goes on with what an earlier run left" in caplog.text
     work = begun(tmp_path / "work", seed=1)
     assert "of other settings" in caplog.text
     assert work.known(dict[str, list[int]], "key", ("a", 2)) is None

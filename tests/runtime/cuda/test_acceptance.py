@@ -28,42 +28,6 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.fixture
-def timed_cuda(make_fake_cuda: Callable[..., Any]) -> Callable[..., Any]:
-    """Makes fake devices whose events tell the bytes that were copied between them."""
-    base = type(make_fake_cuda())
-
-    class Timed(base):  # type: ignore[misc, valid-type]
-        copied = 0
-
-        def memcpy_async(self, target: int, source: int, nbytes: int, kind: str, stream: Any) -> None:
-            super().memcpy_async(target, source, nbytes, kind, stream)
-
-            def count() -> bool:
-                self.copied += nbytes
-                return True
-
-            self.add(stream, count)
-
-        def event_record(self, event: Any, stream: Any) -> Any:
-            status = super().event_record(event, stream)
-            if status is None:
-                point = event.point
-
-                def stamp() -> bool:
-                    point.at = self.copied
-                    return True
-
-                # Before what passes the event.
-                stream.ops.insert(len(stream.ops) - 1, stamp)
-            return status
-
-        def event_elapsed_time(self, start: Any, end: Any) -> float:
-            return (end.point.at - start.point.at) / 1e6
-
-    return Timed
-
-
-@pytest.fixture
 def examine(steps: ModuleType) -> Examine:
     """The verdicts by name on a device."""
     record = importlib.import_module("acceptance_steps.record")

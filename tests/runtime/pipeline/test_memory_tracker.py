@@ -436,3 +436,27 @@ def test_misuse_is_refused(
     with pytest.raises(ValueError, match=message):
         act(tracker)
     assert backend.calls == []
+
+
+@pytest.mark.parametrize("kind", ["memory", "reference"])
+def test_tracking_resumes_from_an_earlier_frame(tiny_predictor: FeaturePredictor, kind: str) -> None:
+    """As if the frames behind it had not been tracked, with prompts of a known and of a new object there."""
+    frames, back, late = 26, 4, 23
+    features = StoredFeatures(tiny_predictor, 70, frames)
+    sizes = {"frames": frames, "video_hw": VIDEO_HW, "look_back": back}
+
+    def steps(tracked: int) -> list[TrackerStep]:
+        tracker: Tracker
+        if kind == "memory":
+            tracker = MemoryTracker(make_backend(tiny_predictor), features, **sizes)
+        else:
+            tracker = Sam2Tracker(tiny_predictor, features, context=nullcontext, **sizes)
+        tracker.prompt(0, [Prompt(object_id=0, mask=square(5, 10))])
+        list(until(tracker.propagate(0), tracked))
+        prompts = [Prompt(object_id=0, mask=square(8, 12)), Prompt(object_id=1, mask=square(30, 50))]
+        return [tracker.prompt(late - back, prompts), *tracker.propagate(late - back + 1)]
+
+    for resumed, fresh in zip(steps(late), steps(late - back), strict=True):
+        assert resumed.frame == fresh.frame
+        assert np.array_equal(resumed.labels, fresh.labels)
+        assert np.array_equal(resumed.ious, fresh.ious)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,67 +21,12 @@ from gmos_deploy.runtime.pipeline.proposals import Proposals
 from gmos_deploy.runtime.pipeline.stage_off import StageOff, resolve_overlaps, stage2_prompts
 from gmos_deploy.runtime.pipeline.stage_on import StageOn, TrackedVideo, start_frame
 from gmos_deploy.runtime.pipeline.thresholds import PUBLISHED, Thresholds
-from gmos_deploy.runtime.tracker import Prompt, TrackerStep, step_from_logits
+from gmos_deploy.runtime.tracker import step_from_logits
+
+from ..scripted_tracker import ScriptedTracker
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 CASES = (1, 2, 5, 7, 9, 15)
-
-
-class ScriptedTracker:
-    """The tracker of the golden data: every object moves by its own constant velocity."""
-
-    def __init__(self, frames: int, video_hw: tuple[int, int], velocities: NDArray[np.int64]) -> None:
-        self._frames = frames
-        self._video_hw = video_hw
-        self._velocities = velocities
-        self._prompts: dict[int, dict[int, NDArray[np.bool_]]] = {}
-        self.prompted: list[tuple[int, int]] = []
-        self.propagations: list[tuple[int, int]] = []
-
-    def prompt(self, frame: int, prompts: Sequence[Prompt]) -> TrackerStep:
-        for prompt in prompts:
-            self._prompts.setdefault(prompt.object_id, {})[frame] = prompt.mask
-            self.prompted.append((frame, prompt.object_id))
-        return self._step(frame)
-
-    def add_prompts(self, frame: int, prompts: Sequence[Prompt]) -> None:
-        self.prompt(frame, prompts)
-
-    def propagate(
-        self, start: int, *, reverse: bool = False, unprompted: bool = False
-    ) -> Iterator[TrackerStep]:
-        self.propagations.append((start, int(reverse)))
-        for frame in range(start, -1, -1) if reverse else range(start, self._frames):
-            yield self._step(frame)
-
-    def reset(self) -> None:
-        self._prompts.clear()
-
-    def _step(self, frame: int) -> TrackerStep:
-        ids = list(self._prompts)
-        logits = np.stack([self._logits(o, frame) for o in ids])
-        ious = np.array([0.98 - 0.01 * ((3 * frame + 5 * o) % 7) - 0.0001 * frame for o in ids], np.float32)
-        return step_from_logits(frame, ids, logits, ious)
-
-    def _logits(self, o: int, frame: int) -> NDArray[np.float32]:
-        nearest = min(self._prompts[o], key=lambda t: (abs(t - frame), t))
-        dy, dx = (frame - nearest) * self._velocities[o % len(self._velocities)]
-        mask = shifted(self._prompts[o][nearest], int(dy), int(dx))
-        ring = np.zeros_like(mask)
-        for move in ((0, 1), (0, -1), (1, 0), (-1, 0)):
-            ring |= shifted(mask, *move)
-        return np.where(mask, 6 + 0.5 * o, np.where(ring, -0.5, -6.0)).astype(np.float32)
-
-
-def shifted(mask: NDArray[np.bool_], dy: int, dx: int) -> NDArray[np.bool_]:
-    """The mask moved by (dy, dx); what leaves the frame is gone."""
-    height, width = mask.shape
-    moved = np.zeros_like(mask)
-    if abs(dy) < height and abs(dx) < width:
-        moved[max(dy, 0) : height + min(dy, 0), max(dx, 0) : width + min(dx, 0)] = mask[
-            max(-dy, 0) : height + min(-dy, 0), max(-dx, 0) : width + min(-dx, 0)
-        ]
-    return moved
 
 
 def make_proposals(

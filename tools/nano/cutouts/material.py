@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 from textures import Rgb, is_held_out, picture_files
 
 Bytes = NDArray[np.uint8]
@@ -42,7 +42,10 @@ STAMP_PX = 320
 """Longer side that larger stamps are reduced to: the largest object in a clip of 448 px."""
 
 COVERED = (0.15, 0.97)
-"""Share of its box that a stamp covers: neither lines nor pictures with a frame."""
+"""Share of its box that a stamp covers: neither sticks nor pictures with a frame."""
+
+STROKE_PX, LEAST_SOLID = 9, 0.5
+"""Drawings of lines are left out: at least half of a stamp is farther than half a stroke from its rim."""
 
 PHOTOGRAPH_PX = 720
 """Shorter side that photographs are reduced to."""
@@ -103,8 +106,11 @@ def _cutout(path: Path) -> Cutout | None:
         return None
     picture.thumbnail((STAMP_PX, STAMP_PX), Image.Resampling.BOX)
     rgba = np.asarray(picture)
-    covered = float((rgba[..., 3] > 127).mean())
-    return Cutout(name=path.name, rgba=rgba) if COVERED[0] <= covered <= COVERED[1] else None
+    opaque = picture.getchannel("A").point(lambda a: 255 * (a > 127))
+    covered = float(np.mean(np.asarray(opaque) > 0))
+    solid = float(np.mean(np.asarray(opaque.filter(ImageFilter.MinFilter(STROKE_PX))) > 0))
+    whole = COVERED[0] <= covered <= COVERED[1] and solid >= LEAST_SOLID * covered
+    return Cutout(name=path.name, rgba=rgba) if whole else None
 
 
 def _photograph(path: Path) -> Rgb:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
-import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from evaluate import (
     FPS,
@@ -21,6 +23,7 @@ from evaluate import (
     foreground_scores,
     measure_pipeline,
     read_folder,
+    run_program,
     sequences,
 )
 from evaluate import (
@@ -82,15 +85,27 @@ GOALS = (
 )
 
 
-def measured(kind: Path, work: Path, weights: Path, *, clips: int, objects: bool) -> dict[str, float]:
-    """Scores of GMOS-S, and of MOS-I if asked for, on the first clips of a kind."""
+def measured(
+    kind: Path, work: Path, weights: Path, *, clips: int, objects: bool, shifts: Sequence[float] = ()
+) -> dict[str, float]:
+    """Scores of GMOS-S, and of MOS-I if asked for, on the first clips of a kind.
+
+    Each of `shifts` adds the J and the share of look-alikes that GMOS-S would have if its logits were higher by it.
+    """
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     names = sequences(kind)[:clips]
     nano = Nano("gmos-s", weights)
     pictures = {name: read_folder(kind / "JPEGImages" / name) for name in names}
-    masks = {name: nano.foreground(pictures[name]) for name in names}
-    found = {"clips": float(len(names))} | foreground_scores(kind, work, pictures, masks)
+    maps = {name: nano.probability(pictures[name]) for name in names}
+    found = {"clips": float(len(names))}
+    for shift in (0.0, *shifts):
+        # The stored probability is rounded down: above one half it is 127 or more.
+        least = 255 / (1 + math.exp(shift)) - 0.5
+        masks = {name: (values >= least).astype(np.uint8) for name, values in maps.items()}
+        place = work / f"shift{shift:+.2f}"
+        scores = foreground_scores(kind, place, pictures, masks)
+        found |= {name if shift == 0 else f"{name} {shift:+.2f}": value for name, value in scores.items()}
     return found | (measure_pipeline(kind, work, weights, names) if objects else {})
 
 
@@ -108,21 +123,17 @@ def frames_per_second(clip: Path, work: Path, variant: str) -> float:
     ]
     # Forward and back again: no cut between them.
     order = [*range(len(pictures)), *range(len(pictures) - 2, 0, -1)]
-    program, times = shutil.which("gmos-run") or "gmos-run", []
+    times = []
     for count in SPEED_FRAMES:
         folder = work / f"clip-{count}"
         folder.mkdir(parents=True)
         for index in range(count):
             pictures[order[index % len(order)]].save(folder / f"{index:05d}.png")
         start = time.monotonic()
-        subprocess.run(
-            [
-                *(program, str(folder), "--save_dir", str(work / "run"), "--fps", str(FPS), "--quiet"),
-                *("--preset", "nano", "--variant", variant, "--backend", "onnxruntime", "--overwrite"),
-            ],
-            check=True,
-            capture_output=True,
-            text=True,
+        run_program(
+            "run",
+            *(str(folder), "--save_dir", str(work / "run"), "--fps", str(FPS), "--quiet"),
+            *("--preset", "nano", "--variant", variant, "--backend", "onnxruntime", "--overwrite"),
         )
         times.append(time.monotonic() - start)
     return (SPEED_FRAMES[1] - SPEED_FRAMES[0]) / (times[1] - times[0])
@@ -167,6 +178,11 @@ def main() -> None:
         "--clips", type=int, default=48, help="of each kind, for GMOS-S (default: %(default)s)"
     )
     parser.add_argument(
+        "--kinds",
+        default=",".join(KINDS),
+        help="of held-out cutouts, with commas (default: %(default)s)",
+    )
+    parser.add_argument(
         "--no_objects",
         action="store_true",
         help="leave out MOS-I, which takes four times as long as the rest",
@@ -177,13 +193,20 @@ def main() -> None:
         help="measure speed too: on an idle machine, with the packaged weights",
     )
     parser.add_argument(
+        "--shifts",
+        type=float,
+        nargs="+",
+        default=(),
+        help="what higher logits of GMOS-S would give, into the JSON: for what publish.py takes off them",
+    )
+    parser.add_argument(
         "--before", type=Path, help="JSON of the weights before, for what older clips may lose"
     )
     parser.add_argument("--json", type=Path, help="also write the numbers there")
     options = parser.parse_args()
     torch.set_num_threads(1)
     numbers: Numbers = {}
-    places = [(kind, options.held_out / kind, True) for kind in KINDS]
+    places = [(kind, options.held_out / kind, True) for kind in options.kinds.split(",")]
     if options.old is not None:
         places += [(f"old {kind}", options.old / kind, False) for kind in OLD_KINDS]
     for name, folder, new in places:
@@ -193,6 +216,7 @@ def main() -> None:
             options.weights,
             clips=options.clips,
             objects=new and not options.no_objects,
+            shifts=options.shifts,
         )
         print(
             name, {key: round(value, 3) for key, value in numbers[name].items()}, file=sys.stderr, flush=True

@@ -445,9 +445,11 @@ def write_fake_bundle(root: Path, world: World) -> Bundle:
 
 @pytest.fixture
 def make_world(tmp_path: Path, make_fake_cuda: Callable[..., Any]) -> Callable[..., World]:
-    """Makes a world of tiny networks; keywords: flavour, variant, pi3_sizes, max_batch, memory."""
+    """Makes a world of tiny networks; keywords: make_cuda, flavour, variant, pi3_sizes, max_batch, memory."""
     made = iter(range(9))
-    return lambda **options: World(tmp_path / f"bundle{next(made)}", make_fake_cuda, **options)
+    return lambda *, make_cuda=make_fake_cuda, **options: World(
+        tmp_path / f"bundle{next(made)}", make_cuda, **options
+    )
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 
 from gmos_deploy.errors import GmosError
 from gmos_deploy.runtime.bundle.seeded_inputs import seeded_inputs
+from gmos_deploy.runtime.pipeline.options import RunOptions
 from gmos_deploy.runtime.tensorrt import device as engine_device
 from gmos_deploy.runtime.tensorrt import runner as engine_runner
-from gmos_deploy.runtime.tensorrt.memory import RunSize, fitting_plan, settle_features
+from gmos_deploy.runtime.tensorrt.memory import RunSize, fitting_plan, settle_features, settle_live
 from gmos_deploy.runtime.tensorrt.runner import EngineOptions
 
 MIB = 1 << 20
@@ -143,6 +145,37 @@ def test_features_get_a_share_of_what_is_left(wide: Any) -> None:
     ):
         settle_features(backend, SIZE, device_budget=90 * MIB, share=0.25)
     backend.close()
+
+
+def test_a_stream_is_planned_with_its_objects(wide: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """One window at a time, the features of a few frames and the memories of all live objects: none of it grows."""
+    backend = wide.backend()
+    backend.load()
+    model, networks = backend.model, wide.bundle.networks
+
+    def of(network: str, *names: str) -> int:
+        outputs = [one for one in networks[network].outputs if not names or one.name in names]
+        return sum(4 * int(np.prod([n for n in one.axes if isinstance(n, int)])) for one in outputs)
+
+    one = RunSize(batch_size=1, video_hw=SIZE.video_hw, stride=2, conditioning=1)
+    an_object = (
+        model.memory_frames * of("memory_encoder")
+        + model.object_pointers * of("mask_decoder", "pointer")
+        + of("mask_decoder", "masks")
+    )
+    plans = [backend.plan(replace(one, live_objects=objects)) for objects in (0, 1, 10)]
+    assert plans[1].arrays - plans[0].arrays == 3 * of("sam2_encoder") + an_object
+    assert plans[2].arrays - plans[1].arrays == 9 * an_object
+    with caplog.at_level("INFO", "gmos_deploy"):
+        options = settle_live(backend, RunOptions(), video_hw=SIZE.video_hw, stride=2, name="street")
+    assert options == RunOptions()
+    assert f"street: {plans[2].line(0)}" in caplog.text
+    backend.close()
+    tight = wide.backend(memory_budget=plans[2].weights + plans[1].arrays + plans[1].activations)
+    with pytest.raises(GmosError, match=r"^this run needs \d+ MiB of device memory beside 33 MiB of weights"):
+        settle_live(tight, RunOptions(), video_hw=SIZE.video_hw, stride=2, name="street")
+    tight.close()
+    assert settle_live(object(), RunOptions(), video_hw=(2, 2), stride=1, name="x") == RunOptions()  # type: ignore[arg-type]
 
 
 def test_weights_that_do_not_fit_are_refused_before_they_are_loaded(wide: Any) -> None:

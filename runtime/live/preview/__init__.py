@@ -1,0 +1,1 @@
+"""A page that shows a stream's answers while they come."""

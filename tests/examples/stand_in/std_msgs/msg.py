@@ -1,0 +1,8 @@
+"""Text."""
+
+from dataclasses import dataclass
+
+
+@dataclass
+class String:
+    data: str = ""
