@@ -204,10 +204,10 @@ class LiveSession:
         """The answers that a frame leads to, once its window has been through the head."""
         read, frame = answer.read, due.frame
         if self._stage is None:
-            looked_at = {"IoUs": read["ious"], "confidences": read["confidences"]}
+            looked_at = {"IoUs": read["ious"], "confidences": read["confidences"], **answer.logits}
             self._check.check(frame.index, looked_at, answer.source)
             return [self._answer(frame, {"foreground": read["mask"], "probability": read["probability"]})]
-        looked_at = {"motion logits": read["motion_logits"], "IoUs": read["ious"]}
+        looked_at = {"motion logits": read["motion_logits"], "IoUs": read["ious"], **answer.logits}
         self._check.check(frame.index, looked_at, answer.source)
         head = HeadFrame(
             frame=frame,
