@@ -237,13 +237,13 @@ def _stages(
     limits, sequences = comparison.limits, runs[0].several.left(runs[0].sequences)
     stages: list[StageAgreement] = []
     for name in (sequence.name for sequence in sequences):
-        a, b = (run.recorded[name] for run in runs)
-        proposals_a, proposals_b = a.proposals(), b.proposals()
+        ours, theirs = (run.recorded[name] for run in runs)
+        proposals_a, proposals_b = ours.proposals(), theirs.proposals()
         if proposals_a is not None and proposals_b is not None:
             stages.append(proposer_stage(name, frames[name], (proposals_a, proposals_b), "free", limits))
             stages += [tracker_stage(one, "free", limits) for one in found if one.sequence == name]
         else:
-            stages += _free_gmos_s(name, frames[name], a, b, limits)
+            stages += _free_gmos_s(name, frames[name], ours, theirs, limits)
     if teacher_forced:
         side_a, side_b = (run.side for run in runs)
         with closing(side_a.load()) as a, closing(side_b.load()) as b, run_progress() as progress:
