@@ -36,6 +36,7 @@ from .runtime.pi3_frame import pi3_size_wh
 from .runtime.pipeline.options import RunOptions
 from .runtime.pipeline.thresholds import PUBLISHED
 from .runtime.results.formats import OVERLAYS, drawing_settings, needs_rgb, parse_save_mode
+from .runtime.tensorrt.memory import settle_live
 from .runtime.video.inputs import check_rate
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ class LiveChoice:
             GmosError: a value is out of range.
         """
         check_rate(fps, stride)
+        if self.retire_after is not None and not 0 <= self.retire_after < float("inf"):
+            raise GmosError(f"--retire_after {self.retire_after:g}: expected seconds from 0 up; 0: never")
         given = {
             "timeout_s": self.timeout,
             "reset_after_s": self.reset_after,
@@ -161,10 +164,6 @@ def run_live(
         logger.info("%s: %s", source.shown, start.line())
         settings = {**networks_source.settings(), **options.settings(), **drawing_settings(modes, overlay)}
         made_from = networks_source.made_from()
-        began_s = time.monotonic()
-        backend = stack.enter_context(closing(networks_source.load()))
-        load_s = time.monotonic() - began_s
-        logger.info("%s; loaded in %.1f s", backend.description, load_s)
         sinks = open_live_sinks(
             save_dir if modes else None,
             modes,
@@ -176,6 +175,10 @@ def run_live(
             settings=settings,
             made_from=made_from,
         )
+        began_s = time.monotonic()
+        backend = stack.enter_context(closing(networks_source.load()))
+        load_s = time.monotonic() - began_s
+        logger.info("%s; loaded in %.1f s", backend.description, load_s)
         run = LiveRun(
             reading,
             _session(
@@ -256,12 +259,13 @@ def _session(
     *,
     with_rgb: bool,
 ) -> LiveSession:
+    video_hw, stride = start.video_hw, start.stride
     return LiveSession(
         backend,
-        video_hw=start.video_hw,
-        stride=start.stride,
+        video_hw=video_hw,
+        stride=stride,
         fps=start.rate_fps,
-        options=options,
+        options=settle_live(backend, options, video_hw=video_hw, stride=stride, name=source.name),
         retire_after_s=RETIRE_AFTER_S if choice.retire_after is None else choice.retire_after,
         with_rgb=with_rgb,
         name=source.name,

@@ -79,6 +79,15 @@ class Side:
         source.check()
         return source.model
 
+    def require_no_levers(self, why: str) -> None:
+        """Refuse a side with levers or a recipe.
+
+        Raises:
+            GmosError: it has some.
+        """
+        if self.levers or self.recipe is not None:
+            raise GmosError(f"{self.text}: {why}; leave its levers out")
+
     def options(self, options: RunOptions) -> RunOptions:
         """How it runs: options with its levers, or those of its recipe.
 

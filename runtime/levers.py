@@ -67,6 +67,15 @@ class Levers:
         """Those that are not at their exact settings, as JSON values."""
         return {name: getattr(self, name) for name in LEVERS if getattr(self, name) != getattr(EXACT, name)}
 
+    def waiting_frames(self, reach: int) -> int:
+        """Frames whose tokens or geometry wait beside those of an exact run, whose windows reach so far, at most.
+
+        Between frames with geometry of their own the one before and the one behind are kept, with the tokens that
+        lie between; a look back computes those of all frames that it proposes.
+        """
+        between = 2 * (self.geometry_every - 1)
+        return between + (self.propose_every - 1 + 2 * reach if self.propose_every > EXACT_EVERY else 0)
+
     def require_file(self) -> None:
         """Refuse levers that need frames which a stream has not got yet.
 

@@ -15,6 +15,7 @@ from ...errors import GmosError
 from ...fleet.several import Several
 from ...networks import NetworkSource
 from ...runtime.contract import ModelSpec
+from ...runtime.levers import EXACT
 from ...runtime.pipeline.clip import ClipRun
 from ...runtime.pipeline.options import RunOptions
 from ...runtime.results.completion import ResultSet, recorded_origins, should_skip
@@ -118,6 +119,9 @@ def compare_videos(
     masks = next((side for side in sides if side.masks is not None), None)
     if teacher_forced and masks is not None:
         raise GmosError(f"--teacher_forced: {masks.text} has no networks; name a backend, or leave it out")
+    if teacher_forced:
+        for side in sides:
+            side.require_no_levers("--teacher_forced holds networks against networks, frame by frame")
     comparison = Comparison.of("video", a, b, inputs, options, own=limits_of(sides))
     several = Several(inputs, fps=fps, stride=stride)
     with tempfile.TemporaryDirectory() as folder:
@@ -155,6 +159,7 @@ class _Run:
         self._logits = logits
         self._places: dict[str, ResultSet] = {}
         self._source: NetworkSource | None = None
+        self._asked = RunOptions()
 
     @property
     def source(self) -> NetworkSource:
@@ -183,7 +188,8 @@ class _Run:
             pi3_area_px=self.model.pi3_area_px, patch_px=self.model.patch_px
         )
         check_save_dir(self._directory)
-        networks, made_from = self._source.settings(), self._source.made_from()
+        self._asked = self.side.options(RunOptions())
+        networks, made_from = self._source.settings() | self._asked.settings(), self._source.made_from()
         for sequence in self.sequences:
             own = sequence.settings()
             self._places[sequence.name] = ResultSet(
@@ -204,9 +210,11 @@ class _Run:
         start = time.monotonic()
         with closing(self.source.load()) as backend:
             logger.info("%s; loaded in %.1f s", backend.description, time.monotonic() - start)
-            options = settle_run(backend, RunOptions(), self.several.left(self.sequences))
+            options = settle_run(backend, self._asked, self.several.left(self.sequences))
+            # Proposals that come frame by frame can be recorded, and held against others.
+            in_order = options.levers.propose_every == EXACT.propose_every
             recorded: list[RecordedVideo] = []
-            watched = RecordingBackend(backend, self._logits, recorded)
+            watched = RecordingBackend(backend, self._logits, recorded) if in_order else backend
             with run_progress() as progress:
                 for sequence in self.sequences:
                     for note in sequence.notes:
@@ -219,7 +227,7 @@ class _Run:
                         sequence.media,
                         existing="overwrite",
                     )
-                    if self.several.attempt(sequence.name, file) is not None:
+                    if self.several.attempt(sequence.name, file) is not None and in_order:
                         self.recorded[sequence.name] = recorded[-1]
         return self._directory
 
@@ -236,14 +244,18 @@ def _stages(
     frames = {pair.sequence: pair.frames for pair in pairs}
     limits, sequences = comparison.limits, runs[0].several.left(runs[0].sequences)
     stages: list[StageAgreement] = []
+    if not all(run.recorded for run in runs):
+        logger.info("proposals are not compared: a side passes frames over")
+        names = {one.sequence for one in found} if any(one.result == "mos-i" for one in found) else set()
+        return [tracker_stage(one, "free", limits) for one in found if one.sequence in names]
     for name in (sequence.name for sequence in sequences):
-        ours, theirs = (run.recorded[name] for run in runs)
-        proposals_a, proposals_b = ours.proposals(), theirs.proposals()
+        recorded_a, recorded_b = (run.recorded[name] for run in runs)
+        proposals_a, proposals_b = recorded_a.proposals(), recorded_b.proposals()
         if proposals_a is not None and proposals_b is not None:
             stages.append(proposer_stage(name, frames[name], (proposals_a, proposals_b), "free", limits))
             stages += [tracker_stage(one, "free", limits) for one in found if one.sequence == name]
         else:
-            stages += _free_gmos_s(name, frames[name], ours, theirs, limits)
+            stages += _free_gmos_s(name, frames[name], recorded_a, recorded_b, limits)
     if teacher_forced:
         side_a, side_b = (run.side for run in runs)
         with closing(side_a.load()) as a, closing(side_b.load()) as b, run_progress() as progress:

@@ -58,6 +58,7 @@ def compare_sides(
     for option, side in (("--a", side_a), ("--b", side_b)):
         if side.masks is not None:
             raise GmosError(f"{option} {side.text}: masks have no networks; name a backend")
+        side.require_no_levers("networks are compared call by call, however often a run calls them")
     refuse_idle_trust((side_a, side_b), trust)
     model = side_a.check()
     require_same_model(side_a, model, side_b, side_b.check())

@@ -13,7 +13,7 @@ from ...runtime.contract import NetworkName
 from ...runtime.tensorrt.choice import check_command, missing_engines, unchecked
 from ...runtime.tensorrt.library import FLAVOURS, NAMES, Flavour, load_tensorrt
 from ...runtime.tensorrt.record import DeviceIdentity, EngineRecord, engine_directory, plan_path
-from ...runtime.tensorrt.trust import build_command, find_record, misfit, plan_difference
+from ...runtime.tensorrt.trust import VOUCH, build_command, find_record, misfit, plan_difference
 from .finding import BUNDLE, Finding, State
 
 
@@ -111,7 +111,8 @@ def _engines(
             fitting[name] = record
         else:
             command = build_command(bundle.root, flavour, [name], targets=targets)
-            yield _finding(f"{flavour} {name}", "wrong", problem, command)
+            ways = "" if record.unvouched is None else f": build it again, or {VOUCH}"
+            yield _finding(f"{flavour} {name}", "wrong", f"{problem}{ways}", command)
     if not fitting:
         return
     count = f"{len(fitting)} of {len(bundle.networks)}"

@@ -74,6 +74,9 @@ def _finding(name: str, state: State, found: str, mend: str = "") -> Finding:
 
 def _driver(found: Mapping[str, Any], jetson: Jetson | None) -> Finding:
     name = "NVIDIA driver"
+    if found.get("unloadable"):
+        words = f"its library cannot be loaded ({found['unloadable']}): look at LD_LIBRARY_PATH, or install it again"
+        return _finding(name, "wrong", words)
     if found["driver"] is None:
         if jetson is not None:
             return _finding(name, "wrong", "its library is not there, on a Jetson", JETPACK)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import platform
 import shutil
 import sys
@@ -90,8 +92,12 @@ def cache_error() -> str | None:
     cache = user_cache()
     if cache is None:
         return "none: this user has no home directory"
+    around = existing_folder(cache)
     try:
-        with tempfile.TemporaryFile(dir=existing_folder(cache)):
+        # What is to be a folder on the way there may be a file, or a link to nowhere.
+        if around != cache and os.path.lexists(around / cache.relative_to(around).parts[0]):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        with tempfile.TemporaryFile(dir=around):
             return None
     except OSError as error:
         return f"{cache} cannot be written ({error.strerror})"

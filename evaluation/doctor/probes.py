@@ -47,11 +47,16 @@ def cuda() -> Answer:
     """
     from ...runtime.cuda.driver import DRIVER, WINDOWS_DRIVER  # noqa: PLC0415 - NumPy
 
-    found: Answer = {"driver": None, "init": None, "devices": [], "bindings": None}
+    found: Answer = {"driver": None, "unloadable": "", "init": None, "devices": [], "bindings": None}
+    library = WINDOWS_DRIVER if sys.platform == "win32" else DRIVER
     try:
-        driver = ctypes.CDLL(WINDOWS_DRIVER if sys.platform == "win32" else DRIVER)
-    except OSError:
-        driver = None
+        driver = ctypes.CDLL(library)
+    except OSError as error:
+        driver, words = None, str(error)
+        # Another file that is not there is one that it needs.
+        absent = words.startswith(library) and "No such file" in words
+        if not (absent or isinstance(error, FileNotFoundError)):
+            found["unloadable"] = words
     if driver is not None:
         version = ctypes.c_int()
         driver.cuDriverGetVersion(ctypes.byref(version))

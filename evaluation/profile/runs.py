@@ -12,6 +12,7 @@ from pathlib import Path
 from ...runtime.backend import Backend
 from ...runtime.contract import network_specs
 from ...runtime.pipeline.clip import ClipRun, ClipSummary
+from ...runtime.pipeline.options import RunOptions
 from ...runtime.progress import Advance, Progress
 from ...runtime.results.completion import ResultSet
 from ...runtime.results.outputs import file_results
@@ -96,11 +97,12 @@ def profile_video(side: Side, sequence: SequenceInput) -> VideoRun:
             free_bytes = backend.arrays.free_bytes()
             with run_progress() as progress:
                 plain, first = SpanRecorder(), FirstFrames(progress)
-                summary = _run(sequence, backend, plain, first)
+                options = side.options(RunOptions())
+                summary = _run(sequence, backend, options, plain, first)
             taken_mib = max(0, free_bytes - backend.arrays.free_bytes()) / 2**20
             with run_progress() as progress:
                 traced = SpanRecorder()
-                _run(sequence, TracedBackend(backend, traced), traced, progress)
+                _run(sequence, TracedBackend(backend, traced), options, traced, progress)
             device_mib = _device_mib(monitor, taken_mib) if on_gpu(backend) else None
             return VideoRun(
                 side=side.text,
@@ -165,7 +167,11 @@ def _device_mib(monitor: GpuMonitor, taken_mib: float) -> float:
 
 
 def _run(
-    sequence: SequenceInput, backend: Backend, recorder: SpanRecorder, progress: Progress
+    sequence: SequenceInput,
+    backend: Backend,
+    options: RunOptions,
+    recorder: SpanRecorder,
+    progress: Progress,
 ) -> ClipSummary:
     with tempfile.TemporaryDirectory() as folder:
         results = ResultSet(
@@ -173,7 +179,8 @@ def _run(
             sequence=sequence.name,
             variant=backend.model.variant,
             modes=frozenset({"mask"}),
+            settings=options.settings(),
         )
-        run = ClipRun(backend, sequence, progress=progress, watch=recorder)
+        run = ClipRun(backend, sequence, options, progress=progress, watch=recorder)
         file_results(iter(run), results, sequence.media, watch=recorder)
     return run.summary

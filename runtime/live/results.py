@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import secrets
 import sys
 import time
 from collections.abc import Collection, Mapping
@@ -17,8 +18,9 @@ from typing import Any, BinaryIO
 from ... import __version__
 from ...errors import GmosError
 from ..contract import Variant
-from ..files.atomic_file import writing
+from ..files.atomic_file import replaced_at_end, writing
 from ..files.made_from import KEY, NOTHING, MadeFrom
+from ..files.typed_json import json_bytes
 from ..frame_result import FrameResult
 from ..media import Media
 from ..results.completion import PRIVATE_FOLDER
@@ -26,7 +28,7 @@ from ..results.outputs import work_directory
 from .incoming import LiveSink
 from .objects import json_line
 from .segment_writers import LIVE_WRITERS, SegmentWriter
-from .segments import LIVE_FOLDER, PREFIX, OpenSegment, SegmentRecord, prune, settle, write_session
+from .segments import LIVE_FOLDER, PREFIX, SESSION, OpenSegment, SegmentRecord, prune, replace_json, settle
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +37,8 @@ SESSION_FORMAT = 1
 
 DEFAULT_SEGMENT_S = 60.0
 
-RUN_NAME = "%Y%m%dT%H%M%SZ"
-"""The folder of a run: when it began, in UTC."""
+RUN_NAME = "%Y%m%dT%H%M%S"
+"""The folder of a run: when it began, in UTC; milliseconds and four letters follow."""
 
 
 def check_live_modes(modes: Collection[str], variant: Variant) -> None:
@@ -140,7 +142,7 @@ class SegmentedResults:
         self._stream = save_dir / LIVE_FOLDER / name
         self._stack = ExitStack()
         self._work: Path | None = None
-        self._run: Path | None = None
+        self._run = ""
         self._open: OpenSegment | None = None
         self._failed = False
         self.segments = 0
@@ -149,8 +151,8 @@ class SegmentedResults:
 
     @property
     def folder(self) -> Path | None:
-        """Where this run's segments are; None before the first answer."""
-        return self._run
+        """Where this run's segments are; None before the first one."""
+        return self._stream / self._run if self.segments else None
 
     def __enter__(self) -> SegmentedResults:
         self._work = self._stack.enter_context(
@@ -177,11 +179,11 @@ class SegmentedResults:
     ) -> None:
         """Close the open segment, however the run ends; after an error of its own keep what is whole of it."""
         with self._stack:
-            if self._failed:
+            if self._failed or (self._open is not None and self._open.torn):
                 self._salvage()
             else:
                 self._close()
-                self._tell(ended=True)
+                self._tell_end()
 
     def _is_over(self, segment: OpenSegment, time_s: float) -> bool:
         # To the microsecond: sums of intervals miss a whole second by less.
@@ -190,12 +192,16 @@ class SegmentedResults:
     def _begin(self, answer: FrameResult, *, reset: bool) -> OpenSegment:
         if self._work is None:
             raise RuntimeError("results are not open: use them in a with statement")
-        if self._run is None:
-            self._run = self._new_run()
-            self._tell(ended=False)
+        if not self._run:
+            now = datetime.now(timezone.utc)
+            # Two runs may begin at once.
+            self._run = f"{now.strftime(RUN_NAME)}.{now.microsecond // 1000:03d}Z-{secrets.token_hex(2)}"
+            self._session |= {"started": _iso(now), "started_monotonic_s": time.monotonic()}
+            with writing(self._work):
+                replace_json(self._work / SESSION, self._told(ended=None))
         record = SegmentRecord(
             stream=self._stream.name,
-            run=self._run.name,
+            run=self._run,
             number=self.segments,
             first_frame=answer.index,
             first_time_s=answer.time_s,
@@ -205,25 +211,6 @@ class SegmentedResults:
 
     def _writers(self, folder: Path) -> list[SegmentWriter]:
         return [make(folder, self._media) for make in self._makers]
-
-    def _new_run(self) -> Path:
-        now = datetime.now(timezone.utc)
-        self._session |= {
-            "started": now.isoformat(timespec="milliseconds"),
-            "started_monotonic_s": time.monotonic(),
-        }
-        with writing(self._stream):
-            self._stream.mkdir(parents=True, exist_ok=True)
-            for number in range(1, 1000):
-                run = self._stream / (now.strftime(RUN_NAME) + (f"-{number}" if number > 1 else ""))
-                try:
-                    run.mkdir()
-                except FileExistsError:
-                    continue
-                return run
-        raise GmosError(
-            f"{self._stream} has a thousand runs of this second; set the clock, or choose another place"
-        )
 
     def _close(self) -> None:
         closed, self._open = self._open, None
@@ -236,8 +223,8 @@ class SegmentedResults:
             self._salvage()
             raise
         self.segments += 1
-        if self._keep is not None and self._work is not None and self._run is not None:
-            prune(self._stream, self._run.name, self._keep, self._work)
+        if self._keep is not None and self._work is not None:
+            prune(self._stream, self._run, self._keep, self._work)
 
     def _salvage(self) -> None:
         """Keep what is whole of the segment that could not be written; why it could not is already on its way."""
@@ -250,12 +237,18 @@ class SegmentedResults:
             except GmosError as error:
                 logger.warning("%s", error)
 
-    def _tell(self, *, ended: bool) -> None:
-        if self._run is None:
-            return
-        end = datetime.now(timezone.utc).isoformat(timespec="milliseconds") if ended else None
-        told = self._session | {"ended": end, "segments": self.segments, "answers": self.answers}
-        write_session(self._run, told)
+    def _tell_end(self) -> None:
+        if self.folder is not None:
+            session = self._told(ended=_iso(datetime.now(timezone.utc)))
+            with replaced_at_end(self.folder / SESSION) as temporary:
+                temporary.write_bytes(json_bytes(session))
+
+    def _told(self, *, ended: str | None) -> dict[str, Any]:
+        return self._session | {"ended": ended, "segments": self.segments, "answers": self.answers}
+
+
+def _iso(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds")
 
 
 class TracksToStdout:

@@ -29,10 +29,6 @@ CLOCK_S = Fraction(1, 90_000)
 """Unit of times in an .mp4 where the source states none: that of MPEG's streams."""
 
 
-BLOCK_BYTES = 1 << 16
-"""Read at once, from the end of a file that was cut off."""
-
-
 class SegmentWriter(AbstractContextManager["SegmentWriter"], Protocol):
     """Writes the answers of one segment. What it had written when its process was killed, `tidy` makes whole."""
 
@@ -166,40 +162,43 @@ LIVE_WRITERS: Mapping[Variant, Mapping[str, tuple[MakeWriter, ...]]] = {
 """What can be written of a stream, by variant and mode; other modes of `--save_mode` need the whole video."""
 
 
-def tidy(folder: Path) -> None:
-    """Keep what is whole of a segment that was cut off: whole lines, and pictures that the index knows.
+def tidy(folder: Path) -> int:
+    """Keep what is whole of a segment that was cut off: the answers that are in every file of lines, and their PNGs.
 
     An .mp4 has its index at the end, so one that was cut off goes; so does one that was finished, as nobody can tell.
+
+    Returns:
+        The number of these answers.
 
     Raises:
         OSError: it cannot be done.
     """
     (folder / OVERLAY).unlink(missing_ok=True)
-    for path in (folder / TRACKS, *folder.glob(f"*/{INDEX}")):
-        if path.is_file():
-            _drop_cut_line(path)
-    for index in folder.glob(f"*/{INDEX}"):
+    tracks, indices = folder / TRACKS, sorted(folder.glob(f"*/{INDEX}"))
+    ends = {path: _ends_of_lines(path) for path in (tracks, *indices) if path.is_file()}
+    # An index begins with its columns; every file with its beginning.
+    starts = {path: 1 if path in indices else 0 for path in ends}
+    answers = max(min((len(ends[path]) - 1 - starts[path] for path in ends), default=0), 0)
+    for path, of_lines in ends.items():
+        os.truncate(path, of_lines[min(answers + starts[path], len(of_lines) - 1)])
+    for index in indices:
         known = {
             line.partition(b",")[0].decode("ascii", "replace") for line in index.read_bytes().splitlines()
         }
         for picture in index.parent.glob("*.png"):
             if picture.name not in known:
                 picture.unlink()
+    return answers
 
 
-def _drop_cut_line(path: Path) -> None:
-    """Cut a file after its last line break."""
-    with path.open("r+b") as file:
-        end = file.seek(0, os.SEEK_END)
-        while end:
-            start = max(end - BLOCK_BYTES, 0)
-            file.seek(start)
-            found = file.read(end - start).rfind(b"\n")
-            if found >= 0:
-                end = start + found + 1
-                break
-            end = start
-        file.truncate(end)
+def _ends_of_lines(path: Path) -> list[int]:
+    """Where whole lines end, in bytes; the beginning is the end of none."""
+    ends = [0]
+    with path.open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                ends.append(ends[-1] + len(line))
+    return ends
 
 
 def _row(cells: tuple[Any, ...]) -> bytes:

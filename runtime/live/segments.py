@@ -31,8 +31,8 @@ class SegmentRecord:
     """`segment.json`: whose the segment is, and which answers are in it.
 
     Frames count from 0 in the source, times are the source's in seconds. `reset_before`: a new sequence begins with
-    it. Where it is not `whole` its run was cut off: `last_frame`, `last_time_s` and `answers` are not known then,
-    and its overlay is lost.
+    it. Where it is not `whole` its run was cut off: `last_frame` and `last_time_s` are not known then, and its overlay
+    is lost.
     """
 
     stream: str
@@ -51,10 +51,8 @@ class SegmentRecord:
         return save_dir / LIVE_FOLDER / self.stream / self.run / f"{self.number:06d}"
 
     def write(self, folder: Path) -> None:
-        """Put it into the segment's folder, whole or not at all."""
-        temporary = folder / f".{SEGMENT}"
-        temporary.write_bytes(json_bytes(self))
-        temporary.replace(folder / SEGMENT)
+        """Put it into the segment's folder."""
+        replace_json(folder / SEGMENT, self)
 
 
 class OpenSegment:
@@ -66,7 +64,7 @@ class OpenSegment:
         """Begin one.
 
         Args:
-            work: of this run alone, on the disk of the results.
+            work: of this run alone, on the disk of the results; `session.json` is there.
             record: of its first frame.
             writers: make what writes into its folder.
 
@@ -75,6 +73,8 @@ class OpenSegment:
         """
         self.folder = work / OPEN
         self.record = record
+        self.torn = False
+        """An answer is in some of the files and not in others."""
         with writing(self.folder):
             # What could not be put into place is lost with its run.
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -96,8 +96,10 @@ class OpenSegment:
         Raises:
             GmosError: it cannot be written.
         """
+        self.torn = True
         for writer, _ in self._open:
             writer.write(answer)
+        self.torn = False
         self.record = replace(
             self.record,
             last_frame=answer.index,
@@ -145,12 +147,14 @@ def settle(content: Path, save_dir: Path) -> None:
         return
     place = record.place(save_dir)
     named = all(Path(name).name == name and name.strip(".") for name in (record.stream, record.run))
-    # Whoever removed the run's folder does not want its end.
-    if not named or not place.parent.is_dir() or place.exists():
+    if not named or place.exists():
         return
     with writing(place):
         if not record.whole:
-            tidy(folder)
+            record = replace(record, answers=tidy(folder))
+            if not record.answers:
+                return
+            record.write(folder)
         _place(folder, record, save_dir)
     logger.info("%s: kept of a segment that was cut off", place)
 
@@ -170,15 +174,19 @@ def prune(stream: Path, current: str, keep: int, work: Path) -> None:
             numbers = [one.name for one in run.iterdir() if one.name.isdecimal() and one.is_dir()]
             found += [((run.name == current, run.name, int(number)), run / number) for number in numbers]
     for _, segment in sorted(found)[:-keep]:
-        with writing(segment):
-            shutil.rmtree(work / OLD, ignore_errors=True)
-            segment.rename(work / OLD)
-            shutil.rmtree(work / OLD)
+        _remove(segment, work)
         run = segment.parent
-        if run.name != current and not any(one.is_dir() for one in run.iterdir()):
-            with suppress(OSError):
-                (run / SESSION).unlink()
-                run.rmdir()
+        # What somebody else has put there stays.
+        if run.name != current and {one.name for one in run.iterdir()} == {SESSION}:
+            _remove(run, work)
+
+
+def _remove(folder: Path, work: Path) -> None:
+    """Have a folder disappear at once."""
+    with writing(folder):
+        shutil.rmtree(work / OLD, ignore_errors=True)
+        folder.rename(work / OLD)
+        shutil.rmtree(work / OLD)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,18 +203,25 @@ def _bounded(run: Path) -> bool:
         return False
 
 
-def write_session(run: Path, session: object) -> None:
-    """Write `session.json` of a run.
+def replace_json(path: Path, value: object) -> None:
+    """Write a JSON file, whole or not at all, where no other process writes.
 
     Raises:
-        GmosError: it cannot be written.
+        OSError: it cannot be written.
     """
-    with replaced_at_end(run / SESSION) as temporary:
-        temporary.write_bytes(json_bytes(session))
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_bytes(json_bytes(value))
+    temporary.replace(path)
 
 
 def _place(folder: Path, record: SegmentRecord, save_dir: Path) -> Path:
+    """Move a segment to where it belongs. Its run's folder comes with the first one, and never without its record."""
     place = record.place(save_dir)
+    session = place.parent / SESSION
     with writing(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if not session.exists():
+            with replaced_at_end(session) as temporary:
+                temporary.write_bytes((folder.parent / SESSION).read_bytes())
         folder.rename(place)
     return place

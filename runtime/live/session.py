@@ -17,7 +17,7 @@ from ..backend import Backend
 from ..frame_result import FrameResult, LiveFacts, MapName
 from ..pi3_frame import pi3_frame, pi3_size_wh
 from ..pipeline.finite_check import FiniteCheck
-from ..pipeline.memory_tracker import make_live_tracker
+from ..pipeline.memory_tracker import OBJECT_LIMIT, make_live_tracker
 from ..pipeline.options import RunOptions
 from .incoming import LiveFrame
 from .stage_live import HeadFrame, StageAnswer, StageLive
@@ -66,7 +66,12 @@ class LiveSession:
         if not 0 <= retire_after_s < float("inf"):
             raise GmosError(f"--retire_after {retire_after_s}: expected seconds from 0 up; 0 means never")
         model, options = backend.model, options or RunOptions()
-        options.levers.require_file()
+        if options.thresholds.max_objects > OBJECT_LIMIT:
+            raise GmosError(
+                f"--thresholds max_objects={options.thresholds.max_objects}: a stream has at most {OBJECT_LIMIT} "
+                "objects at a time, as its label maps are 8 bits"
+            )
+        options.require_stream()
         self.name = name
         self.video_hw = video_hw
         self.stride = stride

@@ -154,7 +154,7 @@ def number_slots(seen: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.
 
     `seen` (256,) bool is by 1 + slot.
     """
-    slots = np.flatnonzero(seen[1:])
+    slots: NDArray[np.intp] = np.flatnonzero(seen[1:])
     table = np.zeros(256, np.uint8)
     table[slots + 1] = np.arange(1, len(slots) + 1)
     return slots, table

@@ -13,6 +13,7 @@ from ..backend import Backend
 from ..bundle.manifest import Bundle, BundleNetwork
 from ..contract import FRAME_BY_FRAME, ModelSpec, NetworkName
 from ..cuda.device_array import byte_count
+from ..levers import EXACT, Levers
 from ..pipeline.options import FREE_MEMORY_SHARE, ConditioningLimit, RunOptions
 from ..shapes import Lengths, bound_lengths, letters_of, size_of, video_lengths
 from ..video.sequence import SequenceInput
@@ -38,7 +39,7 @@ class RunSize:
     """What decides the memory of a run: windows per call, height and width of the video, window stride.
 
     `conditioning` is the greatest number of conditioning memories of an object; None: the usual one. `live_objects` is
-    of a stream how many objects it may have at a time, whose memories count as arrays.
+    of a stream how many objects it may have at a time, whose memories count as arrays. `levers` let frames wait.
     """
 
     batch_size: int
@@ -46,6 +47,7 @@ class RunSize:
     stride: int
     conditioning: int | None = None
     live_objects: int = 0
+    levers: Levers = EXACT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +174,7 @@ def settle_run(backend: Backend, options: RunOptions, videos: Sequence[SequenceI
         batch_size=options.batch_size,
         video_hw=max((video.video_hw for video in videos), key=lambda video_hw: video_hw[0] * video_hw[1]),
         stride=max(video.stride for video in videos),
+        levers=options.levers,
     )
     tracks, limit = backend.model.variant == "gmos", None
     if tracks and not options.mos_i_only:
@@ -402,7 +405,8 @@ def _waiting_tokens(bundle: Bundle, size: RunSize) -> int:
     frame = byte_count(size_of(tokens, lengths), tokens.dtype)
     # Those of the windows' neighbours on both sides, and the windows themselves once stacked.
     reach = model.window // 2 * size.stride
-    return frame * (2 * reach + size.batch_size * (1 + model.window))
+    waiting = 2 * reach + size.batch_size * (1 + model.window)
+    return frame * (waiting + size.levers.waiting_frames(reach))
 
 
 def live_bytes(bundle: Bundle, size: RunSize) -> int:

@@ -60,3 +60,13 @@ def test_a_stream_takes_exact_levers_only() -> None:
     EXACT.require_file()
     with pytest.raises(GmosError, match="--geometry_every 2 is for files: a live answer would wait"):
         Levers(geometry_every=2).require_file()
+    RunOptions(max_conditioning=8).require_stream()
+    with pytest.raises(GmosError, match="--mos_i_only is for files: a stream has no second pass"):
+        RunOptions(mos_i_only=True).require_stream()
+
+
+def test_frames_that_wait() -> None:
+    """None more than in an exact run at the exact setting; a bound on what a sparse run keeps beside them."""
+    assert EXACT.waiting_frames(6) == 0
+    assert Levers(geometry_every=3).waiting_frames(6) == 4
+    assert Levers(propose_every=4).waiting_frames(6) == 3 + 12

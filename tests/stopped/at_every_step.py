@@ -27,6 +27,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from live_scenario import Live
 from scenarios import SCENARIOS, Scenario
 
 from gmos_deploy import interruption
@@ -129,7 +130,7 @@ def temporary(folder: Path) -> list[str]:
         str(path.relative_to(folder))
         for path in folder.rglob("*")
         if ".gmos-" in path.name
-        or path.name.startswith(("work-", "trial-"))
+        or path.name.startswith(("work-", "trial-", "live-"))
         or path.suffix in (".next", ".tmp")
         or path.parent.name == "claims"
     )
@@ -163,7 +164,7 @@ def fault(scenario: Scenario, n: int, number: int, folder: Path, versions: tuple
 
 def examine(name: str, part: int | None, folder: Path) -> dict[str, Any]:
     """All attempts of a scenario, in a folder of its own."""
-    scenario = SCENARIOS[name](folder / "place")
+    scenario = (SCENARIOS | {"live": Live})[name](folder / "place")
     scenario.folder.mkdir(parents=True)
     os.environ["XDG_CONFIG_HOME"] = str(scenario.folder / "config")
     os.environ["XDG_CACHE_HOME"] = str(scenario.folder / "cache")

@@ -24,6 +24,7 @@ WHICH = {
     "build-engines": "",
     "calibrate": "",
     "report": "",
+    "live": ":16",
 }
 """Which steps: all, some, or the last ones."""
 

@@ -67,7 +67,8 @@ events.addEventListener('numbers',event=>numbers(JSON.parse(event.data).numbers)
 events.addEventListener('end',()=>{over=true;events.close();state('the run has ended',true);setTimeout(watch,3000)});
 events.onopen=()=>{over=false};
 events.onerror=()=>{
-events.close();if(!over)state('no connection, or too many viewers; trying again',true);setTimeout(watch,3000)}}
+events.close();if(!over)state('no connection, or too many viewers; trying again',true);setTimeout(watch,3000);
+fetch('/').then(page=>{if(page.status===401)location.reload()}).catch(()=>{})}}
 watch();
 """
 

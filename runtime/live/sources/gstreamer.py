@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -15,6 +16,9 @@ from ....errors import GmosError
 from .source import Asked, LiveInput, Picture, SourceLostError
 
 PREFIX = "gst:"
+
+UNNAMED = re.compile(r"[^A-Za-z0-9_]+")
+"""What no name of an element has."""
 
 SINK = "appsink"
 DEFAULT_SINK = "videoconvert ! video/x-raw, format=BGR ! appsink max-buffers=2 drop=true"
@@ -35,17 +39,18 @@ class GStreamerSource:
         pipeline = given.removeprefix(PREFIX).strip()
         if not pipeline:
             raise GmosError(f"{given}: expected a pipeline after gst:, as in gst:videotestsrc")
-        require_gstreamer(given)
+        # Its first element names it: what else is in it may be an address with a password.
+        element = UNNAMED.sub("-", pipeline.split(maxsplit=1)[0])
+        shown = f"{PREFIX}{element} …"
+        require_gstreamer(shown)
         if SINK not in pipeline:
             pipeline = f"{pipeline} ! {DEFAULT_SINK}"
-        # A pipeline may hold addresses and passwords: its first element names it.
-        first = pipeline.split("!", 1)[0].split()[0]
         return LiveInput(
-            kind=self.kind, name=f"gst-{first}", shown=f"gst:{first} …", open=partial(open_pipeline, pipeline)
+            kind=self.kind, name=f"gst-{element}", shown=shown, open=partial(open_pipeline, pipeline)
         )
 
 
-def require_gstreamer(given: str) -> Any:  # noqa: ANN401 - OpenCV's module
+def require_gstreamer(shown: str) -> Any:  # noqa: ANN401 - OpenCV's module
     """OpenCV, if it has GStreamer.
 
     Raises:
@@ -55,13 +60,13 @@ def require_gstreamer(given: str) -> Any:  # noqa: ANN401 - OpenCV's module
         import cv2  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise GmosError(
-            f"{given.split('!', 1)[0].strip()}: pipelines of GStreamer need OpenCV ({error}); on a Jetson use that of "
+            f"{shown}: pipelines of GStreamer need OpenCV ({error}); on a Jetson use that of "
             "JetPack (apt install python3-opencv, and a venv with --system-site-packages)"
         ) from error
     line = next((line for line in cv2.getBuildInformation().splitlines() if "GStreamer:" in line), "")
     if "YES" not in line:
         raise GmosError(
-            f"{given.split('!', 1)[0].strip()}: this OpenCV {cv2.__version__} was built without GStreamer, as those of "
+            f"{shown}: this OpenCV {cv2.__version__} was built without GStreamer, as those of "
             "PyPI are; use that of the system (apt install python3-opencv, and a venv with --system-site-packages)"
         )
     return cv2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -123,6 +124,7 @@ def connect(given: str, scheme: str, timeout_s: float, *, finite: bool) -> AvRea
     """
     rules, shown = SCHEMES[scheme], shown_address(given)
     formats = ",".join((allowed_formats(), *rules.formats))
+    began_s = time.monotonic()
     try:
         container = av.open(
             given,
@@ -138,7 +140,9 @@ def connect(given: str, scheme: str, timeout_s: float, *, finite: bool) -> AvRea
             },
         )
     except FFmpegError as error:
-        raise SourceLostError(reason(error)) from error
+        # RTSP tells that it was interrupted as invalid data.
+        late = time.monotonic() - began_s >= timeout_s
+        raise SourceLostError(f"no answer within {timeout_s:g} s" if late else reason(error)) from error
     length_s = (container.duration or 0) / av.time_base
     if scheme in MAY_BE_FILES and not finite and (length_s > 0 or container.size > 0):
         container.close()

@@ -62,6 +62,7 @@ def compare(
         plant: tuple[str, str, Any] | None = None,
         plant_a: tuple[str, str, Any] | None = None,
         variant: str = "gmos",
+        levers_b: str = "",
     ) -> tuple[int, str, dict[str, Any], list[dict[str, Any]]]:
         def load(choice: NetworkChoice) -> Any:
             backend = colour_backend(choice.variant)
@@ -71,6 +72,7 @@ def compare(
         register("colours", load)
         report = tmp_path / "report"
         sides = [f"colours:preset=tiny,precision={name},variant={variant}" for name in ("fp32", "auto")]
+        sides[1] += f",{levers_b}" if levers_b else ""
         arguments = [clip, "--stride", 1, "--a", sides[0], "--b", sides[1], "--report", report, *options]
         status = guarded(video_command, "gmos-parity", [str(word) for word in arguments])
         captured = capsys.readouterr()
@@ -139,6 +141,23 @@ def test_birth(
     assert stage(result, stages[0], "teacher_forced")["beyond"]
     for name in {"proposer", "mos-i", "mos"} - set(stages):
         assert stage(result, name, "teacher_forced")["beyond"] is None, name
+
+
+@pytest.mark.parametrize(
+    "levers", ["geometry_every=2", "propose_every=2", "geometry_every=2,geometry_change=0.0"]
+)
+def test_a_recipe_against_the_exact_run(compare: Compare, levers: str) -> None:
+    """Levers of a side are its own; proposals are compared where every frame has some."""
+    _, out, result, _ = compare(levers_b=levers)
+    assert levers in result["sides"]["b"] if "sides" in result else levers in out
+    stages = {entry["stage"] for entry in result["stages"]}
+    assert stages == {"mos-i", "mos"} | (set() if "propose" in levers else {"proposer"})
+
+
+def test_levers_are_no_networks(compare: Compare, capsys: pytest.CaptureFixture[str]) -> None:
+    """Teacher forcing compares networks."""
+    with pytest.raises(AssertionError, match="leave its levers out"):
+        compare("--teacher_forced", levers_b="geometry_every=2")
 
 
 def test_free_running_shows_what_follows(compare: Compare) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -343,3 +344,36 @@ def test_a_user_without_a_home_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "XDG_CACHE_HOME" in found["cache folder"].mend
     assert "space for caches" not in found
     assert "space for videos" in found
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_a_cache_folder_that_cannot_be_made(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file is in its place, or a link to nowhere; the folder around it can be written."""
+    given = tmp_path / "given"
+    if kind == "file":
+        given.touch()
+    else:
+        given.symlink_to("nowhere")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(given))
+    found = {one.name: one for one in machine_findings(None)}
+    assert found["cache folder"].state == "wrong"
+    assert "cannot be written (Not a directory)" in found["cache folder"].found
+    given.unlink()
+    found = {one.name: one for one in machine_findings(None)}
+    assert found["cache folder"].state == "ok"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="how Linux finds libraries")
+def test_a_driver_that_cannot_be_loaded_is_not_one_that_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Something else lies where its library should be."""
+    (tmp_path / "libcuda.so.1").write_text("no library" * 100)
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
+    driver = {one.name: one for one in gpu.gpu_findings(ask("cuda"), ask("cudnn"), None)}["NVIDIA driver"]
+    assert driver.state == "wrong"
+    assert "cannot be loaded" in driver.found
+    assert "invalid ELF header" in driver.found
+    assert "LD_LIBRARY_PATH" in driver.found

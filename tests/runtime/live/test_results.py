@@ -178,7 +178,8 @@ def test_runs_on_one_place_stay_apart(tmp_path: Path) -> None:
     for _ in range(2):
         with files(tmp_path, "tracks") as sink:
             sink.write(answer(0))
-            assert sink.folder is not None
+            assert sink.folder is None
+        assert sink.folder is not None
     runs = {one.parent.name for one in segments_of(tmp_path)}
     assert len(runs) == 2
 
@@ -196,8 +197,8 @@ def test_old_segments_go(tmp_path: Path) -> None:
         with files(tmp_path, "tracks", keep_segments=keep) as sink:
             for index in range(answers):
                 sink.write(answer(index))
-            if keep is None:
-                unbounded = sink.folder
+        if keep is None:
+            unbounded = sink.folder
     found = segments_of(tmp_path)
     assert unbounded is not None
     assert [one.name for one in found if one.parent == unbounded] == ["000000", "000001", "000002"]
@@ -206,7 +207,7 @@ def test_old_segments_go(tmp_path: Path) -> None:
     assert bounded[0].parent != bounded[1].parent
     with files(tmp_path, "tracks", keep_segments=1) as sink:
         sink.write(answer(0))
-        last = sink.folder
+    last = sink.folder
     left = {one.parent for one in segments_of(tmp_path)}
     assert left == {unbounded, last}
     assert {one.name for one in (tmp_path / "live/door").iterdir()} == {one.name for one in left}
@@ -215,17 +216,17 @@ def test_old_segments_go(tmp_path: Path) -> None:
 def test_the_current_run_is_the_newest(tmp_path: Path) -> None:
     """A device without a battery for its clock begins in 1970 each time."""
     stream = tmp_path / "live/door"
-    for run in ("19700101T000010Z", "20990101T000000Z"):
+    for run in ("19700101T000010.000Z-0000", "20990101T000000.000Z-0000"):
         for number in ("000000", "000001"):
             (stream / run / number).mkdir(parents=True)
         (stream / run / "session.json").write_text('{"keep_segments": 2}')
     (stream / "note.txt").write_text("somebody's own")
     (tmp_path / "work").mkdir()
-    segments.prune(stream, "19700101T000010Z", 3, tmp_path / "work")
+    segments.prune(stream, "19700101T000010.000Z-0000", 3, tmp_path / "work")
     assert sorted(str(one.relative_to(stream)) for one in stream.glob("*/0*")) == [
-        "19700101T000010Z/000000",
-        "19700101T000010Z/000001",
-        "20990101T000000Z/000001",
+        "19700101T000010.000Z-0000/000000",
+        "19700101T000010.000Z-0000/000001",
+        "20990101T000000.000Z-0000/000001",
     ]
     assert (stream / "note.txt").exists()
 
@@ -261,7 +262,8 @@ def test_a_kill_leaves_nothing_half_written(tmp_path: Path) -> None:
     pictures = [f"{index:09d}.png" for index in range(10, 16)]
     assert sorted(path.name for path in (kept / "tracked_frame").glob("*.png")) == pictures
     record = json.loads((kept / "segment.json").read_text())
-    assert (record["whole"], record["first_frame"], record["last_frame"]) == (False, 10, None)
+    assert (record["whole"], record["answers"]) == (False, 6)
+    assert (record["first_frame"], record["last_frame"]) == (10, None)
     assert not (kept / "overlay.mp4").exists()
     assert not list((tmp_path / PRIVATE_FOLDER).glob("live-*"))
 
@@ -332,14 +334,32 @@ def test_lost_space_at_the_end_of_a_segment(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    "cut", [b"", b"no line at all", b"a" * 200_000, b"one\n", b"one\ntwo", b"\n" + b"x" * 70_000]
+    ("cut", "whole"),
+    [
+        (b"", 0),
+        (b"no line at all", 0),
+        (b"a" * 200_000, 0),
+        (b"one\n", 1),
+        (b"one\ntwo", 1),
+        (b"\n" + b"x" * 70_000, 1),
+        (b"one\ntwo\nthree\nfo", 2),
+    ],
 )
-def test_cut_lines(tmp_path: Path, cut: bytes) -> None:
-    """Everything after the last line break goes."""
-    path = tmp_path / "tracks.jsonl"
+def test_cut_lines(tmp_path: Path, cut: bytes, whole: int) -> None:
+    """Everything after the last line break goes, and what another file does not have; and pictures without a line."""
+    path, index = tmp_path / "tracks.jsonl", tmp_path / "frame/index.csv"
+    index.parent.mkdir()
     path.write_bytes(cut)
-    segment_writers.tidy(tmp_path)
-    assert path.read_bytes() == cut[: cut.rfind(b"\n") + 1]
+    index.write_bytes(b"output,frame\r\n1.png,1\r\n2.png,2\r\n3.pn")
+    for number in range(1, 4):
+        (index.parent / f"{number}.png").write_bytes(b"")
+    assert segment_writers.tidy(tmp_path) == whole
+    assert path.read_bytes() == b"".join(cut.splitlines(keepends=True)[:whole])
+    assert sorted(one.name for one in index.parent.glob("*.png")) == [f"{i + 1}.png" for i in range(whole)]
+    assert index.read_bytes().count(b"\n") == 1 + whole
+    index.write_bytes(b"outp")
+    assert segment_writers.tidy(tmp_path) == 0
+    assert index.read_bytes() == b""
 
 
 @pytest.mark.parametrize("mode", ["coco", "npz", "yolo", "ytvis"])

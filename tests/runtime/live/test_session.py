@@ -16,6 +16,7 @@ from gmos_deploy.runtime.live.incoming import LiveFrame
 from gmos_deploy.runtime.live.session import LiveSession, push_all
 from gmos_deploy.runtime.pipeline.clip import ClipRun
 from gmos_deploy.runtime.pipeline.options import RunOptions
+from gmos_deploy.runtime.pipeline.thresholds import Thresholds
 from gmos_deploy.runtime.video.drawn_clip import drawn_clip
 from gmos_deploy.runtime.video.inputs import resolve_frames
 
@@ -109,6 +110,25 @@ def test_a_file_played_as_a_stream_is_the_file(nano: gmos.Model) -> None:
             np.testing.assert_array_equal(answer.tracked, run.tracks.mos_i.labels[answer.index])
             np.testing.assert_array_equal(answer.ious["tracked"], run.tracks.mos_i.ious[answer.index])
     assert any(answer.maps.get("mos-i", answer.maps.get("foreground")).any() for answer in found)
+
+
+@pytest.mark.parametrize("nano", ["gmos-s"], indirect=True)
+def test_shared_calls_are_within_rounding_of_separate_ones(nano: gmos.Model) -> None:
+    """Probabilities of GMOS-S differ by one step at most, as those of a larger batch of a file do."""
+    clip = [frame[::2, ::2].copy() for frame in drawn_clip()[:4]]
+    streams = [numbered(clip[:3]), numbered(clip[1:])]
+
+    def sessions() -> list[LiveSession]:
+        return [LiveSession(nano._opened(), video_hw=(126, 224), stride=1, fps=8) for _ in streams]
+
+    alone = [answers(session, frames) for session, frames in zip(sessions(), streams, strict=True)]
+    opened = sessions()
+    pushed = [push_all(list(zip(opened, frames, strict=True))) for frames in zip(*streams, strict=True)]
+    for index, session in enumerate(opened):
+        found = [answer for new in pushed for answer in new[index]] + session.finish()
+        for answer, other in zip(found, alone[index], strict=True):
+            assert answer.index == other.index
+            assert np.abs(answer.probability.astype(int) - other.probability).max() <= 1
 
 
 def test_an_answer_comes_with_the_last_frame_of_its_window(backend: Any, masks: Any) -> None:
@@ -280,6 +300,10 @@ def test_frames_come_in_order(masks: Any) -> None:
         ({"stride": 0}, "--stride 0: expected 1 frame or more"),
         ({"retire_after_s": float("nan")}, "--retire_after nan: expected seconds from 0 up"),
         ({"video_hw": (4, 4000)}, "too thin"),
+        (
+            {"options": RunOptions(thresholds=Thresholds(max_objects=256))},
+            "--thresholds max_objects=256: a stream has at most 255 objects at a time",
+        ),
     ],
 )
 def test_what_no_session_is_made_for(masks: Any, options: dict[str, Any], message: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gmos_deploy.errors import GmosError
 from gmos_deploy.evaluation.child_process import ChildRun
 from gmos_deploy.evaluation.profile import roofline
 from gmos_deploy.evaluation.profile.roofline import Rates
@@ -68,7 +69,10 @@ def accepted(
     ours = tuple(name for name in acceptance.STEPS if name not in ("reference", "ONNX Runtime"))
 
     def run(
-        change: Callable[[Any], None] = lambda _: None, steps: Sequence[str] = ours, **options: Any
+        change: Callable[[Any], None] = lambda _: None,
+        steps: Sequence[str] = ours,
+        trust_engines: bool = False,
+        **options: Any,
     ) -> dict[str, Any]:
         sizes = {"pi3_sizes": ((154, 126),), "max_batch": 8}
         world, trusted = (silent(make_world(**sizes, **options, make_cuda=timed_cuda)) for _ in range(2))
@@ -120,6 +124,7 @@ def accepted(
             device=0,
             frames=FRAMES,
             seconds=0.0,
+            trust_engines=trust_engines,
         )
 
         def here(name: str, given: Any) -> ChildRun:
@@ -183,6 +188,33 @@ def test_only_the_step_engines_builds_them(accepted: Accepted) -> None:
         assert "engines of dino, which the step engines builds" in [
             item["words"] for item in found[name].items
         ]
+
+
+def test_engines_that_were_built_elsewhere(
+    accepted: Accepted, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Trusted they are compared here and run; without trust they are built again, and else nothing runs them."""
+
+    def change(world: Any) -> None:
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setenv("XDG_CONFIG_HOME", str(tmp_path / "elsewhere"))
+            for name in world.bundle.networks:
+                world.write_engine(name)
+
+    found = accepted(change, steps=("engines", "memories"), trust_engines=True)
+    assert [name for name, result in found.items() if result.failed] == []
+    assert found["engines"].items[0]["words"].startswith("fits, compared in")
+    built: list[Any] = []
+
+    def build(root: Path, flavour: str, *, networks: list[str], **_: Any) -> None:
+        built.extend(networks)
+        raise GmosError("there is no builder here")
+
+    monkeypatch.setattr("acceptance_steps.engines.build_engines", build)
+    found = accepted(change, steps=("engines", "memories"))
+    assert [name for name, result in found.items() if result.failed] == ["engines", "memories"]
+    assert len(built) == len(found["engines"].items) - 1
+    assert "nobody vouches for it" in found["memories"].items[1]["words"]
 
 
 def test_the_first_start_finds_no_kernels_of_the_steps_before(accepted: Accepted) -> None:

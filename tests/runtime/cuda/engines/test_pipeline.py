@@ -20,6 +20,8 @@ from gmos_deploy.gmos_ref.backend import TorchBackend
 from gmos_deploy.gmos_ref.checkpoints.stand_in import stand_in_networks
 from gmos_deploy.gmos_ref.presets import model_spec, preset
 from gmos_deploy.runtime.contract import Variant, network_specs
+from gmos_deploy.runtime.levers import Levers
+from gmos_deploy.runtime.live.incoming import LiveFrame
 from gmos_deploy.runtime.live.session import LiveSession
 from gmos_deploy.runtime.pipeline.clip import ClipRun
 from gmos_deploy.runtime.pipeline.memory_tracker import MemoryTracker
@@ -116,8 +118,11 @@ def run(backend: Any, clip: Path, save_dir: Path, **options: Any) -> None:
         [clip], fps=None, stride=1, pi3_area_px=model.pi3_area_px, patch_px=model.patch_px
     )[0]
     modes = frozenset({"mask"} if model.variant == "gmos" else {"mask", "prob"})
-    results = ResultSet(save_dir=save_dir, sequence="clip", variant=model.variant, modes=modes)
-    run = ClipRun(backend, sequence, RunOptions(batch_size=BATCH, **options))
+    asked = RunOptions(batch_size=BATCH, **options)
+    results = ResultSet(
+        save_dir=save_dir, sequence="clip", variant=model.variant, modes=modes, settings=asked.settings()
+    )
+    run = ClipRun(backend, sequence, asked)
     file_results(iter(run), results, sequence.media)
 
 
@@ -161,6 +166,57 @@ def test_a_stream_on_engines_is_the_same_stream(
             assert np.array_equal(one.values(name), other.values(name)), (one.index, name)
     if variant == "gmos":
         assert max(found[0][-1].ids.values()) > 3
+    # What is left of a stream may outlive its networks.
+    left = LiveSession(backend, video_hw=VIDEO_HW, stride=1, fps=8)
+    for frame in played(sequence):
+        left.push(frame)
+    backend.close()
+    left.close()
+
+
+def test_a_stream_takes_no_more_of_the_device(make_world: Callable[..., Any]) -> None:
+    """The pool holds after 130 frames what it held after 90, with objects that come, are reinforced and go."""
+    world = make_world(pi3_sizes=((168, 112),))
+    toy = world.compute
+
+    def compute(name: str, inputs: dict[str, Any]) -> dict[str, Any]:
+        out: dict[str, Any] = toy(name, inputs)
+        if name == "proposer":
+            out |= {"motion_logits": np.full_like(out["motion_logits"], 4), "ious": np.ones_like(out["ious"])}
+        if name == "proposal_labels":
+            out["labels"] = np.zeros_like(out["labels"])
+            out["labels"][:, 8:40, 8:40] = 1
+            out["labels"][:, 8:40, 60:90] = 2
+        if name == "tracked_labels":
+            out["positive"] = np.zeros_like(out["positive"])
+            out["positive"][:, 8:40, 8:40] = 1
+            out["labels"] = np.zeros_like(out["labels"])
+        return out
+
+    world.compute = compute
+    backend = world.backend()
+    held = []
+    with LiveSession(
+        backend,
+        video_hw=VIDEO_HW,
+        stride=2,
+        fps=8,
+        options=RunOptions(thresholds=Thresholds(max_objects=2)),
+        retire_after_s=0.5,
+    ) as session:
+        ids = 0
+        for index in range(130):
+            rgb = np.full((*VIDEO_HW, 3), index, np.uint8)
+            frame = LiveFrame(
+                index=index, time_s=index / 8, arrival_s=0, rgb=rgb, new_sequence=index % 20 == 19
+            )
+            for answer in session.push(frame):
+                ids = max(ids, *answer.ids.values(), 0)
+            if index in {89, 129}:
+                held.append(backend._device.pool.held_bytes)
+    assert ids > 8
+    assert held[0] == held[1]
+    backend.close()
 
 
 @pytest.mark.parametrize("variant", ["gmos", "gmos-s"])
@@ -187,6 +243,38 @@ def test_a_video_on_engines_is_the_same_video(
     if variant == "gmos":
         assert world.fake_cuda.calls["cudaGraphLaunch"] > FRAMES
         assert set(world.computed) == set(world.bundle.networks)
+
+
+@pytest.mark.parametrize(
+    ("variant", "levers", "mos_i_only"),
+    [
+        ("gmos-s", Levers(geometry_every=2), False),
+        ("gmos-s", Levers(geometry_every=3, geometry_change=0.01), False),
+        ("gmos", Levers(geometry_every=2), True),
+        ("gmos", Levers(geometry_every=3, propose_every=3), False),
+    ],
+)
+def test_levers_on_engines(
+    torch_world: Callable[..., Any],
+    direct: Callable[[Variant], Direct],
+    clip: Path,
+    tmp_path: Path,
+    *,
+    variant: Variant,
+    levers: Levers,
+    mos_i_only: bool,
+) -> None:
+    """The files of the reference with the same levers, byte for byte; nothing of a run stays on the device."""
+    options: dict[str, Any] = {"levers": levers, "mos_i_only": mos_i_only}
+    world = torch_world(variant)
+    backend = world.backend()
+    run(direct(variant), clip, tmp_path / "direct", **options)
+    run(backend, clip, tmp_path / "engines", **options)
+    backend.close()
+    expected, given = files(tmp_path / "direct"), files(tmp_path / "engines")
+    assert len(expected) == FRAMES * (1 if mos_i_only else 2)
+    assert given == expected
+    assert not world.fake_cuda.device
 
 
 def test_memory_does_not_grow_with_the_video(

@@ -338,6 +338,7 @@ def test_the_doctor_says_that_nobody_vouches(foreign: Any, monkeypatch: pytest.M
     found = {one.name: one for one in bundle_findings(foreign.bundle.root, GPU)}
     assert found["tensorrt dino"].state == "wrong"
     assert "nobody vouches for it" in found["tensorrt dino"].found
+    assert "--trust KEY.pub" in found["tensorrt dino"].found
     assert found["tensorrt dino"].mend.startswith("gmos-export build-engines")
     trusted = {one.name: one for one in bundle_findings(foreign.bundle.root, GPU, trust=Trust(engines=True))}
     assert "tensorrt dino" not in trusted

@@ -159,20 +159,23 @@ def test_the_page_in_a_browser(browser: Any, answer: Make, tmp_path: Path) -> No
     browser.wait("document.getElementById('state').textContent==='the run has ended'")
 
 
-def test_a_browser_shows_the_token_once(browser: Any, closed: Preview, answer: Make, tmp_path: Path) -> None:
-    """By the form; then the address has none, and the page works."""
-    closed.write(answer(1))
-    browser.open(closed.url, width=390)
-    browser.wait("document.querySelector('input')")
-    browser.screenshot(tmp_path / "door.png")
-    browser.evaluate(
-        f"document.querySelector('input').value={TOKEN!r};document.querySelector('form').submit()"
-    )
-    browser.wait("location.search===''&&document.querySelector('#objects tr')")
-    browser.open(f"{closed.url}?token=correct%20horse")
-    browser.wait("location.search===''&&document.querySelector('#objects tr')")
-    # Being asked for it is no error of the page's.
-    assert not [one for one in browser.problems if "401" not in one]
+def test_a_browser_shows_the_token_once(browser: Any, answer: Make, tmp_path: Path) -> None:
+    """By the form; then the address has none, and the page works. The next run asks again, by itself."""
+    with Preview("127.0.0.1", 0, TOKEN) as closed:
+        closed.write(answer(1))
+        browser.open(closed.url, width=390)
+        browser.wait("document.querySelector('input')")
+        browser.screenshot(tmp_path / "door.png")
+        browser.evaluate(
+            f"document.querySelector('input').value={TOKEN!r};document.querySelector('form').submit()"
+        )
+        browser.wait("location.search===''&&document.querySelector('#objects tr')")
+        browser.open(f"{closed.url}?token=correct%20horse")
+        browser.wait("location.search===''&&document.querySelector('#objects tr')")
+        # Being asked for it is no error of the page's.
+        assert not [one for one in browser.problems if "401" not in one]
+    with Preview("127.0.0.1", closed._port, TOKEN):
+        browser.wait("document.querySelector('input')")
 
 
 def test_a_token_is_asked_for(closed: Preview, caplog: pytest.LogCaptureFixture, capfd: Any) -> None:
