@@ -77,6 +77,8 @@ class LiveChoice:
             GmosError: a value is out of range.
         """
         check_rate(fps, stride)
+        if self.retire_after is not None and not 0 <= self.retire_after < float("inf"):
+            raise GmosError(f"--retire_after {self.retire_after:g}: expected seconds from 0 up; 0: never")
         given = {
             "timeout_s": self.timeout,
             "reset_after_s": self.reset_after,
@@ -162,10 +164,6 @@ def run_live(
         logger.info("%s: %s", source.shown, start.line())
         settings = {**networks_source.settings(), **options.settings(), **drawing_settings(modes, overlay)}
         made_from = networks_source.made_from()
-        began_s = time.monotonic()
-        backend = stack.enter_context(closing(networks_source.load()))
-        load_s = time.monotonic() - began_s
-        logger.info("%s; loaded in %.1f s", backend.description, load_s)
         sinks = open_live_sinks(
             save_dir if modes else None,
             modes,
@@ -177,6 +175,10 @@ def run_live(
             settings=settings,
             made_from=made_from,
         )
+        began_s = time.monotonic()
+        backend = stack.enter_context(closing(networks_source.load()))
+        load_s = time.monotonic() - began_s
+        logger.info("%s; loaded in %.1f s", backend.description, load_s)
         run = LiveRun(
             reading,
             _session(

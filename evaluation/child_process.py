@@ -177,6 +177,8 @@ def _end(child: subprocess.Popen[bytes]) -> bool:
     try:
         child.wait(KILLED_S)
     except subprocess.TimeoutExpired:
+        # Nobody waits for it any more, and Python need not warn of that.
+        child.returncode = -int(signal.SIGTERM)
         return False
     return True
 

@@ -6,9 +6,10 @@ import logging
 import os
 import re
 import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -96,16 +97,19 @@ class RayWorkers:
         self._sequences = sequences
         self._actors: list[_Actor] = []
         self._began = False
+        self._printing = ExitStack()
         self._told = False
         self._start = time.monotonic()
 
     def __enter__(self) -> RayWorkers:
         ray = self._ray
-        if not ray.is_initialized():
-            with _own_signals():
-                _connect(ray, self._choice.address)
-            self._began = True
+        # Ray shows what is printed elsewhere; standard output is the summary's, which holds it already.
+        self._printing.enter_context(redirect_stdout(sys.stderr))
         try:
+            if not ray.is_initialized():
+                with _own_signals():
+                    _connect(ray, self._choice.address)
+                self._began = True
             count, options = self._room()
             self._lifelines = Lifelines(count)
             self._class = ray.remote(Segmenter).options(
@@ -156,6 +160,7 @@ class RayWorkers:
         if self._began:
             self._ray.shutdown()
             self._began = False
+        self._printing.close()
         if busy:
             # What those had begun that could not clear up.
             with suppress(GmosError):

@@ -53,6 +53,24 @@ def test_what_the_readme_names_is_there() -> None:
         assert not heading or heading in anchors(place), target
 
 
+def test_what_holds_the_mended_faults_is_there() -> None:
+    """Every test that docs/gpu.md names for one, by its file and how its name begins or ends."""
+    text = (README.parent / "docs" / "gpu.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) [^|]+\|([^|]+)\|$", text, re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, 25))
+    for number, cell in rows:
+        names = re.findall(r"`([^`]+)`", cell)
+        files = [
+            README.parent / "tests" / name for name in names if re.fullmatch(r"[\w/]+/test_\w+\.py", name)
+        ]
+        tests = [name for name in names if "…" in name or name.startswith("test_")]
+        assert files or "](" in cell or "docs" in cell, number
+        source = "\n".join(file.read_text(encoding="utf-8") for file in files)
+        for name in tests:
+            pattern = ".*".join(map(re.escape, name.split("…")))
+            assert re.search(rf"def (test_.*)?{pattern}", source), (number, name)
+
+
 def test_the_table_of_commands() -> None:
     """It names every program that is installed, and no other."""
     text = README.read_text(encoding="utf-8")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -14,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from gmos_deploy.evaluation import child_process
 from gmos_deploy.evaluation.child_process import LOG_FILE, ChildRun, kept_report, run_child
 
 
@@ -24,7 +27,7 @@ def child_in(tmp_path: Path) -> Callable[..., ChildRun]:
     def run(folder: Path | None, body: str, limit_s: float = 60.0, **variables: str) -> ChildRun:
         program = tmp_path / "program.py"
         program.write_text(
-            "import os, sys, time\nfrom pathlib import Path\n"
+            "import os, signal, sys, time\nfrom pathlib import Path\n"
             "from gmos_deploy.errors import GmosError\n"
             "from gmos_deploy.evaluation.child_process import child_main\n"
             f"def work(tell):\n{textwrap.indent(body, '    ')}\n"
@@ -127,3 +130,21 @@ def test_what_a_child_leaves_in_a_folder(child_in: Callable[..., ChildRun], tmp_
     assert (kept_report(place), (place / LOG_FILE).stat().st_size) == (1, 9001)
     child_in(place, "print('new')")
     assert (kept_report(place), (place / LOG_FILE).read_text()) == (None, "new\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
+def test_a_child_that_cannot_be_ended_is_left_behind(
+    child: Callable[..., ChildRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that a driver holds; here it is stopped, and signals do not reach it."""
+    with monkeypatch.context() as patch:
+        patch.setattr(child_process.os, "killpg", lambda *_: None)
+        patch.setattr(child_process, "GRACE_S", 0.2)
+        patch.setattr(child_process, "KILLED_S", 0.2)
+        ran = child("tell(os.getpid())\nos.kill(os.getpid(), signal.SIGSTOP)", limit_s=6.0)
+    assert ran.stopped
+    assert ran.fault.startswith(
+        "stopped after 6 s, its limit; it printed nothing; the system did not end it within"
+    )
+    os.kill(ran.value, signal.SIGKILL)
+    os.waitpid(ran.value, 0)

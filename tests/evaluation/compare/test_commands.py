@@ -20,6 +20,8 @@ from gmos_deploy.errors import GmosError
 from gmos_deploy.evaluation.compare.report import SCHEMA, read_result
 from gmos_deploy.evaluation.compare.sides import limits_of
 from gmos_deploy.networks import NetworkChoice
+from gmos_deploy.runtime.levers import Levers
+from gmos_deploy.runtime.pipeline.options import RunOptions
 from gmos_deploy.runtime.results.overlay import davis_palette
 from gmos_deploy.sides import Side, parse_side
 

@@ -283,7 +283,7 @@ def test_scripts_are_not_read(body: bytes, transport_stream: bytes, tmp_path: Pa
     secret = tmp_path / "secret.ts"
     secret.write_bytes(transport_stream)
     script = body.replace(b"{}", str(secret).encode())
-    with Server(http(script)) as server, pytest.raises(GmosError, match="Invalid (data|argument)"):
+    with Server(http(script)) as server, pytest.raises(GmosError, match=r"Invalid (data|argument)"):
         list(frames_of(f"http://127.0.0.1:{server.port}/x"))
 
 

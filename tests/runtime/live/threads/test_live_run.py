@@ -230,6 +230,9 @@ def test_drops_are_counted() -> None:
         summary = run.run()
     assert sink.written == [0, 19, 20]
     assert (summary.answered, summary.dropped, summary.lost) == (3, 18, 0)
+    # What the window of frame 0 waited for longer than a frame, because those after it were dropped, counts.
+    assert summary.beyond_delay_ms is not None
+    assert summary.beyond_delay_ms["max"] == pytest.approx(60, rel=5e-3)
 
 
 def test_reading_goes_on_while_networks_are_loaded() -> None:
