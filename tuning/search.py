@@ -30,7 +30,7 @@ MEMORIES = (16, 8, 4, 2)
 AREA_SHARES = (0.8, 0.65, 0.5)
 """Of the networks' area, settings of --pi3_area."""
 
-CHANGE_SHARES = (0.75, 0.5, 0.25)
+CHANGE_SHARES = (0.9, 0.75, 0.5, 0.4, 0.25)
 """Of the gaps, how many stay interpolated where a threshold decodes the others: the fastest first."""
 
 NO_CHANGE = 1e9
