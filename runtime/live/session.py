@@ -84,7 +84,8 @@ class LiveSession:
         """Frames with values that are not finite, by network, where the run goes on in spite of them."""
         self._backend = backend
         self._calls = WindowCalls(backend, batch_size=options.batch_size)
-        self._pi3_size_wh = pi3_size_wh(video_hw[1], video_hw[0], model.pi3_area_px, model.patch_px)
+        area_px = options.levers.sized(model).pi3_area_px
+        self._pi3_size_wh = pi3_size_wh(video_hw[1], video_hw[0], area_px, model.patch_px)
         self._check = FiniteCheck(video=name, allowed=options.allow_nonfinite, found=self.not_finite)
         self._with_rgb = with_rgb
         self._stage: StageLive | None = None
