@@ -85,6 +85,7 @@ def load(
     geometry_every: int = EXACT.geometry_every,
     geometry_change: float | None = None,
     propose_every: int = EXACT.propose_every,
+    pi3_area: int | None = None,
     mos_i_only: bool = False,
     recipe: str | os.PathLike[str] | None = None,
 ) -> Model:
@@ -115,6 +116,7 @@ def load(
         geometry_every: run the Pi3 decoder on every so manieth frame and interpolate between.
         geometry_change: do not interpolate where the tokens of the neighbours differ by more than this share.
         propose_every: propose on every so manieth frame, and before one that calls for a prompt. GMOS.
+        pi3_area: pixels of a frame as Pi3 sees it, at most; by default as many as the networks were made for.
         mos_i_only: leave GMOS's second pass out: no MOS.
         recipe: levers as `gmos-export tune` found them: a name in the bundle, a file, or "exact".
 
@@ -132,7 +134,10 @@ def load(
         max_conditioning=max_conditioning,
         allow_nonfinite=allow_nonfinite,
         levers=Levers(
-            geometry_every=geometry_every, geometry_change=geometry_change, propose_every=propose_every
+            geometry_every=geometry_every,
+            geometry_change=geometry_change,
+            propose_every=propose_every,
+            pi3_area=pi3_area,
         ),
         mos_i_only=mos_i_only,
     )
