@@ -307,6 +307,8 @@ LONG_FILES = (
     "export/engines/test_check.py",
     "calibration/test_engines.py",
     "gpu/test_require.py",
+    "test_run_live.py",
+    "runtime/live/sources/test_network.py",
     "tools/test_nano_training.py",
     "tools/test_nano_cutouts.py",
     "stopped/test_at_every_step.py",

@@ -249,13 +249,13 @@ def _stages(
         names = {one.sequence for one in found} if any(one.result == "mos-i" for one in found) else set()
         return [tracker_stage(one, "free", limits) for one in found if one.sequence in names]
     for name in (sequence.name for sequence in sequences):
-        a, b = (run.recorded[name] for run in runs)
-        proposals_a, proposals_b = a.proposals(), b.proposals()
+        recorded_a, recorded_b = (run.recorded[name] for run in runs)
+        proposals_a, proposals_b = recorded_a.proposals(), recorded_b.proposals()
         if proposals_a is not None and proposals_b is not None:
             stages.append(proposer_stage(name, frames[name], (proposals_a, proposals_b), "free", limits))
             stages += [tracker_stage(one, "free", limits) for one in found if one.sequence == name]
         else:
-            stages += _free_gmos_s(name, frames[name], a, b, limits)
+            stages += _free_gmos_s(name, frames[name], recorded_a, recorded_b, limits)
     if teacher_forced:
         side_a, side_b = (run.side for run in runs)
         with closing(side_a.load()) as a, closing(side_b.load()) as b, run_progress() as progress:

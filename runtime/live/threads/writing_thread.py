@@ -94,8 +94,8 @@ class WritingThread:
                     stack.enter_context(sink)
                 while (item := self._items.get()) is not END:
                     if isinstance(item, FrameResult):
-                        for sink in (*self._sinks, *self._listeners):
-                            sink.write(item)
+                        for taker in (*self._sinks, *self._listeners):
+                            taker.write(item)
                         self.written += 1
                         self._room.put(True)
                     elif isinstance(item, _Counts):
