@@ -370,8 +370,9 @@ class Model:
     ) -> list[list[FrameResult]]:
         """Push a frame into each of several sessions: windows of one Pi3 size go through the networks together.
 
-        That is faster on a GPU. Sums are taken in another order then, so that answers are within the limits of
-        gmos-parity of those of `Session.push`, which are the same bytes whatever other sessions do.
+        It is there for GPUs, which a single window does not keep busy. Sums are taken in another order then, so that
+        answers are within the limits of gmos-parity of those of `Session.push`, which are the same bytes whatever other
+        sessions do.
 
         Args:
             frames: (session, frame, time_s) each, as for `Session.push`; no session twice.
