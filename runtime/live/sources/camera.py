@@ -35,13 +35,8 @@ class CameraSource:
         device = f"{DEVICE}{int(given)}" if given.isdecimal() else given
         if platform.system() != "Linux":
             raise GmosError(
-<<<<<<< HEAD
-                f"{given}: cameras are read by Video4Linux, and this is {platform.system()}; give the address of "
-                "a stream, or a pipeline of GStreamer (gst:…)"
-=======
                 f"{given}: cameras are read by Video4Linux, and this is {platform.system()}; give the address of a "
                 "stream, or a pipeline of GStreamer (gst:…)"
->>>>>>> main
             )
         if not Path(device).exists():
             there = sorted(str(path) for path in Path(DEVICE).parent.glob(f"{Path(DEVICE).name}*"))
