@@ -85,6 +85,7 @@ def load(
     geometry_every: int = EXACT.geometry_every,
     geometry_change: float | None = None,
     propose_every: int = EXACT.propose_every,
+    pi3_area: int | None = None,
     mos_i_only: bool = False,
     recipe: str | os.PathLike[str] | None = None,
 ) -> Model:
@@ -115,6 +116,7 @@ def load(
         geometry_every: run the Pi3 decoder on every so manieth frame and interpolate between.
         geometry_change: do not interpolate where the tokens of the neighbours differ by more than this share.
         propose_every: propose on every so manieth frame, and before one that calls for a prompt. GMOS.
+        pi3_area: pixels of a frame as Pi3 sees it, at most; by default as many as the networks were made for.
         mos_i_only: leave GMOS's second pass out: no MOS.
         recipe: levers as `gmos-export tune` found them: a name in the bundle, a file, or "exact".
 
@@ -132,10 +134,16 @@ def load(
         max_conditioning=max_conditioning,
         allow_nonfinite=allow_nonfinite,
         levers=Levers(
-            geometry_every=geometry_every, geometry_change=geometry_change, propose_every=propose_every
+            geometry_every=geometry_every,
+            geometry_change=geometry_change,
+            propose_every=propose_every,
+            pi3_area=pi3_area,
         ),
         mos_i_only=mos_i_only,
     )
+    paths: dict[str, Any] = {
+        f"{name}_ckpt": None if path is None else Path(path) for name, path in given.items()
+    }
     choice = NetworkChoice(
         variant=variant,
         preset=preset,
@@ -148,7 +156,7 @@ def load(
         cuda_graphs=not no_cuda_graphs,
         trust=tuple(Path(key) for key in ([trust] if isinstance(trust, str | os.PathLike) else trust)),
         trust_engines=trust_engines,
-        **{f"{name}_ckpt": None if path is None else Path(path) for name, path in given.items()},
+        **paths,
     )
     return Model(choice, options, recipe=None if recipe is None else os.fspath(recipe))
 
@@ -365,8 +373,9 @@ class Model:
     ) -> list[list[FrameResult]]:
         """Push a frame into each of several sessions: windows of one Pi3 size go through the networks together.
 
-        That is faster on a GPU. Sums are taken in another order then, so that answers are within the limits of
-        gmos-parity of those of `Session.push`, which are the same bytes whatever other sessions do.
+        It is there for GPUs, which a single window does not keep busy. Sums are taken in another order then, so that
+        answers are within the limits of gmos-parity of those of `Session.push`, which are the same bytes whatever other
+        sessions do.
 
         Args:
             frames: (session, frame, time_s) each, as for `Session.push`; no session twice.

@@ -22,6 +22,7 @@ from .runtime.console_progress import LineProgress
 from .runtime.contract import Variant
 from .runtime.files.made_from import NOTHING, MadeFrom
 from .runtime.live.incoming import LiveSink
+from .runtime.live.preview.guard import preview_address
 from .runtime.live.reading import ReadingOptions, StreamStart
 from .runtime.live.results import DEFAULT_SEGMENT_S, check_live_modes, open_live_sinks
 from .runtime.live.session import RETIRE_AFTER_S, LiveSession
@@ -275,13 +276,10 @@ def _session(
 def _preview(choice: LiveChoice, name: str, overlay: OverlayStyle) -> Preview | None:
     if choice.preview is None:
         return None
-    host, _, port = choice.preview.rpartition(":")
-    if not port.isdecimal() or int(port) > 65535:
-        raise GmosError(f"--preview {choice.preview}: expected [HOST:]PORT, as in 8000 or 127.0.0.1:8000")
     from .runtime.live.preview.server import Preview  # noqa: PLC0415 - an extra
 
-    token = choice.preview_token or None
-    return Preview(host.strip("[]") or "127.0.0.1", int(port), token, name=name, overlay=overlay)
+    host, port = preview_address(choice.preview)
+    return Preview(host, port, choice.preview_token or None, name=name, overlay=overlay)
 
 
 def _outputs(sinks: Sequence[LiveSink]) -> list[str]:

@@ -282,6 +282,11 @@ def run_steps(
     return results
 
 
+def with_kept(names: Sequence[str], kept: Mapping[str, StepResult]) -> list[str]:
+    """The steps of a report: those asked for, and what an earlier run had of others, in their order."""
+    return [name for name in STEPS if name in names or name in kept]
+
+
 def origins(context: Context) -> MadeFrom:
     """The bundle and the clip that steps run; of what cannot be read, the steps tell that need it."""
     try:
@@ -465,6 +470,7 @@ def accept(options: argparse.Namespace) -> int:
         kept = {name: StepResult(**step) for name, step in earlier.items()}
         if why_not:
             print(f"every step runs: {why_not}", flush=True)
+        names = with_kept(names, kept)
     left = 60 * options.minutes - (time.monotonic() - begin)
     results = run_steps(names, context, left, done=write, kept=kept)
     show(report_document(results, found, options.minutes))

@@ -47,8 +47,8 @@ SETTINGS = {
         "geometry_every=2",
         "geometry_every=3",
         "geometry_every=4",
-        "geometry_every=2 geometry_change=0.1",
-        "geometry_every=2 geometry_change=0.06",
+        "geometry_every=2 geometry_change=0.12",
+        "geometry_every=2 geometry_change=0.05",
         "geometry_every=3 geometry_change=0.1",
     ),
     "gmos": (

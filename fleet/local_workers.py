@@ -76,9 +76,8 @@ class LocalWorkers:
     def events(self, timeout_s: float) -> list[Ended | Died]:
         """See `dispatch.Pool`."""
         found: list[Ended | Died] = []
-        connections = {worker.connection: k for k, worker in enumerate(self._workers)}
-        for connection in wait(list(connections), timeout_s):
-            k = connections[connection]  # type: ignore[index] - what was given comes back
+        heard = wait([worker.connection for worker in self._workers], timeout_s)
+        for k in [k for k, worker in enumerate(self._workers) if worker.connection in heard]:
             event = self._heard(k)
             if event is not None:
                 found.append(event)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ from PIL import Image
 import gmos_deploy as gmos
 from gmos_deploy.cli import guarded
 from gmos_deploy.commands.run import run_command
+from gmos_deploy.runtime.live.sources import registry
+from gmos_deploy.runtime.live.sources.registry import register_live_source, resolve_live
+from gmos_deploy.runtime.live.sources.source import Asked, LiveInput, SourceLostError
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -149,11 +152,12 @@ def test_ctrl_c_in_the_middle(clip: Path, tmp_path: Path) -> None:
             ENTRY,
             "-",
             *NANO,
+            "--tracks",
+            "-",
             "--save_mode",
             "tracks+mp4",
             "--save_dir",
-            str(tmp_path),
-            "--json",
+            tmp_path,
         ],
         stdin=read,
         stdout=subprocess.PIPE,
@@ -163,23 +167,78 @@ def test_ctrl_c_in_the_middle(clip: Path, tmp_path: Path) -> None:
         os.close(read)
         # And then nothing more: the source hangs.
         os.write(write, clip.read_bytes())
-        deadline = time.monotonic() + 60
-        while (
-            not any(path.stat().st_size for path in tmp_path.rglob("*.jsonl")) and time.monotonic() < deadline
-        ):
-            time.sleep(0.05)
+        assert process.stdout is not None
+        first = process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
         os.close(write)
     assert process.returncode == 130, err
     assert "gmos-run: interrupted; what was finished is kept" in err
-    stream = json.loads(out)["stream"]
-    assert stream["ended"] == "interrupted"
+    numbers = answered(first + out)
+    assert numbers == list(range(len(numbers)))
+    assert re.search(rf"stdin: {len(numbers)} answers? in .*; interrupted", err)
     (lines,) = (tmp_path / "live").rglob("*.jsonl")
-    assert answered(lines.read_text()) == list(range(stream["answered"]))
+    assert answered(lines.read_text()) == numbers
     (overlay,) = (tmp_path / "live").rglob("*.mp4")
     with av.open(str(overlay)) as video:
-        assert len(list(video.decode(video=0))) == stream["answered"] > 0
+        assert len(list(video.decode(video=0))) == len(numbers)
+
+
+class Robot:
+    """A kind of live source of somebody else's: it plays a file, and then it is gone once."""
+
+    kind = "robot"
+
+    def __init__(self, clip: Path) -> None:
+        self._file = resolve_live(str(clip), Asked(live=True))
+        self.connections = 0
+
+    def takes(self, given: str) -> bool:
+        return given.startswith("robot:")
+
+    def resolve(self, given: str, asked: Asked) -> LiveInput:
+        return LiveInput(kind=self.kind, name=given[6:], shown=given, open=self._open, waits=True)
+
+    def _open(self, timeout_s: float) -> Any:
+        self.connections += 1
+        if self.connections == 2:
+            raise SourceLostError("out of reach")
+        reader = self._file.open(timeout_s)
+        return reader if self.connections > 2 else Unsteady(reader)
+
+
+class Unsteady:
+    """A reader whose end is a loss."""
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+        self.rate_fps, self.pixel_aspect = reader.rate_fps, reader.pixel_aspect
+
+    def __enter__(self) -> Unsteady:
+        return self
+
+    def __exit__(self, *given: object) -> None:
+        self._reader.__exit__(*given)
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from self._reader
+        raise SourceLostError("it drove away")
+
+
+def test_a_source_of_somebody_elses_that_comes_back(
+    gmos_run: Run, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Registered before a run; it is connected again, and the second sequence is that of the file again."""
+    monkeypatch.setattr(registry, "LIVE_SOURCES", list(registry.LIVE_SOURCES))
+    register_live_source(Robot(clip))
+    status, out, err = gmos_run("robot:one", *NANO, "--tracks", "-")
+    assert status == 0, err
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["index"] for line in lines] == list(range(2 * FRAMES))
+    assert [line["index"] for line in lines if line["reset_before"]] == [FRAMES]
+    assert [line["objects"] for line in lines[:FRAMES]] == [line["objects"] for line in lines[FRAMES:]]
+    assert "robot:one was lost: it drove away; connecting again for 60 s" in err
+    assert "1 new sequence, 1 reconnection" in err
 
 
 def test_a_file_in_its_own_time(gmos_run: Run, clip: Path) -> None:

@@ -19,7 +19,7 @@ Levers = Mapping[str, Any]
 Measure = Callable[[Levers], Trial | None]
 """Tries levers; None when there is no time left."""
 
-GEOMETRY, PROPOSE, CONDITIONING = "geometry", "propose", "conditioning"
+GEOMETRY, PROPOSE, CONDITIONING, AREA = "geometry", "propose", "conditioning", "area"
 
 EVERY = (2, 3, 4, 6)
 """Settings of --geometry_every and --propose_every beside the stride and its double."""
@@ -27,7 +27,10 @@ EVERY = (2, 3, 4, 6)
 MEMORIES = (16, 8, 4, 2)
 """Settings of --max_conditioning."""
 
-CHANGE_SHARES = (0.75, 0.5, 0.25)
+AREA_SHARES = (0.8, 0.65, 0.5)
+"""Of the networks' area, settings of --pi3_area."""
+
+CHANGE_SHARES = (0.9, 0.75, 0.5, 0.4, 0.25)
 """Of the gaps, how many stay interpolated where a threshold decodes the others: the fastest first."""
 
 NO_CHANGE = 1e9
@@ -56,6 +59,7 @@ def search(
     target: float,
     stride: int,
     seed: int,
+    pi3_area: int | None = None,
 ) -> Found:
     """Try levers alone, then together, until nothing that holds can be faster.
 
@@ -68,12 +72,17 @@ def search(
         target: mean IoU that every result of every video must keep.
         stride: of the videos' windows in frames, the commonest one.
         seed: decides between combinations that promise the same.
+        pi3_area: of the networks, in pixels; None where they take one size only.
     """
     found = Found()
     alone: dict[str, list[Trial]] = {}
     try:
         for name in names:
-            trials = LADDERS[name](measure, found, exact, target, stride)
+            trials = (
+                _area(measure, found, target, pi3_area)
+                if name == AREA
+                else LADDERS[name](measure, found, exact, target, stride)
+            )
             alone[name] = _fastest_first(trial for trial in trials if trial.holds(target))
         _combine(alone, measure, found, exact=exact, target=target, seed=seed)
     except _OutOfTimeError:
@@ -147,6 +156,20 @@ def _conditioning(measure: Measure, found: Found, exact: Trial, target: float, _
         if not trial.holds(target):
             if count != fewer[-1]:
                 found.left_out.append(f"max_conditioning below {count}: the masks do not hold there")
+            return
+
+
+def _area(measure: Measure, found: Found, target: float, pi3_area: int | None) -> Iterator[Trial]:
+    """Fewer pixels until the masks do not hold."""
+    if pi3_area is None:
+        found.left_out.append("pi3_area: engines take the sizes that they were built for")
+        return
+    for share in AREA_SHARES:
+        trial = _tried({"pi3_area": int(share * pi3_area)}, measure, found)
+        yield trial
+        if not trial.holds(target):
+            if share != AREA_SHARES[-1]:
+                found.left_out.append(f"pi3_area below {int(share * pi3_area)}: the masks do not hold there")
             return
 
 

@@ -16,6 +16,7 @@ from ..backend import Backend
 from ..pipeline.encode import SAM2_FEATURES, Encoders
 from ..pipeline.finite_check import seen_logits, source_of
 from ..pipeline.propose import HEADS, Head
+from .incoming import LiveFrame
 from .windows import DueWindow
 
 Item = TypeVar("Item")
@@ -48,11 +49,12 @@ class WindowCalls:
         self._batch_size = batch_size
         self._looked = False
 
-    def tokens(self, frames: Sequence[NDArray[np.uint8]]) -> list[Array]:
-        """DINO's tokens of Pi3 frames (3, h*14, w*14) uint8; those of one size go together."""
+    def tokens(self, frames: Sequence[LiveFrame]) -> list[Array]:
+        """DINO's tokens of prepared frames; those of one Pi3 size go together."""
         found: dict[int, Array] = {}
-        for places in self._together([frame.shape for frame in frames]):
-            tokens = self._encoders.tokens([frames[place] for place in places])
+        pi3 = [frame.pi3_rgb for frame in frames if frame.pi3_rgb is not None]
+        for places in self._together([one.shape for one in pi3]):
+            tokens = self._encoders.tokens([pi3[place] for place in places])
             found |= zip(places, tokens, strict=True)
         return [found[place] for place in range(len(frames))]
 

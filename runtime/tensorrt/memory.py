@@ -226,6 +226,7 @@ def settle_live(
             stride=stride,
             conditioning=1 if tracks else None,
             live_objects=options.thresholds.max_objects if tracks else 0,
+            levers=options.levers,
         )
         logger.info("%s: %s", name, fitting_plan(backend.plan, size).line(0))
     return options
@@ -365,7 +366,7 @@ def run_lengths(entry: BundleNetwork, record: EngineRecord, model: ModelSpec, si
         **bound_lengths(entry.inputs, usual),
         **memories,
         "B": size.batch_size,
-        **video_lengths(model, size.video_hw),
+        **video_lengths(size.levers.sized(model), size.video_hw),
     }
 
 
@@ -401,7 +402,7 @@ def _waiting_tokens(bundle: Bundle, size: RunSize) -> int:
     """Bytes of the tokens that wait for the frames of their windows."""
     model = bundle.model
     (tokens,) = bundle.networks["dino"].outputs
-    lengths = {**video_lengths(model, size.video_hw), "B": 1}
+    lengths = {**video_lengths(size.levers.sized(model), size.video_hw), "B": 1}
     frame = byte_count(size_of(tokens, lengths), tokens.dtype)
     # Those of the windows' neighbours on both sides, and the windows themselves once stacked.
     reach = model.window // 2 * size.stride

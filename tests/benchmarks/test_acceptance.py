@@ -299,6 +299,13 @@ def test_a_run_goes_on_where_another_ended(
         assert machine.limits["times"] == 600.0
 
 
+def test_some_steps_leave_what_is_kept_of_others(acceptance: ModuleType) -> None:
+    """A report that a run goes on from loses nothing."""
+    kept = {name: acceptance.StepResult(name=name, proves="") for name in ("times", "reference")}
+    assert acceptance.with_kept(["video", "times"], kept) == ["reference", "video", "times"]
+    assert acceptance.with_kept(["video"], {}) == ["video"]
+
+
 def test_a_result_that_cannot_be_gone_on_from(acceptance: ModuleType, context: Any, module: Module) -> None:
     """None, and one of something else: every step runs, and why is said."""
     earlier = module("acceptance_steps.earlier").earlier_steps

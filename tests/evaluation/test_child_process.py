@@ -86,6 +86,7 @@ def test_a_traceback_ends_with_its_last_line(child: Callable[..., ChildRun]) -> 
     assert "Traceback" in ran.log
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="the C library of Unix")
 def test_a_library_that_keeps_the_interpreter_is_seen(child: Callable[..., ChildRun]) -> None:
     """Where it hangs is told though no Python runs any more; threads of others do not hide it."""
     body = (

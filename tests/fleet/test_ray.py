@@ -136,3 +136,24 @@ def test_a_place_that_a_worker_does_not_see(segmenter: Segmenter, tmp_path: Path
     assert f"does not see {tmp_path / 'marker'}" in segmenter.ready(str(tmp_path / "marker"))
     (tmp_path / "marker").touch()
     assert segmenter.ready(str(tmp_path / "marker")) == ""
+
+
+def test_rows_of_ray_data(clips: Callable[..., list[Path]], tmp_path: Path) -> None:
+    """As docs/fleet.md shows it: paths in, records out, and half a GPU."""
+    pytest.importorskip("ray.data")
+    script = Path(__file__).with_name("ray_data_run.py")
+    videos = [*clips("a", "b"), tmp_path / "gone.mp4"]
+    command = [str(one) for one in (sys.executable, script, tmp_path, tmp_path / "out", *videos)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=LIMIT_S, env=ENVIRONMENT
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    records = {one["name"]: one for one in json.loads(done.stdout.splitlines()[-1])}
+    assert {name: one["status"] for name, one in records.items()} == {
+        "a": "done",
+        "b": "done",
+        "gone": "failed",
+    }
+    assert records["a"]["frames"] == 3
+    assert "does not exist" in records["gone"]["error"]
+    assert (tmp_path / "shares").read_text().splitlines() == ["0.5 1"]

@@ -72,8 +72,8 @@ def test_levers_alone_then_together() -> None:
     levers = [trial.levers for trial in found.trials]
     assert levers[0] == {"geometry_every": 2}, "0.96"
     assert levers[1] == {"geometry_every": 3}, "0.92: with thresholds then"
-    assert [one.get("geometry_change") for one in levers[2:4]] == [0.75, 0.5], "half of the gaps hold"
-    assert levers[4] == {"geometry_every": 4}
+    assert [one.get("geometry_change") for one in levers[2:5]] == [0.9, 0.75, 0.5], "half of the gaps hold"
+    assert levers[5] == {"geometry_every": 4}
     assert {"propose_every": 6} in levers, "tried, though 4 does not hold"
     assert [one for one in levers if set(one) == {"max_conditioning"}] == [
         {"max_conditioning": 16}, {"max_conditioning": 8}, {"max_conditioning": 4}, {"max_conditioning": 2}

@@ -12,7 +12,8 @@ from gmos_deploy.runtime.onnx.backend import OnnxBackend
 from gmos_deploy.runtime.pipeline.memory_tracker import make_tracker
 
 CHANGED_SHARE = 1e-3
-"""Of the pixels on frames near the start: float32 sums in another order."""
+"""Of the pixels on frames near the start: float32 sums in another order. The label of a pixel hangs on the logits of
+all objects, whose masks overlap here: as many times that many (0.005 of ten objects, on a 2-core x86-64 CPU)."""
 
 NEAR_FRAMES = {None: 60, 4: 30}
 """How far that holds, by the most memories. Untrained networks are sensitive: what differs in the seventh digit is
@@ -59,4 +60,4 @@ def test_tracks_are_those_of_the_package(
     assert near.sum() == 2 * NEAR_FRAMES[most] + 2
     assert differing[near].mean() <= CHANGED_SHARE
     labels = [np.stack([step.labels for step in steps])[near] for steps in (found, expected)]
-    assert (labels[0] != labels[1]).mean() <= CHANGED_SHARE
+    assert (labels[0] != labels[1]).mean() <= objects * CHANGED_SHARE

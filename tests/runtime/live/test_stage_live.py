@@ -239,6 +239,14 @@ def test_with_all_objects_gone_the_next_trusted_frame_starts_anew() -> None:
     assert never.run(scene.heads())[11].ids == {1: 1}
 
 
+def test_no_object_is_gone_before_its_start() -> None:
+    """Though nothing of it is seen on the frames before, which are tracked too, for longer than it may hide."""
+    scene = Scene([{}, {}, *[{0: Seen((4, 4, 8, 8))}] * 3], np.array([(0, 12)]))
+    answers = Stream(scene.velocities, retire_after_s=0.5).run(scene.heads())
+    assert [1 in answer.ids.values() for answer in answers] == [True] * 5
+    assert [bool(answer.maps["tracked"].any()) for answer in answers[:3]] == [False, False, True]
+
+
 def test_an_object_behind_another_is_not_gone() -> None:
     """Its logits are above 0 there, though it has no label."""
     # Object 2 has the greater logits, and the box that moves over object 1 is larger.
