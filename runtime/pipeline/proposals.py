@@ -100,7 +100,8 @@ class Proposals:
         if self.known is None:
             return frames
         known = np.flatnonzero(self.known)
-        return known[np.abs(known - frames[:, None]).argmin(axis=1)]
+        nearest: NDArray[np.intp] = known[np.abs(known - frames[:, None]).argmin(axis=1)]
+        return nearest
 
 
 class ProposalCollector:
