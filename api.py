@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,6 +141,9 @@ def load(
         ),
         mos_i_only=mos_i_only,
     )
+    paths: dict[str, Any] = {
+        f"{name}_ckpt": None if path is None else Path(path) for name, path in given.items()
+    }
     choice = NetworkChoice(
         variant=variant,
         preset=preset,
@@ -153,7 +156,7 @@ def load(
         cuda_graphs=not no_cuda_graphs,
         trust=tuple(Path(key) for key in ([trust] if isinstance(trust, str | os.PathLike) else trust)),
         trust_engines=trust_engines,
-        **{f"{name}_ckpt": None if path is None else Path(path) for name, path in given.items()},
+        **paths,
     )
     return Model(choice, options, recipe=None if recipe is None else os.fspath(recipe))
 
