@@ -141,6 +141,9 @@ def load(
         ),
         mos_i_only=mos_i_only,
     )
+    paths: dict[str, Any] = {
+        f"{name}_ckpt": None if path is None else Path(path) for name, path in given.items()
+    }
     choice = NetworkChoice(
         variant=variant,
         preset=preset,
@@ -153,7 +156,7 @@ def load(
         cuda_graphs=not no_cuda_graphs,
         trust=tuple(Path(key) for key in ([trust] if isinstance(trust, str | os.PathLike) else trust)),
         trust_engines=trust_engines,
-        **{f"{name}_ckpt": None if path is None else Path(path) for name, path in given.items()},
+        **paths,
     )
     return Model(choice, options, recipe=None if recipe is None else os.fspath(recipe))
 
@@ -370,8 +373,9 @@ class Model:
     ) -> list[list[FrameResult]]:
         """Push a frame into each of several sessions: windows of one Pi3 size go through the networks together.
 
-        That is faster on a GPU. Sums are taken in another order then, so that answers are within the limits of
-        gmos-parity of those of `Session.push`, which are the same bytes whatever other sessions do.
+        It is there for GPUs, which a single window does not keep busy. Sums are taken in another order then, so that
+        answers are within the limits of gmos-parity of those of `Session.push`, which are the same bytes whatever other
+        sessions do.
 
         Args:
             frames: (session, frame, time_s) each, as for `Session.push`; no session twice.

@@ -34,7 +34,7 @@ class Tracks:
     """Holds the networks of a replica."""
 
     def __init__(self, options: dict[str, Any]) -> None:
-        from gmos_deploy.fleet.segmenter import Segmenter  # noqa: PLC0415 - where the networks are
+        from gmos_deploy.fleet import Segmenter  # noqa: PLC0415 - where the networks are
 
         self._folder = tempfile.TemporaryDirectory(prefix="gmos-serve-")
         self._place = Path(self._folder.name)

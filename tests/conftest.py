@@ -291,6 +291,7 @@ def one_torch_thread(request: pytest.FixtureRequest) -> None:
 
 
 LONG_FILES = (
+    "fleet/test_ray.py",
     "calibration/test_calibrate.py",
     "export/onnx/test_packed_nano.py",
     "export/onnx/test_every_network.py",
@@ -313,6 +314,9 @@ LONG_FILES = (
     "tools/test_nano_cutouts.py",
     "stopped/test_at_every_step.py",
     "hostile/test_hostile.py",
+    "fleet/test_workers.py",
+    "examples/test_ray_serve.py",
+    "fleet/test_claims.py",
     "test_package.py",
     "export/test_without_torch.py",
     "evaluation/doctor/test_selftest.py",

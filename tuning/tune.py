@@ -156,8 +156,15 @@ def _clip(clip: ClipOrigin) -> dict[str, object]:
 
 def _resolved(source: NetworkSource, config: TuneConfig, inputs: Sequence[Path | str]) -> list[SequenceInput]:
     model = source.model
-    limits = {"pi3_area_px": model.pi3_area_px, "patch_px": model.patch_px}
-    return resolve_inputs(inputs, fps=config.fps, stride=config.stride, **limits) if inputs else []
+    if not inputs:
+        return []
+    return resolve_inputs(
+        inputs,
+        fps=config.fps,
+        stride=config.stride,
+        pi3_area_px=model.pi3_area_px,
+        patch_px=model.patch_px,
+    )
 
 
 def recipe_place(config: TuneConfig, source: NetworkSource) -> Path:

@@ -128,15 +128,16 @@ class TracedArrays(SimpleArrays):
         self.stack = self._waited("stack", arrays.stack)
         self._between = self._waited("interpolate", arrays.between)
 
-    def between(self, first: Any, last: Any, shares: Sequence[float]) -> list[Any]:  # noqa: ANN401 - as below
-        """On the device, or by way of the host, as the backend does it."""
-        return self._between(first, last, shares)
+    def between(self, first: Array, last: Array, shares: Sequence[float]) -> list[Array]:
+        """See `Arrays.between`."""
+        found: list[Array] = self._between(first, last, shares)
+        return found
 
     def _waited(self, what: str, do: Transfer) -> Transfer:
-        def call(given: Any) -> Any:  # noqa: ANN401 - an array of any backend
+        def call(*given: Any) -> Any:  # noqa: ANN401 - arrays of any backend
             self.synchronize()
             with self._recorder.doing(what):
-                done = do(given)
+                done = do(*given)
                 self.synchronize()
             return done
 

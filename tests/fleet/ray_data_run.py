@@ -16,7 +16,7 @@ os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_DISABLE_IMPORT_WARNING="1")
 
 import ray
 
-from gmos_deploy.fleet.segmenter import Segmenter, rows_of
+from gmos_deploy.fleet import Segmenter, rows_of
 
 SCRIPT = Path(__file__).with_name("colours_run.py")
 

@@ -93,7 +93,7 @@ def test_what_cannot_be_used(given: str, message: str) -> None:
 def test_cameras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A number is a device; those that are there are named where it is not one of them."""
     monkeypatch.setattr(camera_module, "DEVICE", str(tmp_path / "video"))
-    monkeypatch.setattr(camera_module.sys, "platform", "linux")
+    monkeypatch.setattr(camera_module.platform, "system", lambda: "Linux")
     with pytest.raises(GmosError, match=r"0: there is no camera .*video0, and no other one"):
         resolve_live("0", Asked())
     (tmp_path / "video2").touch()
@@ -102,8 +102,8 @@ def test_cameras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = resolve_live("02", Asked())
     assert (found.kind, found.name, found.shown) == ("camera", "video2", str(tmp_path / "video2"))
     assert (found.waits, found.returns, found.counted) == (False, True, False)
-    monkeypatch.setattr(camera_module.sys, "platform", "darwin")
-    with pytest.raises(GmosError, match="cameras are read by Video4Linux, and this is darwin"):
+    monkeypatch.setattr(camera_module.platform, "system", lambda: "Darwin")
+    with pytest.raises(GmosError, match="cameras are read by Video4Linux, and this is Darwin"):
         resolve_live("2", Asked())
 
 
@@ -121,7 +121,7 @@ def test_a_camera_is_opened_as_one(
     path = make_video(frames=3, fps=30)
     (tmp_path / "video3").touch()
     monkeypatch.setattr(camera_module, "DEVICE", str(tmp_path / "video"))
-    monkeypatch.setattr(camera_module.sys, "platform", "linux")
+    monkeypatch.setattr(camera_module.platform, "system", lambda: "Linux")
     source = resolve_live("3", Asked(fps=15))
     monkeypatch.setattr(camera_module.av, "open", instead)
     found = []
