@@ -19,7 +19,7 @@ from ..files.array_files import read_array
 from ..files.made_from import UNKNOWN, BundleOrigin, CheckpointOrigin, MadeFrom
 from ..files.regular_file import read_bounded
 from ..files.typed_json import MOST_BYTES, Whole, as_text, parse_json, typed
-from ..precision import TENSOR_DTYPES
+from ..precision import TENSOR_DTYPES, PrecisionName
 from .external_data import defines_functions, external_locations
 from .files import BundleFiles, FileRecord
 from .private_read import private_folder
@@ -84,7 +84,7 @@ class BundleNetwork:
     """
 
     name: NetworkName
-    precision: str
+    precision: PrecisionName
     inputs: tuple[BundleTensor, ...]
     outputs: tuple[BundleTensor, ...]
     graphs: Mapping[Target, BundleGraph]
@@ -119,8 +119,8 @@ class BundleFacts:
     """
 
     model: ModelSpec
-    precision: str
-    head_precision: str
+    precision: PrecisionName
+    head_precision: PrecisionName
     opset: Whole
     pi3: Rotation
     resolutions: tuple[tuple[Whole, Whole], ...]
