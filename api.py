@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,12 @@ from .recipes import with_recipe
 from .runtime.contract import Variant
 from .runtime.frame_result import FrameResult
 from .runtime.levers import EXACT, Levers
+from .runtime.live.reading import RECONNECT_S, RESET_AFTER_S, TIMEOUT_S, ReadingOptions
 from .runtime.live.session import RETIRE_AFTER_S, LiveSession
+from .runtime.live.sources.registry import live_source_of, resolve_live
+from .runtime.live.sources.source import Asked
+from .runtime.live.threads.frame_queue import Drop
+from .runtime.live.threads.reading_thread import ReadingThread
 from .runtime.pipeline.clip import ClipRun
 from .runtime.pipeline.options import ALL_CONDITIONING, DEFAULT_BATCH_SIZE, RunOptions
 from .runtime.pipeline.thresholds import PUBLISHED, Thresholds
@@ -27,7 +32,7 @@ from .runtime.progress import Advance
 from .runtime.tensorrt.memory import settle_live, settle_run
 from .runtime.video.inputs import check_rate, resolve_frames, resolve_inputs, sequence_name
 from .runtime.video.sequence import SequenceInput, stride_for_fps
-from .streams import RESET_AFTER_S, Session, answers_to, played
+from .streams import Session, answers_from, answers_to, checked_size, played
 from .video_result import VideoResult
 
 if TYPE_CHECKING:
@@ -80,6 +85,7 @@ def load(
     geometry_every: int = EXACT.geometry_every,
     geometry_change: float | None = None,
     propose_every: int = EXACT.propose_every,
+    pi3_area: int | None = None,
     mos_i_only: bool = False,
     recipe: str | os.PathLike[str] | None = None,
 ) -> Model:
@@ -110,6 +116,7 @@ def load(
         geometry_every: run the Pi3 decoder on every so manieth frame and interpolate between.
         geometry_change: do not interpolate where the tokens of the neighbours differ by more than this share.
         propose_every: propose on every so manieth frame, and before one that calls for a prompt. GMOS.
+        pi3_area: pixels of a frame as Pi3 sees it, at most; by default as many as the networks were made for.
         mos_i_only: leave GMOS's second pass out: no MOS.
         recipe: levers as `gmos-export tune` found them: a name in the bundle, a file, or "exact".
 
@@ -127,10 +134,16 @@ def load(
         max_conditioning=max_conditioning,
         allow_nonfinite=allow_nonfinite,
         levers=Levers(
-            geometry_every=geometry_every, geometry_change=geometry_change, propose_every=propose_every
+            geometry_every=geometry_every,
+            geometry_change=geometry_change,
+            propose_every=propose_every,
+            pi3_area=pi3_area,
         ),
         mos_i_only=mos_i_only,
     )
+    paths: dict[str, Any] = {
+        f"{name}_ckpt": None if path is None else Path(path) for name, path in given.items()
+    }
     choice = NetworkChoice(
         variant=variant,
         preset=preset,
@@ -143,7 +156,7 @@ def load(
         cuda_graphs=not no_cuda_graphs,
         trust=tuple(Path(key) for key in ([trust] if isinstance(trust, str | os.PathLike) else trust)),
         trust_engines=trust_engines,
-        **{f"{name}_ckpt": None if path is None else Path(path) for name, path in given.items()},
+        **paths,
     )
     return Model(choice, options, recipe=None if recipe is None else os.fspath(recipe))
 
@@ -251,21 +264,38 @@ class Model:
         fps: float | None = None,
         stride: int | None = None,
         retire_after: float = RETIRE_AFTER_S,
+        drop: Drop | None = None,
+        reset_after: float = RESET_AFTER_S,
+        timeout: float = TIMEOUT_S,
+        reconnect: float = RECONNECT_S,
     ) -> Generator[FrameResult, None, None]:
         """Answers while frames come, each `delay_frames` later; at the end the last ones follow.
+
+        Cameras, addresses and pipes are read in a thread, from now on until the answers end or are closed.
 
         GMOS answers with MOS-I and with all objects that it tracks; MOS is known only of whole videos. Memory does not
         grow with the stream. An answer holds its frame in `rgb`.
 
         Args:
-            source: as for `segment`; an iterable is read frame by frame as answers are taken.
+            source: as for `segment`; an iterable is read frame by frame as answers are taken. Or what `gmos-run` takes
+                as a stream: "0" or "/dev/video0", "rtsp://…" and other addresses, "-", "gst:…".
             fps: frames per second; needed for directories and iterables unless `stride` is given.
             stride: frames between neighbours of a window; by default fps / 8, rounded down.
             retire_after: seconds; see `session`.
+            drop: of streams. "oldest": of two frames that wait the older one gives way to a new one, which is the
+                default; "none": the source waits, which is the default of pipes.
+            reset_after: of streams, seconds; see `session`.
+            timeout: of streams, seconds to connect and to wait for a picture.
+            reconnect: for how many seconds a stream that was lost is tried again; 0: not at all.
 
         Raises:
             GmosError: as for `segment`.
         """
+        if isinstance(source, str | os.PathLike) and live_source_of(os.fspath(source)) is not None:
+            options = ReadingOptions(
+                timeout_s=timeout, reset_after_s=reset_after, reconnect_s=reconnect, fps=fps, stride=stride
+            )
+            return self._stream_live(os.fspath(source), options, drop, retire_after)
         sequence = self._sequence(source, fps=fps, stride=stride, name=None, keep=False)
         live = self._live(
             video_hw=sequence.video_hw,
@@ -276,6 +306,28 @@ class Model:
         )
         self._delay_frames = live.delay_frames
         return self._while_open(answers_to(played(sequence), live))
+
+    def _stream_live(
+        self, given: str, options: ReadingOptions, drop: Drop | None, retire_after_s: float
+    ) -> Generator[FrameResult, None, None]:
+        check_rate(options.fps, options.stride)
+        self._opened()
+        source = resolve_live(given, Asked(fps=options.fps, stride=options.stride))
+        with ExitStack() as stack:
+            reading = ReadingThread(source, options, drop or ("none" if source.waits else "oldest"))
+            start = stack.enter_context(reading).wait_for_start()
+            live = self._live(
+                video_hw=start.video_hw,
+                stride=start.stride,
+                fps=start.rate_fps,
+                retire_after_s=retire_after_s,
+                name=source.name,
+            )
+            reading.queue.begin()
+            self._delay_frames = live.delay_frames
+            # From here on it ends with the answers.
+            stack.pop_all()
+            return self._while_open(answers_from(reading, live, start.limit_s))
 
     @tells_arguments
     def session(
@@ -306,9 +358,8 @@ class Model:
             GmosError: a value is out of range, or the device has no room.
         """
         check_rate(fps, stride)
-        height, width = size_hw
         live = self._live(
-            video_hw=(int(height), int(width)),
+            video_hw=checked_size(size_hw),
             stride=stride_for_fps(fps) if stride is None else stride,
             fps=fps,
             retire_after_s=retire_after,
@@ -322,8 +373,9 @@ class Model:
     ) -> list[list[FrameResult]]:
         """Push a frame into each of several sessions: windows of one Pi3 size go through the networks together.
 
-        That is faster on a GPU. Sums are taken in another order then, so that answers are within the limits of
-        gmos-parity of those of `Session.push`, which are the same bytes whatever other sessions do.
+        It is there for GPUs, which a single window does not keep busy. Sums are taken in another order then, so that
+        answers are within the limits of gmos-parity of those of `Session.push`, which are the same bytes whatever other
+        sessions do.
 
         Args:
             frames: (session, frame, time_s) each, as for `Session.push`; no session twice.

@@ -24,6 +24,9 @@ BAD_INPUT_STATUS = 2
 NO_PLACE = (errno.ENOSPC, errno.EIO)
 """Why printing fails where the output is a file."""
 
+NO_THREAD = "can't start new thread"
+"""Python's words."""
+
 GPU_WORDS = re.compile(r"\b(CUDA|cuDNN|GPU|NVIDIA|TensorRT|driver)\b|cuda:\d")
 """What an error is about for which this machine may lack something."""
 
@@ -74,6 +77,14 @@ def _status(command: click.Command, name: str, arguments: list[str] | None) -> i
         else:
             message = f"what it says cannot be printed ({error.strerror}); results that were filed are kept"
             drop_output()
+    except (MemoryError, RuntimeError) as error:
+        # A thread is memory, too, and one of a number that a user may have.
+        if not isinstance(error, MemoryError) and str(error) != NO_THREAD:
+            raise
+        reason = " ".join(str(error).split()) or "no more is given"
+        message = (
+            f"there is not enough memory ({reason}); close other programs, or raise the limit (ulimit -v, -u)"
+        )
     except click.ClickException as error:
         message = error.format_message()
     except GmosError as error:

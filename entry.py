@@ -13,6 +13,21 @@ if TYPE_CHECKING:
 DOCTOR = "gmos-doctor"
 
 
+def hold_streams() -> None:
+    """Open those of standard input, output and error that are closed, to nothing.
+
+    Else the next file that is opened gets their number, and what a library prints goes into it.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # It gets the least number that is free, which is this one.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+
+
 def entry_point(program: str, module: str, *added: str) -> Callable[[], NoReturn]:
     """What starts a command.
 
@@ -23,6 +38,7 @@ def entry_point(program: str, module: str, *added: str) -> Callable[[], NoReturn
     """
 
     def entry() -> NoReturn:
+        hold_streams()
         try:
             from .interruption import answer_signals  # noqa: PLC0415 - within the guard
 

@@ -23,15 +23,30 @@ logger = logging.getLogger(__name__)
 MIB = 1 << 20
 
 
+NO_NAME = "it is empty, as a variable of the shell that is not set; expected a path"
+
+
+class NamedPath(click.Path):
+    """A path that has a name: `Path("")` is the working directory, which nobody meant."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401 - click's
+        """The path."""
+        if value == "":
+            self.fail(NO_NAME, param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def named_path(name: str) -> click.Path:
     """A path that --help shows by this name."""
-    path = click.Path(path_type=Path)
+    path = NamedPath(path_type=Path)
     path.name = name
     return path
 
 
 def given_input(text: str) -> Path | str:
     """The type of an input: a path, or the text itself of an address or a pipeline, which a path would not keep."""
+    if not text:
+        raise click.BadParameter(NO_NAME)
     return text if "://" in text or text.startswith("gst:") else Path(text)
 
 

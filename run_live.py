@@ -22,6 +22,7 @@ from .runtime.console_progress import LineProgress
 from .runtime.contract import Variant
 from .runtime.files.made_from import NOTHING, MadeFrom
 from .runtime.live.incoming import LiveSink
+from .runtime.live.preview.guard import preview_address
 from .runtime.live.reading import ReadingOptions, StreamStart
 from .runtime.live.results import DEFAULT_SEGMENT_S, check_live_modes, open_live_sinks
 from .runtime.live.session import RETIRE_AFTER_S, LiveSession
@@ -77,6 +78,8 @@ class LiveChoice:
             GmosError: a value is out of range.
         """
         check_rate(fps, stride)
+        if self.retire_after is not None and not 0 <= self.retire_after < float("inf"):
+            raise GmosError(f"--retire_after {self.retire_after:g}: expected seconds from 0 up; 0: never")
         given = {
             "timeout_s": self.timeout,
             "reset_after_s": self.reset_after,
@@ -162,10 +165,6 @@ def run_live(
         logger.info("%s: %s", source.shown, start.line())
         settings = {**networks_source.settings(), **options.settings(), **drawing_settings(modes, overlay)}
         made_from = networks_source.made_from()
-        began_s = time.monotonic()
-        backend = stack.enter_context(closing(networks_source.load()))
-        load_s = time.monotonic() - began_s
-        logger.info("%s; loaded in %.1f s", backend.description, load_s)
         sinks = open_live_sinks(
             save_dir if modes else None,
             modes,
@@ -177,6 +176,10 @@ def run_live(
             settings=settings,
             made_from=made_from,
         )
+        began_s = time.monotonic()
+        backend = stack.enter_context(closing(networks_source.load()))
+        load_s = time.monotonic() - began_s
+        logger.info("%s; loaded in %.1f s", backend.description, load_s)
         run = LiveRun(
             reading,
             _session(
@@ -273,13 +276,10 @@ def _session(
 def _preview(choice: LiveChoice, name: str, overlay: OverlayStyle) -> Preview | None:
     if choice.preview is None:
         return None
-    host, _, port = choice.preview.rpartition(":")
-    if not port.isdecimal() or int(port) > 65535:
-        raise GmosError(f"--preview {choice.preview}: expected [HOST:]PORT, as in 8000 or 127.0.0.1:8000")
     from .runtime.live.preview.server import Preview  # noqa: PLC0415 - an extra
 
-    token = choice.preview_token or None
-    return Preview(host.strip("[]") or "127.0.0.1", int(port), token, name=name, overlay=overlay)
+    host, port = preview_address(choice.preview)
+    return Preview(host, port, choice.preview_token or None, name=name, overlay=overlay)
 
 
 def _outputs(sinks: Sequence[LiveSink]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
@@ -16,10 +17,9 @@ from .runtime.frame_result import FrameResult
 from .runtime.live.incoming import LiveFrame
 from .runtime.live.numbering import Numbering
 from .runtime.live.session import LiveSession, check_together, push_all
+from .runtime.live.threads.frame_queue import Ended, Stalled
+from .runtime.live.threads.reading_thread import ReadingThread
 from .runtime.video.sequence import SequenceInput
-
-RESET_AFTER_S = 2.0
-"""A jump of the time stamps that begins a new sequence, in seconds."""
 
 
 class Session:
@@ -152,11 +152,47 @@ class Session:
         return self._last
 
 
+def checked_size(size_hw: tuple[int, int]) -> tuple[int, int]:
+    """The size of frames as whole numbers of pixels.
+
+    Raises:
+        GmosError: it is no pair of positive whole numbers.
+    """
+    try:
+        height, width = map(operator.index, size_hw)
+    except (TypeError, ValueError):
+        height = width = 0
+    if height < 1 or width < 1:
+        raise GmosError(f"--size_hw {size_hw}: expected height and width in pixels, as in (480, 640)")
+    return height, width
+
+
 def played(sequence: SequenceInput) -> Generator[LiveFrame, None, None]:
     """The frames of what is finite, as a stream has them: one by one, each when it is asked for."""
     with sequence.open() as reader:
         for frame in reader:
             yield LiveFrame(index=frame.index, time_s=frame.time_s, arrival_s=time.monotonic(), rgb=frame.rgb)
+
+
+def answers_from(
+    reading: ReadingThread, session: LiveSession, limit_s: float
+) -> Generator[FrameResult, None, None]:
+    """The answers on what a thread reads, which goes on reading while they are used; the thread ends with them.
+
+    Args:
+        reading: of a live source; its first frame has come.
+        session: answers.
+        limit_s: without a frame for so many seconds the sequence has ended.
+    """
+    queue, fresh = reading.queue, False
+    with reading.running(), session:
+        while not isinstance(got := queue.get(limit_s if fresh else None), Ended):
+            fresh = isinstance(got, LiveFrame)
+            yield from session.reset() if isinstance(got, Stalled) else session.push(got)
+        if not got.stopped:
+            yield from session.finish()
+        if got.error is not None:
+            raise got.error
 
 
 def answers_to(

@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gmos_deploy.runtime.label_lookup import look_up
 from gmos_deploy.runtime.pi3_frame import pi3_frame, pi3_size_wh
 from gmos_deploy.runtime.pipeline.mask_upsampling import argmax_labels
 from gmos_deploy.runtime.results.mp4_writer import Mp4Writer
@@ -117,12 +118,15 @@ def steps(video_hw: tuple[int, int], folder: Path) -> dict[str, tuple[float, flo
     mask_writer = PngWriter(folder / f"mask{video_hw[0]}", "palette")
     probability_writer = PngWriter(folder / f"prob{video_hw[0]}", "grey")
     probability = (np.arange(labels.size, dtype=np.int64).reshape(video_hw) // 97 % 256).astype(np.uint8)
+    table = np.arange(256, dtype=np.uint8)[::-1].copy()
     numbers: Iterator[int] = iter(range(10_000))
     return {
         "decode": decode_ms(clip),
         "Pi3 resize (Lanczos)": best_ms(lambda: pi3_frame(rgb, size_wh)),
         "proposal reduction, smooth masks": best_ms(lambda: argmax_labels(smooth, video_hw)),
         "proposal reduction, noise": best_ms(lambda: argmax_labels(noise, video_hw)),
+        "labels through a table, by bytes": best_ms(lambda: look_up(labels, table)),
+        "labels through a table, indexed": best_ms(lambda: table[labels]),
         "overlay": best_ms(lambda: overlay(rgb, labels)),
         "write palette PNG": best_ms(lambda: mask_writer.write(next(numbers), labels)),
         "write grey PNG": best_ms(lambda: probability_writer.write(next(numbers), probability)),

@@ -126,7 +126,7 @@ class Measured:
     def finish(self) -> str:
         """Write the JSON; what it says in a line."""
         about, points = self.about, self.points
-        frames = int(points[-1]["frame"])
+        frames = int(points[-1]["frame"]) + 1
         late = [point["resident_mib"] for point in points if point["frame"] >= WARM_UP * frames]
         grown = {name: round(growth(points, name), 2) for name in ("resident_mib", "blocks")}
         about |= {

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from .. import __version__
 from ..errors import GmosError
 from ..evaluation.progress_bar import run_progress
 from ..export.onnx.bundle_directory import check_place
+from ..fleet.several import Several
 from ..runtime.bundle.manifest import Bundle
 from ..runtime.bundle.new_bundle import writing_alone
 from ..runtime.contract import WITHOUT_WEIGHTS, NetworkName
@@ -22,7 +24,7 @@ from ..runtime.files.atomic_file import writing
 from ..runtime.onnx.backend import open_bundle_backend
 from ..runtime.onnx.sessions import load_onnxruntime
 from ..runtime.precision import PRECISIONS
-from ..runtime.video.inputs import resolve_inputs
+from ..runtime.video.sequence import SequenceInput
 from .config import EXCLUDED, CalibrationConfig
 from .graph.quantised_bundle import write_quantised
 from .network_forms import CalibratedNetwork, Form, FormMaker
@@ -46,8 +48,14 @@ VideoRecords = Mapping[str, Mapping[str, Any]]
 Forms = Mapping[NetworkName, Mapping[Form, CalibratedNetwork]]
 
 
-def calibrate(config: CalibrationConfig) -> tuple[Bundle, tuple[CalibratedNetwork, ...]]:
+def calibrate(
+    config: CalibrationConfig, several: Several | None = None
+) -> tuple[Bundle, tuple[CalibratedNetwork, ...]]:
     """Sample, choose, compare and write.
+
+    Args:
+        config: what is asked for.
+        several: its videos, which hears of those that fail; the others are sampled.
 
     Raises:
         GmosError: the bundle or the videos cannot be used, a network does not hold its limits, or something
@@ -57,19 +65,24 @@ def calibrate(config: CalibrationConfig) -> tuple[Bundle, tuple[CalibratedNetwor
     # Two would share their samples and what they have worked out.
     with writing_alone(config.out):
         check_place(config.out, force=config.force)
-        return _calibrated(config)
+        return _calibrated(config, several or Several(config.inputs, fps=config.fps, stride=config.stride))
 
 
-def _calibrated(config: CalibrationConfig) -> tuple[Bundle, tuple[CalibratedNetwork, ...]]:
+def _long_enough(sequence: SequenceInput, parent: Bundle, frames: int | None) -> bool:
+    check_lengths([sequence], parent, frames)
+    return True
+
+
+def _calibrated(config: CalibrationConfig, several: Several) -> tuple[Bundle, tuple[CalibratedNetwork, ...]]:
     parent, names = _chosen(config)
-    sequences = resolve_inputs(
-        config.inputs,
-        fps=config.fps,
-        stride=config.stride,
-        pi3_area_px=parent.model.pi3_area_px,
-        patch_px=parent.model.patch_px,
-    )
-    check_lengths(sequences, parent, config.limits.frames)
+    sequences = [
+        sequence
+        for sequence in several.resolve(pi3_area_px=parent.model.pi3_area_px, patch_px=parent.model.patch_px)
+        if several.attempt(
+            sequence.name,
+            partial(_long_enough, sequence, parent, config.limits.frames),
+        )
+    ]
     store = SampleStore(config.samples or config.beside("samples"))
     store.check()
     work = FinishedWork(config.beside("unfinished"))
@@ -79,8 +92,16 @@ def _calibrated(config: CalibrationConfig) -> tuple[Bundle, tuple[CalibratedNetw
         run_progress() as progress,
     ):
         videos = sample_videos(
-            backend, parent, sequences, store, networks=names, limits=config.limits, progress=progress
+            backend,
+            parent,
+            sequences,
+            store,
+            networks=names,
+            limits=config.limits,
+            progress=progress,
+            several=several,
         )
+    sequences = several.left(sequences)
     with writing(config.out):
         Path(os.path.realpath(config.out)).parent.mkdir(parents=True, exist_ok=True)
     work.begin(_work_settings(config, parent, videos, names))
@@ -91,7 +112,8 @@ def _calibrated(config: CalibrationConfig) -> tuple[Bundle, tuple[CalibratedNetw
     chooser = LayerChooser(form=FORMATS[config.precision], options=config.quantiser)
     maker = FormMaker(config=config, parent=parent, chooser=chooser, work=work)
     calls = {name: sum(int(video["networks"][name]["seen"]) for video in videos.values()) for name in names}
-    warnings = [line for name in names for line in doubts(name, store.samples(videos, name))]
+    warnings = [f"{name} was not sampled: {error}" for name, error in several.failed.items()]
+    warnings += [line for name in names for line in doubts(name, store.samples(videos, name))]
     for line in warnings:
         logger.warning("%s", line)
     forms = _forms(maker, store, videos, calls)

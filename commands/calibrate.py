@@ -156,12 +156,16 @@ SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
     "Where samples go, to be kept.  [default: beside --out, removed when the bundle is complete]",
     type=DIR,
 )
-def calibrate_command(**options: Any) -> None:
+def calibrate_command(**options: Any) -> int:
     """Quantise the linear layers of a bundle's networks on what they see in INPUT.
 
-    INPUT is one or more video files, or directories of frames. Attention, normalisations, mask heads and last layers
-    stay in half precision. Each network is compared with its own fp16 graph on calls that its ranges have not seen.
+    INPUT is one or more video files, directories of frames, directories of videos, or patterns of them. Attention,
+    normalisations, mask heads and last layers stay in half precision. Each network is compared with its own fp16 graph
+    on calls that its ranges have not seen.
     After an interruption the same command goes on with what was not finished.
+
+    Exit status: 0 done, 2 something given cannot be used (one line says what), 3 done without some of several videos,
+    which are named.
     """
     if not options["inputs"]:
         raise GmosError("no INPUT was given; expected videos like those that the networks will run on")
@@ -173,6 +177,7 @@ def calibrate_command(**options: Any) -> None:
     from ..calibration.report import report_calibration  # noqa: PLC0415
     from ..calibration.sampling.record_calls import SampleLimits  # noqa: PLC0415
     from ..evaluation.report.files import PAGE_FILE, report_directory  # noqa: PLC0415
+    from ..fleet.several import Several  # noqa: PLC0415
 
     report = None if options["report"] is None else report_directory(options["report"])
     config = CalibrationConfig(
@@ -193,10 +198,12 @@ def calibrate_command(**options: Any) -> None:
         validated=not options["no_validation"],
         timed=report is not None,
     )
-    bundle, networks = calibrate(config)
+    several = Several(config.inputs, fps=config.fps, stride=config.stride)
+    bundle, networks = calibrate(config, several)
     report_calibration(config, bundle, networks, directory=report, wide=options["wide"])
     if report is not None:
         click.echo(f"report: {Path(report) / PAGE_FILE}")
+    return several.status()
 
 
 def _weight_only(texts: Sequence[str]) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from ..options import (
     SPEED,
     Decorator,
     GroupedCommand,
+    NamedPath,
     count_option,
     flag,
     option,
@@ -23,7 +24,7 @@ from ..options import (
 )
 
 MASKS = "Predictions: a folder per sequence of label-map PNGs, or a gmos-run output folder."
-FILE = click.Path(path_type=Path, dir_okay=False)
+FILE = NamedPath(path_type=Path, dir_okay=False)
 
 
 def input_option(name: str, text: str, *, metavar: str = "DIR", required: bool = False) -> Decorator[Any]:

@@ -48,6 +48,14 @@ lever_options = together(
         default=1,
         metavar="N",
     ),
+    option(
+        "pi3_area",
+        GROUP,
+        "Pixels of a frame as Pi3 sees it, at most, 196 or more: half of them cost less than half. It changes masks; "
+        "engines must have been built for the size (gmos-export onnx --resolution).  [default: as the networks]",
+        type=int,
+        metavar="PIXELS",
+    ),
 )
 
 

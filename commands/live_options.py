@@ -12,7 +12,7 @@ from ..options import flag, option, together
 
 LIVE = "Live"
 
-SECONDS = {"type": float, "metavar": "SECONDS"}
+SECONDS: dict[str, Any] = {"type": float, "metavar": "SECONDS"}
 
 live_options = together(
     flag("live", LIVE, "Play a file, a directory of frames or a finite address as a stream."),

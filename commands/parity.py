@@ -128,8 +128,9 @@ def masks_command(a: Path, b: Path, video: Path | None, **options: Any) -> int:
 def video_command(**options: Any) -> int:
     """Run two sides on the same videos and compare their masks, stage by stage.
 
-    INPUT is one or more video files, or one or more directories of frames. A side runs networks as gmos-run
-    does, or is a directory of masks.
+    INPUT is one or more video files, directories of frames, directories of videos, or patterns of them; one that cannot
+    be run is left out and named, with exit status 3 where the others are within the limits. A side runs networks as
+    gmos-run does, or is a directory of masks.
     """
     from ..evaluation.compare.mask_commands import compare_videos  # noqa: PLC0415
 

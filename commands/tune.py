@@ -57,7 +57,7 @@ SEARCH = "Search"
     "levers",
     SEARCH,
     "What is tried, joined by commas or repeated: geometry (--geometry_every, --geometry_change), propose "
-    "(--propose_every), conditioning (--max_conditioning).  [default: all]",
+    "(--propose_every), conditioning (--max_conditioning), area (--pi3_area).  [default: all]",
     multiple=True,
     metavar="NAMES",
 )

@@ -13,7 +13,7 @@ from .claims import FIRST_WAIT_S, Claims, waits
 from .listing import Item, Listing
 from .progress import ListProgress
 from .sequence_runner import ELSEWHERE, SequenceRunner
-from .statuses import SequenceSummary, failure_of
+from .statuses import Failure, SequenceSummary, answer_of
 from .summary import Summary
 
 logger = logging.getLogger(__name__)
@@ -143,10 +143,10 @@ def run_batch(
 def run_one(item: Item, runner: SequenceRunner, *, goes_on: bool) -> SequenceSummary:
     """Run a sequence; what is wrong with it is in its summary where a run goes on, else raised."""
     work = partial(runner.run, item)
-    found = failure_of(item.name, work) if goes_on else work()
-    if isinstance(found, str):
-        logger.error("%s: %s", item.name, found)
-        return SequenceSummary.of_item(item, "failed", found)
+    found = answer_of(item.name, work) if goes_on else work()
+    if isinstance(found, Failure):
+        logger.error("%s: %s", item.name, found.reason)
+        return SequenceSummary.of_item(item, "failed", found.reason)
     return found
 
 

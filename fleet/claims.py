@@ -23,7 +23,6 @@ import json
 import os
 import secrets
 import socket
-import sys
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
@@ -50,6 +49,9 @@ MOST_DEATHS = 3
 
 FIRST_WAIT_S, LAST_WAIT_S = 0.05, 2.0
 MOST_BYTES = 64 << 10
+PROCESSES = Path("/proc")
+"""Of Linux."""
+
 RUN, FAILED = ".run", ".failed"
 NO_LINKS = (OSError, NotImplementedError)
 TRIES = 5
@@ -299,9 +301,9 @@ def host_identity() -> str:
 
 def _started(pid: int) -> str | None:
     """When a process started, as text that no later process of this number has; None if it is dead."""
-    if sys.platform == "linux":
+    if PROCESSES.is_dir():
         try:
-            fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+            fields = (PROCESSES / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
         except OSError:
             return None
         # Of `man 5 proc`: field 3 is the state, field 22 the start in clock ticks since the boot.

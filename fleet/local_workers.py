@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from typing import Any
 
 from ..errors import MachineError
 from .dispatch import Died, Ended, Lifelines
@@ -76,9 +77,8 @@ class LocalWorkers:
     def events(self, timeout_s: float) -> list[Ended | Died]:
         """See `dispatch.Pool`."""
         found: list[Ended | Died] = []
-        connections = {worker.connection: k for k, worker in enumerate(self._workers)}
-        for connection in wait(list(connections), timeout_s):
-            k = connections[connection]  # type: ignore[index] - what was given comes back
+        heard = wait([worker.connection for worker in self._workers], timeout_s)
+        for k in [k for k, worker in enumerate(self._workers) if worker.connection in heard]:
             event = self._heard(k)
             if event is not None:
                 found.append(event)
@@ -104,7 +104,9 @@ class LocalWorkers:
 
     def _start(self, k: int) -> _Worker:
         share = self._shares[k]
-        ours, theirs = self._context.Pipe()
+        # Windows has a type of its own for them.
+        ends: tuple[Any, Any] = self._context.Pipe()
+        ours, theirs = ends
         level = logging.getLogger("gmos_deploy").level
         process = self._context.Process(
             target=work, args=(PROGRAM, k, share.settings, theirs, level), name=f"{PROGRAM}-{k}", daemon=True

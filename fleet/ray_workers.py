@@ -6,9 +6,10 @@ import logging
 import os
 import re
 import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -83,32 +84,39 @@ class RayWorkers:
         settings: of the run.
         marker: a file in the place of the results that this process has written: workers must see it.
         sequences: how many there are at most.
+        actor: what Ray keeps alive; it has `run`, `ready` and `facts`.
 
     Raises:
         GmosError: Ray is not installed or not reached, or has no room for a single worker.
     """
 
-    def __init__(self, choice: RayChoice, settings: RunSettings, marker: Path, sequences: int) -> None:
+    def __init__(
+        self, choice: RayChoice, settings: RunSettings, marker: Path, sequences: int, actor: type = Segmenter
+    ) -> None:
         self._ray = _import_ray()
         self._choice = choice
         self._settings = with_absolute_paths(settings)
         self._marker = absolute(str(marker))
         self._sequences = sequences
+        self._actor = actor
         self._actors: list[_Actor] = []
         self._began = False
+        self._printing = ExitStack()
         self._told = False
         self._start = time.monotonic()
 
     def __enter__(self) -> RayWorkers:
         ray = self._ray
-        if not ray.is_initialized():
-            with _own_signals():
-                _connect(ray, self._choice.address)
-            self._began = True
+        # Ray shows what is printed elsewhere; standard output is the summary's, which holds it already.
+        self._printing.enter_context(redirect_stdout(sys.stderr))
         try:
+            if not ray.is_initialized():
+                with _own_signals():
+                    _connect(ray, self._choice.address)
+                self._began = True
             count, options = self._room()
             self._lifelines = Lifelines(count)
-            self._class = ray.remote(Segmenter).options(
+            self._class = ray.remote(self._actor).options(
                 max_restarts=0, scheduling_strategy="SPREAD", **options
             )
             for _ in range(count):
@@ -156,6 +164,7 @@ class RayWorkers:
         if self._began:
             self._ray.shutdown()
             self._began = False
+        self._printing.close()
         if busy:
             # What those had begun that could not clear up.
             with suppress(GmosError):
@@ -243,14 +252,17 @@ class RayWorkers:
 def with_absolute_paths(settings: RunSettings) -> RunSettings:
     """The same settings in every working directory."""
     networks, spill = settings.networks, settings.options.spill_dir
-    paths = {name: getattr(networks, name) for name in PATHS}
+    found = {name: getattr(networks, name) for name in PATHS}
+    paths: dict[str, Any] = {
+        name: None if path is None else Path(absolute(str(path))) for name, path in found.items()
+    }
     return replace(
         settings,
         save_dir=Path(absolute(str(settings.save_dir))),
         networks=replace(
             networks,
             trust=tuple(Path(absolute(str(path))) for path in networks.trust),
-            **{name: None if path is None else Path(absolute(str(path))) for name, path in paths.items()},
+            **paths,
         ),
         options=replace(settings.options, spill_dir=None if spill is None else Path(absolute(str(spill)))),
     )

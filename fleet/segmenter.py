@@ -1,7 +1,8 @@
 """Videos in, records out: what Ray keeps alive on a cluster, for Ray Data and for gmos-run.
 
-    rows = fleet.segmenter.rows_of(["/shared/clips/*.mp4"])
-    ray.data.from_items(rows).map_batches(
+    from gmos_deploy.fleet import Segmenter, rows_of
+
+    ray.data.from_items(rows_of(["/shared/clips/*.mp4"])).map_batches(
         Segmenter, fn_constructor_kwargs={"save_dir": "/shared/out"}, batch_size=1, num_gpus=0.5, concurrency=4
     )
 

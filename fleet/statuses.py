@@ -125,8 +125,15 @@ def is_the_machines(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and LOST.search(str(error)) is not None
 
 
-def failure_of(name: str, work: Callable[[], Answer]) -> Answer | str:
-    """What work on one of several videos answers, or in words why it failed.
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a video failed, in words."""
+
+    reason: str
+
+
+def answer_of(name: str, work: Callable[[], Answer]) -> Answer | Failure:
+    """What work on one of several videos answers, or why it failed.
 
     What nobody expected goes to the log with its traceback: one video out of thousands may find a fault of a library,
     and the others are as good as before.
@@ -139,9 +146,9 @@ def failure_of(name: str, work: Callable[[], Answer]) -> Answer | str:
     except GmosError as error:
         if is_the_machines(error):
             raise
-        return str(error)
+        return Failure(str(error))
     except Exception as error:
         if is_the_machines(error):
             raise
         logger.exception("%s: this was not expected", name)
-        return f"{type(error).__name__}: {error}"
+        return Failure(f"{type(error).__name__}: {error}")

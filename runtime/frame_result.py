@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import GmosError
 from .contract import Variant
+from .label_lookup import look_up
 
 if TYPE_CHECKING:
     from supervision import Detections
@@ -60,7 +61,7 @@ class CompactMap:
         if self.packed is None:
             return np.zeros(self.hw, np.uint8)
         values = np.frombuffer(zlib.decompress(self.packed), np.uint8).reshape(self.hw)
-        return values if self.table is None else self.table[values]
+        return values if self.table is None else look_up(values, self.table)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

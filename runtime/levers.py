@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import GmosError
+from .contract import SIZES, ModelSpec
 
 EXACT_EVERY = 1
 """Of --geometry_every and --propose_every: every frame, as published."""
@@ -18,7 +19,7 @@ DENSE_FRAMES = 3
 """Frames at the start of a video that are always proposed: the best of them starts the tracks."""
 
 
-LEVERS = ("geometry_every", "geometry_change", "propose_every")
+LEVERS = ("geometry_every", "geometry_change", "propose_every", "pi3_area")
 """Names of the levers."""
 
 
@@ -29,7 +30,8 @@ class Levers:
     `geometry_every` G: the Pi3 decoder runs on every G-th frame and the last one, and the features of those between
     are interpolated. `geometry_change`: where the tokens of two such neighbours differ by more, those between are
     decoded after all; a share of their size, None never. `propose_every` K: GMOS proposes on every K-th frame, and
-    on the K-1 before one whose proposals call for a prompt.
+    on the K-1 before one whose proposals call for a prompt. `pi3_area`: pixels of a frame as Pi3 sees it, at most;
+    None: as many as the networks were made for.
 
     Raises:
         GmosError: a value is out of range.
@@ -38,6 +40,7 @@ class Levers:
     geometry_every: int = EXACT_EVERY
     geometry_change: float | None = None
     propose_every: int = EXACT_EVERY
+    pi3_area: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("geometry_every", "propose_every"):
@@ -46,6 +49,11 @@ class Levers:
                 raise GmosError(
                     f"--{name} {value!r}: expected a whole number of frames from 1 to {MOST_EVERY}"
                 )
+        area, (least, most) = self.pi3_area, SIZES["pi3_area_px"]
+        if area is not None and (
+            isinstance(area, bool) or not isinstance(area, int) or not least <= area <= most
+        ):
+            raise GmosError(f"--pi3_area {area!r}: expected a whole number of pixels, such as 127500")
         change = self.geometry_change
         if change is None:
             return
@@ -59,21 +67,36 @@ class Levers:
             )
 
     @property
-    def exact(self) -> bool:
-        """Whether all of them are at their exact settings."""
-        return self == EXACT
+    def dense(self) -> bool:
+        """Whether every frame has geometry and proposals of its own."""
+        return self.geometry_every == self.propose_every == EXACT_EVERY
 
     def settings(self) -> dict[str, Any]:
         """Those that are not at their exact settings, as JSON values."""
         return {name: getattr(self, name) for name in LEVERS if getattr(self, name) != getattr(EXACT, name)}
 
+    def sized(self, model: ModelSpec) -> ModelSpec:
+        """A model whose Pi3 frames have at most `pi3_area` pixels."""
+        return model if self.pi3_area is None else replace(model, pi3_area_px=self.pi3_area)
+
+    def waiting_frames(self, reach: int) -> int:
+        """Frames whose tokens or geometry wait beside those of an exact run, whose windows reach so far, at most.
+
+        Between frames with geometry of their own the one before and the one behind are kept, with the tokens that
+        lie between; a look back computes those of all frames that it proposes.
+        """
+        between = 2 * (self.geometry_every - 1)
+        return between + (self.propose_every - 1 + 2 * reach if self.propose_every > EXACT_EVERY else 0)
+
     def require_file(self) -> None:
         """Refuse levers that need frames which a stream has not got yet.
 
         Raises:
-            GmosError: a lever is not at its exact setting.
+            GmosError: such a lever is not at its exact setting.
         """
         for name, value in self.settings().items():
+            if name == "pi3_area":
+                continue
             raise GmosError(
                 f"--{name} {value} is for files: a live answer would wait for frames that are still to come; leave "
                 "it out"

@@ -291,6 +291,7 @@ def one_torch_thread(request: pytest.FixtureRequest) -> None:
 
 
 LONG_FILES = (
+    "fleet/test_ray.py",
     "calibration/test_calibrate.py",
     "export/onnx/test_packed_nano.py",
     "export/onnx/test_every_network.py",
@@ -307,10 +308,15 @@ LONG_FILES = (
     "export/engines/test_check.py",
     "calibration/test_engines.py",
     "gpu/test_require.py",
+    "test_run_live.py",
+    "runtime/live/sources/test_network.py",
     "tools/test_nano_training.py",
     "tools/test_nano_cutouts.py",
     "stopped/test_at_every_step.py",
     "hostile/test_hostile.py",
+    "fleet/test_workers.py",
+    "examples/test_ray_serve.py",
+    "fleet/test_claims.py",
     "test_package.py",
     "export/test_without_torch.py",
     "evaluation/doctor/test_selftest.py",

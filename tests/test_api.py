@@ -256,6 +256,12 @@ def test_a_sessions_frames_are_numbered_by_their_times(colours: str, clip: Path)
         ({"retire_after": -1}, "^retire_after -1: expected seconds from 0 up; 0 means never"),
         ({"reset_after": -1}, "^reset_after -1: expected seconds from 0 up"),
         ({"size_hw": (4, 4000)}, "a video of 4000x4 pixels is too thin"),
+        (
+            {"size_hw": (0, 96)},
+            r"^size_hw \(0, 96\): expected height and width in pixels, as in \(480, 640\)",
+        ),
+        ({"size_hw": (64, 96, 3)}, r"^size_hw \(64, 96, 3\): expected height and width"),
+        ({"size_hw": 64}, "^size_hw 64: expected height and width"),
     ],
 )
 def test_what_no_session_is_opened_for(colours: str, options: dict[str, Any], message: str) -> None:

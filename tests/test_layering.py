@@ -55,6 +55,7 @@ ALLOWED = {
     "gmos_ref": {"gmos_ref.*", "runtime.*"},
     "export": {"networks", "export.*", "gmos_ref.*", "runtime.*", "evaluation.report"},
     "calibration": {
+        "fleet",
         "networks",
         "sides",
         "calibration.*",
@@ -70,7 +71,16 @@ ALLOWED = {
         "runtime.files",
         "runtime.host_memory",
     },
-    "commands": {"", "calibration.*", "evaluation.*", "export.*", "gmos_ref.*", "runtime.*", "tuning.*"},
+    "commands": {
+        "",
+        "fleet",
+        "calibration.*",
+        "evaluation.*",
+        "export.*",
+        "gmos_ref.*",
+        "runtime.*",
+        "tuning.*",
+    },
 }
 """Rooms that the files of each room may import, besides itself, `errors` and the version; `x.*` is x and all in it.
 

@@ -188,8 +188,38 @@ def test_existing_results_are_kept_resumed_or_replaced(
 BAD_CALLS: list[tuple[list[str], str]] = [
     ([], "no input was given"),
     (["missing.mp4"], "missing.mp4 does not exist"),
-    (["http://example.com/a.mp4"], "http://example.com/a.mp4 is an address, and only files on this machine"),
-    (["--input_rgb", "rtsp://camera/1"], "rtsp://camera/1 is an address"),
+    (
+        ["ftp://example.com/a.mp4"],
+        "ftp://example.com/a.mp4: addresses of ftp:// are not read; expected one of",
+    ),
+    (["rtsp://camera/1", "clip"], "2 inputs were given; expected one stream, or one file with --live"),
+    (
+        ["clip", "--stride", "1", "--drop", "oldest"],
+        "--drop oldest: goes with a stream, and the inputs are files",
+    ),
+    (
+        ["--live", "clip", "--stride", "1", "--max_conditioning", "8"],
+        "--max_conditioning 8 bounds memories of MOS",
+    ),
+    (
+        ["--live", "clip", "--stride", "1", "--save_mode", "mos"],
+        "--save_mode mos: MOS goes backwards through the",
+    ),
+    (["--live", "clip", "--stride", "1", "--save_mode", "coco"], "--save_mode coco: needs the whole video"),
+    (
+        ["--live", "clip", "--stride", "1", "--thresholds", "stage2_iou=0.5"],
+        "--thresholds stage2_iou: is one of MOS",
+    ),
+    (
+        ["--live", "clip", "--stride", "1", "--tracks", "-", "--json"],
+        "--tracks - and --json both write to standard",
+    ),
+    (["--live", "clip", "--stride", "1", "--resume"], "--resume goes with files, and the input is a stream"),
+    (
+        ["--live", "clip", "--stride", "1", "--timeout", "0"],
+        "--timeout 0: expected a positive number of seconds",
+    ),
+    (["--live", "clip"], "directory of frames, which has no frame rate; expected --fps"),
     (["clip"], "directory of frames, which has no frame rate; expected --fps"),
     (["clip", "--stride", "0"], "--stride 0"),
     (["clip", "--fps", "nan"], "--fps nan"),

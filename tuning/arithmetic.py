@@ -78,6 +78,8 @@ def frame_tera(
 LONG_MEMORIES, FEW_MEMORIES = 100, 8
 """Conditioning memories of an object that is prompted on a tenth of 1000 frames, and with --max_conditioning 8."""
 
+LONG = f"exact, {LONG_MEMORIES} conditioning memories"
+
 Shares = Mapping[str, Any]
 
 LEVERS: tuple[tuple[str, Shares, bool], ...] = (
@@ -88,18 +90,18 @@ LEVERS: tuple[tuple[str, Shares, bool], ...] = (
     ("--geometry_every 3", {"decoded": 1 / 3}, False),
     ("--propose_every 3, no frame looked back to", {"proposed": 1 / 3, "decoded": 1 / 3}, True),
     ("--propose_every 3, half of the others proposed", {"proposed": 2 / 3, "decoded": 2 / 3}, True),
-    (f"exact, {LONG_MEMORIES} conditioning memories", {"memories": LONG_MEMORIES}, True),
+    (LONG, {"memories": LONG_MEMORIES}, True),
     (f"--max_conditioning {FEW_MEMORIES} of them", {"memories": FEW_MEMORIES}, True),
 )
-"""Name, what it does to `frame_tera`, and whether only GMOS has it."""
+"""Name, what it does to `frame_tera`, and whether only GMOS has it; those of many memories are held against `LONG`."""
 
 
 def counted(variant: Variant, objects: int, more: Mapping[str, Shares] | None = None) -> list[Counted]:
-    """Every lever at the published size, and more of them by name; what they save is of the first."""
-    exact = frame_tera(variant, objects=objects)
+    """Every lever at the published size, and more of them by name, held against the exact run."""
     levers = [(name, what) for name, what, tracked in LEVERS if variant == "gmos" or not tracked]
-    return [
-        Counted(name=name, tera=tera, saves=exact / tera)
-        for name, what in (*levers, *(more or {}).items())
-        for tera in (frame_tera(variant, objects=objects, **what),)
-    ]
+    found = []
+    for name, what in (*levers, *(more or {}).items()):
+        tera = frame_tera(variant, objects=objects, **what)
+        exact = frame_tera(variant, objects=objects, memories=LONG_MEMORIES if "memories" in what else 1)
+        found.append(Counted(name=name, tera=tera, saves=exact / tera))
+    return found

@@ -10,8 +10,8 @@ from ..errors import GmosError
 from ..networks import NetworkChoice
 from ..runtime.bundle.recipe import EXACT_RECIPE, NAME
 
-SEARCHED = ("geometry", "propose", "conditioning")
-"""Levers that are tried; `geometry` is --geometry_every with and without --geometry_change."""
+SEARCHED = ("geometry", "propose", "conditioning", "area")
+"""Levers that are tried; `geometry` is --geometry_every with and without --geometry_change, `area` --pi3_area."""
 
 ROUNDS = 3
 """Runs of each finalist and of the exact run, in turns."""

@@ -13,6 +13,7 @@ from ..evaluation.report.document import (
     Cell,
     Column,
     Document,
+    Facts,
     Plot,
     Remarks,
     Section,
@@ -36,6 +37,9 @@ SCHEMA = "gmos-tune/1"
 
 OBJECTS = (1, 3, 10)
 """Tracked objects that GMOS's arithmetic is counted for."""
+
+NARROW = ("gmos-s", "gmos, 3 objects")
+"""Of these counts, those that a narrow page shows."""
 
 
 def report_tuned(
@@ -79,8 +83,8 @@ def report_tuned(
 
 
 def levers_text(trial: Trial) -> str:
-    """The levers of a trial as options."""
-    return " ".join(f"--{name} {value:g}" for name, value in trial.levers.items()) or "exact"
+    """The levers of a trial as options have them."""
+    return ", ".join(f"{name} {value:g}" for name, value in trial.levers.items()) or "exact"
 
 
 def _speedup(tuned: Tuned, trial: Trial) -> float:
@@ -107,6 +111,18 @@ def tuned_document(config: TuneConfig, tuned: Tuned, made_on: dict[str, Any]) ->
     use = recipe.name if tuned.path.parent.name == "recipes" else str(tuned.path)
     best = tuned.finalists[0].trial
     sections = [
+        Section(
+            "The recipe",
+            [
+                Facts(
+                    [
+                        ("levers", levers_text(best)),
+                        ("file", str(tuned.path)),
+                        ("run it", f"gmos-run --recipe {use}"),
+                    ]
+                )
+            ],
+        ),
         Section("Speed against agreement", [_plot(config, tuned), *_explained()]),
         Section("Trials", [_trials(config, tuned)]),
         Section("In turns with the exact run", [_turns(tuned)] if len(tuned.finalists) > 1 else []),
@@ -120,7 +136,7 @@ def tuned_document(config: TuneConfig, tuned: Tuned, made_on: dict[str, Any]) ->
         lead=f"{made_on['date']}, gmos-deploy {__version__}",
         cards=cards,
         remarks=Section("Before you rely on it", [Remarks(tuned.warnings, word="warning")]),
-        verdict=Card("Recipe", f"{levers_text(best)}: gmos-run --recipe {use}", f"in {tuned.path}"),
+        verdict=Card("Recipe", recipe.name, "" if best.levers else "nothing that holds was faster"),
         sections=sections,
         environment=made_on,
     )
@@ -143,6 +159,7 @@ def _plot(config: TuneConfig, tuned: Tuned) -> Plot:
         caption="Each point is a trial; its words tell the levers. The line joins those that nothing beats in both; "
         "the dashed one is the target.",
         joined=False,
+        near_one=True,
         line=frontier([(x, y) for x, y, _ in points]),
         limit=config.target_masks,
     )
@@ -169,7 +186,9 @@ def _trials(config: TuneConfig, tuned: Tuned) -> Table[Trial]:
                 f"{value:.3f}", value, "" if kind == "mean" or value >= config.target_masks else "bad"
             )
 
-        return Column(result, get, ".3f", "mean of videos" if kind == "mean" else "worst video")
+        if kind == "mean":
+            return Column(result, get, ".3f", "mean of videos", "room")
+        return Column(result, get, ".3f", "worst video")
 
     results = [score.result for score in (tuned.trials or (tuned.exact,))[0].videos[0].scores]
     return Table(
@@ -252,7 +271,7 @@ def _arithmetic(tuned: Tuned) -> Sequence[Block]:
             row = by_name[title].get(name)
             return None if row is None else Cell(f"{row.tera:.1f} ({row.saves:.2f} x)", row.tera)
 
-        return Column(title, get, ".1f", "10^12, and exact over it")
+        return Column(title, get, ".1f", "10^12, and exact over it", "always" if title in NARROW else "room")
 
     return [
         Text(

@@ -19,7 +19,7 @@ Levers = Mapping[str, Any]
 Measure = Callable[[Levers], Trial | None]
 """Tries levers; None when there is no time left."""
 
-GEOMETRY, PROPOSE, CONDITIONING = "geometry", "propose", "conditioning"
+GEOMETRY, PROPOSE, CONDITIONING, AREA = "geometry", "propose", "conditioning", "area"
 
 EVERY = (2, 3, 4, 6)
 """Settings of --geometry_every and --propose_every beside the stride and its double."""
@@ -27,7 +27,10 @@ EVERY = (2, 3, 4, 6)
 MEMORIES = (16, 8, 4, 2)
 """Settings of --max_conditioning."""
 
-CHANGE_SHARES = (0.75, 0.5, 0.25)
+AREA_SHARES = (0.8, 0.65, 0.5)
+"""Of the networks' area, settings of --pi3_area."""
+
+CHANGE_SHARES = (0.9, 0.75, 0.5, 0.4, 0.25)
 """Of the gaps, how many stay interpolated where a threshold decodes the others: the fastest first."""
 
 NO_CHANGE = 1e9
@@ -56,6 +59,7 @@ def search(
     target: float,
     stride: int,
     seed: int,
+    pi3_area: int | None = None,
 ) -> Found:
     """Try levers alone, then together, until nothing that holds can be faster.
 
@@ -68,12 +72,17 @@ def search(
         target: mean IoU that every result of every video must keep.
         stride: of the videos' windows in frames, the commonest one.
         seed: decides between combinations that promise the same.
+        pi3_area: of the networks, in pixels; None where they take one size only.
     """
     found = Found()
     alone: dict[str, list[Trial]] = {}
     try:
         for name in names:
-            trials = LADDERS[name](measure, found, exact, target, stride)
+            trials = (
+                _area(measure, found, target, pi3_area)
+                if name == AREA
+                else LADDERS[name](measure, found, exact, target, stride)
+            )
             alone[name] = _fastest_first(trial for trial in trials if trial.holds(target))
         _combine(alone, measure, found, exact=exact, target=target, seed=seed)
     except _OutOfTimeError:
@@ -150,6 +159,20 @@ def _conditioning(measure: Measure, found: Found, exact: Trial, target: float, _
             return
 
 
+def _area(measure: Measure, found: Found, target: float, pi3_area: int | None) -> Iterator[Trial]:
+    """Fewer pixels until the masks do not hold."""
+    if pi3_area is None:
+        found.left_out.append("pi3_area: engines take the sizes that they were built for")
+        return
+    for share in AREA_SHARES:
+        trial = _tried({"pi3_area": int(share * pi3_area)}, measure, found)
+        yield trial
+        if not trial.holds(target):
+            if share != AREA_SHARES[-1]:
+                found.left_out.append(f"pi3_area below {int(share * pi3_area)}: the masks do not hold there")
+            return
+
+
 LADDERS: Mapping[str, Callable[[Measure, Found, Trial, float, int], Iterator[Trial]]] = {
     GEOMETRY: _geometry,
     PROPOSE: _propose,
@@ -159,9 +182,15 @@ LADDERS: Mapping[str, Callable[[Measure, Found, Trial, float, int], Iterator[Tri
 
 @dataclass(frozen=True, slots=True)
 class _Combination:
+    """Levers that hold alone, and what they promise together.
+
+    `speed` is how many times as fast they would be, the product of what each brings; `holds` whether they would keep
+    the target, with the sum of what each takes.
+    """
+
     levers: Levers
-    promise: float
-    """The product of what each brings alone: how many times as fast as the exact run."""
+    speed: float
+    holds: bool
 
 
 def _combine(
@@ -173,27 +202,40 @@ def _combine(
     target: float,
     seed: int,
 ) -> None:
+    """Those that promise to hold first, of these the fastest; none that a faster one has made useless."""
     best = min([exact.frame_s, *(trial.frame_s for trials in alone.values() for trial in trials)])
     choices = [[None, *trials[:KEPT_PER_LEVER]] for trials in alone.values()]
     combinations = []
     for chosen in itertools.product(*choices):
         parts = [one for one in chosen if one is not None]
         if len(parts) > 1:
-            promise = math.prod(exact.frame_s / one.frame_s for one in parts)
-            combinations.append(_Combination({k: v for one in parts for k, v in one.levers.items()}, promise))
+            levers = {name: value for one in parts for name, value in one.levers.items()}
+            speed = math.prod(exact.frame_s / one.frame_s for one in parts)
+            combinations.append(
+                _Combination(levers, speed, 1 - sum(1 - one.worst for one in parts) >= target)
+            )
     # Of those that promise the same the seed decides, not the order in which levers are named.
     random.Random(seed).shuffle(combinations)  # noqa: S311 - no secret
-    combinations.sort(key=lambda one: -one.promise)
-    for number, one in enumerate(combinations):
-        if exact.frame_s / one.promise >= best or number >= MOST_COMBINATIONS:
-            found.left_out.append(
-                f"{len(combinations) - number} combinations of what holds alone, which promise less than the fastest "
-                "one that was found"
-            )
-            return
+    combinations.sort(key=lambda one: (not one.holds, -one.speed))
+    slow, failed = 0, list[Levers]()
+    for tried, one in enumerate(combinations):
+        part = next((known for known in failed if known.items() <= one.levers.items()), None)
+        if part is not None or exact.frame_s / one.speed >= best:
+            slow += 1
+            continue
+        if tried - slow >= MOST_COMBINATIONS:
+            found.left_out.append(f"{len(combinations) - tried} more combinations of what holds alone")
+            break
         trial = _tried(one.levers, measure, found)
         if trial.holds(target):
             best = min(best, trial.frame_s)
+        else:
+            failed.append(one.levers)
+    if slow:
+        found.left_out.append(
+            f"{slow} combinations of what holds alone, which promise less than the fastest one that was found, or of "
+            "which a part did not hold"
+        )
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

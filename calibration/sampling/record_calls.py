@@ -6,12 +6,14 @@ import logging
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GmosError
+from ...fleet.several import Several
 from ...runtime.arrays import Array, Arrays
 from ...runtime.backend import Backend, Runner
 from ...runtime.bundle.manifest import Bundle, BundleNetwork
@@ -93,8 +95,19 @@ def sample_videos(
     networks: Sequence[NetworkName],
     limits: SampleLimits,
     progress: Progress | None = None,
+    several: Several | None = None,
 ) -> dict[str, Mapping[str, Any]]:
     """Sample every video that is not finished yet.
+
+    Args:
+        backend: runs the videos; not closed.
+        bundle: that it runs.
+        sequences: the checked inputs.
+        store: where samples go.
+        networks: whose calls are kept.
+        limits: how much of them.
+        progress: hears of every stage.
+        several: hears of videos that fail; without it the first of them ends it.
 
     Returns:
         The record of each video by its name.
@@ -102,7 +115,6 @@ def sample_videos(
     Raises:
         GmosError: a video cannot be read, a sample cannot be written, or nothing fits into the limits.
     """
-    entries = {name: bundle.networks[name] for name in networks}
     records: dict[str, Mapping[str, Any]] = {}
     for number, sequence in enumerate(sequences):
         # The first videos take what does not divide evenly.
@@ -122,24 +134,42 @@ def sample_videos(
             logger.info("%s: sampled before, kept", sequence.name)
             records[sequence.name] = found
             continue
-        store.start(sequence.name)
-        sampler = _VideoSampler(backend.arrays, entries, sequence, store, settings)
-        sampled: Backend = WatchedBackend(backend, sampler.saw)
-        encoders_only = PI3.issuperset(networks)
-        if encoders_only:
-            sampled = EncoderInputs(backend, sampler.saw, decoded="pi3_decoder" in networks)
-        options = RunOptions(batch_size=BATCH_SIZE)
-        run = ClipRun(sampled, sequence, options, progress=progress, frames=limits.frames)
-        for _ in run.encoded() if encoders_only else run:
-            pass
-        # A file's index may claim more frames than there are, or nothing.
-        _check_length(sequence, sampler.frames, bundle)
-        records[sequence.name] = sampler.record()
-        store.finish(sequence.name, records[sequence.name])
-        kept = records[sequence.name]["networks"].items()
-        counts = ", ".join(f"{name} {len(entry['samples'])} of {entry['seen']}" for name, entry in kept)
-        logger.info("%s: calls kept: %s", sequence.name, counts)
+        work = partial(_sampled, backend, bundle, sequence, store, settings, progress=progress)
+        sampled = work() if several is None else several.attempt(sequence.name, work)
+        if sampled is not None:
+            records[sequence.name] = sampled
     return records
+
+
+def _sampled(
+    backend: Backend,
+    bundle: Bundle,
+    sequence: SequenceInput,
+    store: SampleStore,
+    settings: Mapping[str, Any],
+    *,
+    progress: Progress | None,
+) -> Mapping[str, Any]:
+    """Sample a video, of the networks and within the limits that `settings` name; its record."""
+    store.start(sequence.name)
+    networks, frames = settings["networks"], settings["frames"]
+    entries = {name: bundle.networks[name] for name in networks}
+    sampler = _VideoSampler(backend.arrays, entries, sequence, store, settings)
+    sampled: Backend = WatchedBackend(backend, sampler.saw)
+    encoders_only = PI3.issuperset(networks)
+    if encoders_only:
+        sampled = EncoderInputs(backend, sampler.saw, decoded="pi3_decoder" in networks)
+    run = ClipRun(sampled, sequence, RunOptions(batch_size=BATCH_SIZE), progress=progress, frames=frames)
+    for _ in run.encoded() if encoders_only else run:
+        pass
+    # A file's index may claim more frames than there are, or nothing.
+    _check_length(sequence, sampler.frames, bundle)
+    record = sampler.record()
+    store.finish(sequence.name, record)
+    kept = record["networks"].items()
+    counts = ", ".join(f"{name} {len(entry['samples'])} of {entry['seen']}" for name, entry in kept)
+    logger.info("%s: calls kept: %s", sequence.name, counts)
+    return record
 
 
 class EncoderInputs(WatchedBackend):

@@ -101,7 +101,7 @@ class OwnDirectory:
 class SampleStore(OwnDirectory):
     """The directory of the samples of a calibration."""
 
-    own = re.compile(r"video-[0-9a-f]{8}")
+    own = re.compile(r"video-[0-9a-f]{8}|\..*\.gmos-tmp")
     option = "--samples "
     file_advice = "; expected a directory"
     foreign_advice = (

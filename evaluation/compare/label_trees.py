@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,15 +85,21 @@ def _folders_of_frames(folder: Path) -> dict[str, list[Path]]:
     return {name: frames for name, frames in found.items() if frames and name != PRIVATE_FOLDER}
 
 
-def label_pairs(a: Path, b: Path) -> list[LabelPair]:
+def label_pairs(a: Path, b: Path, *, without: Collection[str] = ()) -> list[LabelPair]:
     """Everything that two directories have in common, which must be all that they have.
 
-    Two directories of one video's frames are the same video whatever they are called.
+    Two directories of one video's frames are the same video whatever they are called. Videos in `without` are left out.
 
     Raises:
         GmosError: a result, a video or a frame is on one side only.
     """
-    tree_a, tree_b = read_tree(a), read_tree(b)
+    tree_a, tree_b = (
+        {
+            result: {name: frames for name, frames in videos.items() if name not in without}
+            for result, videos in read_tree(place).items()
+        }
+        for place in (a, b)
+    )
     names_a, names_b = ([name for videos in tree.values() for name in videos] for tree in (tree_a, tree_b))
     if len(names_a) == len(names_b) == 1 and tree_a.keys() == tree_b.keys() == {MASKS}:
         tree_b = {MASKS: {names_a[0]: tree_b[MASKS][names_b[0]]}}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import GmosError
+from ...fleet.several import Several
 from ...networks import NetworkSource
 from ...runtime.contract import ModelSpec
 from ...runtime.levers import EXACT
@@ -20,7 +21,6 @@ from ...runtime.pipeline.options import RunOptions
 from ...runtime.results.completion import ResultSet, recorded_origins, should_skip
 from ...runtime.results.outputs import check_save_dir, file_results
 from ...runtime.tensorrt.memory import settle_run
-from ...runtime.video.inputs import resolve_inputs
 from ...runtime.video.sequence import SequenceInput
 from ...sides import Side, parse_side, refuse_idle_trust
 from ..progress_bar import counted, run_progress
@@ -44,13 +44,19 @@ FindStages = Callable[[Sequence[LabelPair], Sequence[SequenceAgreement]], Sequen
 """Stage by stage, given the masks and how far they agree."""
 
 
-def compare_trees(a: Path, b: Path, comparison: Comparison, stages: FindStages = lambda *_: ()) -> int:
-    """Compare, show and report; the exit status.
+def compare_trees(
+    a: Path,
+    b: Path,
+    comparison: Comparison,
+    stages: FindStages = lambda *_: (),
+    failed: Mapping[str, str] | None = None,
+) -> int:
+    """Compare, show and report; the exit status. Videos that failed on a side are left out, with why.
 
     Raises:
         GmosError: the directories do not hold the same videos and frames, or a report cannot be written.
     """
-    pairs = label_pairs(a, b)
+    pairs = label_pairs(a, b, without=failed or ())
     names = {pair.sequence for pair in pairs}
     with counted("frames", sum(len(pair.frames) for pair in pairs)) as advance:
         found = tuple(_compare(pair, advance) for pair in pairs)
@@ -61,6 +67,7 @@ def compare_trees(a: Path, b: Path, comparison: Comparison, stages: FindStages =
         made_from=recorded_origins(a, names) | recorded_origins(b, names),
         environment=environment(),
         seconds=time.monotonic() - comparison.started,
+        failed=failed or {},
     )
     pictures = (
         None
@@ -116,14 +123,14 @@ def compare_videos(
         for side in sides:
             side.require_no_levers("--teacher_forced holds networks against networks, frame by frame")
     comparison = Comparison.of("video", a, b, inputs, options, own=limits_of(sides))
-    resolve = partial(resolve_inputs, inputs, fps=fps, stride=stride)
+    several = Several(inputs, fps=fps, stride=stride)
     with tempfile.TemporaryDirectory() as folder:
         runs = [
-            _Run(side, (keep or Path(folder)) / name, Path(folder) / f"logits-{name}")
+            _Run(side, (keep or Path(folder)) / name, Path(folder) / f"logits-{name}", several)
             for side, name in zip(sides, "ab", strict=True)
         ]
         for run in runs:
-            run.prepare(resolve)
+            run.prepare()
         if masks is None:
             ran_a, ran_b = runs
             if teacher_forced:
@@ -135,21 +142,22 @@ def compare_videos(
                 )
         tree_a, tree_b = (run.masks() for run in runs)
         if masks is not None:
-            return compare_trees(tree_a, tree_b, comparison)
+            return several.status(compare_trees(tree_a, tree_b, comparison, failed=several.failed))
         stages = partial(_stages, runs, comparison, teacher_forced=teacher_forced)
-        return compare_trees(tree_a, tree_b, comparison, stages)
+        return several.status(compare_trees(tree_a, tree_b, comparison, stages, several.failed))
 
 
 class _Run:
     """One side, its masks, and what its heads answered on the way."""
 
-    def __init__(self, side: Side, directory: Path, logits: Path) -> None:
+    def __init__(self, side: Side, directory: Path, logits: Path, several: Several) -> None:
         self.side = side
+        self.several = several
         self.sequences: list[SequenceInput] = []
-        self.recorded: list[RecordedVideo] = []
+        self.recorded: dict[str, RecordedVideo] = {}
         self._directory = directory
         self._logits = logits
-        self._places: list[ResultSet] = []
+        self._places: dict[str, ResultSet] = {}
         self._source: NetworkSource | None = None
         self._asked = RunOptions()
 
@@ -165,7 +173,7 @@ class _Run:
         """Sizes of its networks."""
         return self.source.model
 
-    def prepare(self, resolve: Callable[..., list[SequenceInput]]) -> None:
+    def prepare(self) -> None:
         """Find out whether it can run and its masks can be written, before the other one runs for hours.
 
         Raises:
@@ -176,13 +184,15 @@ class _Run:
             return
         self._source = self.side.networks.resolve()
         self._source.check()
-        self.sequences = resolve(pi3_area_px=self.model.pi3_area_px, patch_px=self.model.patch_px)
+        self.sequences = self.several.resolve(
+            pi3_area_px=self.model.pi3_area_px, patch_px=self.model.patch_px
+        )
         check_save_dir(self._directory)
         self._asked = self.side.options(RunOptions())
         networks, made_from = self._source.settings() | self._asked.settings(), self._source.made_from()
-        owns = [sequence.settings() for sequence in self.sequences]
-        self._places = [
-            ResultSet(
+        for sequence in self.sequences:
+            own = sequence.settings()
+            self._places[sequence.name] = ResultSet(
                 save_dir=self._directory,
                 sequence=sequence.name,
                 variant=self.model.variant,
@@ -190,9 +200,7 @@ class _Run:
                 settings={**networks, **own},
                 made_from=made_from | sequence.made_from(own),
             )
-            for sequence, own in zip(self.sequences, owns, strict=True)
-        ]
-        for place in self._places:
+        for place in self._places.values():
             should_skip(place, "overwrite")
 
     def masks(self) -> Path:
@@ -202,16 +210,25 @@ class _Run:
         start = time.monotonic()
         with closing(self.source.load()) as backend:
             logger.info("%s; loaded in %.1f s", backend.description, time.monotonic() - start)
-            options = settle_run(backend, self._asked, self.sequences)
+            options = settle_run(backend, self._asked, self.several.left(self.sequences))
             # Proposals that come frame by frame can be recorded, and held against others.
             in_order = options.levers.propose_every == EXACT.propose_every
-            watched = RecordingBackend(backend, self._logits, self.recorded) if in_order else backend
+            recorded: list[RecordedVideo] = []
+            watched = RecordingBackend(backend, self._logits, recorded) if in_order else backend
             with run_progress() as progress:
-                for sequence, place in zip(self.sequences, self._places, strict=True):
+                for sequence in self.sequences:
                     for note in sequence.notes:
                         logger.info("%s: %s", sequence.name, note)
                     run = ClipRun(watched, sequence, options, progress=progress)
-                    file_results(iter(run), place, sequence.media, existing="overwrite")
+                    file = partial(
+                        file_results,
+                        iter(run),
+                        self._places[sequence.name],
+                        sequence.media,
+                        existing="overwrite",
+                    )
+                    if self.several.attempt(sequence.name, file) is not None and in_order:
+                        self.recorded[sequence.name] = recorded[-1]
         return self._directory
 
 
@@ -225,20 +242,20 @@ def _stages(
 ) -> list[StageAgreement]:
     """What compares stage by stage: first as the sides ran, then B's stages on A's inputs if that is asked for."""
     frames = {pair.sequence: pair.frames for pair in pairs}
-    limits, sequences = comparison.limits, runs[0].sequences
+    limits, sequences = comparison.limits, runs[0].several.left(runs[0].sequences)
     stages: list[StageAgreement] = []
     if not all(run.recorded for run in runs):
         logger.info("proposals are not compared: a side passes frames over")
         names = {one.sequence for one in found} if any(one.result == "mos-i" for one in found) else set()
         return [tracker_stage(one, "free", limits) for one in found if one.sequence in names]
-    for sequence, a, b in zip(sequences, *(run.recorded for run in runs), strict=True):
-        name = sequence.name
-        proposals_a, proposals_b = a.proposals(), b.proposals()
+    for name in (sequence.name for sequence in sequences):
+        recorded_a, recorded_b = (run.recorded[name] for run in runs)
+        proposals_a, proposals_b = recorded_a.proposals(), recorded_b.proposals()
         if proposals_a is not None and proposals_b is not None:
             stages.append(proposer_stage(name, frames[name], (proposals_a, proposals_b), "free", limits))
             stages += [tracker_stage(one, "free", limits) for one in found if one.sequence == name]
         else:
-            stages += _free_gmos_s(name, frames[name], a, b, limits)
+            stages += _free_gmos_s(name, frames[name], recorded_a, recorded_b, limits)
     if teacher_forced:
         side_a, side_b = (run.side for run in runs)
         with closing(side_a.load()) as a, closing(side_b.load()) as b, run_progress() as progress:

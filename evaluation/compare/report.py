@@ -82,6 +82,8 @@ class ParityReport:
     made_from: MadeFrom
     environment: Mapping[str, Any]
     seconds: float
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """Videos that could not be run, and why."""
 
     @cached_property
     def failures(self) -> list[str]:
@@ -125,6 +127,7 @@ def result_json(report: ParityReport) -> dict[str, Any]:
         "profile": asked.profile,
         "limits": asked.limits,
         "failures": report.failures,
+        "failed_videos": report.failed,
         "a": asked.a,
         "b": asked.b,
         "seconds": round(report.seconds, 3),

@@ -10,7 +10,7 @@ from ...networks import AUTO, BACKENDS
 from ...runtime.bundle.uploading import HOST, Dtypes, dtypes_of
 from ...runtime.comparison.parity import LIMITS
 from ...runtime.contract import ModelSpec, NetworkName, TensorSpec, network_specs
-from ...runtime.precision import PrecisionName
+from ...runtime.precision import PRECISIONS, PrecisionName
 from ...sides import Side
 
 
@@ -40,7 +40,7 @@ def side_precision(side: Side) -> PrecisionName:
         return "fp32"
     bundle = side.open_bundle()
     if bundle is not None:
-        return bundle.precision
+        return PRECISIONS[bundle.precision].name
     given, entry = side.networks.precision, BACKENDS[side.networks.backend]
     if given == AUTO and entry.name == "torch":
         from ...gmos_ref.loading import choose_device, choose_precision  # noqa: PLC0415 - imports PyTorch

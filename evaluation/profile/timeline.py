@@ -126,13 +126,18 @@ class TracedArrays(SimpleArrays):
         self.download = self._waited("download", arrays.download)
         self.to_host = self._waited("download", arrays.to_host)
         self.stack = self._waited("stack", arrays.stack)
-        self.between = self._waited("interpolate", arrays.between)
+        self._between = self._waited("interpolate", arrays.between)
+
+    def between(self, first: Array, last: Array, shares: Sequence[float]) -> list[Array]:
+        """See `Arrays.between`."""
+        found: list[Array] = self._between(first, last, shares)
+        return found
 
     def _waited(self, what: str, do: Transfer) -> Transfer:
-        def call(given: Any) -> Any:  # noqa: ANN401 - an array of any backend
+        def call(*given: Any) -> Any:  # noqa: ANN401 - arrays of any backend
             self.synchronize()
             with self._recorder.doing(what):
-                done = do(given)
+                done = do(*given)
                 self.synchronize()
             return done
 

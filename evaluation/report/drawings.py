@@ -14,7 +14,7 @@ COLOURS = 12
 BAR_WH, STRIP_WH, SPARK_WH, STACK_WH = (90, 7), (120, 16), (150, 28), (220, 14)
 
 PLOT_WH, MARGIN = (640, 210), 52
-NEAR_ONE = (0.9999, 0.999, 0.99, 0.9)
+NEAR_ONE = (0.9999, 0.999, 0.99, 0.9, 0.8, 0.5)
 TIMELINE_WIDTH, ROW, LABEL, HEAD, FOOT = 860, 16, 150, 18, 18
 
 LEAST_WIDTH = 0.4
@@ -131,8 +131,8 @@ def plot(given: Plot) -> str:
         _text(0, 12, given.up),
         _text(MARGIN - 6, y(top) + 4, f"{top:.3g}", "end"),
         _text(MARGIN - 6, floor, f"{bottom:g}", "end"),
-        _text(MARGIN, floor + 16, f"{low:g}"),
-        _text(right, floor + 16, f"{high:g}", "end"),
+        _text(MARGIN, floor + 16, f"{low:.4g}"),
+        _text(right, floor + 16, f"{high:.4g}", "end"),
         _text(width / 2, floor + 30, given.across, "middle"),
     ]
     if given.limit is not None:

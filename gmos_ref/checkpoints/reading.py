@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 import re
 import shlex
@@ -152,8 +153,13 @@ def _read_archive(path: Path) -> object:
         with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             names = archive.namelist()
             holds_state = any(name.endswith("data.pkl") for name in names)
-            # Of what is stored as it is none is larger than the file.
             packed = any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist())
+            if (
+                not packed
+                and sum(member.file_size for member in archive.infolist()) > os.fstat(file.fileno()).st_size
+            ):
+                # Members that lie over one another: a small file would be read for days.
+                raise ValueError("its members are larger than itself")
             wrong = archive.testzip() if holds_state and not packed else None
     except (zipfile.BadZipFile, *_DAMAGE) as error:
         raise _damaged(path, error) from error

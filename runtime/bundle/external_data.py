@@ -58,6 +58,14 @@ def external_locations(model: Path, content: bytes | bytearray | None = None) ->
     return found
 
 
+def defines_functions(content: bytes | bytearray) -> bool:
+    """Whether a model that `external_locations` has read brings operators of its own.
+
+    Each may call others twice, and so on: a kilobyte becomes a billion nodes while it is loaded.
+    """
+    return any(CHILDREN["model"].get(number) == "function" for number, _ in _fields(memoryview(content)))
+
+
 def _locations(message: memoryview, kind: str, depth: int) -> Iterator[str]:
     if not depth:
         raise ValueError("nested too deep")

@@ -19,8 +19,8 @@ from ..files.array_files import read_array
 from ..files.made_from import UNKNOWN, BundleOrigin, CheckpointOrigin, MadeFrom
 from ..files.regular_file import read_bounded
 from ..files.typed_json import MOST_BYTES, Whole, as_text, parse_json, typed
-from ..precision import TENSOR_DTYPES
-from .external_data import external_locations
+from ..precision import TENSOR_DTYPES, PrecisionName
+from .external_data import defines_functions, external_locations
 from .files import BundleFiles, FileRecord
 from .private_read import private_folder
 from .signature import AGAIN, Trust, verified_files
@@ -84,7 +84,7 @@ class BundleNetwork:
     """
 
     name: NetworkName
-    precision: str
+    precision: PrecisionName
     inputs: tuple[BundleTensor, ...]
     outputs: tuple[BundleTensor, ...]
     graphs: Mapping[Target, BundleGraph]
@@ -119,8 +119,8 @@ class BundleFacts:
     """
 
     model: ModelSpec
-    precision: str
-    head_precision: str
+    precision: PrecisionName
+    head_precision: PrecisionName
     opset: Whole
     pi3: Rotation
     resolutions: tuple[tuple[Whole, Whole], ...]
@@ -233,13 +233,17 @@ class Bundle(BundleFacts):
         return path
 
     def _read_graph(self, graph: BundleGraph) -> tuple[Path, bytes]:
-        """Where a graph is and what is in it, once it reads no files but those that are listed for it."""
+        """Where a graph is and what is in it, once it reads no files but listed ones, and brings no operators."""
         path, content = self.root / graph.file, bytes(self.files.read(graph.file))
         foreign = external_locations(path, content) - set(graph.weights)
         if foreign:
             raise GmosError(
                 f"{path} reads tensors from {sorted(foreign)[0]!r}, which the bundle does not list for it; "
                 "do not trust it, export it again"
+            )
+        if defines_functions(content):
+            raise GmosError(
+                f"{path} defines operators of its own, as no export does; do not trust it, export it again"
             )
         return path, content
 

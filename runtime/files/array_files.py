@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zipfile
 import zlib
@@ -65,9 +66,10 @@ def read_arrays(source: Path | BytesIO, most_bytes: int | None = None) -> dict[s
             members = archive.infolist()
         if most_bytes is None and any(member.compress_type != zipfile.ZIP_STORED for member in members):
             raise ValueError("compressed arrays, expected them as they are")
-        # No more than what a member says is unpacked of it.
-        if most_bytes is not None and sum(member.file_size for member in members) > most_bytes:
-            raise ValueError(f"more than {most_bytes >> 20} MiB of arrays")
+        most = file.seek(0, os.SEEK_END) if most_bytes is None else most_bytes
+        # No more than what a member says is unpacked of it; those that are stored may lie over one another.
+        if sum(member.file_size for member in members) > most:
+            raise ValueError(f"more than {most >> 20} MiB of arrays")
         file.seek(0)
         with np.load(file, allow_pickle=False) as found:
             return dict(found)

@@ -18,7 +18,8 @@ class LiveFrame:
 
     `index` counts the source's frames from 0, dropped and lost ones included; `time_s` is the source's clock and
     `arrival_s` the monotonic one, in seconds. `rgb` is (H, W, 3) uint8. `dropped_before` counts frames that were
-    left out since the kept frame before; `new_sequence` says that nothing before this frame belongs to it.
+    left out since the kept frame before; `new_sequence` says that nothing before this frame belongs to it. `pi3_rgb` is
+    the frame at Pi3's size, (3, h*14, w*14) uint8, where `LiveSession.prepare` has made it.
     """
 
     index: int
@@ -27,6 +28,7 @@ class LiveFrame:
     rgb: NDArray[np.uint8] = field(repr=False)
     dropped_before: int = 0
     new_sequence: bool = False
+    pi3_rgb: NDArray[np.uint8] | None = field(default=None, repr=False)
 
 
 class LiveSink(AbstractContextManager["LiveSink"], Protocol):

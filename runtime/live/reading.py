@@ -20,6 +20,9 @@ from .sources.source import LiveInput, Picture, PictureReader, SourceLostError
 
 logger = logging.getLogger(__name__)
 
+TIMEOUT_S, RESET_AFTER_S, RECONNECT_S = 10.0, 2.0, 60.0
+"""What counts where nothing else is asked for, in seconds."""
+
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
 """Between attempts to connect again: each pause is twice the one before, up to the longest."""
 
@@ -44,9 +47,9 @@ class ReadingOptions:
         GmosError: a value is out of range.
     """
 
-    timeout_s: float = 10.0
-    reset_after_s: float = 2.0
-    reconnect_s: float = 60.0
+    timeout_s: float = TIMEOUT_S
+    reset_after_s: float = RESET_AFTER_S
+    reconnect_s: float = RECONNECT_S
     fps: float | None = None
     stride: int | None = None
 

@@ -155,9 +155,14 @@ class SegmentedResults:
         return self._stream / self._run if self.segments else None
 
     def __enter__(self) -> SegmentedResults:
-        self._work = self._stack.enter_context(
-            work_directory(self._save_dir, PRIVATE_FOLDER, prefix=PREFIX, settle=settle)
-        )
+        with ExitStack() as opening:
+            self._work = opening.enter_context(
+                work_directory(self._save_dir, PRIVATE_FOLDER, prefix=PREFIX, settle=settle)
+            )
+            if self._keep is not None and self._stream.is_dir():
+                # What a dead run had written may just have come.
+                prune(self._stream, "", self._keep, self._work)
+            self._stack = opening.pop_all()
         return self
 
     def write(self, answer: FrameResult) -> None:

@@ -174,15 +174,19 @@ def prune(stream: Path, current: str, keep: int, work: Path) -> None:
             numbers = [one.name for one in run.iterdir() if one.name.isdecimal() and one.is_dir()]
             found += [((run.name == current, run.name, int(number)), run / number) for number in numbers]
     for _, segment in sorted(found)[:-keep]:
-        with writing(segment):
-            shutil.rmtree(work / OLD, ignore_errors=True)
-            segment.rename(work / OLD)
-            shutil.rmtree(work / OLD)
+        _remove(segment, work)
         run = segment.parent
-        if run.name != current and not any(one.is_dir() for one in run.iterdir()):
-            with suppress(OSError):
-                (run / SESSION).unlink()
-                run.rmdir()
+        # What somebody else has put there stays.
+        if run.name != current and {one.name for one in run.iterdir()} == {SESSION}:
+            _remove(run, work)
+
+
+def _remove(folder: Path, work: Path) -> None:
+    """Have a folder disappear at once."""
+    with writing(folder):
+        shutil.rmtree(work / OLD, ignore_errors=True)
+        folder.rename(work / OLD)
+        shutil.rmtree(work / OLD)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

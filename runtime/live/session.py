@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
@@ -18,7 +19,8 @@ from ..frame_result import FrameResult, LiveFacts, MapName
 from ..pi3_frame import pi3_frame, pi3_size_wh
 from ..pipeline.finite_check import FiniteCheck
 from ..pipeline.memory_tracker import OBJECT_LIMIT, make_live_tracker
-from ..pipeline.options import RunOptions
+from ..pipeline.options import RunOptions, prepare_workers
+from ..pipeline.proposals import slots_won
 from .incoming import LiveFrame
 from .stage_live import HeadFrame, StageAnswer, StageLive
 from .window_calls import WindowAnswer, WindowCalls
@@ -71,7 +73,7 @@ class LiveSession:
                 f"--thresholds max_objects={options.thresholds.max_objects}: a stream has at most {OBJECT_LIMIT} "
                 "objects at a time, as its label maps are 8 bits"
             )
-        options.levers.require_file()
+        options.require_stream()
         self.name = name
         self.video_hw = video_hw
         self.stride = stride
@@ -82,7 +84,8 @@ class LiveSession:
         """Frames with values that are not finite, by network, where the run goes on in spite of them."""
         self._backend = backend
         self._calls = WindowCalls(backend, batch_size=options.batch_size)
-        self._pi3_size_wh = pi3_size_wh(video_hw[1], video_hw[0], model.pi3_area_px, model.patch_px)
+        area_px = options.levers.sized(model).pi3_area_px
+        self._pi3_size_wh = pi3_size_wh(video_hw[1], video_hw[0], area_px, model.patch_px)
         self._check = FiniteCheck(video=name, allowed=options.allow_nonfinite, found=self.not_finite)
         self._with_rgb = with_rgb
         self._stage: StageLive | None = None
@@ -95,7 +98,7 @@ class LiveSession:
                 check=self._check,
             )
         self._windows = LiveWindows(stride=stride, window=model.window)
-        self._last: LiveFrame | None = None
+        self._last: int | None = None
         self._begins = False
         self._reset_before = False
         self._open = True
@@ -105,6 +108,19 @@ class LiveSession:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def prepare(self, frame: LiveFrame) -> LiveFrame:
+        """The frame with its Pi3 version, which takes tens of milliseconds of a large one: any thread may make it.
+
+        `push` makes it where it is missing.
+
+        Raises:
+            GmosError: as `check_frame`.
+        """
+        if frame.pi3_rgb is not None:
+            return frame
+        self.check_frame(frame.rgb)
+        return replace(frame, pi3_rgb=pi3_frame(frame.rgb, self._pi3_size_wh))
 
     def push(self, frame: LiveFrame) -> list[FrameResult]:
         """Take the next frame that was kept; the answers that it completes, in order.
@@ -174,29 +190,30 @@ class LiveSession:
         ended: list[FrameResult] = []
         if self._last is not None and frame.new_sequence:
             ended = self.reset()
-        elif self._last is not None and not self._begins and frame.index <= self._last.index:
+        elif self._last is not None and not self._begins and frame.index <= self._last:
             raise GmosError(
-                f"{self.name}: frame {frame.index} came after frame {self._last.index}; expected a greater number"
+                f"{self.name}: frame {frame.index} came after frame {self._last}; expected a greater number"
             )
         return ended
 
     def _windows_due(self, frame: LiveFrame, tokens: Array) -> list[DueWindow]:
         """Take a frame with its tokens; the windows that are complete with it."""
-        begins, self._begins, self._last = self._begins, False, frame
-        return self._windows.add(replace(frame, new_sequence=begins), tokens)
+        begins, self._begins, self._last = self._begins, False, frame.index
+        return self._windows.add(replace(frame, new_sequence=begins, pi3_rgb=None), tokens)
 
     def _taken(self, due: DueWindow, answer: WindowAnswer) -> list[FrameResult]:
         """The answers that a frame leads to, once its window has been through the head."""
         read, frame = answer.read, due.frame
         if self._stage is None:
-            looked_at = {"IoUs": read["ious"], "confidences": read["confidences"]}
+            looked_at = {"IoUs": read["ious"], "confidences": read["confidences"], **answer.logits}
             self._check.check(frame.index, looked_at, answer.source)
             return [self._answer(frame, {"foreground": read["mask"], "probability": read["probability"]})]
-        looked_at = {"motion logits": read["motion_logits"], "IoUs": read["ious"]}
+        looked_at = {"motion logits": read["motion_logits"], "IoUs": read["ious"], **answer.logits}
         self._check.check(frame.index, looked_at, answer.source)
         head = HeadFrame(
             frame=frame,
             labels=read["labels"],
+            won=slots_won(read["labels"]),
             motion_logits=read["motion_logits"],
             ious=read["ious"],
             features=answer.features,
@@ -257,10 +274,10 @@ def push_all(pairs: Sequence[tuple[LiveSession, LiveFrame]]) -> list[list[FrameR
     if not pairs:
         return answers
     calls = sessions[0]._calls
-    frames = [pi3_frame(frame.rgb, session._pi3_size_wh) for session, frame in pairs]
+    frames = _prepared(pairs)
     waiting = [
         deque(session._windows_due(frame, tokens))
-        for (session, frame), tokens in zip(pairs, calls.tokens(frames), strict=True)
+        for session, frame, tokens in zip(sessions, frames, calls.tokens(frames), strict=True)
     ]
     # Most often each session has one window or none; after frames were dropped a session may have several.
     while any(waiting):
@@ -270,3 +287,11 @@ def push_all(pairs: Sequence[tuple[LiveSession, LiveFrame]]) -> list[list[FrameR
         for place, window, answer in zip(places, due, calls.answers(due, sizes), strict=True):
             answers[place] += sessions[place]._taken(window, answer)
     return answers
+
+
+def _prepared(pairs: Sequence[tuple[LiveSession, LiveFrame]]) -> list[LiveFrame]:
+    """The frames with their Pi3 versions: those of several streams are made beside each other."""
+    if len(pairs) == 1:
+        return [session.prepare(frame) for session, frame in pairs]
+    with ThreadPoolExecutor(min(len(pairs), prepare_workers()), "prepare live") as pool:
+        return list(pool.map(lambda pair: pair[0].prepare(pair[1]), pairs))

@@ -21,6 +21,14 @@ class LiveObject:
     moved_s: float
     prompts: list[int] = field(default_factory=list)
 
+    def was_seen(self, time_s: float) -> None:
+        """Something of it is there; at its start that may be earlier than its first prompt."""
+        self.seen_s = max(self.seen_s, time_s)
+
+    def has_moved(self, time_s: float) -> None:
+        """It moves; as `was_seen`."""
+        self.moved_s = max(self.moved_s, time_s)
+
 
 class ObjectTable:
     """The live objects, at most `places` of them.

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from ..arrays import Array
 from ..frame_result import MapName
+from ..label_lookup import look_up
 from ..pipeline.finite_check import TRACKER, FiniteCheck
-from ..pipeline.proposals import FrameProposals, number_frame, slots_won
+from ..pipeline.proposals import FrameProposals, number_frame
 from ..pipeline.stage_on import (
     START_FRAMES,
     best_start,
@@ -31,11 +32,13 @@ from .slots import LiveObject, ObjectTable
 class HeadFrame:
     """A frame as the proposer sees it.
 
-    `labels` (H, W) uint8, 0 or 1 + slot; `motion_logits` and `ious` (K,) by slot; `features` s0, s1 and f.
+    `labels` (H, W) uint8, 0 or 1 + slot, of which it has those of `won` (256,) bool; `motion_logits` and `ious` (K,) by
+    slot; `features` s0, s1 and f.
     """
 
     frame: LiveFrame
     labels: NDArray[np.uint8]
+    won: NDArray[np.bool_]
     motion_logits: NDArray[np.float32]
     ious: NDArray[np.float32]
     features: Mapping[str, Array]
@@ -109,7 +112,7 @@ class StageLive:
 
     def push(self, head: HeadFrame) -> list[StageAnswer]:
         """Take the next frame; the answers that it completes."""
-        self._slots_seen |= slots_won(head.labels)
+        self._slots_seen |= head.won
         self.features.put(self._next, head.features)
         self._next += 1
         if self._first is None:
@@ -141,21 +144,21 @@ class StageLive:
         heads, self._first = self._first or [], None
         start = best_start([self._numbered(head) for head in heads], self._thresholds)
         if start is not None:
-            self._start(start, heads[start], heads[0].frame.time_s)
-            return [self._tracked(frame, head) for frame, head in enumerate(heads)]
-        return [self._untracked(frame, head) for frame, head in enumerate(heads)]
+            self._start(start, heads[start])
+        return [self._answered(frame, head) for frame, head in enumerate(heads)]
 
     def _answered(self, frame: int, head: HeadFrame) -> StageAnswer:
-        """A frame that nothing waits for: it is tracked, or starts the tracks if there are none."""
+        """A frame that waits for no other one: it is tracked, or starts the tracks if there are none."""
         if not self.objects:
             if not trusted_iou(self._numbered(head), self._thresholds) > 0:
                 return self._untracked(frame, head)
-            self._start(frame, head, head.frame.time_s)
+            self._start(frame, head)
         return self._tracked(frame, head)
 
-    def _start(self, frame: int, head: HeadFrame, time_s: float) -> None:
+    def _start(self, frame: int, head: HeadFrame) -> None:
+        """Start the tracks on a frame; of the first ones it may come after frames that are tracked."""
         prompts = [
-            Prompt(object_id=self._new_object(frame, time_s).id, mask=mask)
+            Prompt(object_id=self._new_object(frame, head.frame.time_s).id, mask=mask)
             for mask in first_masks(self._numbered(head), self._thresholds)
         ]
         self._tracker.add_prompts(frame, prompts)
@@ -168,14 +171,14 @@ class StageLive:
             self._steps = self._tracker.propagate(frame)
         step = self._checked(head, next(self._steps))
         motion_map = proposals.motion_map(thresholds)
-        self._note_motion(step, motion_map, time_s)
+        note_motion = partial(self._note_motion, step, motion_map, time_s)
         gone: list[int] = []
         prompts = decide(
             step,
             proposals,
             thresholds,
             has_prompt_near=partial(self._has_prompt_near, frame),
-            new_object=partial(self._place, frame, time_s, gone),
+            new_object=partial(self._place, frame, time_s, gone, note_motion),
         )
         if prompts:
             self._tracker.forget(gone)
@@ -186,7 +189,7 @@ class StageLive:
         moving = self._note_motion(step, motion_map, time_s)
         for object_id, mask in zip(step.object_ids, step.masks, strict=True):
             if mask.any():
-                self.objects[object_id].seen_s = time_s
+                self.objects[object_id].was_seen(time_s)
         answer = self._answer(head.frame, step, moving)
         self._retire(time_s)
         self.features.forget(frame if prompts and self.objects else frame + 1)
@@ -204,7 +207,7 @@ class StageLive:
         )
 
     def _numbered(self, head: HeadFrame) -> FrameProposals:
-        return number_frame(head.labels, head.motion_logits, head.ious, seen=self._slots_seen)
+        return number_frame(head.labels, head.motion_logits, head.ious, won=head.won, seen=self._slots_seen)
 
     def _checked(self, head: HeadFrame, step: TrackerStep) -> TrackerStep:
         self._check.check(head.frame.index, {"object IoUs": step.ious}, lambda: TRACKER)
@@ -216,7 +219,7 @@ class StageLive:
         """Which objects of a step move, (O,) bool."""
         moving = motion_of_objects(step.labels, motion_map, len(step.object_ids), self._thresholds)
         for position in np.flatnonzero(moving):
-            self.objects[step.object_ids[position]].moved_s = time_s
+            self.objects[step.object_ids[position]].has_moved(time_s)
         return moving
 
     def _new_object(self, frame: int, time_s: float) -> LiveObject:
@@ -226,9 +229,18 @@ class StageLive:
         started.prompts.append(frame)
         return started
 
-    def _place(self, frame: int, time_s: float, gone: list[int], matched: Collection[int]) -> int | None:
+    def _place(
+        self,
+        frame: int,
+        time_s: float,
+        gone: list[int],
+        note_motion: Callable[[], object],
+        matched: Collection[int],
+    ) -> int | None:
         """The id of a new object, which takes the place of one that has been still for long if it has to."""
         if len(self.objects) == self._thresholds.max_objects:
+            # Who moves on this very frame is not still.
+            note_motion()
             still = self.objects.longest_still(time_s, but=matched)
             if still is None:
                 return None
@@ -262,7 +274,10 @@ class StageLive:
         ious[slots - 1] = step.ious
         return StageAnswer(
             frame=frame,
-            maps={"mos-i": tables[1][step.labels], "tracked": tables[0][step.labels]},
+            maps={
+                "mos-i": look_up(step.labels, tables[1]),
+                "tracked": look_up(step.labels, tables[0]),
+            },
             ious={"mos-i": ious, "tracked": ious},
             ids=self.objects.ids_by_slot(),
         )

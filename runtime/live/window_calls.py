@@ -11,11 +11,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays import Array, by_frame
+from ..arrays import Array, NumpyArrays, by_frame
 from ..backend import Backend
 from ..pipeline.encode import SAM2_FEATURES, Encoders
-from ..pipeline.finite_check import source_of
+from ..pipeline.finite_check import seen_logits, source_of
 from ..pipeline.propose import HEADS, Head
+from .incoming import LiveFrame
 from .windows import DueWindow
 
 Item = TypeVar("Item")
@@ -26,11 +27,13 @@ class WindowAnswer:
     """What the head says of a frame.
 
     `read` has by name what is read on the host: of GMOS `labels` (H, W) uint8, 0 or 1 + slot, `motion_logits` and
-    `ious` (K,); of GMOS-S `mask` and `probability` (H, W) uint8, `ious` and `confidences` (1,). `features` are the
-    backend's arrays of the frame: s0, s1 and f. `source` names the network whose values are not finite, if one's are.
+    `ious` (K,); of GMOS-S `mask` and `probability` (H, W) uint8, `ious` and `confidences` (1,). `logits` are those of
+    its masks, where they are looked at (`FiniteCheck`). `features` are the backend's arrays of the frame: s0, s1 and f.
+    `source` names the network whose values are not finite, if one's are.
     """
 
     read: Mapping[str, NDArray[Any]]
+    logits: Mapping[str, NDArray[np.floating]]
     features: Mapping[str, Array]
     source: Callable[[], str]
 
@@ -44,12 +47,14 @@ class WindowCalls:
         self._head = Head(backend)
         self._names = HEADS[backend.model.variant]
         self._batch_size = batch_size
+        self._looked = False
 
-    def tokens(self, frames: Sequence[NDArray[np.uint8]]) -> list[Array]:
-        """DINO's tokens of Pi3 frames (3, h*14, w*14) uint8; those of one size go together."""
+    def tokens(self, frames: Sequence[LiveFrame]) -> list[Array]:
+        """DINO's tokens of prepared frames; those of one Pi3 size go together."""
         found: dict[int, Array] = {}
-        for places in self._together([frame.shape for frame in frames]):
-            tokens = self._encoders.tokens([frames[place] for place in places])
+        pi3 = [frame.pi3_rgb for frame in frames if frame.pi3_rgb is not None]
+        for places in self._together([one.shape for one in pi3]):
+            tokens = self._encoders.tokens([pi3[place] for place in places])
             found |= zip(places, tokens, strict=True)
         return [found[place] for place in range(len(frames))]
 
@@ -67,9 +72,12 @@ class WindowCalls:
         outputs = self._head.by_window(encoded, sizes)
         names = self._names.read
         values = iter(self._arrays.download_all([out[name] for out in outputs for name in names]))
+        looks, self._looked = isinstance(self._arrays, NumpyArrays) or not self._looked, True
+        seen = [out[self._names.logits] for out in outputs] if looks else []
         for place, features in enumerate(by_frame(self._arrays, encoded.features, SAM2_FEATURES)):
             yield WindowAnswer(
                 read={name: next(values) for name in names},
+                logits=seen_logits(self._arrays, seen, place),
                 features=features,
                 source=partial(source_of, self._arrays, encoded, place, self._names.head),
             )

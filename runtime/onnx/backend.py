@@ -20,6 +20,7 @@ from ..contract import FRAME_BY_FRAME, NetworkName
 from ..cuda.driver import Cuda
 from ..layer_times import LayerTimes
 from ..precision import PRECISIONS
+from ..shapes import call_lengths, with_pi3
 from .cuda_arrays import OrtCudaArrays
 from .host_labels import HOST_LABELS
 from .sessions import (
@@ -169,13 +170,20 @@ class OnnxBackend:
                 f"{self._device} is out of memory in {entry.name} ({self.arrays.free_bytes() >> 20} MiB free): "
                 "lower --batch_size, or keep features in host memory with --offload_cpu"
             ) from error
+        lengths = with_pi3(call_lengths(entry.inputs, feeds), self._bundle.model.patch_px)
         for tensor in entry.outputs:
             shape = tuple(found[tensor.name].shape)
-            pairs = zip(tensor.axes, shape, strict=False)
-            if shape != tuple(axis if isinstance(axis, int) else length for axis, length in pairs):
+            wanted = [
+                axis if isinstance(axis, int) else lengths.setdefault(axis, length)
+                for axis, length in zip(tensor.axes, shape, strict=False)
+            ]
+            if len(shape) != len(tensor.axes) or list(shape) != wanted:
+                expected = [
+                    axis if isinstance(axis, int) else lengths.get(axis, axis) for axis in tensor.axes
+                ]
                 raise GmosError(
                     f"{entry.name} of {self._bundle.root} gave {tensor.name} as {list(shape)}, expected "
-                    f"{list(tensor.axes)}; do not trust it, export the bundle again"
+                    f"{expected}; do not trust it, export the bundle again"
                 )
         return found
 

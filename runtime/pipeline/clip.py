@@ -293,7 +293,8 @@ class ClipRun:
     def _prepared(self) -> Iterator[Iterable[PreparedFrame]]:
         """Decoded frames with their Pi3 version, made in threads ahead of use."""
         watch, depth = self._watch, self._options.prefetch_frames
-        prepare = watched_call(watch, frame_preparer(self._backend.model, self._sequence.video_hw), "prepare")
+        model = self._options.levers.sized(self._backend.model)
+        prepare = watched_call(watch, frame_preparer(model, self._sequence.video_hw), "prepare")
         with self._sequence.open() as reader:
             frames = first_frames(reader, self._limit)
             read = watched_items(watch, frames, "decode")
@@ -304,7 +305,7 @@ class ClipRun:
     def _encoder(self) -> FrameEncoder:
         levers, stride = self._options.levers, self._sequence.stride
         batch_size = self._options.batch_size
-        if levers.exact:
+        if levers.dense:
             return WindowEncoder(self._backend, stride=stride, batch_size=batch_size)
         windows = self._windows(batch_size)
         self.changes = windows.changes

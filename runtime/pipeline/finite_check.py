@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GmosError
-from ..arrays import Arrays
+from ..arrays import Array, Arrays, NumpyArrays
 from ..tracker import Prompt, Tracker, TrackerStep
 from .encode import Encoded
 
@@ -24,12 +24,23 @@ TRACKER = "memory_attention, mask_decoder or memory_encoder"
 class FiniteCheck:
     """Looks at the few values of every frame that are on the host anyway: logits of motion, IoUs, confidences.
 
+    Logits of masks are looked at where they are on the host, too; on a device those of the first batch are, which tell
+    of weights, as all of them would have to be fetched.
+
     `video` is named in messages. `allowed`: the run goes on. `found` gets the number of frames by network.
     """
 
     video: str
     allowed: bool
     found: dict[str, int]
+    _seen: bool = field(default=False, init=False)
+
+    def logits_of(self, arrays: Arrays, logits: Array) -> Sequence[Array]:
+        """Those of a batch's masks (B, …) that are to be looked at, frame by frame; none if they are not."""
+        if self._seen and not isinstance(arrays, NumpyArrays):
+            return ()
+        self._seen = True
+        return arrays.unstack(logits)
 
     def check(
         self, frame: int, values: Mapping[str, NDArray[np.floating]], network: Callable[[], str]
@@ -65,6 +76,11 @@ def source_of(arrays: Arrays, batch: Encoded, position: int, head: str) -> str:
         if not np.isfinite(arrays.download(arrays.unstack(answer)[place])).all():
             return network
     return head
+
+
+def seen_logits(arrays: Arrays, logits: Sequence[Array], place: int) -> dict[str, NDArray[np.floating]]:
+    """Logits of a frame's masks by the name that messages have, if `FiniteCheck.logits_of` gave any."""
+    return {"mask logits": arrays.download(logits[place])} if logits else {}
 
 
 class CheckedTracker:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..frame_result import CompactMap
+from ..label_lookup import look_up
 
 
 class LabelStore:
@@ -53,7 +54,7 @@ class LabelStore:
         """A new store whose labels are `table[label]`; `table` is (256,) uint8."""
         mapped = LabelStore(len(self), self.video_hw)
         for frame, labels in enumerate(self):
-            mapped[frame] = table[labels]
+            mapped[frame] = look_up(labels, table)
         return mapped
 
     def nbytes(self) -> int:

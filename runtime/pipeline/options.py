@@ -164,6 +164,16 @@ class RunOptions:
                     f"--{name} is for GMOS, which tracks what it proposes, and this is {variant}; leave it out"
                 )
 
+    def require_stream(self) -> None:
+        """Refuse what is for files.
+
+        Raises:
+            GmosError: a lever that needs frames to come, or a second pass to leave out, which a stream does not have.
+        """
+        self.levers.require_file()
+        if self.mos_i_only:
+            raise GmosError(f"--{MOS_I_ONLY} is for files: a stream has no second pass; leave it out")
+
     def conditioning_bound(self, frames: int) -> int:
         """How many conditioning memories of an object a frame of such a video reads at most in stage 2."""
         bound = math.ceil(self.thresholds.stage2_share * frames)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..contract import PROPOSAL_LIMIT
+from ..label_lookup import look_up
 from .label_store import LabelStore
 from .thresholds import Thresholds
 
@@ -42,7 +43,8 @@ class FrameProposals:
         """Pixels of moving proposals; (H, W) bool."""
         moving = np.zeros(256, np.bool_)
         moving[1 : 1 + len(self.motions)] = self.motions > np.float32(thresholds.motion)
-        return moving[self.labels]
+        found: NDArray[np.bool_] = look_up(self.labels, moving)
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +100,8 @@ class Proposals:
         if self.known is None:
             return frames
         known = np.flatnonzero(self.known)
-        return known[np.abs(known - frames[:, None]).argmin(axis=1)]
+        nearest: NDArray[np.intp] = known[np.abs(known - frames[:, None]).argmin(axis=1)]
+        return nearest
 
 
 class ProposalCollector:
@@ -177,6 +180,7 @@ def number_frame(
     motion_logits: NDArray[np.float32],
     ious: NDArray[np.float32],
     *,
+    won: NDArray[np.bool_],
     seen: NDArray[np.bool_],
 ) -> FrameProposals:
     """The proposals of one frame of a stream, where only what won a pixel on this frame can be trusted.
@@ -185,15 +189,16 @@ def number_frame(
         labels: (H, W), 0 or 1 + slot.
         motion_logits: (K,) by slot.
         ious: (K,) by slot.
+        won: (256,) bool by 1 + slot: those that win a pixel on this frame.
         seen: (256,) bool by 1 + slot: the slots that have won a pixel so far, on this frame or before; these are
             numbered.
     """
     slots, table = number_slots(seen)
     return FrameProposals(
-        labels=table[labels],
+        labels=look_up(labels, table),
         motions=columns(_sigmoid(motion_logits.astype(np.float32)), slots),
         ious=columns(ious.astype(np.float32), slots),
-        eligible=columns(slots_won(labels)[1 : 1 + len(ious)].astype(np.float32), slots) > 0,
+        eligible=columns(won[1 : 1 + len(ious)].astype(np.float32), slots) > 0,
     )
 
 

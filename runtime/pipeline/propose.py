@@ -18,7 +18,7 @@ from ..contract import NetworkName, Variant
 from ..progress import Advance
 from .encode import SAM2_FEATURES, Encoded, EncodedBatch, FrameEncoder, PreparedFrame
 from .feature_store import FeatureStore
-from .finite_check import FiniteCheck, source_of
+from .finite_check import FiniteCheck, seen_logits, source_of
 from .proposals import ProposalCollector, Proposals
 
 Item = TypeVar("Item")
@@ -106,34 +106,34 @@ def propose(
     Raises:
         GmosError: as `check` decides.
     """
-    head = Head(backend)
+    head, arrays, names = Head(backend), backend.arrays, HEADS["gmos"]
 
-    def answers_of(batch: EncodedBatch) -> list[Array]:
+    def answers_of(batch: EncodedBatch) -> tuple[Sequence[Array], Sequence[Array]]:
         out = head(batch, video_hw)
-        return [out[name] for name in HEADS["gmos"].read]
+        return [out[name] for name in names.read], check.logits_of(arrays, out[names.logits])
 
     collector = ProposalCollector(video_hw)
 
-    def started() -> Iterator[tuple[EncodedBatch, Sequence[Array]]]:
+    def started() -> Iterator[tuple[EncodedBatch, tuple[Sequence[Array], Sequence[Array]]]]:
         for batch in encoder.run(frames):
-            part = batch.with_geometry(backend.arrays)
-            yield batch, () if part is None else answers_of(part)
+            part = batch.with_geometry(arrays)
+            yield batch, ((), ()) if part is None else answers_of(part)
 
-    for batch, answers in one_ahead(started()):
-        found = iter(zip(*map(backend.arrays.download, answers), strict=True))
+    for batch, (answers, logits) in one_ahead(started()):
+        found = enumerate(zip(*map(arrays.download, answers), strict=True))
         for position, frame in enumerate(batch.frames):
             if batch.chosen is not None and position not in batch.chosen:
                 collector.skip()
                 continue
-            labels, motions, ious = next(found)
+            place, (labels, motions, ious) = next(found)
             check.check(
                 frame.index,
-                {"motion logits": motions, "IoUs": ious},
-                partial(source_of, backend.arrays, batch, position, "proposer"),
+                {"motion logits": motions, "IoUs": ious, **seen_logits(arrays, logits, place)},
+                partial(source_of, arrays, batch, position, "proposer"),
             )
             collector.add(labels, motions, ious)
         for frame, features in zip(
-            batch.frames, by_frame(backend.arrays, batch.features, SAM2_FEATURES), strict=True
+            batch.frames, by_frame(arrays, batch.features, SAM2_FEATURES), strict=True
         ):
             store.put(frame.index, features)
         advance(len(batch.frames))
@@ -172,16 +172,21 @@ def foreground(
     Raises:
         GmosError: as `check` decides.
     """
-    head, arrays = Head(backend), backend.arrays
-    batches = ((batch, head(batch, video_hw)) for batch in encoder.run(frames))
-    for batch, maps in one_ahead(batches):
-        read = arrays.download_all([maps[name] for name in HEADS["gmos-s"].read])
+    head, arrays, names = Head(backend), backend.arrays, HEADS["gmos-s"]
+
+    def started(batch: EncodedBatch) -> tuple[EncodedBatch, list[Array], Sequence[Array]]:
+        out = head(batch, video_hw)
+        return batch, [out[name] for name in names.read], check.logits_of(arrays, out[names.logits])
+
+    batches = map(started, encoder.run(frames))
+    for batch, answers, logits in one_ahead(batches):
+        read = arrays.download_all(answers)
         for i, (frame, mask, probability, iou, confidence) in enumerate(
             zip(batch.frames, *read, strict=True)
         ):
             check.check(
                 frame.index,
-                {"IoUs": iou, "confidences": confidence},
+                {"IoUs": iou, "confidences": confidence, **seen_logits(arrays, logits, i)},
                 partial(source_of, arrays, batch, i, "gmos_s"),
             )
             yield ForegroundFrame(frame=frame, mask=mask, probability=probability)

@@ -13,6 +13,7 @@ from ..backend import Backend
 from ..bundle.manifest import Bundle, BundleNetwork
 from ..contract import FRAME_BY_FRAME, ModelSpec, NetworkName
 from ..cuda.device_array import byte_count
+from ..levers import EXACT, Levers
 from ..pipeline.options import FREE_MEMORY_SHARE, ConditioningLimit, RunOptions
 from ..shapes import Lengths, bound_lengths, letters_of, size_of, video_lengths
 from ..video.sequence import SequenceInput
@@ -38,7 +39,7 @@ class RunSize:
     """What decides the memory of a run: windows per call, height and width of the video, window stride.
 
     `conditioning` is the greatest number of conditioning memories of an object; None: the usual one. `live_objects` is
-    of a stream how many objects it may have at a time, whose memories count as arrays.
+    of a stream how many objects it may have at a time, whose memories count as arrays. `levers` let frames wait.
     """
 
     batch_size: int
@@ -46,6 +47,7 @@ class RunSize:
     stride: int
     conditioning: int | None = None
     live_objects: int = 0
+    levers: Levers = EXACT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +174,7 @@ def settle_run(backend: Backend, options: RunOptions, videos: Sequence[SequenceI
         batch_size=options.batch_size,
         video_hw=max((video.video_hw for video in videos), key=lambda video_hw: video_hw[0] * video_hw[1]),
         stride=max(video.stride for video in videos),
+        levers=options.levers,
     )
     tracks, limit = backend.model.variant == "gmos", None
     if tracks and not options.mos_i_only:
@@ -223,6 +226,7 @@ def settle_live(
             stride=stride,
             conditioning=1 if tracks else None,
             live_objects=options.thresholds.max_objects if tracks else 0,
+            levers=options.levers,
         )
         logger.info("%s: %s", name, fitting_plan(backend.plan, size).line(0))
     return options
@@ -362,7 +366,7 @@ def run_lengths(entry: BundleNetwork, record: EngineRecord, model: ModelSpec, si
         **bound_lengths(entry.inputs, usual),
         **memories,
         "B": size.batch_size,
-        **video_lengths(model, size.video_hw),
+        **video_lengths(size.levers.sized(model), size.video_hw),
     }
 
 
@@ -398,11 +402,12 @@ def _waiting_tokens(bundle: Bundle, size: RunSize) -> int:
     """Bytes of the tokens that wait for the frames of their windows."""
     model = bundle.model
     (tokens,) = bundle.networks["dino"].outputs
-    lengths = {**video_lengths(model, size.video_hw), "B": 1}
+    lengths = {**video_lengths(size.levers.sized(model), size.video_hw), "B": 1}
     frame = byte_count(size_of(tokens, lengths), tokens.dtype)
     # Those of the windows' neighbours on both sides, and the windows themselves once stacked.
     reach = model.window // 2 * size.stride
-    return frame * (2 * reach + size.batch_size * (1 + model.window))
+    waiting = 2 * reach + size.batch_size * (1 + model.window)
+    return frame * (waiting + size.levers.waiting_frames(reach))
 
 
 def live_bytes(bundle: Bundle, size: RunSize) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ...errors import GmosError
+from .addresses import scheme_of, shown_address
 from .containers import check_whole
 from .frame_directory import check_frames, list_frames, read_frames
 from .reader import VideoReader
@@ -188,10 +189,10 @@ def source_of(given: str) -> Source:
         exists = path.exists()
     except OSError as error:
         raise unreadable(given, error) from error
-    if not exists and "://" in given:
+    if not exists and scheme_of(given) is not None:
         raise GmosError(
-            f"{given} is an address, and only files on this machine are read; download it first, for instance with "
-            f"curl -O or yt-dlp"
+            f"{shown_address(given)} is an address, and only files on this machine are read here; download a file "
+            "first, for instance with curl -O or yt-dlp; a stream goes to gmos-run or Model.stream()"
         )
     if not exists:
         raise GmosError(f"{path} does not exist; expected a video file or a directory of frames")

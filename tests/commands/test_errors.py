@@ -128,7 +128,6 @@ def test_output_that_cannot_be_written_is_said(size: int) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["run", "gmos-run", "{}"],
         ["parity", "gmos-parity", "video", "{}", "--a", "torch:tiny", "--b", "torch:tiny"],
         ["parity", "gmos-parity", "networks", "{}", "--a", "torch:tiny", "--b", "torch:tiny"],
         ["profile", "gmos-profile", "{}", "--side", "torch:tiny"],
@@ -144,3 +143,42 @@ def test_addresses_are_named_as_they_were_given(
     address = "https://example.com/a.mp4"
     assert guarded(command, name, [one.format(address) for one in given]) == 2
     assert f"{name}: {address} is an address, and only files" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError("Unable to allocate 3 GiB"), RuntimeError("can't start new thread")]
+)
+def test_no_memory_is_one_line(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    """A thread needs some, too; other errors of that kind are not hidden."""
+
+    @click.command()
+    def command() -> None:
+        raise error
+
+    assert guarded(command, "gmos-test", []) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(
+        f"gmos-test: there is not enough memory ({error}); close other programs, or raise "
+    )
+    assert said.count("\n") == 1
+    error.args = ("another",)
+    if isinstance(error, RuntimeError):
+        with pytest.raises(RuntimeError, match="another"):
+            guarded(command, "gmos-test", [])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell that closes streams")
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_not_the_next_files(tmp_path: Path, closed: str) -> None:
+    """What libraries print would go into results."""
+    code = (
+        "import os, sys; from gmos_deploy.entry import hold_streams; hold_streams(); "
+        "file = os.open('result', os.O_WRONLY | os.O_CREAT); print('shown'); print('said', file=sys.stderr); "
+        "os.write(1, b'of a library'); os.write(2, b'the same'); assert file > 2; os.write(file, b'result')"
+    )
+    script = f'exec "$0" -c "$1" {closed}'
+    done = subprocess.run(
+        ["sh", "-c", script, sys.executable, code], cwd=tmp_path, check=False, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "result").read_bytes() == b"result"

@@ -53,7 +53,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    "path", ["pipe", "/dev/zero", "loop", "piped", "endless", "looped", "n" * 300, "\udcff"]
+    "path", ["pipe", "/dev/zero", "loop", "piped", "endless", "looped", "n" * 300, "\udcff", ""]
 )
 @pytest.mark.parametrize("what", COMMANDS)
 @pytest.mark.usefixtures("folder")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gmos_deploy.errors import GmosError
-from gmos_deploy.networks import BackendEntry, register_backend
+from gmos_deploy.networks import BackendEntry, NetworkChoice, register_backend
 
 spec = importlib.util.spec_from_file_location("colours", Path(__file__).parents[1] / "conftest.py")
 assert spec is not None
@@ -46,14 +46,26 @@ class Deadly(colours.ColourBackend):  # type: ignore[name-defined, misc]
             else:
                 os.kill(os.getpid(), signal.SIGKILL)
         if rgb == [0, 0, 255]:
-            (folder / "waiting").touch()
+            (folder / "waiting").write_text(_node())
             until = time.monotonic() + LIMIT_S
             while not (folder / "go").exists() and time.monotonic() < until:
                 time.sleep(0.02)
         return super()._dino(frames)
 
 
-register_backend(BackendEntry(name="colours", open=lambda *_: Deadly(), runs="checkpoints"))
+def _node() -> str:
+    """The node of a Ray cluster that this process is on."""
+    ray = sys.modules.get("ray")
+    return ray.get_runtime_context().get_node_id() if ray is not None and ray.is_initialized() else ""
+
+
+def _open(choice: NetworkChoice, _: Any) -> Deadly:
+    with (Path(os.environ[FOLDER]) / "shares").open("a") as shares:
+        shares.write(f"{choice.memory_share} {choice.threads}\n")
+    return Deadly()
+
+
+register_backend(BackendEntry(name="colours", open=_open, runs="checkpoints"))
 
 
 def _broken(*_: Any) -> Any:

@@ -172,6 +172,16 @@ def test_damaged_pickle_in_a_whole_archive(tmp_path: Path, state: dict[str, Tens
     assert all("y.pth" in message and "\n" not in message for message in refusals)
 
 
+def test_members_that_lie_over_one_another_are_refused(tmp_path: Path, state: State) -> None:
+    """The directory of an archive may have one a million times: its checksum would be asked for as often."""
+    path = tmp_path / "x.pth"
+    torch.save(state, path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.filelist += archive.filelist * 10
+        archive._didModify = True  # type: ignore[attr-defined]
+    assert "its members are larger than itself" in refusal(path)
+
+
 def test_compressed_archives_are_refused(tmp_path: Path, state: State) -> None:
     """PyTorch writes none, and what they unpack to has no bound."""
     torch.save(state, tmp_path / "x.pth")

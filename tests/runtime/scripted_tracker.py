@@ -51,6 +51,11 @@ class ScriptedTracker:
     def reset(self) -> None:
         self._prompts.clear()
 
+    @property
+    def objects(self) -> list[int]:
+        """Those that it holds, in the order of their first prompt."""
+        return list(self._prompts)
+
     def forget(self, object_ids: Sequence[int]) -> None:
         for object_id in object_ids:
             del self._prompts[object_id]

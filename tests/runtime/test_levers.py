@@ -24,6 +24,8 @@ from gmos_deploy.runtime.pipeline.options import RunOptions
         ),
         ({"geometry_every": 2, "geometry_change": float("nan")}, "--geometry_change nan: expected a share"),
         ({"geometry_every": 2, "geometry_change": True}, "--geometry_change True: expected a share"),
+        ({"pi3_area": 0}, "--pi3_area 0: expected a whole number of pixels, such as 127500"),
+        ({"pi3_area": 1e5}, "--pi3_area 100000.0: expected a whole number"),
         ({"geometry_change": 0.1}, "give --geometry_every of 2 or more with it"),
     ],
 )
@@ -36,7 +38,8 @@ def test_what_is_out_of_range_is_refused(given: dict[str, Any], message: str) ->
 def test_settings_name_what_is_not_exact() -> None:
     """Results of exact runs have the settings that they had before there were levers."""
     assert RunOptions(levers=Levers()).settings() == RunOptions().settings() == {}
-    assert EXACT.exact
+    assert EXACT.dense
+    assert Levers(pi3_area=1000).dense
     levers = Levers(geometry_every=3, geometry_change=0.2, propose_every=2)
     assert RunOptions(levers=levers, mos_i_only=True).settings() == {
         "geometry_every": 3,
@@ -60,3 +63,13 @@ def test_a_stream_takes_exact_levers_only() -> None:
     EXACT.require_file()
     with pytest.raises(GmosError, match="--geometry_every 2 is for files: a live answer would wait"):
         Levers(geometry_every=2).require_file()
+    RunOptions(max_conditioning=8, levers=Levers(pi3_area=1000)).require_stream()
+    with pytest.raises(GmosError, match="--mos_i_only is for files: a stream has no second pass"):
+        RunOptions(mos_i_only=True).require_stream()
+
+
+def test_frames_that_wait() -> None:
+    """None more than in an exact run at the exact setting; a bound on what a sparse run keeps beside them."""
+    assert EXACT.waiting_frames(6) == 0
+    assert Levers(geometry_every=3).waiting_frames(6) == 4
+    assert Levers(propose_every=4).waiting_frames(6) == 3 + 12

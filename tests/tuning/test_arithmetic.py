@@ -21,6 +21,8 @@ def test_the_bill() -> None:
         ("gmos-s", 0, "--geometry_every 3", 2.3),
         ("gmos", 3, "--geometry_every 3", 1.75),
         ("gmos", 3, "--propose_every 3, no frame looked back to", 1.75),
+        ("gmos", 3, "--max_conditioning 8 of them", 2.1),
+        ("gmos", 3, "exact, 100 conditioning memories", 1.0),
     ],
 )
 def test_what_levers_save(variant: str, objects: int, name: str, saves: float) -> None:

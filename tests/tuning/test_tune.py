@@ -204,7 +204,7 @@ def test_no_time(call: Call, videos: list[Path], tmp_path: Path) -> None:
         (("--target_masks", 0), "--target_masks 0: expected a mean IoU above 0, up to 1"),
         (
             ("--target_masks", 0.9, "--levers", "magic"),
-            "--levers magic: expected some of geometry, propose, conditioning",
+            "--levers magic: expected some of geometry, propose, conditioning, area",
         ),
         (
             ("--target_masks", 0.9, "--name", "exact"),

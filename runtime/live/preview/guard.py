@@ -30,8 +30,7 @@ def preview_address(text: str) -> tuple[str, int]:
     found = ADDRESS.fullmatch(text.strip())
     if found is None or int(found["port"]) > 0xFFFF:
         raise GmosError(
-            f"--preview {text}: expected a port from 0 (any that is free) to 65535, or HOST:PORT, as 127.0.0.1:8080 "
-            f"or [::1]:8080"
+            f"--preview {text}: expected [HOST:]PORT, as 8000, 127.0.0.1:8000 or [::1]:8000; 0 is any port that is free"
         )
     return (found["host"] or LOOPBACK).strip("[]"), int(found["port"])
 

@@ -124,10 +124,10 @@ class AvReader:
                 f"{self._shown} has pixels of format {frame.format.name}, which cannot be converted to RGB; have the "
                 "camera send another format"
             ) from error
-        known = self._timed and frame.pts is not None and frame.time_base is not None
+        pts, unit_s = frame.pts, frame.time_base
         return Picture(
             rgb=oriented(rgb, display_matrix(frame, self._shown)),
-            time_s=float(frame.pts * frame.time_base) if known else None,
+            time_s=float(pts * unit_s) if self._timed and pts is not None and unit_s is not None else None,
             arrival_s=arrival_s,
         )
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import platform
 import stat
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -33,10 +33,10 @@ class CameraSource:
     def resolve(self, given: str, asked: Asked) -> LiveInput:
         """See `LiveSource`."""
         device = f"{DEVICE}{int(given)}" if given.isdecimal() else given
-        if not sys.platform.startswith("linux"):
+        if platform.system() != "Linux":
             raise GmosError(
-                f"{given}: cameras are read by Video4Linux, and this is {sys.platform}; give the address of a stream, "
-                "or a pipeline of GStreamer (gst:…)"
+                f"{given}: cameras are read by Video4Linux, and this is {platform.system()}; give the address of a "
+                "stream, or a pipeline of GStreamer (gst:…)"
             )
         if not Path(device).exists():
             there = sorted(str(path) for path in Path(DEVICE).parent.glob(f"{Path(DEVICE).name}*"))

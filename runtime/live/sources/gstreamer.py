@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,9 @@ PREFIX = "gst:"
 
 UNNAMED = re.compile(r"[^A-Za-z0-9_]+")
 """What no name of an element has."""
+
+LEAVE_S = 1.0
+"""Seconds that a read may take to end; after that its thread is left to end by itself."""
 
 SINK = "appsink"
 DEFAULT_SINK = "videoconvert ! video/x-raw, format=BGR ! appsink max-buffers=2 drop=true"
@@ -76,70 +82,104 @@ def open_pipeline(pipeline: str, timeout_s: float) -> GStreamerReader:
     """Start a pipeline.
 
     Raises:
-        SourceLostError: it does not start.
+        SourceLostError: it does not start in time.
     """
-    cv2 = require_gstreamer(PREFIX)
-    wait_ms = int(timeout_s * 1000)
-    waits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, wait_ms, cv2.CAP_PROP_READ_TIMEOUT_MSEC, wait_ms]
-    capture = cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER, waits)
-    if not capture.isOpened():
-        capture.release()
-        raise SourceLostError("GStreamer does not start the pipeline; try it with gst-launch-1.0")
-    return GStreamerReader(
-        capture, rate_fps=capture.get(cv2.CAP_PROP_FPS), position=cv2.CAP_PROP_POS_MSEC, timeout_s=timeout_s
-    )
+    return GStreamerReader(require_gstreamer(PREFIX), pipeline, timeout_s=timeout_s)
 
 
 class GStreamerReader:
     """A pipeline that runs.
 
+    OpenCV waits for a picture as long as it takes, before 4.9 also where a time-out is asked for. So it is asked in a
+    thread of its own, which is left alone where it hangs.
+
     Args:
-        capture: OpenCV's, opened; released at the end.
-        rate_fps: frames per second that it states, 0 for none.
-        position: OpenCV's property of the time of the last picture, in milliseconds.
-        timeout_s: seconds after which it gives up a picture by itself.
+        cv2: OpenCV, with GStreamer.
+        pipeline: with a sink.
+        timeout_s: seconds to start, and to wait for a picture.
         clock: monotonic, in seconds.
+
+    Raises:
+        SourceLostError: it does not start.
     """
 
     pixel_aspect = Fraction(1)
 
     def __init__(
         self,
-        capture: Any,  # noqa: ANN401 - OpenCV's
+        cv2: Any,  # noqa: ANN401 - OpenCV's module
+        pipeline: str,
         *,
-        rate_fps: float,
-        position: int,
         timeout_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._capture = capture
-        self._position = position
+        self._cv2 = cv2
+        self._pipeline = pipeline
         self._timeout_s = timeout_s
         self._clock = clock
-        self.rate_fps = rate_fps if rate_fps > 0 else None
+        self._asked: SimpleQueue[bool] = SimpleQueue()
+        """True for the next picture, False for the end."""
+        self._came: SimpleQueue[_Came] = SimpleQueue()
+        self._thread = Thread(target=self._pull, name="GStreamer", daemon=True)
+        self._thread.start()
+        opened = self._wait()
+        if not opened.whole:
+            raise SourceLostError("GStreamer does not start the pipeline; try it with gst-launch-1.0")
+        self.rate_fps: float | None = opened.number if opened.number > 0 else None
 
     def __enter__(self) -> GStreamerReader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._capture.release()
+        self._asked.put(False)
+        self._thread.join(LEAVE_S)
 
     def __iter__(self) -> Iterator[Picture]:
         """See `PictureReader`. That no picture came in time is a loss; that none comes at once is the end."""
         last_ms = -1.0
         while True:
-            asked_s = self._clock()
-            whole, bgr = self._capture.read()
-            arrival_s = self._clock()
-            if not whole:
-                if arrival_s - asked_s >= self._timeout_s:
-                    raise SourceLostError(f"nothing came for {self._timeout_s:g} s")
+            self._asked.put(True)
+            came = self._wait()
+            if not came.whole:
                 return
-            now_ms = float(self._capture.get(self._position))
             # Pipelines without times have 0 or -1 all the time.
-            time_s = now_ms / 1000 if now_ms > last_ms and now_ms >= 0 else None
-            last_ms = max(last_ms, now_ms)
-            yield Picture(rgb=_rgb(bgr), time_s=time_s, arrival_s=arrival_s)
+            time_s = came.number / 1000 if came.number > max(last_ms, 0.0) else None
+            last_ms = max(last_ms, came.number)
+            yield Picture(rgb=_rgb(came.bgr), time_s=time_s, arrival_s=came.arrival_s)
+
+    def _wait(self) -> _Came:
+        try:
+            return self._came.get(timeout=self._timeout_s)
+        except Empty:
+            # It ends when it wakes up, if ever.
+            self._asked.put(False)
+            raise SourceLostError(f"nothing came for {self._timeout_s:g} s") from None
+
+    def _pull(self) -> None:
+        """The thread that alone uses OpenCV's capture."""
+        cv2 = self._cv2
+        capture = cv2.VideoCapture(self._pipeline, cv2.CAP_GSTREAMER)
+        try:
+            opened = bool(capture.isOpened())
+            rate_fps = float(capture.get(cv2.CAP_PROP_FPS)) if opened else 0.0
+            self._came.put(_Came(opened, rate_fps, self._clock()))
+            while opened and self._asked.get():
+                whole, bgr = capture.read()
+                arrival_s = self._clock()
+                time_ms = float(capture.get(cv2.CAP_PROP_POS_MSEC)) if whole else 0.0
+                self._came.put(_Came(bool(whole), time_ms, arrival_s, bgr))
+        finally:
+            capture.release()
+
+
+@dataclass(frozen=True, slots=True)
+class _Came:
+    """What OpenCV gave: whether there is something, the rate or the time in milliseconds, and the picture."""
+
+    whole: bool
+    number: float
+    arrival_s: float
+    bgr: Any = None
 
 
 def _rgb(bgr: NDArray[np.uint8]) -> NDArray[np.uint8]:

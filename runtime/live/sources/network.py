@@ -52,13 +52,13 @@ SCHEMES: Mapping[str, Scheme] = {
     "tcp": Scheme(protocols="tcp", options={}, ends=True),
     # A server may send to https, and never from it to http.
     "http": Scheme(
-        protocols="http,https,tcp,tls,crypto",
+        protocols="http,https,httpproxy,tcp,tls,crypto",
         formats=HTTP_FORMATS,
         options={"user_agent": "gmos-deploy"},
         ends=True,
     ),
     "https": Scheme(
-        protocols="https,tcp,tls,crypto",
+        protocols="https,httpproxy,tcp,tls,crypto",
         formats=HTTP_FORMATS,
         options={"user_agent": "gmos-deploy"},
         ends=True,
@@ -144,7 +144,9 @@ def connect(given: str, scheme: str, timeout_s: float, *, finite: bool) -> AvRea
         late = time.monotonic() - began_s >= timeout_s
         raise SourceLostError(f"no answer within {timeout_s:g} s" if late else reason(error)) from error
     length_s = (container.duration or 0) / av.time_base
-    if scheme in MAY_BE_FILES and not finite and (length_s > 0 or container.size > 0):
+    # Of a playlist the size is not that of what it names.
+    sized = container.format.name not in HTTP_FORMATS and container.size > 0
+    if scheme in MAY_BE_FILES and not finite and (length_s > 0 or sized):
         container.close()
         about = f"{length_s:.1f} s" if length_s > 0 else "its server states its size"
         raise GmosError(

@@ -37,6 +37,11 @@ class PipeSource:
                 "matroska - | gmos-run -"
             )
         descriptor = sys.stdin.fileno()
+        if sys.platform == "win32":
+            import msvcrt  # noqa: PLC0415 - there alone
+
+            # Else the ends of lines are changed.
+            msvcrt.setmode(descriptor, os.O_BINARY)
         return LiveInput(
             kind=self.kind,
             name="stdin",

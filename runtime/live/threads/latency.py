@@ -47,4 +47,4 @@ class Latencies:
         return {name: round(1e3 * value, 2) for name, value in found.items()}
 
     def _middle_s(self, place: int) -> float:
-        return min(LEAST_S * GROWTH ** (place + 0.5), self.greatest_s)
+        return min(LEAST_S * math.pow(GROWTH, place + 0.5), self.greatest_s)

@@ -86,7 +86,7 @@ class LiveRun:
         self._session = session
         self._limit_s = start.limit_s
         self._clock = clock
-        self._counts = LiveCounts()
+        self._counts = LiveCounts(None if source.waits else session.delay_frames / start.rate_fps)
         self._over: SimpleQueue[None] = SimpleQueue()
         self._writing = WritingThread(sinks, listeners, lambda: self._over.put(None))
         self._computing = Thread(target=self._compute, name="compute live", daemon=True)

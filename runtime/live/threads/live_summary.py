@@ -22,9 +22,10 @@ class LiveSummary:
     `source` as shown; `stride` and `delay_frames` in frames, the latter being how much later an answer comes by the
     method. Counts: `answered`, `moving` (answers with motion), `dropped` (left out because the device was busy), `lost`
     (by the source itself, by its time stamps), `resets` (new sequences), `reconnects`. `latency_ms` is from the arrival
-    of a frame to its answer, `beyond_delay_ms` from the arrival of the frame that its window waited for; answers at the
-    end of a sequence, whose windows are clipped, are in neither. `fps` are answers per second of the run, `peak_mib` is
-    the process's resident memory, `device_taken_mib` what the run took on the device beside the networks' weights.
+    of a frame to its answer, `beyond_delay_ms` what of it is more than `delay_frames` take at the source's rate; of a
+    source that waits, from the arrival of the frame that the window waited for. Answers at the end of a sequence, whose
+    windows are clipped, are in neither. `fps` are answers per second of the run, `peak_mib` is the process's resident
+    memory, `device_taken_mib` what the run took on the device beside the networks' weights.
     """
 
     name: str
@@ -95,9 +96,14 @@ def _count(number: int, what: str) -> str:
 
 
 class LiveCounts:
-    """Counts what passes; used by the thread that computes, and read by others, who may see counts of two moments."""
+    """Counts what passes; used by the thread that computes, and read by others, who may see counts of two moments.
 
-    def __init__(self) -> None:
+    Args:
+        delay_s: by which the method alone delays answers; None: of a source that waits, whose frames come at any rate.
+    """
+
+    def __init__(self, delay_s: float | None) -> None:
+        self._delay_s = delay_s
         self.answered = self.moving = self.dropped = self.lost = self.resets = 0
         self.latency, self.beyond = Latencies(), Latencies()
         self._last_index: int | None = None
@@ -124,7 +130,8 @@ class LiveCounts:
         self.last_delay_s = facts.answer_s - facts.arrival_s
         if completing is not None:
             self.latency.add(self.last_delay_s)
-            self.beyond.add(facts.answer_s - completing.arrival_s)
+            waited_s = completing.arrival_s - facts.arrival_s if self._delay_s is None else self._delay_s
+            self.beyond.add(self.last_delay_s - waited_s)
 
     def recent_fps(self, now_s: float) -> float:
         """Answers per second of late."""

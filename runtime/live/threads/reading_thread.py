@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from queue import Empty, SimpleQueue
 from threading import Thread
 
@@ -46,9 +46,21 @@ class ReadingThread:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End the thread, as far as the system lets it."""
         self.queue.stop()
         self._stop.put(None)
         self._thread.join(LEAVE_S)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Stop it at the end of the block, where it was started before."""
+        try:
+            yield
+        finally:
+            self.stop()
 
     def wait_for_start(self) -> StreamStart:
         """What is known of the stream, once its first frames have come.

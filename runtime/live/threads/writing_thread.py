@@ -88,14 +88,15 @@ class WritingThread:
             self._thread.join()
 
     def _write(self) -> None:
+        takers: list[LiveSink | Listener] = [*self._sinks, *self._listeners]
         try:
             with ExitStack() as stack:
                 for sink in self._sinks:
                     stack.enter_context(sink)
                 while (item := self._items.get()) is not END:
                     if isinstance(item, FrameResult):
-                        for sink in (*self._sinks, *self._listeners):
-                            sink.write(item)
+                        for taker in takers:
+                            taker.write(item)
                         self.written += 1
                         self._room.put(True)
                     elif isinstance(item, _Counts):

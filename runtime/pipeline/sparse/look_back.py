@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ...arrays import NumpyArrays
 from ..encode import SAM2_FEATURES, EncodedBatch, PreparedFrame
 from ..feature_store import FeatureBudget, FeatureStore
-from ..finite_check import FiniteCheck, source_of
+from ..finite_check import FiniteCheck, seen_logits, source_of
 from ..proposals import Proposals
 from ..propose import HEADS, Head
 from .windows import Windows, in_parts
@@ -106,11 +106,13 @@ class LookBack:
             features={name: arrays.stack([one[name] for one in stored]) for name in SAM2_FEATURES},
         )
         out = self._head(batch, self._proposals.maps.video_hw)
-        labels, motions, ious = (arrays.download(out[name]) for name in HEADS["gmos"].read)
+        names = HEADS["gmos"]
+        labels, motions, ious = (arrays.download(out[name]) for name in names.read)
+        logits = self._check.logits_of(arrays, out[names.logits])
         for i, frame in enumerate(frames):
             self._check.check(
                 frame,
-                {"motion logits": motions[i], "IoUs": ious[i]},
+                {"motion logits": motions[i], "IoUs": ious[i], **seen_logits(arrays, logits, i)},
                 partial(source_of, arrays, batch, i, "proposer"),
             )
             self._proposals.add(frame, labels[i], motions[i], ious[i])

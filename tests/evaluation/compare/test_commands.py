@@ -20,6 +20,8 @@ from gmos_deploy.errors import GmosError
 from gmos_deploy.evaluation.compare.report import SCHEMA, read_result
 from gmos_deploy.evaluation.compare.sides import limits_of
 from gmos_deploy.networks import NetworkChoice
+from gmos_deploy.runtime.levers import Levers
+from gmos_deploy.runtime.pipeline.options import RunOptions
 from gmos_deploy.runtime.results.overlay import davis_palette
 from gmos_deploy.sides import Side, parse_side
 
@@ -279,6 +281,27 @@ def test_a_side_has_the_limits_of_its_own_precision(tmp_path: Path, monkeypatch:
         sides.append(parse_side("--b", f"onnxruntime:{tmp_path / precision}"))
         assert limits_of(sides) == precision
     assert limits_of([*sides[:2], parse_side("--b", "torch:preset=tiny,precision=bf16")]) == "bf16"
+
+
+def test_sides_with_levers() -> None:
+    """Levers by name, or a recipe; each side's run has its own."""
+    side = parse_side("--a", "torch:preset=nano,geometry_every=2,geometry_change=0.25,max_conditioning=8")
+    options = side.options(RunOptions(batch_size=3))
+    assert options.levers == Levers(geometry_every=2, geometry_change=0.25)
+    assert (options.max_conditioning, options.batch_size) == (8, 3)
+    assert parse_side("--a", "torch:nano").options(RunOptions()) == RunOptions()
+    assert parse_side("--a", "torch:preset=nano,recipe=exact").options(RunOptions()) == RunOptions()
+    for text, message in (
+        ("torch:preset=nano,geometry_every=often", "geometry_every often: expected a number"),
+        ("torch:preset=nano,recipe=fast", "--recipe fast is a name, and there is no bundle to look in"),
+        ("torch:preset=nano,variant=gmos-s,propose_every=2", "--propose_every is for GMOS"),
+        (
+            "torch:preset=nano,recipe=x.json,geometry_every=2",
+            "--recipe x.json and --geometry_every were both given",
+        ),
+    ):
+        with pytest.raises(GmosError, match=message):
+            parse_side("--a", text).options(RunOptions())
 
 
 def test_side_of_each_kind(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from gmos_deploy.commands.evaluate import evaluate_command
 from gmos_deploy.commands.parity import networks_command, parity_command
 from gmos_deploy.commands.profile import profile_command
 from gmos_deploy.commands.report import report_command
+from gmos_deploy.commands.tune import tune_command
 from gmos_deploy.runtime.layer_times import LayerTime, LayerTimes
 
 Draw = Callable[..., Any]
@@ -142,6 +143,7 @@ def pages(
     colour_backend: Callable[..., Any],
     colour_video: Callable[..., Path],
     load_sides: Callable[..., None],
+    register: Callable[..., None],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> dict[str, Path]:
@@ -170,12 +172,18 @@ def pages(
     baseline = ("--baseline", tmp_path / "base" / "result.json", "--report", tmp_path / "profile")
     load_sides(lambda _: telling(colour_backend("gmos-s")))
     call(profile_command, clip, *sides, *baseline, status=(0, 1))
+    register("colours", lambda _: colour_backend("gmos-s"))
+    words = ("--target_masks", 0.9, "--rounds", 1, "--backend", "colours", "--preset", "tiny", "--stride", 1)
+    place = ("--variant", "gmos-s", "--out", tmp_path / "x.json")
+    call(tune_command, clip, *words, *place, "--report", tmp_path / "tune", status=(0,))
     results = [tmp_path / name / "result.json" for name in ("masks", "networks", "profile", "evaluated")]
     summary = tmp_path / "summary"
     summary.mkdir()
     assert guarded(report_command, "gmos", [str(word) for word in (summary / "report.html", *results)]) == 0
     (summary / "printed.txt").write_text(COLOUR.sub("", capsys.readouterr().out), encoding="utf-8")
-    reports = {name: tmp_path / name / "report.html" for name in ("masks", "networks", "profile", "summary")}
+    reports = {
+        name: tmp_path / name / "report.html" for name in ("masks", "networks", "profile", "summary", "tune")
+    }
     return {"eval": evaluated, **reports}
 
 
@@ -258,6 +266,7 @@ def test_pages_in_a_browser(browser: str, pages: dict[str, Path], tmp_path: Path
     assert answers["masks desktop"]["plots"] >= 1
     assert answers["masks desktop"]["images"]
     assert answers["networks desktop"]["tables"] >= 1
+    assert answers["tune desktop"]["plots"] == 1
     assert answers["profile desktop"]["plots"] == 2
     assert answers["profile desktop"]["svg"] >= 2 + 2 * 6 * 2
     assert answers["profile desktop"]["hidden"] == 0

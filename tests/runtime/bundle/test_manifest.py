@@ -213,6 +213,12 @@ def test_a_damaged_manifest_is_refused(root: Path, text: str) -> None:
         (lambda m: m.update(networks=[]), r"networks: expected object, got array"),
         (lambda m: m["model"].update(window="five"), r"model\.window: expected int, got str"),
         (lambda m: m["model"].update(queries=-1), r"queries -1: expected 1 to 65536"),
+        (lambda m: m.update(precision="int4"), r"json\.precision: invalid enum value 'int4'"),
+        (lambda m: m.update(head_precision="int4"), r"head_precision: invalid enum value 'int4'"),
+        (
+            lambda m: m["networks"]["dino"].update(precision="int4"),
+            r"networks\.dino\.precision: invalid enum value 'int4'",
+        ),
         (lambda m: m["model"].update(variant="gmos-x"), r"model\.variant: invalid enum value 'gmos-x'"),
         (
             lambda m: m["networks"]["dino"]["inputs"][0].update(dtype="int4"),

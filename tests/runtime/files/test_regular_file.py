@@ -140,6 +140,18 @@ def test_compressed_arrays_are_read_within_a_bound(tmp_path: Path) -> None:
         read_arrays(io.BytesIO(content.replace(size, (500).to_bytes(4, "little"))), 1 << 20)
 
 
+def test_arrays_that_lie_over_one_another_are_refused(tmp_path: Path) -> None:
+    """One that the archive's directory has a hundred times would take its memory as often."""
+    np.savez(tmp_path / "a.npz", a=np.zeros(1000))
+    with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
+        archive.filelist += archive.filelist * 99
+        archive._didModify = True  # type: ignore[attr-defined]
+    with zipfile.ZipFile(tmp_path / "a.npz") as archive:
+        assert len(archive.infolist()) == 100
+    with pytest.raises(ValueError, match="more than 0 MiB of arrays"):
+        read_arrays(tmp_path / "a.npz")
+
+
 def test_a_damaged_archive_of_arrays_is_refused(tmp_path: Path) -> None:
     """A changed byte: the archive has a checksum."""
     buffer = io.BytesIO()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gmos_deploy.runtime.live.incoming import LiveFrame
 from gmos_deploy.runtime.live.stage_live import HeadFrame, StageAnswer, StageLive
 from gmos_deploy.runtime.pipeline.finite_check import FiniteCheck
-from gmos_deploy.runtime.pipeline.proposals import ProposalCollector
+from gmos_deploy.runtime.pipeline.proposals import ProposalCollector, slots_won
 from gmos_deploy.runtime.pipeline.stage_on import StageOn, TrackedVideo
 from gmos_deploy.runtime.pipeline.thresholds import PUBLISHED, Thresholds
 
@@ -33,6 +33,7 @@ def head_frame(
     return HeadFrame(
         frame=LiveFrame(index=index, time_s=float(index), arrival_s=0, rgb=RGB),
         labels=labels,
+        won=slots_won(labels),
         motion_logits=motion_logits,
         ious=ious,
         features={},

@@ -398,7 +398,7 @@ def test_a_stream_is_called_as_a_folder_can_be(tmp_path: Path, name: str) -> Non
     ["{}", "no JSON", '{"stream": "..", "run": "x", "number": 0, "first_frame": 0, "first_time_s": 0}'],
 )
 def test_a_work_folder_of_somebody_elses_is_not_filed(tmp_path: Path, record: str) -> None:
-    """What it says of its place is not believed."""
+    """Its own word on its place is not believed."""
     (tmp_path / "out/content/open").mkdir(parents=True)
     (tmp_path / "out/content/open/segment.json").write_text(record)
     segments.settle(tmp_path / "out/content", tmp_path / "out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -257,6 +258,24 @@ def test_streams_share_calls(backend: Any, masks: Any, other_hw: tuple[int, int]
         push_all(list(zip(opened, pushed, strict=True)))
     assert sorted(set(masks.batches["pi3_decoder"])) == [1, 2]
     assert push_all([]) == []
+
+
+def test_frames_may_be_prepared_in_another_thread(masks: Any) -> None:
+    """The answers are those of frames that were not, and nothing prepared is kept."""
+    frames = numbered(falling(6))
+    expected = answers(LiveSession(masks, video_hw=HW, stride=1, fps=8), frames)
+    session = LiveSession(masks, video_hw=HW, stride=1, fps=8)
+    with ThreadPoolExecutor(2) as pool:
+        prepared = list(pool.map(session.prepare, frames))
+    assert all(frame.pi3_rgb is not None and frame.pi3_rgb.shape[0] == 3 for frame in prepared)
+    assert session.prepare(prepared[0]) is prepared[0]
+    found = [answer for frame in prepared for answer in session.push(frame)]
+    assert all(frame.pi3_rgb is None for frame in session._windows._waiting)
+    assert list(map(maps, found + session.finish())) == list(map(maps, expected))
+    wrong = LiveFrame(index=9, time_s=9, arrival_s=9, rgb=frames[0].rgb[1:])
+    other = LiveSession(masks, video_hw=HW, stride=1, fps=8)
+    with pytest.raises(GmosError, match=r"a frame is \(63, 96, 3\) uint8"):
+        other.prepare(wrong)
 
 
 def test_values_that_are_not_finite_end_the_stream(masks: Any) -> None:

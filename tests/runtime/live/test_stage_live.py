@@ -103,6 +103,50 @@ def test_any_scene_that_starts_at_once_equals_the_file(
     assert differing(scene, Thresholds(match_iou=match, prompt_gap_frames=gap, max_objects=most)) == []
 
 
+@st.composite
+def comings_and_goings(draw: st.DrawFn) -> Scene:
+    """Boxes anywhere that are there or not, move or not, are trusted or not, in few slots of the proposer."""
+    boxes = st.tuples(st.integers(0, 40), st.integers(0, 56), st.integers(1, 8), st.integers(1, 8))
+    seen = st.builds(Seen, st.none() | boxes, st.booleans(), st.sampled_from([0.6, 0.9]))
+    frames = draw(st.lists(st.dictionaries(st.integers(0, 5), seen, max_size=4), min_size=1, max_size=16))
+    steps = st.tuples(st.integers(-12, 12), st.integers(-12, 12))
+    return Scene(frames, np.array(draw(st.lists(steps, min_size=1, max_size=4))))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    scene=comings_and_goings(),
+    most=st.integers(1, 3),
+    retire_after_s=st.sampled_from([0, 1, 2, 4]),
+    match=st.sampled_from([0.3, 0.95]),
+)
+def test_whatever_comes_objects_are_told_apart(
+    scene: Scene, most: int, retire_after_s: float, match: float
+) -> None:
+    """Labels are slots of live objects, ids only rise and never come back, the tracker holds what the table does."""
+    stream = Stream(
+        scene.velocities, Thresholds(max_objects=most, match_iou=match), retire_after_s=retire_after_s
+    )
+    answers = []
+    for head in scene.heads():
+        answers += stream.stage.push(head)
+        assert set(stream.tracker.objects) == set(stream.stage.objects.ids_by_slot().values())
+    answers += stream.stage.end()
+    assert [answer.frame.index for answer in answers] == list(range(len(scene.frames)))
+    before: set[int] = set()
+    last = 0
+    for answer in answers:
+        now = set(answer.ids.values())
+        assert len(now) == len(answer.ids) <= most
+        assert set(answer.ids) <= set(range(1, most + 1))
+        assert shown(answer.maps["mos-i"]) <= shown(answer.maps["tracked"]) <= set(answer.ids)
+        assert set(np.flatnonzero(answer.ious["tracked"]) + 1) == set(answer.ids)
+        assert all(one > last for one in now - before), "an id came back"
+        last, before = max(last, *now, 0), now
+        if retire_after_s == 0:
+            assert sorted(now) == list(range(1, len(now) + 1))
+
+
 def test_two_candidates_for_the_last_place() -> None:
     """The one that the matching puts first gets it, in the file and live."""
     boxes = places(11)
@@ -193,6 +237,14 @@ def test_with_all_objects_gone_the_next_trusted_frame_starts_anew() -> None:
     assert answers[12].maps["tracked"][8, 28] == 1
     never = Stream(scene.velocities, retire_after_s=0)
     assert never.run(scene.heads())[11].ids == {1: 1}
+
+
+def test_no_object_is_gone_before_its_start() -> None:
+    """Though nothing of it is seen on the frames before, which are tracked too, for longer than it may hide."""
+    scene = Scene([{}, {}, *[{0: Seen((4, 4, 8, 8))}] * 3], np.array([(0, 12)]))
+    answers = Stream(scene.velocities, retire_after_s=0.5).run(scene.heads())
+    assert [1 in answer.ids.values() for answer in answers] == [True] * 5
+    assert [bool(answer.maps["tracked"].any()) for answer in answers[:3]] == [False, False, True]
 
 
 def test_an_object_behind_another_is_not_gone() -> None:

@@ -73,9 +73,25 @@ def add_output(model: onnx.ModelProto) -> None:
     model.graph.output.append(model.graph.input[0])
 
 
+def add_functions(model: onnx.ModelProto) -> None:
+    """Thirty operators, each of which calls the next one twice."""
+    make = onnx.helper.make_node
+    for place in range(30):
+        inner, domain = (f"F{place + 1}", "f") if place < 29 else ("Identity", "")
+        nodes = [make(inner, ["x"], ["z"], domain=domain), make(inner, ["z"], ["y"], domain=domain)]
+        needs = [onnx.helper.make_opsetid("f", 1), onnx.helper.make_opsetid("", 20)]
+        model.functions.append(onnx.helper.make_function("f", f"F{place}", ["x"], ["y"], nodes, needs))
+    model.opset_import.append(onnx.helper.make_opsetid("f", 1))
+    model.graph.node.append(make("F0", [model.graph.output[0].name], ["unused"], domain="f"))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (
+            add_functions,
+            r"sam2_resize.*onnx defines operators of its own, as no export does; do not trust it",
+        ),
         (
             rename_input,
             r"has as input frames none \[\], expected uint8 \['B', 'H', 'W', 3\]; do not trust it",

@@ -76,9 +76,14 @@ def clip_run(backend: Any, clip: Path, **options: Any) -> ClipRun:
     return ClipRun(backend, sequence, RunOptions(batch_size=4, **options))
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered in cast:RuntimeWarning")
+"""Of the backend here, when it draws NaN."""
+
 CASES = [
     ("gmos", "proposer", "motion_logits", "proposer", "motion logits"),
     ("gmos", "proposer", "ious", "proposer", "IoUs"),
+    ("gmos", "proposer", "mask_logits", "proposer", "mask logits"),
+    ("gmos-s", "gmos_s", "foreground_logits", "gmos_s", "mask logits"),
     ("gmos-s", "gmos_s", "ious", "gmos_s", "IoUs"),
     ("gmos-s", "gmos_s", "confidences", "gmos_s", "confidences"),
     ("gmos", "tracker", "", "memory_attention, mask_decoder or memory_encoder", "object IoUs"),

@@ -173,12 +173,17 @@ def test_missing_paths(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["http://example.com/a.mp4", "rtsp://camera:554/1?x=y", "file:///clip.mp4"]
+    ("address", "shown"),
+    [
+        ("http://example.com/a.mp4", "http://example.com/a.mp4"),
+        ("rtsp://admin:hunter2@camera:554/1?x=y", "rtsp://camera:554/1?…"),
+        ("file:///clip.mp4", "file:///clip.mp4"),
+    ],
 )
-def test_addresses(address: str) -> None:
-    """As they were given."""
+def test_addresses(address: str, shown: str) -> None:
+    """What can be done with them, without what is secret in them."""
     with pytest.raises(
-        GmosError, match=rf"^{re.escape(address)} is an address, and only files .* download it"
+        GmosError, match=rf"^{re.escape(shown)} is an address, and only files .* download a file"
     ):
         resolve_inputs([address], fps=None, stride=None)
 

@@ -178,6 +178,11 @@ def main() -> None:
         "--clips", type=int, default=48, help="of each kind, for GMOS-S (default: %(default)s)"
     )
     parser.add_argument(
+        "--kinds",
+        default=",".join(KINDS),
+        help="of held-out cutouts, with commas (default: %(default)s)",
+    )
+    parser.add_argument(
         "--no_objects",
         action="store_true",
         help="leave out MOS-I, which takes four times as long as the rest",
@@ -201,7 +206,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     numbers: Numbers = {}
-    places = [(kind, options.held_out / kind, True) for kind in KINDS]
+    places = [(kind, options.held_out / kind, True) for kind in options.kinds.split(",")]
     if options.old is not None:
         places += [(f"old {kind}", options.old / kind, False) for kind in OLD_KINDS]
     for name, folder, new in places:

@@ -15,10 +15,13 @@ from scipy import ndimage
 
 from gmos_deploy.cli import guarded
 from gmos_deploy.commands.run import run_command
+from gmos_deploy.errors import GmosError
 from gmos_deploy.gmos_ref.backend import TorchBackend
 from gmos_deploy.gmos_ref.checkpoints.stand_in import stand_in_networks
 from gmos_deploy.gmos_ref.presets import model_spec, preset
 from gmos_deploy.runtime.contract import Variant, network_specs
+from gmos_deploy.runtime.levers import Levers
+from gmos_deploy.runtime.live.incoming import LiveFrame
 from gmos_deploy.runtime.live.session import LiveSession
 from gmos_deploy.runtime.pipeline.clip import ClipRun
 from gmos_deploy.runtime.pipeline.memory_tracker import MemoryTracker
@@ -26,6 +29,7 @@ from gmos_deploy.runtime.pipeline.options import RunOptions
 from gmos_deploy.runtime.pipeline.thresholds import Thresholds
 from gmos_deploy.runtime.results.completion import ResultSet
 from gmos_deploy.runtime.results.outputs import file_results
+from gmos_deploy.runtime.tensorrt.memory import settle_run
 from gmos_deploy.runtime.video.inputs import resolve_inputs
 from gmos_deploy.streams import played
 
@@ -114,8 +118,11 @@ def run(backend: Any, clip: Path, save_dir: Path, **options: Any) -> None:
         [clip], fps=None, stride=1, pi3_area_px=model.pi3_area_px, patch_px=model.patch_px
     )[0]
     modes = frozenset({"mask"} if model.variant == "gmos" else {"mask", "prob"})
-    results = ResultSet(save_dir=save_dir, sequence="clip", variant=model.variant, modes=modes)
-    run = ClipRun(backend, sequence, RunOptions(batch_size=BATCH, **options))
+    asked = RunOptions(batch_size=BATCH, **options)
+    results = ResultSet(
+        save_dir=save_dir, sequence="clip", variant=model.variant, modes=modes, settings=asked.settings()
+    )
+    run = ClipRun(backend, sequence, asked)
     file_results(iter(run), results, sequence.media)
 
 
@@ -167,6 +174,51 @@ def test_a_stream_on_engines_is_the_same_stream(
     left.close()
 
 
+def test_a_stream_takes_no_more_of_the_device(make_world: Callable[..., Any]) -> None:
+    """The pool holds after 130 frames what it held after 90, with objects that come, are reinforced and go."""
+    world = make_world(pi3_sizes=((168, 112),))
+    toy = world.compute
+
+    def compute(name: str, inputs: dict[str, Any]) -> dict[str, Any]:
+        out: dict[str, Any] = toy(name, inputs)
+        if name == "proposer":
+            out |= {"motion_logits": np.full_like(out["motion_logits"], 4), "ious": np.ones_like(out["ious"])}
+        if name == "proposal_labels":
+            out["labels"] = np.zeros_like(out["labels"])
+            out["labels"][:, 8:40, 8:40] = 1
+            out["labels"][:, 8:40, 60:90] = 2
+        if name == "tracked_labels":
+            out["positive"] = np.zeros_like(out["positive"])
+            out["positive"][:, 8:40, 8:40] = 1
+            out["labels"] = np.zeros_like(out["labels"])
+        return out
+
+    world.compute = compute
+    backend = world.backend()
+    held = []
+    with LiveSession(
+        backend,
+        video_hw=VIDEO_HW,
+        stride=2,
+        fps=8,
+        options=RunOptions(thresholds=Thresholds(max_objects=2)),
+        retire_after_s=0.5,
+    ) as session:
+        ids = 0
+        for index in range(130):
+            rgb = np.full((*VIDEO_HW, 3), index, np.uint8)
+            frame = LiveFrame(
+                index=index, time_s=index / 8, arrival_s=0, rgb=rgb, new_sequence=index % 20 == 19
+            )
+            for answer in session.push(frame):
+                ids = max(ids, *answer.ids.values(), 0)
+            if index in {89, 129}:
+                held.append(backend._device.pool.held_bytes)
+    assert ids > 8
+    assert held[0] == held[1]
+    backend.close()
+
+
 @pytest.mark.parametrize("variant", ["gmos", "gmos-s"])
 @pytest.mark.parametrize("options", [{}, {"device_budget": 0}, {"device_budget": 300_000, "host_budget": 0}])
 def test_a_video_on_engines_is_the_same_video(
@@ -191,6 +243,38 @@ def test_a_video_on_engines_is_the_same_video(
     if variant == "gmos":
         assert world.fake_cuda.calls["cudaGraphLaunch"] > FRAMES
         assert set(world.computed) == set(world.bundle.networks)
+
+
+@pytest.mark.parametrize(
+    ("variant", "levers", "mos_i_only"),
+    [
+        ("gmos-s", Levers(geometry_every=2), False),
+        ("gmos-s", Levers(geometry_every=3, geometry_change=0.01), False),
+        ("gmos", Levers(geometry_every=2), True),
+        ("gmos", Levers(geometry_every=3, propose_every=3), False),
+    ],
+)
+def test_levers_on_engines(
+    torch_world: Callable[..., Any],
+    direct: Callable[[Variant], Direct],
+    clip: Path,
+    tmp_path: Path,
+    *,
+    variant: Variant,
+    levers: Levers,
+    mos_i_only: bool,
+) -> None:
+    """The files of the reference with the same levers, byte for byte; nothing of a run stays on the device."""
+    options: dict[str, Any] = {"levers": levers, "mos_i_only": mos_i_only}
+    world = torch_world(variant)
+    backend = world.backend()
+    run(direct(variant), clip, tmp_path / "direct", **options)
+    run(backend, clip, tmp_path / "engines", **options)
+    backend.close()
+    expected, given = files(tmp_path / "direct"), files(tmp_path / "engines")
+    assert len(expected) == FRAMES * (1 if mos_i_only else 2)
+    assert given == expected
+    assert not world.fake_cuda.device
 
 
 def test_memory_does_not_grow_with_the_video(
@@ -255,3 +339,50 @@ def test_auto_takes_engines_that_fit_and_says_why(
     status, _, err = gmos_run("--bundle", world.bundle.root)
     assert status == 0, err
     assert "backend auto: tensorrt, its engines fit Fake GPU (sm87)" in err
+
+
+def test_two_workers_on_a_card_stay_within_it(
+    torch_world: Callable[..., Any],
+    clip: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each plans and takes its half less what its process needs beside; neither gets the other's, whoever is first."""
+    caplog.set_level("INFO")
+    world = torch_world("gmos")
+    card = world.fake_cuda
+    card.memory = 256 << 20
+    own = 64 << 20
+    used, malloc = [0], type(card).malloc
+
+    def watched(self: Any, nbytes: int) -> Any:
+        answer = malloc(self, nbytes)
+        used.append(self.used)
+        return answer
+
+    monkeypatch.setattr(type(card), "malloc", watched)
+    backends = []
+    for name in ("first", "second"):
+        before = card.used
+        backend = world.backend(memory_share=0.5)
+        backends.append(backend)
+        model = backend.model
+        (sequence,) = resolve_inputs(
+            [clip], fps=None, stride=1, pi3_area_px=model.pi3_area_px, patch_px=model.patch_px
+        )
+        options = settle_run(backend, RunOptions(batch_size=BATCH, memory_share=0.5), [sequence])
+        assert options.device_budget is not None
+        run(backend, clip, tmp_path / name, device_budget=options.device_budget)
+        assert card.used - before <= own
+        # What its process has beside the networks, of which the run's budget knows nothing.
+        card.outside += own
+    assert 0 < max(used) <= card.memory
+    assert caplog.text.count("of --memory_budget 64 on cuda:0") == 2
+    third = r"a share of 0.5 of cuda:0 .* is 64 MiB for networks and arrays, and \d+ MiB are free; close other programs"
+    card.outside += own
+    with pytest.raises(GmosError, match=third):
+        world.backend(memory_share=0.5)
+    for backend in backends:
+        backend.close()
+    assert files(tmp_path / "first") == files(tmp_path / "second")

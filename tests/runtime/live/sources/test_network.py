@@ -277,13 +277,32 @@ def test_a_playlist_of_what_it_may(transport_stream: bytes) -> None:
     assert len(found) == FRAMES
 
 
+def test_a_playlist_that_goes_on(transport_stream: bytes) -> None:
+    """Live HLS is no file, although its playlist has a length; one that is closed is."""
+    playlist = PLAYLIST.format("a.ts").encode()
+
+    def answer(connection: socket.socket) -> None:
+        first, _ = request(connection)
+        body = transport_stream if "a.ts" in first else playlist
+        respond(connection, body, f"Content-Length: {len(body)}")
+
+    with Server(answer) as server:
+        address = f"http://127.0.0.1:{server.port}/live.m3u8"
+        frames = iter(frames_of(address))
+        assert len(list(islice(frames, 10))) == 10
+        frames.close()
+        playlist += b"#EXT-X-ENDLIST\n"
+        with pytest.raises(GmosError, match=r"live.m3u8 has an end \(1.0 s\), so it is a file"):
+            list(frames_of(address))
+
+
 @pytest.mark.parametrize("body", [b"ffconcat version 1.0\nfile '{}'\n", b"v=0\r\nm=video 9 RTP/AVP 33\r\n"])
 def test_scripts_are_not_read(body: bytes, transport_stream: bytes, tmp_path: Path) -> None:
     """Formats that name files, ports or devices are on no list."""
     secret = tmp_path / "secret.ts"
     secret.write_bytes(transport_stream)
     script = body.replace(b"{}", str(secret).encode())
-    with Server(http(script)) as server, pytest.raises(GmosError, match="Invalid (data|argument)"):
+    with Server(http(script)) as server, pytest.raises(GmosError, match=r"Invalid (data|argument)"):
         list(frames_of(f"http://127.0.0.1:{server.port}/x"))
 
 

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 
 from gmos_deploy.errors import GmosError
 from gmos_deploy.runtime.live.sources import camera as camera_module
 from gmos_deploy.runtime.live.sources import registry
 from gmos_deploy.runtime.live.sources.registry import live_source_of, register_live_source, resolve_live
-from gmos_deploy.runtime.live.sources.source import Asked, LiveInput
+from gmos_deploy.runtime.live.sources.source import Asked, LiveInput, SourceLostError
 
 MakeVideo = Callable[..., Path]
 
@@ -92,7 +93,7 @@ def test_what_cannot_be_used(given: str, message: str) -> None:
 def test_cameras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A number is a device; those that are there are named where it is not one of them."""
     monkeypatch.setattr(camera_module, "DEVICE", str(tmp_path / "video"))
-    monkeypatch.setattr(camera_module.sys, "platform", "linux")
+    monkeypatch.setattr(camera_module.platform, "system", lambda: "Linux")
     with pytest.raises(GmosError, match=r"0: there is no camera .*video0, and no other one"):
         resolve_live("0", Asked())
     (tmp_path / "video2").touch()
@@ -101,9 +102,43 @@ def test_cameras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = resolve_live("02", Asked())
     assert (found.kind, found.name, found.shown) == ("camera", "video2", str(tmp_path / "video2"))
     assert (found.waits, found.returns, found.counted) == (False, True, False)
-    monkeypatch.setattr(camera_module.sys, "platform", "darwin")
-    with pytest.raises(GmosError, match="cameras are read by Video4Linux, and this is darwin"):
+    monkeypatch.setattr(camera_module.platform, "system", lambda: "Darwin")
+    with pytest.raises(GmosError, match="cameras are read by Video4Linux, and this is Darwin"):
         resolve_live("2", Asked())
+
+
+def test_a_camera_is_opened_as_one(
+    make_video: MakeVideo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By Video4Linux and nothing else, with the rate that is asked for; where it stops it is lost."""
+    opened: list[tuple[str, dict[str, Any]]] = []
+    real = av.open
+
+    def instead(device: str, mode: str, **options: Any) -> Any:
+        opened.append((device, options))
+        return real(str(path), mode)
+
+    path = make_video(frames=3, fps=30)
+    (tmp_path / "video3").touch()
+    monkeypatch.setattr(camera_module, "DEVICE", str(tmp_path / "video"))
+    monkeypatch.setattr(camera_module.platform, "system", lambda: "Linux")
+    source = resolve_live("3", Asked(fps=15))
+    monkeypatch.setattr(camera_module.av, "open", instead)
+    found = []
+    with source.open(4.0) as reader:
+        pictures = iter(reader)
+        found += [next(pictures) for _ in range(3)]
+        with pytest.raises(SourceLostError, match="it was closed at the other end"):
+            next(pictures)
+    assert len(found) == 3
+    ((device, options),) = opened
+    assert device == str(tmp_path / "video3")
+    assert (options["format"], options["timeout"], options["options"]) == (
+        "v4l2",
+        (4.0, 4.0),
+        {"framerate": "15"},
+    )
+    assert options["container_options"]["protocol_whitelist"] == "none"
 
 
 @pytest.mark.parametrize(

@@ -230,6 +230,9 @@ def test_drops_are_counted() -> None:
         summary = run.run()
     assert sink.written == [0, 19, 20]
     assert (summary.answered, summary.dropped, summary.lost) == (3, 18, 0)
+    # What the window of frame 0 waited for longer than a frame, because those after it were dropped, counts.
+    assert summary.beyond_delay_ms is not None
+    assert summary.beyond_delay_ms["max"] == pytest.approx(60, rel=5e-3)
 
 
 def test_reading_goes_on_while_networks_are_loaded() -> None:
@@ -414,8 +417,11 @@ def test_listeners_hear_counts_while_nothing_comes() -> None:
 
 
 INTERRUPTED = """
-import sys, threading
+import os, sys, threading
 sys.path.insert(0, sys.argv[1])
+def say(text):
+    # A line at once, whichever thread writes.
+    os.write(1, (text + "\\n").encode())
 from gmos_deploy.interruption import answer_signals, clear_up_first, Interrupted
 answer_signals("test", keeps_results=True)
 clear_up_first()
@@ -430,10 +436,10 @@ session, sink = Session(), Sink()
 computing = threading.Event()
 def push(frame):
     if frame.index == 2:
-        print("computing", flush=True)
+        say("computing")
         computing.wait(2)
 session.on_push = push
-sink.on_write = lambda answer: print("wrote", answer.index, flush=True)
+sink.on_write = lambda answer: say(f"wrote {answer.index}")
 with live_run(Camera(frames), session, sink) as run:
     try:
         run.run()
@@ -447,16 +453,16 @@ with live_run(Camera(frames), session, sink) as run:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_closes_the_sinks(number: signal.Signals) -> None:
     """While the source hangs and a network computes: waiting frames get no answer, what was written is closed."""
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED, os.path.dirname(__file__)],  # noqa: PTH120 - a plain folder
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    assert process.stdout is not None
-    seen = {process.stdout.readline().strip() for _ in range(2)}
-    assert seen == {"computing", "wrote 0"}
-    process.send_signal(number)
-    out, _ = process.communicate(timeout=WAIT_S)
+    ) as process:
+        assert process.stdout is not None
+        seen = {process.stdout.readline().strip() for _ in range(2)}
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert seen == {"computing", "wrote 0"}, err
     assert out.strip() == "closed True ['push 0', 'push 1', 'push 2'] interrupted 1"
     assert process.returncode == 128 + number

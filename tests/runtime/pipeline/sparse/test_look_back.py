@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gmos_deploy.runtime.levers import Levers
+from gmos_deploy.runtime.levers import LEVERS, Levers
 from gmos_deploy.runtime.pipeline.clip import ClipRun
 from gmos_deploy.runtime.pipeline.first_pass import FirstPassFile
 from gmos_deploy.runtime.pipeline.options import RunOptions
@@ -32,8 +32,22 @@ def clip(colour_video: Callable[..., Path]) -> Path:
 def run(colour_backend: Callable[..., Any], clip: Path) -> Callable[..., Any]:
     """Runs the clip: the answers, the run and its backend."""
 
-    def call(video: Path = clip, *, first_pass: FirstPassFile | None = None, **options: Any) -> Any:
+    def call(
+        video: Path = clip,
+        *,
+        first_pass: FirstPassFile | None = None,
+        before: set[tuple[int, ...]] | None = None,
+        **options: Any,
+    ) -> Any:
         backend = colour_backend("gmos")
+        if before is not None:
+            dino = backend._dino
+
+            def noted(frames: Any) -> Any:
+                before.add(frames.shape[1:])
+                return dino(frames)
+
+            backend._dino = noted
         (sequence,) = resolve_inputs(
             [video],
             fps=None,
@@ -41,9 +55,7 @@ def run(colour_backend: Callable[..., Any], clip: Path) -> Callable[..., Any]:
             pi3_area_px=backend.model.pi3_area_px,
             patch_px=backend.model.patch_px,
         )
-        levers = Levers(
-            **{name: options.pop(name) for name in ("propose_every", "geometry_every") if name in options}
-        )
+        levers = Levers(**{name: options.pop(name) for name in LEVERS if name in options})
         clip_run = ClipRun(backend, sequence, RunOptions(levers=levers, **options), first_pass=first_pass)
         return list(clip_run), clip_run, backend
 
@@ -122,3 +134,14 @@ def test_what_begins_to_move_late_starts_the_tracks_where_it_does(
     _, exact, _ = run(video)
     _, sparse, _ = run(video, propose_every=4)
     assert exact.tracks.mos_i.prompts[0] == sparse.tracks.mos_i.prompts[0] == (5, 0)
+
+
+def test_smaller_frames_for_pi3(run: Callable[..., Any]) -> None:
+    """And only for Pi3; looking back sees them as well."""
+    shapes: dict[str, set[tuple[int, ...]]] = {}
+    for options in ({}, {"pi3_area": 28 * 42, "propose_every": 5}):
+        shapes[str(options)] = set()
+        _, clip_run, _ = run(before=shapes[str(options)], **options)
+        assert clip_run.summary.frames == FRAMES
+    (whole,), (small,) = shapes.values()
+    assert small[-2] * small[-1] <= 28 * 42 < whole[-2] * whole[-1]
