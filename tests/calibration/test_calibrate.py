@@ -652,7 +652,7 @@ def test_old_option_names_work_and_say_what_they_are_called_now(
     """For one release; `kept` among the names of networks, too."""
     given: list[CalibrationConfig] = []
 
-    def stop(config: CalibrationConfig) -> None:
+    def stop(config: CalibrationConfig, _several: object) -> None:
         given.append(config)
         raise GmosError("enough")
 
