@@ -150,13 +150,25 @@ def other_shape(model: onnx.ModelProto) -> None:
     model.graph.node.append(onnx.helper.make_node("Concat", ["before", "before"], [name], axis=2))
 
 
+def twice_as_many(model: onnx.ModelProto) -> None:
+    """Another number of frames than it got."""
+    name = model.graph.output[0].name
+    for node in model.graph.node:
+        node.output[:] = ["before" if one == name else one for one in node.output]
+    model.graph.node.append(onnx.helper.make_node("Concat", ["before", "before"], [name], axis=0))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (fail_when_run, r"ONNX Runtime [\d.]+ cannot run sam2_resize of .*bundle \(.*Reshape.*\); export"),
         (
             other_shape,
-            r"sam2_resize of .*bundle gave images as \[1, 3, 512, 256\], expected \['B', 3, 256, 256\]",
+            r"sam2_resize of .*bundle gave images as \[1, 3, 512, 256\], expected \[1, 3, 256, 256\]",
+        ),
+        (
+            twice_as_many,
+            r"sam2_resize of .*bundle gave images as \[2, 3, 256, 256\], expected \[1, 3, 256, 256\]",
         ),
     ],
 )
