@@ -154,6 +154,8 @@ def test_ctrl_c_in_the_middle(clip: Path, tmp_path: Path) -> None:
             *NANO,
             "--tracks",
             "-",
+            "--timeout",
+            "60",
             "--save_mode",
             "tracks+mp4",
             "--save_dir",

@@ -124,9 +124,11 @@ def compare_videos(
             side.require_no_levers("--teacher_forced holds networks against networks, frame by frame")
     comparison = Comparison.of("video", a, b, inputs, options, own=limits_of(sides))
     several = Several(inputs, fps=fps, stride=stride)
+    # Where values that are not finite are born is among what is sought.
+    asked = RunOptions(allow_nonfinite=teacher_forced)
     with tempfile.TemporaryDirectory() as folder:
         runs = [
-            _Run(side, (keep or Path(folder)) / name, Path(folder) / f"logits-{name}", several)
+            _Run(side, (keep or Path(folder)) / name, Path(folder) / f"logits-{name}", several, asked)
             for side, name in zip(sides, "ab", strict=True)
         ]
         for run in runs:
@@ -150,7 +152,9 @@ def compare_videos(
 class _Run:
     """One side, its masks, and what its heads answered on the way."""
 
-    def __init__(self, side: Side, directory: Path, logits: Path, several: Several) -> None:
+    def __init__(
+        self, side: Side, directory: Path, logits: Path, several: Several, asked: RunOptions
+    ) -> None:
         self.side = side
         self.several = several
         self.sequences: list[SequenceInput] = []
@@ -159,7 +163,7 @@ class _Run:
         self._logits = logits
         self._places: dict[str, ResultSet] = {}
         self._source: NetworkSource | None = None
-        self._asked = RunOptions()
+        self._asked = asked
 
     @property
     def source(self) -> NetworkSource:
@@ -188,7 +192,7 @@ class _Run:
             pi3_area_px=self.model.pi3_area_px, patch_px=self.model.patch_px
         )
         check_save_dir(self._directory)
-        self._asked = self.side.options(RunOptions())
+        self._asked = self.side.options(self._asked)
         networks, made_from = self._source.settings() | self._asked.settings(), self._source.made_from()
         for sequence in self.sequences:
             own = sequence.settings()

@@ -204,7 +204,7 @@ def test_processes_of_an_evaluation_end_with_it(number: signal.Signals, tmp_path
         # Their imports are over when they have ended the wait for them in the parent; then both sleep.
         time.sleep(2)
         os.kill(parent.pid, number)
-        assert parent.wait(20) != 0
+        assert parent.wait(60) != 0
     deadline = time.monotonic() + 10
     while any(Path(f"/proc/{pid}").exists() for pid in children):
         assert time.monotonic() < deadline, children

@@ -51,7 +51,7 @@ def address() -> Iterator[str]:
     finally:
         process.send_signal(signal.SIGINT)
         try:
-            process.wait(30)
+            process.wait(90)
         finally:
             if process.poll() is None:
                 process.kill()

@@ -45,6 +45,7 @@ class AvReader:
         opened: an open container, closed at the end.
         timeout_s: after so many seconds without a whole picture it counts as lost.
         ends: what to do where no more comes: it is an end, or else the connection was lost.
+        lost: why it was lost all the same; None: it was not.
         clock: monotonic, in seconds.
 
     Raises:
@@ -58,11 +59,13 @@ class AvReader:
         *,
         timeout_s: float,
         ends: bool,
+        lost: Callable[[], str | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._shown = shown
         self._timeout_s = timeout_s
         self._ends = ends
+        self._lost = lost
         self._clock = clock
         with ExitStack() as stack:
             stack.callback(opened.close)
@@ -106,8 +109,9 @@ class AvReader:
                     raise SourceLostError(f"no picture can be decoded for {self._timeout_s:g} s")
         except FFmpegError as error:
             raise SourceLostError(reason(error)) from error
-        if not self._ends:
-            raise SourceLostError("it was closed at the other end")
+        why = self._lost() or (None if self._ends else "it was closed at the other end")
+        if why is not None:
+            raise SourceLostError(why)
 
     def _decoded(self, decode: Callable[[], list[VideoFrame]]) -> list[VideoFrame]:
         try:

@@ -53,23 +53,25 @@ class PipeSource:
 
 
 class _Input:
-    """Reads a file descriptor as it is filled, so that no picture waits for the next ones."""
+    """Reads a file descriptor as it is filled, so that no picture waits for the next ones.
+
+    `lost` says why, where it ended because nothing came in time: PyAV prints some of what is raised here and goes on.
+    """
 
     name = "pipe"
+    lost: str | None = None
 
     def __init__(self, descriptor: int, timeout_s: float) -> None:
         self._descriptor = descriptor
         self._timeout_s = timeout_s
 
     def read(self, size: int) -> bytes:
-        """At most so many bytes; none at the end.
-
-        Raises:
-            SourceLostError: nothing came in time.
-        """
+        """At most so many bytes; none at the end, or where nothing came in time."""
         # Windows can wait for sockets alone.
         if sys.platform != "win32" and not select.select([self._descriptor], [], [], self._timeout_s)[0]:
-            raise SourceLostError(f"nothing came for {self._timeout_s:g} s")
+            self.lost = f"nothing came for {self._timeout_s:g} s"
+        if self.lost is not None:
+            return b""
         return os.read(self._descriptor, size)
 
 
@@ -80,17 +82,23 @@ def open_pipe(descriptor: int, timeout_s: float) -> AvReader:
         SourceLostError: nothing came in time.
         GmosError: what came is no video.
     """
+    given = _Input(descriptor, timeout_s)
     try:
         container = av.open(
-            _Input(descriptor, timeout_s),
+            given,
             "r",
             metadata_errors="replace",
             buffer_size=READ_BYTES,
             container_options={"format_whitelist": allowed_formats(), "protocol_whitelist": NO_PROTOCOL},
         )
     except FFmpegError as error:
+        if given.lost is not None:
+            raise SourceLostError(given.lost) from error
         raise GmosError(
             f"{SHOWN} is no video that can be read as it comes ({reason(error)}); expected Matroska, MPEG-TS, NUT or "
             "another container that needs no index, as ffmpeg -f matroska writes"
         ) from error
-    return AvReader(SHOWN, container, timeout_s=timeout_s, ends=True)
+    if given.lost is not None:
+        container.close()
+        raise SourceLostError(given.lost)
+    return AvReader(SHOWN, container, timeout_s=timeout_s, ends=True, lost=lambda: given.lost)

@@ -109,9 +109,10 @@ class LiveRun:
         """
         self._reading.queue.begin()
         self._began_s = self._clock()
-        self._writing.start()
-        self._computing.start()
         try:
+            # Interrupted while they begin, they end as they do later.
+            self._writing.start()
+            self._computing.start()
             told = 0
             while not self._is_over():
                 self._writing.tell(self.counts())
@@ -124,7 +125,8 @@ class LiveRun:
             # Sinks are closed before a network that still computes is waited for.
             self._writing.end()
             self._writing.join()
-            self._computing.join()
+            if self._computing.ident is not None:
+                self._computing.join()
             self._sum_up()
         error = self._writing.error or self._error
         if error is not None:

@@ -248,7 +248,9 @@ def test_not_finite_logits(compare: Compare) -> None:
         return changed
 
     status, _, result, _ = compare(
-        "--teacher_forced", plant=("gmos_s", "foreground_logits", poison), variant="gmos-s"
+        "--teacher_forced",
+        plant=("gmos_s", "foreground_logits", poison),
+        variant="gmos-s",
     )
     assert status == 0, "the masks are the same"
     assert "logits of A and 8 of B are not finite" in stage(result, "gmos_s", "teacher_forced")["beyond"]

@@ -86,6 +86,7 @@ def place(tmp_path: Path) -> Place:
     root = tmp_path / "my bundle"
     graph = SimpleNamespace(file="dino.onnx", weights=("dino.weights",))
     bundle = SimpleNamespace(
+        signed=None,
         root=root,
         networks={"dino": SimpleNamespace(graphs={"standard": graph})},
         files=SimpleNamespace(sha256=HASHES.__getitem__),

@@ -422,7 +422,7 @@ sys.path.insert(0, sys.argv[1])
 def say(text):
     # A line at once, whichever thread writes.
     os.write(1, (text + "\\n").encode())
-from gmos_deploy.interruption import answer_signals, clear_up_first, Interrupted
+from gmos_deploy.interruption import answer_signals, clear_up_first, interrupted_by, Interrupted
 answer_signals("test", keeps_results=True)
 clear_up_first()
 from test_live_run import Camera, Session, Sink, live_run, picture
@@ -437,7 +437,9 @@ computing = threading.Event()
 def push(frame):
     if frame.index == 2:
         say("computing")
-        computing.wait(2)
+        while not interrupted_by():
+            computing.wait(0.01)
+        computing.wait(1)
 session.on_push = push
 sink.on_write = lambda answer: say(f"wrote {answer.index}")
 with live_run(Camera(frames), session, sink) as run:
