@@ -257,8 +257,8 @@ def run_steps(
         elif limit < LEAST_S:
             result.add("missing", NO_TIME, **{FOR_TIME: True})
         else:
-            print(f"{name}: up to {limit:.0f} s", flush=True)
             try:
+                print(f"{name}: up to {limit:.0f} s", flush=True)
                 ran = run(name, replace(context, seconds=limit))
             except Interrupted:
                 result.items = list(kept_report(step_folder(name, context)) or [])

@@ -103,6 +103,7 @@ class RayWorkers:
         self._began = False
         self._printing = ExitStack()
         self._told = False
+        self._deaths = 0
         self._start = time.monotonic()
 
     def __enter__(self) -> RayWorkers:
@@ -156,7 +157,7 @@ class RayWorkers:
 
     def close(self) -> None:
         """See `dispatch.Pool`."""
-        busy = any(one.running is not None for one in self._actors)
+        busy = self._deaths or any(one.running is not None for one in self._actors)
         for one in self._actors:
             with suppress(Exception):
                 self._ray.kill(one.handle)
@@ -166,7 +167,7 @@ class RayWorkers:
             self._began = False
         self._printing.close()
         if busy:
-            # What those had begun that could not clear up.
+            # What those had begun that could not clear up: a node that was lost may have outlived its next start.
             with suppress(GmosError):
                 check_save_dir(self._settings.save_dir)
 
@@ -237,6 +238,7 @@ class RayWorkers:
         with suppress(Exception):
             self._ray.kill(self._actors[k].handle)
         self._actors[k] = self._new()
+        self._deaths += 1
         self._lifelines.died(reason)
         return Died(worker=k, reason=reason)
 

@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ os.environ.update(
     RAY_health_check_timeout_ms="1000",
 )
 
+import psutil
 import ray
 from ray.cluster_utils import Cluster
 
@@ -53,7 +55,14 @@ def remove_node(folder: Path, cluster: Cluster, nodes: list[Any]) -> None:
         time.sleep(0.05)
     place = (folder / "waiting").read_text()
     (node,) = (one for one in nodes if one.node_id == place)
+    # With all that runs on it, as when a machine is lost: Ray alone would leave its workers alone for a moment.
+    processes = [psutil.Process(process.pid) for _, process in node.live_processes()]
+    lost = [child for one in processes for child in one.children(recursive=True)]
     cluster.remove_node(node, allow_graceful=False)
+    for one in lost:
+        with suppress(psutil.Error):
+            one.kill()
+    psutil.wait_procs(lost, timeout=LIMIT_S)
     (folder / "removed").touch()
     (folder / "go").touch()
 

@@ -6,7 +6,7 @@ import importlib.util
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import replace
 from hashlib import sha256
@@ -175,6 +175,21 @@ class Batch(Run):
         return "both" if len(found) == 1 else digest(place) if found else "nothing"
 
 
+def engine_contents(folder: Path, networks: Sequence[NetworkName]) -> list[bytes]:
+    """The plans of a bundle, each as its record says."""
+    from gmos_deploy.runtime.tensorrt import record as records
+    from gmos_deploy.runtime.tensorrt.trust import plan_difference
+
+    directory = records.engine_directory(open_bundle(folder).root, "tensorrt-rtx")
+    found = []
+    for name in networks:
+        plan = records.plan_path(directory, name)
+        record = records.read_engine_record(records.record_path(directory, name))
+        assert plan_difference(plan, record, content=True) is None, f"{name} is neither old nor new"
+        found.append(plan.read_bytes())
+    return found
+
+
 class Engines(Scenario):
     """gmos-export build-engines --force."""
 
@@ -220,17 +235,7 @@ class Engines(Scenario):
         return 0
 
     def version(self) -> Any:
-        from gmos_deploy.runtime.tensorrt import record as records
-        from gmos_deploy.runtime.tensorrt.trust import plan_difference
-
-        bundle = open_bundle(self.folder / "bundle")
-        directory = records.engine_directory(bundle.root, "tensorrt-rtx")
-        found = set()
-        for name in self.networks:
-            plan = records.plan_path(directory, name)
-            record = records.read_engine_record(records.record_path(directory, name))
-            assert plan_difference(plan, record, content=True) is None, f"{name} is neither old nor new"
-            found.add(plan.read_bytes())
+        found = set(engine_contents(self.folder / "bundle", self.networks))
         # One engine after the other.
         return sorted(found)[-1] if len(found) == 1 else "both"
 
@@ -480,7 +485,16 @@ class RealEngines(Scenario):
         given += ["--networks", ",".join(self.networks), "--target", "sm86" if new else "sm89"]
         return command("export", "export", "build-engines", *given)
 
-    version = Engines.version
+    def version(self) -> Any:
+        from gmos_deploy.runtime.tensorrt import record as records
+
+        whole = engine_contents(self.folder / "bundle", self.networks)
+        assert len(whole) == len(self.networks)
+        directory = records.engine_directory(self.folder / "bundle", "tensorrt-rtx")
+        found = {
+            records.read_engine_record(records.record_path(directory, name)).targets for name in self.networks
+        }
+        return found.pop() if len(found) == 1 else "both"
 
 
 class RealCalibrate(RealExport):
