@@ -194,7 +194,7 @@ def inspect_command(directory: Path, as_json: bool, **trusted: Any) -> None:
     group=ENGINES,
     multiple=True,
     metavar="SM",
-    help="GPUs that tensorrt-rtx builds for: sm75 (Turing), sm80, sm86 (Ampere), sm89 (Ada), sm120, sm121 (Blackwell); "
+    help="GPUs that tensorrt-rtx builds for: sm80, sm86 (Ampere), sm89 (Ada), sm120, sm121 (Blackwell); "
     "several joined by commas or repeated.  [default: the GPU of this machine]",
 )
 @device_number_option("Number of the GPU to build for.")

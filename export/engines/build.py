@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
-from ...errors import GmosError
+from ...errors import GmosError, MachineError
 from ...runtime.bundle.engine_files import WAITING_SUFFIX
 from ...runtime.bundle.manifest import Bundle, BundleNetwork, open_bundle
 from ...runtime.bundle.signature import Trust
@@ -34,7 +34,7 @@ from ...runtime.tensorrt.record import (
     waiting_plan,
     write_engine_record,
 )
-from ...runtime.tensorrt.trust import graph_sources, misfit, plan_difference
+from ...runtime.tensorrt.trust import build_command, graph_sources, misfit, plan_difference
 from .comparison import compare_engines, refuse_wrong
 from .options import BuildOptions, check_precision, settled
 from .plan import BuiltPlan, build_plan
@@ -318,6 +318,11 @@ def build_engines(
     """
     if build is None:
         library, gpu = load_tensorrt(flavour), find_device(device)
+        if gpu is None:
+            raise MachineError(
+                f"no GPU {device} was found here to build engines for and run them on; use --backend onnxruntime "
+                f"--device cpu, or build ahead for others: {build_command(bundle_root, 'tensorrt-rtx')}"
+            )
         build = EngineBuild(
             bundle=open_bundle(bundle_root, trust),
             library=library,

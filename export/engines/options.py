@@ -15,6 +15,9 @@ from ...runtime.tensorrt.record import DeviceIdentity
 OPT_LEVELS = (0, 5)
 """Least and greatest effort of the builder; 3 is its default."""
 
+MOST_WORKSPACE_MIB = 1 << 40
+"""What the library's count of bytes holds, and more than any device has."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildOptions:
@@ -34,8 +37,8 @@ class BuildOptions:
     half_sums: bool = False
 
     def __post_init__(self) -> None:
-        if self.workspace_mib is not None and self.workspace_mib < 1:
-            raise GmosError(f"--workspace {self.workspace_mib}: expected 1 MiB or more")
+        if self.workspace_mib is not None and not 1 <= self.workspace_mib <= MOST_WORKSPACE_MIB:
+            raise GmosError(f"--workspace {self.workspace_mib}: expected 1 to {MOST_WORKSPACE_MIB} MiB")
         least, greatest = OPT_LEVELS
         if self.opt_level is not None and not least <= self.opt_level <= greatest:
             raise GmosError(f"--opt-level {self.opt_level}: expected {least} to {greatest}")

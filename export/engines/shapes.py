@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...errors import GmosError
@@ -11,6 +12,10 @@ from ...runtime.bundle.manifest import Bundle, BundleNetwork, BundleTensor, Rang
 from ...runtime.contract import NetworkName
 from ...runtime.shapes import GRID_AXES, letters_of, size_axes, size_of, with_pi3
 from ...runtime.tensorrt.record import PLACES, AskedShape, Place, Profile, ProfileRange
+
+MOST_ELEMENTS = 2**31 - 1
+"""Of a tensor. TensorRT-RTX 1.7.1 says nothing of longer ones and counts their memory wrong: with 16 objects of 136
+memories at the published size it wants 3362 MiB, less than the keys of a single layer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +109,9 @@ def engine_ranges(network: BundleNetwork, overrides: Sequence[ShapeOverride]) ->
     A shape whose resolution is that of one shape profile changes that. Shapes of other resolutions
     must come as min, opt and max together, and then replace all of them by one.
 
+    Memories come with pointers: of memory attention the greatest number of the one that was not given rises with the
+    other's, so that as many conditioning memories fit both.
+
     Raises:
         GmosError: the shapes contradict each other or the bundle's shape profiles.
     """
@@ -127,7 +135,38 @@ def engine_ranges(network: BundleNetwork, overrides: Sequence[ShapeOverride]) ->
     for i, found in enumerate(own):
         for ranges in matching[i]:
             _check_kept(ranges, found)
+    given = {axis for found in own if found.place == "max" for axis in found.lengths}
+    for ranges, before in zip(profiles, network.profiles, strict=False):
+        _raise_with(ranges, before, given)
+    for ranges in profiles if own else ():
+        _check_elements(network, ranges, own)
     return tuple(profiles)
+
+
+def _check_elements(network: BundleNetwork, ranges: Ranges, own: Sequence[ShapeOverride]) -> None:
+    """Refuse shapes with a tensor that the library cannot count; of memory attention also keys, all memories wide."""
+    greatest = {axis: lengths[2] for axis, lengths in ranges.items()}
+    sizes = {
+        one.name: size_of(one, greatest)
+        for one in (*network.standard_inputs, *network.outputs)
+        if not one.host
+    }
+    if "R" in greatest:
+        sizes["keys"] = (greatest["R"], *sizes["conditioned"])
+    for name, size in sizes.items():
+        if math.prod(size) > MOST_ELEMENTS:
+            raise GmosError(
+                f"{own[-1].option}: {network.name}'s {name} would have {'x'.join(map(str, size))} elements, expected "
+                f"{MOST_ELEMENTS} in all at most; lower one of its lengths"
+            )
+
+
+def _raise_with(ranges: dict[str, tuple[int, int, int]], before: Ranges, given: Collection[str]) -> None:
+    for axis, other in (("R", "P"), ("P", "R")):
+        further = ranges[axis][2] - before[axis][2] if axis in given and other not in given else 0
+        if further > 0:
+            least, usual, greatest = ranges[other]
+            ranges[other] = (least, usual, greatest + further)
 
 
 def _matching(

@@ -41,6 +41,10 @@ HARDWARE_LEVELS: Mapping[HardwareLevel, str] = {
     "same-capability": "SAME_COMPUTE_CAPABILITY",
 }
 
+NO_FLOAT32 = ("SM75",)
+"""Targets that TensorRT-RTX 1.7 computes no float32 matrix products on ("FP32 GEMM is not supported"). sam2_resize is
+float32 in every bundle; it can go when `tests/export/engines/test_build.py` says that Turing builds."""
+
 DTYPES = {element.tensorrt: name for name, element in ELEMENT_TYPES.items()}
 """The library's names of element types and the bundle's."""
 
@@ -92,11 +96,11 @@ class TensorRT:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """Compute capabilities that it can build for ahead of time, as `sm86`."""
+        """Compute capabilities that it can build every network for ahead of time, as `sm86`."""
         if not self.builds_ahead:
             return ()
         names = self.module.ComputeCapability.__members__
-        return tuple(name.lower() for name in names if name.startswith("SM"))
+        return tuple(name.lower() for name in names if name.startswith("SM") and name not in NO_FLOAT32)
 
     @property
     def has_timing_cache(self) -> bool:

@@ -25,7 +25,7 @@ from .library import Flavour
 FORMAT = 1
 """Raised when a reader of the old one would misunderstand the new; added fields do not raise it."""
 
-ADVICE = "build the engine again with gmos-export build-engines"
+ADVICE = "build the engine again"
 
 ON_SEEDED, ON_RECORDED = "engine", "engine on recorded inputs"
 """What `OutputDifference.target` says in the check of an engine."""

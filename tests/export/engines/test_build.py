@@ -18,11 +18,12 @@ from click.testing import CliRunner, Result
 
 from gmos_deploy.cli import guarded
 from gmos_deploy.commands.export import export_command
-from gmos_deploy.errors import GmosError
+from gmos_deploy.errors import GmosError, MachineError
 from gmos_deploy.export.engines import build as engine_build
 from gmos_deploy.export.engines import comparison as engine_comparison
 from gmos_deploy.export.engines.build import EngineBuild, build_engines
 from gmos_deploy.export.engines.options import BuildOptions
+from gmos_deploy.export.engines.plan import build_plan
 from gmos_deploy.export.engines.progress import BuildPhases
 from gmos_deploy.export.engines.shapes import engine_profile, engine_ranges, kept_shapes
 from gmos_deploy.runtime.bundle.manifest import Bundle, open_bundle
@@ -425,6 +426,31 @@ def test_a_graph_that_changed_after_its_export_is_not_built(tiny_bundle: Bundle,
     path.write_bytes(content)
     with pytest.raises(GmosError, match=r"tracked_labels\.onnx has changed since the export"):
         command("--bundle", root, "--target", "sm86", "--networks", "tracked_labels")
+
+
+def test_turing_is_left_out_for_its_lack_of_float32_products(tiny_bundle: Bundle) -> None:
+    """Where the library's builder takes it again, `NO_FLOAT32` can go."""
+    network = tiny_bundle.networks["sam2_resize"]
+    with pytest.raises(GmosError, match=r"cannot build sam2_resize: .*FP32 GEMM is not supported"):
+        build_plan(
+            load_tensorrt("tensorrt-rtx"),
+            tiny_bundle,
+            network,
+            profiles=[engine_profile(network, network.profiles[0])],
+            options=BuildOptions(targets=("sm75",)),
+            phases=BuildPhases(lambda *_: None),
+        )
+
+
+def test_a_build_before_a_run_needs_a_gpu(built_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run has no --target: it builds for what it runs on."""
+    monkeypatch.setattr(engine_build, "find_device", lambda index: None)
+    message = (
+        r"^no GPU 0 was found here to build engines for and run them on; use --backend onnxruntime --device cpu, or "
+        r"build ahead for others: gmos-export build-engines --bundle "
+    )
+    with pytest.raises(MachineError, match=message):
+        build_engines(built_bundle, "tensorrt-rtx")
 
 
 def build_for(root: Path, device: DeviceIdentity | None) -> EngineBuild:

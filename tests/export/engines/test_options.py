@@ -110,7 +110,8 @@ def test_what_a_library_lacks_is_refused_by_name(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"workspace_mib": 0}, r"--workspace 0: expected 1 MiB or more"),
+        ({"workspace_mib": 0}, r"--workspace 0: expected 1 to 1099511627776 MiB"),
+        ({"workspace_mib": 10**20}, r"--workspace 1(0{20}): expected 1 to 1099511627776 MiB"),
         ({"opt_level": 6}, r"--opt-level 6: expected 0 to 5"),
         ({"opt_level": -1}, r"--opt-level -1: expected 0 to 5"),
     ],

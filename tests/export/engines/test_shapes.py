@@ -72,6 +72,23 @@ def test_more_memories_go_to_the_profile_that_has_many(tiny_bundle: Bundle) -> N
     assert (long["O"], long["R"], long["P"]) == ((1, 1, 2), (1, 46, 200), (0, 55, 209))
 
 
+@pytest.mark.parametrize(
+    ("given", "memories", "pointers"),
+    [
+        ("memories=2x200x32x8x8", 200, 209),
+        ("pointers=2x209x64", 200, 209),
+        ("memories=2x200x32x8x8,memory_attention.pointers=2x150x64", 200, 150),
+        ("memories=2x20x32x8x8", 20, 145),
+    ],
+)
+def test_more_memories_take_as_many_more_pointers(
+    tiny_bundle: Bundle, given: str, memories: int, pointers: int
+) -> None:
+    """An object has one of each for every conditioning memory: a profile with more of one kind alone is of no use."""
+    *_, long = ranges(tiny_bundle, "memory_attention", most=[f"memory_attention.{given}"])
+    assert (long["R"][2], long["P"][2]) == (memories, pointers)
+
+
 def test_an_input_can_be_named_and_trtexec_s_colon_is_taken(tiny_bundle: Bundle) -> None:
     """Several shapes joined by a comma; of the video its size."""
     given = ["memory_attention.pointers:4x8x64,proposal_labels.video_hw=1080x1920", "mask_prompt=3x128x128"]
@@ -111,6 +128,31 @@ def test_three_shapes_of_other_resolutions_make_one_profile(tiny_bundle: Bundle)
         most=["dino.position=9x13x64"],
     )
     assert (found["Hp"], found["w"], found["B"]) == ((56, 112, 126), (4, 12, 13), (1, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "tensor"),
+    [
+        ("memory_attention", "memory_attention.memories=1000x600x32x8x8", "keys would have 600x1000x64x8x8"),
+        (
+            "memory_attention",
+            f"memory_attention.memories=1x{10**20}x32x8x8",
+            f"memories would have 1x{10**20}x32x8x8",
+        ),
+        (
+            "tracked_labels",
+            "tracked_labels.masks=128x32x32,tracked_labels.video_hw=4096x4097",
+            "positive would have",
+        ),
+    ],
+)
+def test_more_elements_than_the_library_counts_are_refused(
+    tiny_bundle: Bundle, name: NetworkName, given: str, tensor: str
+) -> None:
+    """The builder says nothing, and plans too little memory for them."""
+    message = rf"^--max-shapes {name}\..*: {name}'s {tensor}.* elements, expected 2147483647 in all at most"
+    with pytest.raises(GmosError, match=message):
+        ranges(tiny_bundle, name, most=[given])
 
 
 BAD = [

@@ -107,7 +107,7 @@ def fake_module(version: str, *, rtx: bool = False, same_capability: bool = True
         ExecutionContextAllocationStrategy=members("STATIC", "USER_MANAGED"),
         CudaGraphStrategy=members("DISABLED", "WHOLE_GRAPH_CAPTURE"),
         DynamicShapesKernelSpecializationStrategy=members("LAZY", "EAGER", "NONE"),
-        ComputeCapability=members("NONE", "CURRENT", "SM75", "SM86") if rtx else None,
+        ComputeCapability=members("NONE", "CURRENT", "SM75", "SM86", "SM89") if rtx else None,
     )
 
 
@@ -192,10 +192,10 @@ def test_what_tensorrt_has(jetpack_6: TensorRT) -> None:
 
 
 def test_what_tensorrt_rtx_has() -> None:
-    """Targets instead of compatibility levels; flags that its builder fails on do not count."""
+    """Targets instead of compatibility levels; flags and a target that its builder fails on do not count."""
     library = wrap_library("tensorrt-rtx", fake_module("1.7.1", rtx=True))
     assert library.builds_ahead
-    assert library.targets == ("sm75", "sm86")
+    assert library.targets == ("sm86", "sm89")
     assert library.hardware_levels == ()
     assert not library.has_timing_cache
     assert not library.has_version_compatible
@@ -224,9 +224,9 @@ def test_targets_and_levels_are_set_by_the_library_s_names(jetpack_6: TensorRT) 
     config = SimpleNamespace(
         num_compute_capabilities=0, set_compute_capability=lambda name, i: put.append((name, i))
     )
-    wrap_library("tensorrt-rtx", fake_module("1.7.1", rtx=True)).set_targets(config, ("sm75", "sm86"))
+    wrap_library("tensorrt-rtx", fake_module("1.7.1", rtx=True)).set_targets(config, ("sm86", "sm89"))
     assert config.num_compute_capabilities == 2
-    assert put == [("SM75", 0), ("SM86", 1)]
+    assert put == [("SM86", 0), ("SM89", 1)]
 
 
 def test_an_engine_is_loaded_and_a_refusal_has_the_library_s_reason() -> None:
@@ -350,7 +350,7 @@ def test_the_installed_tensorrt_rtx_is_as_expected() -> None:
     pytest.importorskip("tensorrt_rtx")
     library = load_tensorrt("tensorrt-rtx")
     assert library is load_tensorrt("tensorrt-rtx")
-    assert {"sm75", "sm80", "sm86", "sm89", "sm120"} <= set(library.targets)
+    assert {"sm80", "sm86", "sm89", "sm120"} <= set(library.targets)
     types = library.module.DataType
     named = {
         library.dtype_name(found) for found in (types.FLOAT, types.HALF, types.BF16, types.INT64, types.UINT8)

@@ -153,7 +153,7 @@ def test_a_record_that_is_not_as_expected_is_refused(
 def test_a_record_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     """Missing, or no JSON."""
     path = tmp_path / "a.engine.json"
-    with pytest.raises(GmosError, match=r"cannot be read \(No such file.*gmos-export build-engines"):
+    with pytest.raises(GmosError, match=r"cannot be read \(No such file.*build the engine again"):
         read_engine_record(path)
     path.write_text("{")
     with pytest.raises(GmosError, match=r"is not JSON .*build the engine again"):
