@@ -6,6 +6,7 @@ Imports click alone, as what defines a command does: --help must not pay for the
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -34,6 +35,17 @@ class NamedPath(click.Path):
         if value == "":
             self.fail(NO_NAME, param, ctx)
         return super().convert(value, param, ctx)
+
+
+class FiniteRange(click.FloatRange):
+    """A number of a range. NaN is in none: every comparison with it is false, and a limit of NaN would hold for all."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401 - click's
+        """The number."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{number} is no finite number", param, ctx)
+        return number
 
 
 def named_path(name: str) -> click.Path:

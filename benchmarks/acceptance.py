@@ -57,6 +57,8 @@ SOFT_SHARE = 0.8
 
 FAILED_STATUS, BAD_INPUT_STATUS = 1, 2
 
+MOST_MINUTES = 7 * 24 * 60
+
 AGAIN = "go on with --resume, or give more --minutes"
 
 STEPS_FOLDER = "steps"
@@ -428,8 +430,10 @@ def accept(options: argparse.Namespace) -> int:
     for name in names:
         if name not in STEPS:
             raise GmosError(f"--steps {name}: expected some of {', '.join(STEPS)}")
-    if options.minutes <= 0 or options.frames < videos.LEAST_FRAMES:
-        raise GmosError(f"expected --minutes above 0 and --frames of at least {videos.LEAST_FRAMES}")
+    if not 0 < options.minutes <= MOST_MINUTES or options.frames < videos.LEAST_FRAMES:
+        raise GmosError(
+            f"expected --minutes above 0, up to {MOST_MINUTES}, and --frames of at least {videos.LEAST_FRAMES}"
+        )
     trust = Trust(keys=tuple(options.trust), engines=options.trust_engines)
     if options.bundle is not None:
         given = open_bundle(options.bundle, trust)
@@ -437,7 +441,7 @@ def accept(options: argparse.Namespace) -> int:
             given.files.verified(file)
     elif trust != Trust():
         raise GmosError("--trust and --trust_engines go with --bundle, which was not given")
-    report_directory(options.out)
+    report_directory(options.out, "--out")
     found = diagnose(bundle=options.bundle, device=options.device, trust=trust)
     context = Context(
         bundle=options.bundle,

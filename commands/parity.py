@@ -18,6 +18,7 @@ from ..options import (
     RESULTS,
     TRUST,
     Decorator,
+    FiniteRange,
     GroupedCommand,
     count_option,
     flag,
@@ -55,7 +56,7 @@ def limits_option(text: str) -> Decorator[Any]:
 def iou_option(name: str, text: str) -> Decorator[Any]:
     """One limit in place of that of the precision."""
     help_text = f"{text}  [default: that of --limits]"
-    return option(name, group=COMPARISON, type=click.FloatRange(0, 1), metavar="IOU", help=help_text)
+    return option(name, group=COMPARISON, type=FiniteRange(0, 1), metavar="IOU", help=help_text)
 
 
 mask_limits = together(

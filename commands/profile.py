@@ -14,6 +14,7 @@ from ..options import (
     PATH,
     RESULTS,
     TRUST,
+    FiniteRange,
     GroupedCommand,
     count_option,
     flag,
@@ -83,7 +84,7 @@ from ..sides import parse_side, refuse_idle_trust
 @option(
     "threshold",
     group=RESULTS,
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     default=0.1,
     show_default=True,
     metavar="SHARE",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import signal
@@ -59,9 +60,11 @@ class RayChoice:
     gpus: float | None = None
 
     def __post_init__(self) -> None:
-        if self.cpus <= 0:
+        if not 0 < self.cpus < math.inf:
             raise GmosError(f"--cpus_per_worker {self.cpus:g}: expected more than 0")
-        if self.gpus is not None and (self.gpus < 0 or (self.gpus > 1 and self.gpus != int(self.gpus))):
+        if self.gpus is not None and (
+            not 0 <= self.gpus < math.inf or (self.gpus > 1 and self.gpus != int(self.gpus))
+        ):
             raise GmosError(
                 f"--gpus_per_worker {self.gpus:g}: expected a part of a GPU, such as 0.5, or a whole number of them"
             )

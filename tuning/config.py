@@ -46,7 +46,7 @@ class TuneConfig:
             )
         if not self.levers or set(self.levers) - set(SEARCHED):
             raise GmosError(f"--levers {','.join(self.levers)}: expected some of {', '.join(SEARCHED)}")
-        if self.budget_minutes <= 0:
+        if not self.budget_minutes > 0:
             raise GmosError(f"--budget_minutes {self.budget_minutes:g}: expected more than 0")
         for name in ("frames", "rounds"):
             value = getattr(self, name)

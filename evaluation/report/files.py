@@ -119,7 +119,7 @@ def read_json(path: Path, *, schema: str, what: str) -> dict[str, Any]:
     return dict(found)
 
 
-def report_directory(directory: Path | None) -> Path | None:
+def report_directory(directory: Path | None, option: str = "--report") -> Path | None:
     """The directory of a report, if there is one and a report can be written there; it need not exist yet.
 
     Raises:
@@ -128,7 +128,7 @@ def report_directory(directory: Path | None) -> Path | None:
     if directory is None:
         return None
     if directory.exists() and not directory.is_dir():
-        raise GmosError(f"--report {directory} is a file; expected a directory")
+        raise GmosError(f"{option} {directory} is a file; expected a directory")
     around = next(place for place in (directory, *directory.absolute().parents) if place.is_dir())
     with writing(directory), TemporaryFile(dir=around):
         pass

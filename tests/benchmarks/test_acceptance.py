@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import signal
 import subprocess
@@ -192,6 +193,8 @@ def test_a_step_runs_in_a_process_of_its_own(acceptance: ModuleType, context: An
     [
         ({"steps": "video,nothing"}, "--steps nothing: expected some of CUDA layer"),
         ({"minutes": 0.0}, "expected --minutes above 0"),
+        ({"minutes": math.nan}, "expected --minutes above 0, up to 10080"),
+        ({"minutes": math.inf}, "expected --minutes above 0, up to 10080"),
         ({"bundle": Path("nowhere")}, "nowhere is no bundle"),
         ({"trust_engines": True}, "--trust and --trust_engines go with --bundle"),
         pytest.param(

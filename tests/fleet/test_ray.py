@@ -83,7 +83,9 @@ def test_what_follows_ray_is_an_address_or_an_input(text: str, address: bool) ->
     assert is_address(text) == address
 
 
-@pytest.mark.parametrize("wrong", [{"cpus": 0}, {"gpus": -1}, {"gpus": 1.5}])
+@pytest.mark.parametrize(
+    "wrong", [{"cpus": 0}, {"gpus": -1}, {"gpus": 1.5}, {"cpus": float("nan")}, {"gpus": float("nan")}]
+)
 def test_parts_that_cannot_be_had(wrong: dict[str, float]) -> None:
     """Ray would wait for ever."""
     with pytest.raises(GmosError, match=r"_per_worker .*: expected"):

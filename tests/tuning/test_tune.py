@@ -212,6 +212,7 @@ def test_no_time(call: Call, videos: list[Path], tmp_path: Path) -> None:
         ),
         (("--target_masks", 0.9, "--frames", 0), "--frames 0: expected 1 or more"),
         (("--target_masks", 0.9, "--budget_minutes", 0), "--budget_minutes 0: expected more than 0"),
+        (("--target_masks", 0.9, "--budget_minutes", "nan"), "--budget_minutes nan: expected more than 0"),
         (("--target_masks", 0.9, "--out", "."), "--out . is a directory; expected a recipe's file"),
     ],
 )
