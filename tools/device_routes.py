@@ -3,13 +3,12 @@
     pip install uv && python tools/device_routes.py
 
 Nothing is installed: `uv pip compile --python-platform` answers for other machines from the package index. Exit
-status 1 where a line cannot be resolved, or takes bindings of a later CUDA than the machine's.
+status 1 where a line cannot be resolved, or takes bindings of a later CUDA than the machine's; 2 without uv.
 """
 
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -104,7 +103,7 @@ def resolve(route: Route) -> dict[str, str]:
     ]
     for extra in extras:
         options += ["--extra", extra]
-    words = [shutil.which("uv") or "uv", "pip", "compile", *options, "pyproject.toml", "-"]
+    words = ["uv", "pip", "compile", *options, "pyproject.toml", "-"]
     given = "\n".join(others)
     found = subprocess.run(words, cwd=ROOT, input=given, capture_output=True, text=True, check=True).stdout
     return dict(re.findall(r"^([\w.-]+)==(\S+)", found, re.MULTILINE))
@@ -117,6 +116,9 @@ def main() -> int:
         print(f"{route.machine}, {route.platform}, Python {route.python}: {route.line}")
         try:
             versions = resolve(route)
+        except FileNotFoundError:
+            print("device_routes.py: uv is not installed; pip install uv", file=sys.stderr)
+            return 2
         except subprocess.CalledProcessError as error:
             print(f"    cannot be resolved: {error.stderr.strip()}")
             status = 1

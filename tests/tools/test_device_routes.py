@@ -44,3 +44,12 @@ def test_bindings_that_the_driver_does_not_take_fail(
     monkeypatch.setattr(routes, "resolve", lambda route: {"cuda-bindings": "13.5.0"})
     assert routes.main() == 1
     assert capsys.readouterr().out.count("wrong: cuda-bindings for a later CUDA than 12") == 1
+
+
+def test_without_uv_it_is_named(
+    routes: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is no part of the environment that `make install` makes."""
+    monkeypatch.setenv("PATH", "")
+    assert routes.main() == 2
+    assert capsys.readouterr().err == "device_routes.py: uv is not installed; pip install uv\n"
