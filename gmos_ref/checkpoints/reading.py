@@ -11,6 +11,7 @@ import struct
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -39,6 +40,9 @@ HEADER_LENGTH_BYTES = 8
 
 REASON_LENGTH = 120
 """Characters of a library's own message that are passed on."""
+
+KEY_LETTERS = 120
+"""Those of a key that a message names: a file may have any."""
 
 _DAMAGE = (
     RuntimeError,
@@ -175,11 +179,16 @@ def _read_archive(path: Path) -> object:
 
 
 def _load(path: Path, *, mmap: bool) -> object:
+    # PyTorch 2.13 reads what has that ending as safetensors, whatever is in it, and maps only what it gets by name.
+    named_wrong = path.name.endswith(".safetensors")
     try:
-        with warnings.catch_warnings():
+        with (
+            open_regular(path) if named_wrong else nullcontext(path) as given,
+            warnings.catch_warnings(),
+        ):
             # Said of files that then fail to load, and the error below is the one line about them.
             warnings.filterwarnings("ignore", message="Detected pickle protocol|TypedStorage is deprecated")
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+            return torch.load(given, map_location="cpu", weights_only=True, mmap=mmap and not named_wrong)
     except pickle.UnpicklingError as error:
         types = _refused_types(path, str(error))
         if not types:
@@ -242,7 +251,7 @@ def _unwrap(path: Path, loaded: object, wanted: Callable[[str], bool]) -> State:
             return {key: _plain(path, key, value) for key, value in state.items() if wanted(key)}
         if entry:
             raise GmosError(
-                f"{path}: {others[0]} in its {entry} entry has type {type(state[others[0]]).__name__}, "
+                f"{path}: {others[0]:.{KEY_LETTERS}} in its {entry} entry has type {type(state[others[0]]).__name__}, "
                 "expected only tensors"
             )
     found = ", ".join(map(str, list(loaded)[:5]))
@@ -255,7 +264,9 @@ def _plain(path: Path, key: str, tensor: Tensor) -> Tensor:
     """A tensor that has its values, one after the other, as they are."""
     oddity = _oddity(tensor)
     if oddity is not None:
-        raise GmosError(f"{path}: {key} is {oddity}, expected a plain tensor: give the original checkpoint")
+        raise GmosError(
+            f"{path}: {key:.{KEY_LETTERS}} is {oddity}, expected a plain tensor: give the original checkpoint"
+        )
     return tensor
 
 
