@@ -92,6 +92,10 @@ def read_state(path: Path, *, wanted: Callable[[str], bool] = lambda _: True) ->
 
 def _read_file(path: Path, wanted: Callable[[str], bool]) -> State:
     head = _head(path)
+    # First: the length of a header may begin as a pickle does.
+    header_bytes = int.from_bytes(head[:HEADER_LENGTH_BYTES], "little")
+    if head[HEADER_LENGTH_BYTES : HEADER_LENGTH_BYTES + 1] == b"{" and header_bytes < 2**40:
+        return _read_safetensors(path, wanted)
     if head.startswith(ZIP_MAGIC):
         return _unwrap(path, _read_archive(path), wanted)
     if head.startswith(LEGACY_MAGIC):
@@ -106,9 +110,6 @@ def _read_file(path: Path, wanted: Callable[[str], bool]) -> State:
         raise GmosError(
             f"{path} is a Git LFS pointer and not the checkpoint itself: fetch it with `git lfs pull`"
         )
-    header_bytes = int.from_bytes(head[:HEADER_LENGTH_BYTES], "little")
-    if head[HEADER_LENGTH_BYTES : HEADER_LENGTH_BYTES + 1] == b"{" and header_bytes < 2**40:
-        return _read_safetensors(path, wanted)
     raise GmosError(
         f"{path} is not a checkpoint: expected a safetensors file or one written by torch.save; "
         "check that the download is the file itself and not a web page"

@@ -86,6 +86,17 @@ def test_pickled(tmp_path: Path, state: dict[str, Tensor], entry: str | None, le
     assert same(read_state(tmp_path / "x.pth"), state)
 
 
+def test_a_header_of_any_length_is_one(tmp_path: Path) -> None:
+    """The length 128 begins as a pickle does; every 32nd file has such a one."""
+    path, lengths = tmp_path / "x.safetensors", set()
+    for letters in range(1, 257, 8):
+        given = {"k" * letters: torch.ones(2)}
+        save_file(given, path)
+        lengths.add(path.read_bytes()[0])
+        assert same(read_state(path), given)
+    assert 0x80 in lengths
+
+
 @pytest.mark.parametrize("legacy", [False, True])
 def test_a_name_tells_nothing(tmp_path: Path, state: dict[str, Tensor], legacy: bool) -> None:
     """Files of torch.save are known by their content, too; PyTorch itself goes by this ending."""
