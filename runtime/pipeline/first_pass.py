@@ -180,7 +180,7 @@ def _check_arrays(found: Mapping[str, NDArray[Any]], objects: int) -> None:
     shapes = {"times_s": (frames,), "motions": (frames, slots), "ious": (frames, slots), "known": (frames,)}
     shapes |= {"moving": (frames, most), "mos_i_ious": (frames, most), "prompts": (len(found["prompts"]), 2)}
     for name, shape in shapes.items():
-        if name in found and (found[name].dtype, found[name].shape) != (DTYPES[name], shape):
+        if name in found and (found[name].dtype != np.dtype(DTYPES[name]) or found[name].shape != shape):
             raise ValueError(f"{name} is {found[name].dtype} {found[name].shape}")
     if objects > most or not ((found["prompts"] >= 0) & (found["prompts"] < (frames, objects))).all():
         raise ValueError(f"{objects} objects of {most}, or prompts of others")
