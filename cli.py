@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+import warnings
 from contextlib import suppress
 from io import TextIOWrapper
 from types import TracebackType
@@ -134,7 +135,8 @@ def end_traceback(command: str) -> None:
 
 
 def set_up_logging(command: str, *, quiet: bool) -> None:
-    """Send the package's log to stderr."""
+    """Send the package's log to stderr, and nothing that Pillow warns of: damaged metadata, which nobody reads."""
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     handler = logging.StreamHandler()
     handler.setFormatter(LineFormatter(command))
     package = logging.getLogger(__package__)

@@ -29,7 +29,8 @@ class TrackerStep:
     O is the number of objects the tracker holds, in the order of their first prompt.
     `object_ids` length O; `masks` (O, H, W) bool, logit > 0; `labels` (H, W) uint8, 0 or 1 + the
     position in `object_ids` of the arg-max object where its logit is above `LABEL_THRESHOLD_LOGIT`;
-    `ious` (O,) float32, the mask decoder's own estimate, -1024 where the tracker has no answer.
+    `ious` (O,) float32, the mask decoder's own estimate, -1024 where the tracker has no answer, NaN where the object's
+    score, or one of its mask logits as far as they are looked at, is not finite.
     """
 
     frame: int

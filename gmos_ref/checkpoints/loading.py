@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import GmosError
-from .reading import State, read_state
+from .reading import KEY_LETTERS, State, read_state
 
 Network = Literal["Pi3", "SAM2", "GMOS", "GMOS-S"]
 
@@ -91,7 +91,7 @@ def network_state(path: Path, network: Network) -> State:
     wrapped = sum(key.startswith(prefix) for key in state)
     if wrapped != len(state):
         raise GmosError(
-            f"{path}: {wrapped} of {len(state)} keys start with {prefix!r}, expected all or none; "
+            f"{path}: {wrapped} of {len(state)} keys start with {prefix[:KEY_LETTERS]!r}, expected all or none; "
             "the file mixes two state dicts"
         )
     state = {
@@ -212,4 +212,6 @@ def is_finite(tensor: Tensor) -> bool:
 
 def _first(keys: Iterable[str]) -> str:
     keys = list(keys)
-    return ", ".join(keys[:NAMED_KEYS]) + (", .." if len(keys) > NAMED_KEYS else "")
+    return ", ".join(key[:KEY_LETTERS] for key in keys[:NAMED_KEYS]) + (
+        ", .." if len(keys) > NAMED_KEYS else ""
+    )

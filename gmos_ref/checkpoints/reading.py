@@ -11,6 +11,7 @@ import struct
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -39,6 +40,9 @@ HEADER_LENGTH_BYTES = 8
 
 REASON_LENGTH = 120
 """Characters of a library's own message that are passed on."""
+
+KEY_LETTERS = 120
+"""Those of a key that a message names: a file may have any."""
 
 _DAMAGE = (
     RuntimeError,
@@ -88,6 +92,10 @@ def read_state(path: Path, *, wanted: Callable[[str], bool] = lambda _: True) ->
 
 def _read_file(path: Path, wanted: Callable[[str], bool]) -> State:
     head = _head(path)
+    # First: the length of a header may begin as a pickle does.
+    header_bytes = int.from_bytes(head[:HEADER_LENGTH_BYTES], "little")
+    if head[HEADER_LENGTH_BYTES : HEADER_LENGTH_BYTES + 1] == b"{" and header_bytes < 2**40:
+        return _read_safetensors(path, wanted)
     if head.startswith(ZIP_MAGIC):
         return _unwrap(path, _read_archive(path), wanted)
     if head.startswith(LEGACY_MAGIC):
@@ -102,9 +110,6 @@ def _read_file(path: Path, wanted: Callable[[str], bool]) -> State:
         raise GmosError(
             f"{path} is a Git LFS pointer and not the checkpoint itself: fetch it with `git lfs pull`"
         )
-    header_bytes = int.from_bytes(head[:HEADER_LENGTH_BYTES], "little")
-    if head[HEADER_LENGTH_BYTES : HEADER_LENGTH_BYTES + 1] == b"{" and header_bytes < 2**40:
-        return _read_safetensors(path, wanted)
     raise GmosError(
         f"{path} is not a checkpoint: expected a safetensors file or one written by torch.save; "
         "check that the download is the file itself and not a web page"
@@ -175,11 +180,16 @@ def _read_archive(path: Path) -> object:
 
 
 def _load(path: Path, *, mmap: bool) -> object:
+    # PyTorch 2.13 reads what has that ending as safetensors, whatever is in it, and maps only what it gets by name.
+    named_wrong = path.name.endswith(".safetensors")
     try:
-        with warnings.catch_warnings():
+        with (
+            open_regular(path) if named_wrong else nullcontext(path) as given,
+            warnings.catch_warnings(),
+        ):
             # Said of files that then fail to load, and the error below is the one line about them.
             warnings.filterwarnings("ignore", message="Detected pickle protocol|TypedStorage is deprecated")
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+            return torch.load(given, map_location="cpu", weights_only=True, mmap=mmap and not named_wrong)
     except pickle.UnpicklingError as error:
         types = _refused_types(path, str(error))
         if not types:
@@ -242,7 +252,7 @@ def _unwrap(path: Path, loaded: object, wanted: Callable[[str], bool]) -> State:
             return {key: _plain(path, key, value) for key, value in state.items() if wanted(key)}
         if entry:
             raise GmosError(
-                f"{path}: {others[0]} in its {entry} entry has type {type(state[others[0]]).__name__}, "
+                f"{path}: {others[0]:.{KEY_LETTERS}} in its {entry} entry has type {type(state[others[0]]).__name__}, "
                 "expected only tensors"
             )
     found = ", ".join(map(str, list(loaded)[:5]))
@@ -255,7 +265,9 @@ def _plain(path: Path, key: str, tensor: Tensor) -> Tensor:
     """A tensor that has its values, one after the other, as they are."""
     oddity = _oddity(tensor)
     if oddity is not None:
-        raise GmosError(f"{path}: {key} is {oddity}, expected a plain tensor: give the original checkpoint")
+        raise GmosError(
+            f"{path}: {key:.{KEY_LETTERS}} is {oddity}, expected a plain tensor: give the original checkpoint"
+        )
     return tensor
 
 

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from sam2.build_sam import build_sam2_video_predictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from torch import Tensor
@@ -23,7 +24,8 @@ class FeaturePredictor(SAM2VideoPredictor):
     Differences from the package (rf-sam-2 1.0.3), all of them outside the networks:
     features of a frame come from a store; memories keep the dtype they were computed in, where the
     package casts to bfloat16, which loses precision in float32 runs; each output carries the object
-    IoU, the largest IoU that the mask decoder predicts for the step; masks stay at the model's size.
+    IoU, the largest IoU that the mask decoder predicts for the step, NaN where score or mask is not finite;
+    masks stay at the model's size.
     """
 
     def new_state(self, features: FrameFeatures, *, frames: int, video_hw: tuple[int, int]) -> State:
@@ -97,8 +99,11 @@ class FeaturePredictor(SAM2VideoPredictor):
 
     def _track_step(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         current_out, sam_outputs, *rest = super()._track_step(*args, **kwargs)
-        ious = sam_outputs[2]
-        return ({**current_out, "object_iou": ious.float().amax(dim=-1)}, sam_outputs, *rest)
+        _, _, ious, masks, _, _, score = sam_outputs
+        # A score of NaN hides its object: nothing else would tell of it.
+        finite = score.isfinite().all(dim=-1) & masks.flatten(1).isfinite().all(dim=-1)
+        object_iou = ious.float().amax(dim=-1).masked_fill(~finite, torch.nan)
+        return ({**current_out, "object_iou": object_iou}, sam_outputs, *rest)
 
     def _run_single_frame_inference(
         self, inference_state: State, output_dict: State, frame_idx: int, batch_size: int, **step: Any

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from ...errors import GmosError
-from ..files.atomic_file import replaced_at_end, writing
+from ..files.atomic_file import replaced_at_end
 from ..files.checkpoint_identity import file_sha256
 from ..files.regular_file import read_bounded
 from ..files.typed_json import MOST_BYTES, json_bytes, parse_json, typed
@@ -74,24 +74,28 @@ _verified: dict[tuple[Any, ...], Mapping[str, FileRecord]] = {}
 def write_key_pair(path: Path) -> Path:
     """Write a new private key, which only this user can read, and its public key beside it; returns that one's path.
 
+    Of a private key whose public one is missing, as after a kill, that is written.
+
     Raises:
-        GmosError: one of them is there already, or cannot be written.
+        GmosError: the public key is there already, the private one is none, or one of them cannot be written.
     """
     ed25519, serialization = _cryptography()
     public = path.with_name(f"{path.name}.pub")
-    for one in (path, public):
-        if one.exists() or one.is_symlink():
-            raise GmosError(f"{one} exists; a key that was used must not be lost: give another name")
-    key = ed25519.Ed25519PrivateKey.generate()
+    if public.exists() or public.is_symlink():
+        raise GmosError(f"{public} exists; a key that was used must not be lost: give another name")
     pem = serialization.Encoding.PEM
-    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    shown = key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for one, content, mode in ((path, secret, 0o600), (public, shown, 0o644)):
-            number = os.open(one, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-            with os.fdopen(number, "wb") as file:
-                file.write(content)
+    if not (path.exists() or path.is_symlink()):
+        new = ed25519.Ed25519PrivateKey.generate()
+        with replaced_at_end(path, mode=0o600, keep=True) as temporary:
+            temporary.write_bytes(
+                new.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+            )
+    try:
+        shown = _private_key(path).public_key()
+    except GmosError as error:
+        raise GmosError(f"{path} exists and is no key of gmos-export keygen; give another name") from error
+    with replaced_at_end(public, mode=0o644, keep=True) as temporary:
+        temporary.write_bytes(shown.public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo))
     return public
 
 
@@ -113,16 +117,7 @@ def sign_bundle(
         GmosError: the key cannot be used, a file is none, has changed or is not the bundle's, or the signature cannot
             be written.
     """
-    ed25519, serialization = _cryptography()
-    secret = _key_bytes(key_file)
-    try:
-        key = serialization.load_pem_private_key(secret, None)
-    except (ValueError, TypeError) as error:
-        raise GmosError(
-            f"{key_file} is no private key ({error}); make one with gmos-export keygen"
-        ) from error
-    if not isinstance(key, ed25519.Ed25519PrivateKey):
-        raise GmosError(f"{key_file} is no Ed25519 key; make one with gmos-export keygen")
+    key, (_, serialization) = _private_key(key_file), _cryptography()
     files = {}
     for name, path in _files(root):
         if name.startswith(OURS):
@@ -242,6 +237,17 @@ def _files(root: Path) -> Iterator[tuple[str, Path]]:
             relative = path.relative_to(root).as_posix()
             if relative != SIGNATURE and not UNREAD.fullmatch(relative):
                 yield relative, path
+
+
+def _private_key(path: Path) -> Any:  # noqa: ANN401 - the library is imported where it is used
+    ed25519, serialization = _cryptography()
+    try:
+        key = serialization.load_pem_private_key(_key_bytes(path), None)
+    except (ValueError, TypeError) as error:
+        raise GmosError(f"{path} is no private key ({error}); make one with gmos-export keygen") from error
+    if not isinstance(key, ed25519.Ed25519PrivateKey):
+        raise GmosError(f"{path} is no Ed25519 key; make one with gmos-export keygen")
+    return key
 
 
 def _public_key(path: Path) -> bytes:

@@ -7,7 +7,6 @@ import os
 import secrets
 import stat
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import msgspec
 
 from ...errors import GmosError
-from ..files.atomic_file import writing
+from ..files.atomic_file import replaced_at_end, writing
 from ..files.typed_json import json_bytes
 from ..files.user_folders import user_config
 
@@ -176,19 +175,5 @@ def _make(path: Path) -> None:
     """Write a new key, unless another process is faster: its key is the one."""
     with writing(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        number, name = tempfile.mkstemp(prefix=f".{KEY_FILE}.", dir=path.parent)
-        try:
-            with os.fdopen(number, "wb") as file:
-                file.write(secrets.token_bytes(KEY_BYTES))
-                file.flush()
-                os.fsync(number)
-            try:
-                os.link(name, path)
-            except FileExistsError:
-                pass
-            except OSError:
-                # A file system without links.
-                if not path.exists():
-                    Path(name).replace(path)
-        finally:
-            Path(name).unlink(missing_ok=True)
+    with replaced_at_end(path, mode=0o600, keep=True) as temporary:
+        temporary.write_bytes(secrets.token_bytes(KEY_BYTES))

@@ -63,10 +63,15 @@ def writing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def replaced_at_end(path: Path) -> Iterator[Path]:
+def replaced_at_end(path: Path, *, mode: int = 0o666, keep: bool = False) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends without an error.
 
     It is there already, empty and locked; files beside it that dead processes left are removed.
+
+    Args:
+        path: of the file.
+        mode: its permissions, of which the umask takes away.
+        keep: a file that has got there meanwhile stays, and what was written is on the disk before it is there.
 
     Raises:
         GmosError: the file cannot be written.
@@ -78,17 +83,33 @@ def replaced_at_end(path: Path) -> Iterator[Path]:
             # Numbers of processes are the same in every container, and can be guessed.
             temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}{TEMPORARY}")
             try:
-                with temporary.open("xb") as held:
+                with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as held:
                     # Else another process took it for a dead one's before it was locked.
                     if lock(held.fileno()) is False or not temporary.exists():
                         continue
                     yield temporary
+                    if keep:
+                        os.fsync(held.fileno())
                     if sys.platform == "win32":
                         held.close()
-                    temporary.replace(path)
+                    if keep:
+                        _move_unless_there(temporary, path)
+                    else:
+                        temporary.replace(path)
                     return
             finally:
                 temporary.unlink(missing_ok=True)
+
+
+def _move_unless_there(temporary: Path, path: Path) -> None:
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    except OSError:
+        # A file system without links.
+        if not path.exists():
+            temporary.replace(path)
 
 
 def check_directory(directory: Path) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..arrays import Array
 from ..frame_result import MapName
 from ..label_lookup import look_up
-from ..pipeline.finite_check import TRACKER, FiniteCheck
+from ..pipeline.finite_check import FiniteCheck
 from ..pipeline.proposals import FrameProposals, number_frame
 from ..pipeline.stage_on import (
     START_FRAMES,
@@ -210,7 +210,7 @@ class StageLive:
         return number_frame(head.labels, head.motion_logits, head.ious, won=head.won, seen=self._slots_seen)
 
     def _checked(self, head: HeadFrame, step: TrackerStep) -> TrackerStep:
-        self._check.check(head.frame.index, {"object IoUs": step.ious}, lambda: TRACKER)
+        self._check.check_step(head.frame.index, step)
         return step
 
     def _note_motion(

@@ -205,7 +205,7 @@ class ClipRun:
             budget, pixel_budget = split_budget(budget)
         with FeatureStore(backend.arrays, budget) as store, KeptPixels(pixel_budget) as pixels:
             seen = _Seen(checked=self._first_pass is not None)
-            first = None if self._first_pass is None else self._first_pass.load()
+            first = None if self._first_pass is None else self._first_pass.load(sequence.video_hw)
             if first is None:
                 with self._stage("propose") as advance, self._prepared() as frames:
                     proposals = propose(

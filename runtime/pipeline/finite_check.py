@@ -64,6 +64,10 @@ class FiniteCheck:
             logger.warning("%s; the run goes on", message)
         self.found[name] = self.found.get(name, 0) + 1
 
+    def check_step(self, frame: int, step: TrackerStep) -> None:
+        """Look at a tracker's answer, whose IoUs tell of its scores and masks, too; see `check`."""
+        self.check(frame, {"object IoUs, scores or masks": step.ious}, lambda: TRACKER)
+
 
 def source_of(arrays: Arrays, batch: Encoded, position: int, head: str) -> str:
     """The first network whose answer on a frame of a batch is not finite: an encoder, else the head."""
@@ -109,5 +113,5 @@ class CheckedTracker:
         self._tracker.reset()
 
     def _checked(self, step: TrackerStep) -> TrackerStep:
-        self._check.check(step.frame, {"object IoUs": step.ious}, lambda: TRACKER)
+        self._check.check_step(step.frame, step)
         return step

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +28,20 @@ FORMAT = 1
 
 REMOVE = "remove it, or use --overwrite"
 
-UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError)
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, zlib.error)
 """What is raised on a file that is not what `FirstPassFile.save` wrote."""
 
 
-PER_FRAME = {"motions": np.float32, "ious": np.float32, "moving": np.bool_, "mos_i_ious": np.float32}
-"""Arrays of the file with a row for each frame."""
+DTYPES = {
+    "times_s": "f8",
+    "motions": "f4",
+    "ious": "f4",
+    "known": "?",
+    "moving": "?",
+    "mos_i_ious": "f4",
+    "prompts": "i8",
+}
+"""Of the file's arrays."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,8 +106,8 @@ class FirstPassFile:
         with replaced_at_end(self.path) as temporary, temporary.open("wb") as file:
             np.savez(file, **arrays)
 
-    def load(self) -> FirstPass | None:
-        """What was kept, None where nothing was or where it was made in another way.
+    def load(self, video_hw: tuple[int, int]) -> FirstPass | None:
+        """What was kept of a video of that size, None where nothing was or where it was made in another way.
 
         Raises:
             GmosError: the file cannot be read.
@@ -116,19 +125,18 @@ class FirstPassFile:
                     "%s: a first pass is there that was made %s; beginning anew", self.path.name, why
                 )
                 return None
-            frames = len(found["times_s"])
-            for name, dtype in PER_FRAME.items():
-                if found[name].dtype != dtype or found[name].ndim != 2 or len(found[name]) != frames:
-                    raise ValueError(f"{name} is {found[name].dtype} {found[name].shape}")
+            if about.video_hw != video_hw:
+                raise ValueError(f"a video of {about.video_hw}")
+            _check_arrays(found, about.objects)
             return FirstPass(
                 proposals=Proposals(
-                    maps=_unpacked("proposals", found, about.video_hw, frames),
+                    maps=_unpacked("proposals", found, video_hw, found["motions"].shape[1]),
                     motions=found["motions"],
                     ious=found["ious"],
                     known=found.get("known"),
                 ),
                 mos_i=TrackedVideo(
-                    labels=_unpacked("mos_i", found, about.video_hw, frames),
+                    labels=_unpacked("mos_i", found, video_hw, about.objects),
                     moving=found["moving"],
                     ious=found["mos_i_ious"],
                     objects=about.objects,
@@ -161,11 +169,38 @@ def _packed(name: str, store: LabelStore) -> dict[str, NDArray[Any]]:
     }
 
 
+def _check_arrays(found: Mapping[str, NDArray[Any]], objects: int) -> None:
+    """Hold what is read later against what `save` writes.
+
+    Raises:
+        ValueError: an array is of another type or shape, or a prompt is of no frame or object.
+    """
+    frames = len(found["times_s"])
+    slots, most = found["motions"].shape[1], found["moving"].shape[1]
+    shapes = {"times_s": (frames,), "motions": (frames, slots), "ious": (frames, slots), "known": (frames,)}
+    shapes |= {"moving": (frames, most), "mos_i_ious": (frames, most), "prompts": (len(found["prompts"]), 2)}
+    for name, shape in shapes.items():
+        if name in found and (found[name].dtype != np.dtype(DTYPES[name]) or found[name].shape != shape):
+            raise ValueError(f"{name} is {found[name].dtype} {found[name].shape}")
+    if objects > most or not ((found["prompts"] >= 0) & (found["prompts"] < (frames, objects))).all():
+        raise ValueError(f"{objects} objects of {most}, or prompts of others")
+    if not np.isfinite(found["times_s"]).all():
+        raise ValueError("times that are none")
+
+
 def _unpacked(
-    name: str, found: Mapping[str, NDArray[Any]], video_hw: tuple[int, int], frames: int
+    name: str, found: Mapping[str, NDArray[Any]], video_hw: tuple[int, int], most: int
 ) -> LabelStore:
+    """The maps, whose labels are `most` or less."""
+    frames = len(found["times_s"])
     maps, ends = found[f"{name}_maps"].tobytes(), np.cumsum(found[f"{name}_bytes"]).tolist()
     if len(ends) != frames:
         raise ValueError(f"{len(ends)} maps of {frames} frames")
     parts = [maps[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    for part in filter(None, parts):
+        # A few bytes can stand for any number.
+        unpacker = zlib.decompressobj()
+        labels = np.frombuffer(unpacker.decompress(part, video_hw[0] * video_hw[1] + 1), np.uint8)
+        if len(labels) != video_hw[0] * video_hw[1] or not unpacker.eof or labels.max() > most:
+            raise ValueError(f"{name}: a map of {len(labels)} pixels")
     return LabelStore.of([CompactMap(part or None, video_hw) for part in parts], video_hw)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ...errors import GmosError
-from ..arrays import Array, HostArray
+from ..arrays import Array, HostArray, NumpyArrays
 from ..backend import Backend, BringsTracker
 from ..tracker import FrameFeatures, LiveTracker, Prompt, Tracker, TrackerStep, frames_from
 from .memory_bank import FrameOutput, MemoryReach, ObjectMemory, Recall
@@ -36,14 +36,15 @@ OBJECT_LIMIT = 255
 class _Tracked:
     """What a frame shows, still on the device: `outputs` by object, `drawn` on the video.
 
-    `asked` are those of the outputs whose object IoUs `ious` are.
+    `asked` are those of the outputs that the decoder gave; `told` its object IoUs (O,) and scores (O,), and mask logits
+    (O, m, m) where they are on the host.
     """
 
     frame: int
     outputs: Mapping[int, FrameOutput]
     drawn: Mapping[str, Array]
     asked: Sequence[FrameOutput] = ()
-    ious: Array | None = None
+    told: Sequence[Array] = ()
 
 
 def make_tracker(
@@ -216,7 +217,7 @@ class MemoryTracker:
             else:
                 recall = known.recall(frame, self._reach, reverse=reverse)
                 groups[recall.lengths][object_id] = recall
-        asked, ious = self._run(frame, list(groups.values())) if groups else ({}, None)
+        asked, told = self._run(frame, list(groups.values())) if groups else ({}, ())
         outputs |= asked
         drawn = self._draw([outputs[object_id].mask for object_id in self._objects])
         for object_id, output in asked.items():
@@ -227,12 +228,12 @@ class MemoryTracker:
             outputs={object_id: outputs[object_id] for object_id in self._objects},
             drawn=drawn,
             asked=list(asked.values()),
-            ious=ious,
+            told=told,
         )
 
     def _run(
         self, frame: int, groups: Sequence[Mapping[int, Recall]]
-    ) -> tuple[dict[int, FrameOutput], Array]:
+    ) -> tuple[dict[int, FrameOutput], Sequence[Array]]:
         """One call of each network for all objects; memory attention has one for each group."""
         arrays = self._arrays
         features = {name: self._feature(frame, name) for name in ("s0", "s1", "f")}
@@ -257,7 +258,7 @@ class MemoryTracker:
         return {
             object_id: FrameOutput(mask=mask, iou=None, pointer=pointer, memory=memory)
             for object_id, mask, pointer, memory in outputs
-        }, out["ious"]
+        }, [out[name] for name in ("ious", "score", *(["masks"] if isinstance(arrays, NumpyArrays) else []))]
 
     def _attend(self, f: Array, recalls: Sequence[Recall]) -> Array:
         """The features conditioned on objects with equally many memories and pointers."""
@@ -324,12 +325,12 @@ class MemoryTracker:
 
     def _read_back(self, step: _Tracked) -> TrackerStep:
         """The answer on a frame, with one wait for all of it."""
-        asked = [] if step.ious is None else [step.ious]
-        positive, labels, *ious = self._arrays.download_all(
-            [step.drawn["positive"], step.drawn["labels"], *asked]
+        positive, labels, *told = self._arrays.download_all(
+            [step.drawn["positive"], step.drawn["labels"], *step.told]
         )
-        for output, iou in zip(step.asked, ious[0] if ious else (), strict=True):
-            output.iou = float(iou)
+        for output, values in zip(step.asked, zip(*told, strict=True), strict=True):
+            # A score of NaN hides its object: nothing else would tell of it.
+            output.iou = float(values[0]) if all(np.isfinite(value).all() for value in values) else np.nan
         return TrackerStep(
             frame=step.frame,
             object_ids=tuple(step.outputs),

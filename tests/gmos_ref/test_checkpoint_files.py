@@ -86,6 +86,38 @@ def test_pickled(tmp_path: Path, state: dict[str, Tensor], entry: str | None, le
     assert same(read_state(tmp_path / "x.pth"), state)
 
 
+def test_a_header_of_any_length_is_one(tmp_path: Path) -> None:
+    """The length 128 begins as a pickle does; every 32nd file has such a one."""
+    path, lengths = tmp_path / "x.safetensors", set()
+    for letters in range(1, 257, 8):
+        given = {"k" * letters: torch.ones(2)}
+        save_file(given, path)
+        lengths.add(path.read_bytes()[0])
+        assert same(read_state(path), given)
+    assert 0x80 in lengths
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_name_tells_nothing(tmp_path: Path, state: dict[str, Tensor], legacy: bool) -> None:
+    """Files of torch.save are known by their content, too; PyTorch itself goes by this ending."""
+    path = tmp_path / "x.safetensors"
+    torch.save(state, path, _use_new_zipfile_serialization=not legacy)
+    assert same(read_state(path), state)
+
+
+def test_keys_of_any_length_make_short_messages(tmp_path: Path) -> None:
+    """And one line."""
+    path = tmp_path / "x.pth"
+    torch.save({f"{number}{'k' * 100_000}": torch.zeros(2, dtype=torch.complex64) for number in "12"}, path)
+    with pytest.raises(GmosError, match=r"x\.pth: 1k+ is of torch\.complex64") as caught:
+        read_state(path)
+    assert len(str(caught.value)) < 400 + len(str(path))
+    torch.save({f"{number}{'k' * 100_000}": torch.zeros(2) for number in "12"}, path)
+    with pytest.raises(GmosError, match=r"2 unexpected \(1k+, 2k+\)") as caught:
+        load_network(path, "GMOS", lambda: torch.nn.Linear(2, 2))
+    assert len(str(caught.value)) < 600 + len(str(path))
+
+
 @pytest.mark.parametrize("name", ["x.safetensors", "x.pth"])
 def test_only_wanted_keys(tmp_path: Path, state: dict[str, Tensor], name: str) -> None:
     """Keys that nobody wants are left in the file."""

@@ -179,6 +179,24 @@ def test_reset_forgets_everything(predictor: FeaturePredictor, features: StoredF
         assert np.array_equal(a.labels, b.labels)
 
 
+@pytest.mark.parametrize("head", ["pred_obj_score_head", "output_hypernetworks_mlps"])
+def test_an_answer_that_is_not_finite_has_an_iou_of_nan(
+    predictor: FeaturePredictor, features: StoredFeatures, head: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A score of NaN hides its object: without that it would only seem to be gone."""
+    tracker = make_tracker(predictor, features)
+    with np.load(GOLDEN / "sam2_tracking.npz") as golden:
+        tracker.prompt(0, [Prompt(object_id=0, mask=golden["prompt0"])])
+    found = getattr(predictor.sam_mask_decoder, head)
+    steps = tracker.propagate(0)
+    assert [next(steps).ious.item() for _ in range(2)] == pytest.approx([1, 1], abs=0.5)
+    for part in found if isinstance(found, torch.nn.ModuleList) else [found]:
+        last = part.layers[2]
+        wrong = torch.nn.Parameter(torch.full_like(last.bias, torch.nan), requires_grad=False)
+        monkeypatch.setitem(last._parameters, "bias", wrong)
+    assert np.isnan(next(steps).ious.item())
+
+
 def test_memories_stay_float32_in_a_float32_run(
     predictor: FeaturePredictor, features: StoredFeatures
 ) -> None:

@@ -73,6 +73,16 @@ def refuse(_: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits and processes are POSIX's")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_good_file_that_is_refused_is_a_fault(tmp_path: Path) -> None:
+    """Else a class whose good file has got stale would try nothing."""
+    trial: Any = SimpleNamespace(what="made", case=lambda _: b"x", name="x", read=refuse, seeds=(b"good",))
+    (tmp_path / "place/in").mkdir(parents=True)
+    (fault,) = try_all.in_a_child(trial, tmp_path / "place", Random(1), 1, None)["faults"]
+    assert "the good file is refused: no" in fault
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits and processes are POSIX's")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize(
     ("read", "fault"),
     [
@@ -93,7 +103,7 @@ def test_what_must_not_happen_would_be_seen(
     monkeypatch.setattr(try_all, "LIMIT_S", 1)
     monkeypatch.setattr(try_all, "LIMIT_BYTES", 64 << 20)
     monkeypatch.setattr(try_all, "LIMIT_WALL_S", 3 if read is hang else 1)
-    trial: Any = SimpleNamespace(what="made", case=lambda _: b"x", name="x", read=read)
+    trial: Any = SimpleNamespace(what="made", case=lambda _: b"x", name="x", read=read, seeds=())
     (tmp_path / "place/in").mkdir(parents=True)
     found = try_all.in_a_child(trial, tmp_path / "place", Random(1), 1, None)
     assert bool(found["faults"]) == bool(fault), found

@@ -38,7 +38,10 @@ from gmos_deploy.runtime.bundle.external_data import external_locations
 from gmos_deploy.runtime.bundle.manifest import open_bundle
 from gmos_deploy.runtime.bundle.packed_bundle import unpack_bundle
 from gmos_deploy.runtime.onnx.sessions import OnnxDevice, SessionOptions, load_onnxruntime, open_session
-from gmos_deploy.runtime.pipeline.first_pass import FirstPassFile
+from gmos_deploy.runtime.pipeline.first_pass import FirstPass, FirstPassFile
+from gmos_deploy.runtime.pipeline.label_store import LabelStore
+from gmos_deploy.runtime.pipeline.proposals import Proposals
+from gmos_deploy.runtime.pipeline.stage_on import TrackedVideo
 from gmos_deploy.runtime.results.completion import ResultSet, finished
 from gmos_deploy.runtime.tensorrt.record import (
     DeviceIdentity,
@@ -243,6 +246,19 @@ def arguments(content: bytes, random: Random) -> bytes:
     return b"\n".join(os.fsencode(word.replace("\n", " ")) for word in words)
 
 
+def first_pass() -> FirstPass:
+    """Of two frames with an object."""
+    tables, maps = np.zeros((2, 20), np.float32), LabelStore(2, (4, 4))
+    maps[1] = np.eye(4, dtype=np.uint8)
+    moving = np.ones((2, 10), np.bool_)
+    return FirstPass(
+        proposals=Proposals(maps=maps, motions=tables, ious=tables, known=None),
+        mos_i=TrackedVideo(labels=maps, moving=moving, ious=tables[:, :10], objects=1, prompts=((0, 0),)),
+        times_s=[0.0, 0.1],
+        checksum=1,
+    )
+
+
 def trials(folder: Path) -> list[Trial]:
     """All classes; what they need lies in `folder`."""
     bundle = folder / "bundle"
@@ -256,16 +272,7 @@ def trials(folder: Path) -> list[Trial]:
     motion = io.BytesIO()
     np.save(motion, np.ones((3, 20, 1), np.float32))
     first = FirstPassFile(path=folder / "first-pass.npz", settings={}, resume=True)
-    about = np.frombuffer(
-        b'{"format": 1, "settings": {}, "video_hw": [4, 4], "objects": 0, "checksum": 1}', np.uint8
-    )
-    tables = {name: np.zeros((2, 20), np.float32) for name in ("motions", "ious", "moving", "mos_i_ious")}
-    maps = {
-        f"{name}_{part}": np.zeros(0, np.uint8)
-        for name in ("proposals", "mos_i")
-        for part in ("maps", "bytes")
-    }
-    kept = npz(about=about, times_s=np.zeros(2), prompts=np.zeros((0, 2), np.int64), **tables, **maps)
+    first.save(first_pass())
     (folder / "in").mkdir()
     shutil.copytree(bundle, folder / "in/bundle")
     (folder / "in/results/.gmos").mkdir(parents=True)
@@ -305,8 +312,8 @@ def trials(folder: Path) -> list[Trial]:
             300,
             npz_member,
             first.path.name,
-            lambda path: replace(first, path=path).load(),
-            kept,
+            lambda path: replace(first, path=path).load((4, 4)),
+            first.path.read_bytes(),
         ),
         trial(
             *("samples of calibration", 300, npz_member, "s.npz"),

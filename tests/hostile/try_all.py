@@ -111,6 +111,14 @@ def try_class(trial: Any, folder: Path, random: Random, count: int, keep: Path |
     # Threads take addresses that they never use.
     resource.setrlimit(resource.RLIMIT_AS, (virtual() + 2 * LIMIT_BYTES,) * 2)
     counts: Counter[str] = Counter()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for good in filter(None, trial.seeds):
+        # A good file that is refused would try nothing but that.
+        path.write_bytes(good)
+        try:
+            trial.read(path)
+        except GmosError as error:
+            tell({"fault": f"the good file is refused: {error!s:.200}"})
     for number in range(count):
         content = trial.case(random)
         path.parent.mkdir(parents=True, exist_ok=True)

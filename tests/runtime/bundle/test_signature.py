@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -19,7 +20,14 @@ from gmos_deploy.commands.calibrate import calibrate_command
 from gmos_deploy.commands.export import export_command
 from gmos_deploy.errors import GmosError
 from gmos_deploy.runtime.bundle.manifest import open_bundle
-from gmos_deploy.runtime.bundle.signature import PURPOSE, SIGNATURE, Trust, sign_bundle, write_key_pair
+from gmos_deploy.runtime.bundle.signature import (
+    PURPOSE,
+    SIGNATURE,
+    Trust,
+    sign_bundle,
+    verified_files,
+    write_key_pair,
+)
 
 from .test_manifest import write_bundle
 
@@ -193,6 +201,37 @@ def test_commands_that_read_a_bundle_take_a_key(
     (signed / "extra.onnx").touch()
     assert guarded(command, "gmos-export", [*given, "--trust", str(keys / "mine.pub")]) == 2
     assert "extra.onnx was added" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("write", [1, 2])
+def test_a_key_that_could_not_be_written_is_made_by_the_next_call(
+    write: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No half of one is left, which nobody could use and nothing would replace; nor is a whole one lost."""
+    key, left = tmp_path / "mine", write
+
+    def fsync(number: int) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), number)
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", fsync)
+        with pytest.raises(GmosError, match="the disk is full"):
+            write_key_pair(key)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"][: write - 1]
+    before = [path.read_bytes() for path in tmp_path.iterdir()]
+    public = write_key_pair(key)
+    assert before in ([], [key.read_bytes()])
+    root = tmp_path / "bundle"
+    write_bundle(root)
+    sign_bundle(root, key)
+    assert verified_files(root, (public,))
+    public.unlink()
+    key.write_text("no key")
+    with pytest.raises(GmosError, match="exists and is no key of gmos-export keygen"):
+        write_key_pair(key)
 
 
 def test_keys_are_made_and_used_by_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,6 +58,16 @@ def test_what_a_dead_process_left_goes_and_what_a_live_one_writes_stays(tmp_path
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "first"}
 
 
+def test_what_has_got_there_meanwhile_can_be_kept(tmp_path: Path) -> None:
+    """As of two that make a key at once."""
+    path = tmp_path / "key"
+    for content in ("first", "second"):
+        with replaced_at_end(path, mode=0o600, keep=True) as temporary:
+            temporary.write_text(content)
+    assert {entry.name: entry.read_text() for entry in tmp_path.iterdir()} == {"key": "first"}
+    assert os.name == "nt" or path.stat().st_mode & 0o777 == 0o600
+
+
 def test_a_new_file_has_the_usual_mode(tmp_path: Path) -> None:
     """Others may read it where the user lets them."""
     before = os.umask(0o022)

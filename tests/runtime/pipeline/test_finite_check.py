@@ -86,7 +86,13 @@ CASES = [
     ("gmos-s", "gmos_s", "foreground_logits", "gmos_s", "mask logits"),
     ("gmos-s", "gmos_s", "ious", "gmos_s", "IoUs"),
     ("gmos-s", "gmos_s", "confidences", "gmos_s", "confidences"),
-    ("gmos", "tracker", "", "memory_attention, mask_decoder or memory_encoder", "object IoUs"),
+    (
+        "gmos",
+        "tracker",
+        "",
+        "memory_attention, mask_decoder or memory_encoder",
+        "object IoUs, scores or masks",
+    ),
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,22 +122,44 @@ def test_another_video_under_the_same_name_is_refused(
         run(other)
 
 
-@pytest.mark.parametrize("damage", ["cut", "pickle", "nothing", "size", "settings", "rows", "numbers"])
+def one_map(content: bytes) -> dict[str, Any]:
+    sizes = np.zeros(FRAMES, np.int64)
+    sizes[0] = len(content)
+    return {"mos_i_maps": np.frombuffer(content, np.uint8), "mos_i_bytes": sizes}
+
+
+DAMAGES: dict[str, Callable[[dict[str, Any], dict[str, Any]], dict[str, Any] | None]] = {
+    "size": lambda _, about: about.update(video_hw=[64, -96]),
+    "other size": lambda _, about: about.update(video_hw=about["video_hw"][::-1]),
+    "settings": lambda _, about: about.update(settings=3),
+    "objects": lambda _, about: about.update(objects=250),
+    "rows": lambda given, _: {"motions": given["motions"][1:]},
+    "numbers": lambda given, _: {"moving": given["moving"].astype("U3")},
+    "slots": lambda given, _: {"ious": given["ious"][:, 1:]},
+    "no matrix": lambda given, _: {"moving": given["moving"][:, 0]},
+    "known": lambda given, _: {"known": np.ones(len(given["motions"]) + 1, np.bool_)},
+    "times": lambda given, _: {"times_s": given["times_s"] * np.nan},
+    "prompt": lambda given, _: {"prompts": given["prompts"] + FRAMES},
+    "prompts": lambda given, _: {"prompts": given["prompts"].ravel()},
+    "no map": lambda *_: one_map(b"map"),
+    "map": lambda *_: one_map(zlib.compress(b"\1" * 10)),
+    "endless map": lambda *_: one_map(zlib.compress(b"\1" * 10_000_000)),
+    "label": lambda _, about: one_map(zlib.compress(b"\xff" * (about["video_hw"][0] * about["video_hw"][1]))),
+}
+"""What is wrong in a whole archive: of its arrays, or of what it says beside them."""
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, "cut", "pickle", "nothing"])
 def test_a_damaged_file_is_named(run: Callable[..., Any], clip: Path, tmp_path: Path, damage: str) -> None:
     """And never executed."""
     with pytest.raises(GmosError):
         run(clip, conditioning_limit=LIMIT)
     kept = tmp_path / "kept.npz"
-    if damage in ("size", "settings", "rows", "numbers"):
+    if damage in DAMAGES:
         with np.load(kept) as stored:
             arrays: dict[str, Any] = dict(stored)
         about = json.loads(arrays["about"].tobytes())
-        if damage in ("size", "settings"):
-            about |= {"video_hw": [64, -96]} if damage == "size" else {"settings": 3}
-        elif damage == "rows":
-            arrays["motions"] = arrays["motions"][1:]
-        else:
-            arrays["moving"] = arrays["moving"].astype("U3")
+        arrays |= DAMAGES[damage](arrays, about) or {}
         arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
         np.savez(kept, **arrays)
     elif damage == "pickle":

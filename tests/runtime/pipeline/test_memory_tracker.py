@@ -20,6 +20,7 @@ from gmos_deploy.gmos_ref.checkpoints.stand_in import TRACKER_IOU_GAIN, fill_det
 from gmos_deploy.gmos_ref.presets import TINY, Sam2Config, model_spec
 from gmos_deploy.gmos_ref.sam2.model import FeaturePredictor, build_sam2
 from gmos_deploy.gmos_ref.sam2.tracker import Sam2Tracker
+from gmos_deploy.runtime.arrays import NumpyArrays
 from gmos_deploy.runtime.backend import Runner
 from gmos_deploy.runtime.contract import NetworkName
 from gmos_deploy.runtime.pipeline.memory_tracker import MemoryTracker
@@ -337,6 +338,45 @@ def test_objects_tracked_together_equal_objects_tracked_alone(tiny_predictor: Fe
     alone = [run([prompt]) for prompt in prompts]
     for i, difference in enumerate((BATCH_TOLERANCE, IOU_TOLERANCE)):
         assert np.abs(together[i] - np.concatenate([one[i] for one in alone])).max() <= difference
+
+
+class OnHost:
+    """A backend with its arrays on the host, whose decoder's second answer has a NaN for the second object."""
+
+    def __init__(self, backend: TorchBackend, output: str) -> None:
+        self.model, self.arrays = backend.model, NumpyArrays()
+        self._backend, self._output, self._decoded = backend, output, 0
+
+    def runner(self, network: NetworkName) -> Callable[[Any], dict[str, NDArray[Any]]]:
+        run = self._backend.runner(network)
+
+        def call(inputs: Any) -> dict[str, NDArray[Any]]:
+            given = {
+                name: value if name == "video_hw" else torch.from_numpy(value)
+                for name, value in inputs.items()
+            }
+            out = {name: value.numpy().copy() for name, value in run(given).items()}
+            if network == "mask_decoder":
+                self._decoded += 1
+                if self._decoded == 2:
+                    out[self._output].reshape(2, -1)[1, 0] = np.nan
+            return out
+
+        return call
+
+
+@pytest.mark.parametrize("output", ["ious", "score", "masks"])
+def test_an_answer_that_is_not_finite_has_an_iou_of_nan(
+    tiny_predictor: FeaturePredictor, output: str
+) -> None:
+    """Which is what is looked at: a score of NaN hides its object, as if it were not there."""
+    backend: Any = OnHost(make_backend(tiny_predictor), output)
+    tracker = MemoryTracker(
+        backend, StoredFeatures(tiny_predictor, 70, FRAMES), frames=FRAMES, video_hw=VIDEO_HW
+    )
+    tracker.prompt(0, [Prompt(object_id=o, mask=square(10, 30 * o)) for o in range(2)])
+    steps = list(until(tracker.propagate(0), 2))
+    assert [np.isfinite(step.ious).tolist() for step in steps] == [[True, True], [True, True], [True, False]]
 
 
 def test_prompts_can_be_added_without_an_answer(tiny_predictor: FeaturePredictor) -> None:

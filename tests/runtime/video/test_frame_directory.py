@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gmos_deploy.cli import set_up_logging
 from gmos_deploy.errors import GmosError
 from gmos_deploy.runtime.video.frame_directory import check_frames, list_frames, read_frame, read_frames
 from gmos_deploy.runtime.video.inputs import resolve_inputs
@@ -192,6 +193,19 @@ def test_exif_orientation_is_ignored_and_noted(tmp_path: Path) -> None:
     assert read_frame(path).shape == (48, 64, 3)
     assert len(notes) == 1
     assert "EXIF orientation, which is ignored" in notes[0]
+
+
+def test_what_pillow_warns_of_is_not_printed(tmp_path: Path) -> None:
+    """Damaged metadata is of no interest, and a line with a library's path in it is none of ours."""
+    path = tmp_path / "00000.jpg"
+    entry = b"\x01\x12\0\x03\0\0\0\x01\0\x06\0\0"
+    Image.new("RGB", (64, 48)).save(path, exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + entry * 4)
+    with pytest.warns(UserWarning, match="Corrupt EXIF data"):
+        check_frames([path])
+    set_up_logging("gmos-run", quiet=True)
+    _, (note,) = check_frames([path])
+    assert "EXIF orientation, which is ignored" in note
+    assert read_frame(path).shape == (48, 64, 3)
 
 
 def test_times_follow_from_the_rate(make_directory: Callable[..., Path]) -> None:
