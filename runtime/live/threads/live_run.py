@@ -32,6 +32,9 @@ class StreamSession(Protocol):
 
     delay_frames: int
 
+    def prepare(self, frame: LiveFrame) -> LiveFrame:
+        """The frame with its Pi3 version; in any thread."""
+
     def push(self, frame: LiveFrame) -> list[FrameResult]:
         """Take a frame; the answers that it completes."""
 
@@ -52,7 +55,7 @@ class LiveRun:
 
     Args:
         reading: of the source; it has been started, and its first frame has come.
-        session: answers the frames; used by one thread, and closed there.
+        session: answers the frames; used by one thread, and closed there. Another one prepares frames that wait.
         sinks: take the answers; opened and closed by one thread.
         listeners: hear every answer too, and once a second what has happened so far.
         free_bytes: tells how much device memory is free; None where networks run in host memory.
@@ -90,6 +93,9 @@ class LiveRun:
         self._over: SimpleQueue[None] = SimpleQueue()
         self._writing = WritingThread(sinks, listeners, lambda: self._over.put(None))
         self._computing = Thread(target=self._compute, name="compute live", daemon=True)
+        self._preparing = Thread(
+            target=reading.queue.prepare_all, args=(session.prepare,), name="prepare live", daemon=True
+        )
         self._error: BaseException | None = None
         self._free_bytes = free_bytes
         self._free: list[int] = []
@@ -112,6 +118,7 @@ class LiveRun:
         try:
             # Interrupted while they begin, they end as they do later.
             self._writing.start()
+            self._preparing.start()
             self._computing.start()
             told = 0
             while not self._is_over():
@@ -125,8 +132,9 @@ class LiveRun:
             # Sinks are closed before a network that still computes is waited for.
             self._writing.end()
             self._writing.join()
-            if self._computing.ident is not None:
-                self._computing.join()
+            for thread in (self._computing, self._preparing):
+                if thread.ident is not None:
+                    thread.join()
             self._sum_up()
         error = self._writing.error or self._error
         if error is not None:

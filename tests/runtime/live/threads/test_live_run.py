@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from threading import Event, Thread, get_ident
 from typing import Any
@@ -73,6 +74,9 @@ class Session:
         self.on_push: Callable[[LiveFrame], None] = lambda _: None
         self.closed = False
         self.not_finite = {"gmos_s": 2}
+
+    def prepare(self, frame: LiveFrame) -> LiveFrame:
+        return replace(frame, pi3_rgb=frame.rgb[:1])
 
     def push(self, frame: LiveFrame) -> list[FrameResult]:
         self.threads.add(get_ident())
