@@ -8,7 +8,7 @@ LOST_INTERVALS = 1.5
 """A gap between time stamps that is longer than so many intervals has frames in it that were lost."""
 
 SLOW_INTERVALS = 3.0
-"""No gap of fewer intervals is a stall or a jump, however slow the source is."""
+"""No gap of fewer intervals is a stall or a jump, however slow the source is, nor a clock that was set back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +23,8 @@ class Numbered:
 class Numbering:
     """Numbers the frames of one source in the order in which they come.
 
-    Times count from the first frame and never go back: where the source's clock jumps, or begins anew after a loss,
-    they go on by what the monotonic clock says.
+    Times count from the first frame and never go back: where the source's clock jumps, is set back, or begins anew
+    after a loss, they go on by what the monotonic clock says; by one interval where frames are counted.
 
     Args:
         rate_fps: frames per second of the source.
@@ -71,9 +71,12 @@ class Numbering:
             gap_s = stamp_s - self._stamp_s if stamped else passed_s  # type: ignore[operator]  # see `stamped`
             stalled = self._stalls and waited_s > self._limit_s
             new = not self._counted and (reconnected or stalled or abs(gap_s) > self._limit_s)
-            if new or (stamp_s is None) != (self._stamp_s is None):
+            # One frame that is late in its order changes no clock.
+            set_back = stamped and gap_s < -SLOW_INTERVALS * self._interval_s
+            if new or set_back or (stamp_s is None) != (self._stamp_s is None):
                 # Another clock, or one that was set: go on by ours.
-                self._zero_s = clock_s - (last.time_s + max(passed_s, self._interval_s))
+                on_s = self._interval_s if self._counted else max(passed_s, self._interval_s)
+                self._zero_s = clock_s - (last.time_s + on_s)
             lost = stamped and not new and not self._counted and gap_s > LOST_INTERVALS * self._interval_s
             numbered = Numbered(
                 index=last.index + (round(gap_s / self._interval_s) if lost else 1),
