@@ -138,7 +138,8 @@ class LiveRun:
             self._sum_up()
         error = self._writing.error or self._error
         if error is not None:
-            self.summary.ended = "an error ended it"
+            closed = isinstance(error, BrokenPipeError)
+            self.summary.ended = "whoever read its answers is gone" if closed else "an error ended it"
             raise error
         return self.summary
 

@@ -393,6 +393,22 @@ def test_a_full_disk() -> None:
     assert endless.closed.wait(WAIT_S)
 
 
+def test_a_reader_that_is_gone() -> None:
+    """Is no fault of the run's, and its summary says so."""
+
+    def write(answer: FrameResult) -> None:
+        if answer.index == 3:
+            raise BrokenPipeError
+
+    camera = Camera(lambda _: (picture(i) for i in range(50)), waits=True)
+    sink = Sink()
+    sink.on_write = write
+    with live_run(camera, Session(), sink) as run:
+        with pytest.raises(BrokenPipeError):
+            run.run()
+        assert (run.summary.ended, run.summary.answered) == ("whoever read its answers is gone", 3)
+
+
 def test_listeners_hear_counts_while_nothing_comes() -> None:
     """Once a second, also of a camera that hangs."""
     listener, over = Listener(), Event()
