@@ -93,9 +93,6 @@ class LiveRun:
         self._over: SimpleQueue[None] = SimpleQueue()
         self._writing = WritingThread(sinks, listeners, lambda: self._over.put(None))
         self._computing = Thread(target=self._compute, name="compute live", daemon=True)
-        self._preparing = Thread(
-            target=reading.queue.prepare_all, args=(session.prepare,), name="prepare live", daemon=True
-        )
         self._error: BaseException | None = None
         self._free_bytes = free_bytes
         self._free: list[int] = []
@@ -118,7 +115,7 @@ class LiveRun:
         try:
             # Interrupted while they begin, they end as they do later.
             self._writing.start()
-            self._preparing.start()
+            self._reading.prepare_with(self._session.prepare)
             self._computing.start()
             told = 0
             while not self._is_over():
@@ -132,9 +129,8 @@ class LiveRun:
             # Sinks are closed before a network that still computes is waited for.
             self._writing.end()
             self._writing.join()
-            for thread in (self._computing, self._preparing):
-                if thread.ident is not None:
-                    thread.join()
+            if self._computing.ident is not None:
+                self._computing.join()
             self._sum_up()
         error = self._writing.error or self._error
         if error is not None:

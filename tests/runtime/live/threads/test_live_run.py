@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
+from queue import SimpleQueue
 from threading import Event, Thread, get_ident
 from typing import Any
 
@@ -391,6 +392,32 @@ def test_a_full_disk() -> None:
     assert run.summary.answered == 2
     assert session.closed
     assert endless.closed.wait(WAIT_S)
+
+
+def test_frames_are_prepared_beside_computing() -> None:
+    """While the first one is computed those that wait are made ready, in another thread."""
+    session, prepared, pushed = Session(), SimpleQueue[int](), []
+    threads = set()
+
+    def prepare(frame: LiveFrame) -> LiveFrame:
+        threads.add(get_ident())
+        prepared.put(frame.index)
+        return replace(frame, pi3_rgb=frame.rgb[:1])
+
+    def push(frame: LiveFrame) -> None:
+        pushed.append((frame.index, frame.pi3_rgb is not None))
+        if frame.index == 0:
+            while prepared.get(timeout=WAIT_S) < 2:
+                pass
+
+    session.prepare, session.on_push = prepare, push  # type: ignore[method-assign]
+    camera = Camera(lambda _: (picture(i) for i in range(6)), waits=True)
+    with live_run(camera, session, Sink()) as run:
+        assert run.run().answered == 6
+    assert [index for index, _ in pushed] == list(range(6))
+    assert all(ready for index, ready in pushed if index in {1, 2})
+    assert len(threads) == 1
+    assert not threads & session.threads
 
 
 def test_a_reader_that_is_gone() -> None:
