@@ -11,6 +11,10 @@ SLOW_INTERVALS = 3.0
 """No gap of fewer intervals is a stall or a jump, however slow the source is, nor a clock that was set back."""
 
 
+STILL_FRAMES = 4
+"""Frames that may have the time stamp of the one before; with more the source's clock has stopped."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numbered:
     """A frame's number, its time in seconds from the first frame, and whether a new sequence begins with it."""
@@ -23,8 +27,8 @@ class Numbered:
 class Numbering:
     """Numbers the frames of one source in the order in which they come.
 
-    Times count from the first frame and never go back: where the source's clock jumps, is set back, or begins anew
-    after a loss, they go on by what the monotonic clock says; by one interval where frames are counted.
+    Times count from the first frame and never go back: where the source's clock jumps, stops, is set back, or begins
+    anew after a loss, they go on by what the monotonic clock says; by one interval where frames are counted.
 
     Args:
         rate_fps: frames per second of the source.
@@ -42,6 +46,8 @@ class Numbering:
         self._last: Numbered | None = None
         self._stamp_s: float | None = None
         self._arrival_s = 0.0
+        self._still = 0
+        """Frames in a row whose stamps did not grow."""
         self._zero_s = 0.0
         """What is taken from the clock in use, for times from the first frame."""
 
@@ -73,7 +79,9 @@ class Numbering:
             new = not self._counted and (reconnected or stalled or abs(gap_s) > self._limit_s)
             # One frame that is late in its order changes no clock.
             set_back = stamped and gap_s < -SLOW_INTERVALS * self._interval_s
-            if new or set_back or (stamp_s is None) != (self._stamp_s is None):
+            self._still = self._still + 1 if stamped and gap_s <= 0 else 0
+            stopped = self._still > STILL_FRAMES
+            if new or set_back or stopped or (stamp_s is None) != (self._stamp_s is None):
                 # Another clock, or one that was set: go on by ours.
                 on_s = self._interval_s if self._counted else max(passed_s, self._interval_s)
                 self._zero_s = clock_s - (last.time_s + on_s)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -114,6 +116,17 @@ def test_a_clock_that_is_set_back_in_a_sequence(back_s: float, *, counted: bool)
     assert [one.time_s for one in found] == pytest.approx([start_s, start_s + 0.1, start_s + 0.2])
     assert [one.index for one in found] == [2, 3, 4]
     assert not any(one.new_sequence for one in found)
+
+
+@pytest.mark.parametrize("counted", [False, True])
+def test_a_clock_that_has_stopped(*, counted: bool) -> None:
+    """A few frames of one time are nothing; then times go on, or a segment would never be over."""
+    one = numbering(counted=counted)
+    found = [one.number(7.0, 100.0 + 0.1 * i) for i in range(30)] + [one.number(7.1, 103.0)]
+    assert [one.time_s for one in found[:5]] == [0.0] * 5
+    steps = [after.time_s - before.time_s for before, after in pairwise(found[4:])]
+    assert steps == pytest.approx([0.1] * 26)
+    assert [one.index for one in found] == list(range(31))
 
 
 def test_a_frame_that_is_late_in_its_order_sets_no_clock() -> None:
