@@ -13,6 +13,8 @@ SLOW_INTERVALS = 3.0
 
 STILL_FRAMES = 4
 """Frames that may have the time stamp of the one before; with more the source's clock has stopped."""
+STILL_INTERVALS = 0.01
+"""What is less is the same time: containers have stamps grow by a tick at least."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +81,7 @@ class Numbering:
             new = not self._counted and (reconnected or stalled or abs(gap_s) > self._limit_s)
             # One frame that is late in its order changes no clock.
             set_back = stamped and gap_s < -SLOW_INTERVALS * self._interval_s
-            self._still = self._still + 1 if stamped and gap_s <= 0 else 0
+            self._still = self._still + 1 if stamped and gap_s < STILL_INTERVALS * self._interval_s else 0
             stopped = self._still > STILL_FRAMES
             if new or set_back or stopped or (stamp_s is None) != (self._stamp_s is None):
                 # Another clock, or one that was set: go on by ours.

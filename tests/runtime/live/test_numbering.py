@@ -119,11 +119,13 @@ def test_a_clock_that_is_set_back_in_a_sequence(back_s: float, *, counted: bool)
 
 
 @pytest.mark.parametrize("counted", [False, True])
-def test_a_clock_that_has_stopped(*, counted: bool) -> None:
+@pytest.mark.parametrize("tick_s", [0.0, 1 / 90_000])
+def test_a_clock_that_has_stopped(tick_s: float, *, counted: bool) -> None:
     """A few frames of one time are nothing; then times go on, or a segment would never be over."""
     one = numbering(counted=counted)
-    found = [one.number(7.0, 100.0 + 0.1 * i) for i in range(30)] + [one.number(7.1, 103.0)]
-    assert [one.time_s for one in found[:5]] == [0.0] * 5
+    found = [one.number(7.0 + tick_s * i, 100.0 + 0.1 * i) for i in range(30)]
+    found.append(one.number(7.0 + tick_s * 29 + 0.1, 103.0))
+    assert [one.time_s for one in found[:5]] == pytest.approx([tick_s * i for i in range(5)])
     steps = [after.time_s - before.time_s for before, after in pairwise(found[4:])]
     assert steps == pytest.approx([0.1] * 26)
     assert [one.index for one in found] == list(range(31))
