@@ -231,6 +231,9 @@ def _modes(save_mode: str | None, variant: Variant, choice: LiveChoice, *, overl
     """What is written: as asked for; else tracks, unless answers are seen elsewhere."""
     if save_mode is None:
         if choice.tracks is not None or choice.preview is not None:
+            for name in ("segment", "keep_segments"):
+                if (value := getattr(choice, name)) is not None:
+                    raise GmosError(f"--{name} {value:g}: no files are written; give --save_mode with it")
             return frozenset()
         return frozenset(("tracks", OVERLAYS.mode) if overlays else ("tracks",))
     modes = parse_save_mode(save_mode, variant)

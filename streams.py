@@ -186,6 +186,7 @@ def answers_from(
     """
     queue, fresh = reading.queue, False
     with reading.running(), session:
+        reading.prepare_with(session.prepare)
         while not isinstance(got := queue.get(limit_s if fresh else None), Ended):
             fresh = isinstance(got, LiveFrame)
             yield from session.reset() if isinstance(got, Stalled) else session.push(got)

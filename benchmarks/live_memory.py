@@ -86,7 +86,7 @@ class Measured:
         self._given = given
         self._process = psutil.Process()
         self._start_s = 0.0
-        self._answered = self._last_id = 0
+        self._answered = self._last_id = self._frames = 0
 
     def run(self) -> None:
         """Go through all frames; the curve goes into the CSV as it grows."""
@@ -118,6 +118,7 @@ class Measured:
                 writer.writeheader()
                 for frame in stream(given.frames):
                     self._count(session.push(frame))
+                    self._frames = frame.index + 1
                     if frame.index % given.every == 1:
                         writer.writerow(self._point(frame.index, backend))
                         file.flush()
@@ -126,7 +127,7 @@ class Measured:
     def finish(self) -> str:
         """Write the JSON; what it says in a line."""
         about, points = self.about, self.points
-        frames = int(points[-1]["frame"]) + 1
+        frames = self._frames
         late = [point["resident_mib"] for point in points if point["frame"] >= WARM_UP * frames]
         grown = {name: round(growth(points, name), 2) for name in ("resident_mib", "blocks")}
         about |= {

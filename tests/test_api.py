@@ -337,6 +337,7 @@ def test_a_closed_model_says_so(colours: str, clip: Path) -> None:
     [
         ([np.zeros((8, 9, 3), np.uint8)], {}, "frames of an iterable have no frame rate"),
         ([], {"fps": 8}, "the iterable of frames is empty"),
+        ([None], {"fps": 8}, "frame 0 is a NoneType; expected a NumPy array"),
         ([np.zeros((8, 9), np.uint8)], {"fps": 8}, r"frame 0 is \(8, 9\) uint8; expected \(H, W, 3\) uint8"),
         ([np.zeros((8, 9, 3))], {"fps": 8}, r"frame 0 is \(8, 9, 3\) float64"),
         (["street.mp4"], {"fps": 8}, "frame 0 is a str; expected a NumPy array"),

@@ -286,6 +286,14 @@ def test_a_full_disk_is_one_line(
         (["0", "--preview", "no"], "--preview no: expected [HOST:]PORT"),
         (["0", "--preview", "0.0.0.0:8000"], "token"),
         (["0", "--segment", "0"], "--segment 0: expected a positive number"),
+        (
+            ["0", "--tracks", "-", "--keep_segments", "3"],
+            "--keep_segments 3: no files are written; give --save_mode",
+        ),
+        (
+            ["0", "--preview", "0", "--segment", "2.5"],
+            "--segment 2.5: no files are written; give --save_mode with it",
+        ),
         (["0", "--retire_after", "-1"], "--retire_after -1: expected seconds"),
     ],
 )

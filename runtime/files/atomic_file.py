@@ -195,6 +195,20 @@ def remove_stale(place: Path, prefix: str, settle: Settle | None = None) -> None
             _settle_and_remove(work, lock, settle)
 
 
+def alive(place: Path, prefix: str) -> Iterator[Path]:
+    """What is in those folders of `work_folder` that a process holds; none where the file system has no locks."""
+    for work in place.glob(f"{_literally(prefix)}*"):
+        lock = _lock_of(work)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            yield work / CONTENT_NAME
+        except NO_LOCK:
+            pass
+        finally:
+            lock.release()
+
+
 def _literally(prefix: str) -> str:
     return "".join(f"[{letter}]" if letter in "[*?" else letter for letter in prefix)
 

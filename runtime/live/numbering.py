@@ -8,7 +8,13 @@ LOST_INTERVALS = 1.5
 """A gap between time stamps that is longer than so many intervals has frames in it that were lost."""
 
 SLOW_INTERVALS = 3.0
-"""No gap of fewer intervals is a stall or a jump, however slow the source is."""
+"""No gap of fewer intervals is a stall or a jump, however slow the source is, nor a clock that was set back."""
+
+
+STILL_FRAMES = 4
+"""Frames that may have the time stamp of the one before; with more the source's clock has stopped."""
+STILL_INTERVALS = 0.01
+"""What is less is the same time: containers have stamps grow by a tick at least."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +29,8 @@ class Numbered:
 class Numbering:
     """Numbers the frames of one source in the order in which they come.
 
-    Times count from the first frame and never go back: where the source's clock jumps, or begins anew after a loss,
-    they go on by what the monotonic clock says.
+    Times count from the first frame and never go back: where the source's clock jumps, stops, is set back, or begins
+    anew after a loss, they go on by what the monotonic clock says; by one interval where frames are counted.
 
     Args:
         rate_fps: frames per second of the source.
@@ -42,6 +48,8 @@ class Numbering:
         self._last: Numbered | None = None
         self._stamp_s: float | None = None
         self._arrival_s = 0.0
+        self._still = 0
+        """Frames in a row whose stamps did not grow."""
         self._zero_s = 0.0
         """What is taken from the clock in use, for times from the first frame."""
 
@@ -71,9 +79,14 @@ class Numbering:
             gap_s = stamp_s - self._stamp_s if stamped else passed_s  # type: ignore[operator]  # see `stamped`
             stalled = self._stalls and waited_s > self._limit_s
             new = not self._counted and (reconnected or stalled or abs(gap_s) > self._limit_s)
-            if new or (stamp_s is None) != (self._stamp_s is None):
+            # One frame that is late in its order changes no clock.
+            set_back = stamped and gap_s < -SLOW_INTERVALS * self._interval_s
+            self._still = self._still + 1 if stamped and gap_s < STILL_INTERVALS * self._interval_s else 0
+            stopped = self._still > STILL_FRAMES
+            if new or set_back or stopped or (stamp_s is None) != (self._stamp_s is None):
                 # Another clock, or one that was set: go on by ours.
-                self._zero_s = clock_s - (last.time_s + max(passed_s, self._interval_s))
+                on_s = self._interval_s if self._counted else max(passed_s, self._interval_s)
+                self._zero_s = clock_s - (last.time_s + on_s)
             lost = stamped and not new and not self._counted and gap_s > LOST_INTERVALS * self._interval_s
             numbered = Numbered(
                 index=last.index + (round(gap_s / self._interval_s) if lost else 1),

@@ -76,7 +76,8 @@ def open_live_sinks(
         media: what is known of the stream; `sequence` is its name.
         variant: of the model.
         segment_s: seconds of the source's time after which a new segment begins.
-        keep_segments: how many segments of this stream stay, those of earlier bounded runs among them; None: all.
+        keep_segments: how many segments of this stream stay, those of earlier bounded runs among them, and not those
+            of runs that still go on; None: all.
         tracks_to_stdout: write every answer as a line of JSON to standard output.
         settings: what changes the results, as JSON values.
         made_from: what they are made from.
@@ -185,7 +186,7 @@ class SegmentedResults:
         """Close the open segment, however the run ends; after an error of its own keep what is whole of it."""
         with self._stack:
             if self._failed or (self._open is not None and self._open.torn):
-                self._salvage()
+                self._salvage(error)
             else:
                 self._close()
                 self._tell_end()
@@ -201,7 +202,11 @@ class SegmentedResults:
             now = datetime.now(timezone.utc)
             # Two runs may begin at once.
             self._run = f"{now.strftime(RUN_NAME)}.{now.microsecond // 1000:03d}Z-{secrets.token_hex(2)}"
-            self._session |= {"started": _iso(now), "started_monotonic_s": time.monotonic()}
+            self._session |= {
+                "run": self._run,
+                "started": _iso(now),
+                "started_monotonic_s": time.monotonic(),
+            }
             with writing(self._work):
                 replace_json(self._work / SESSION, self._told(ended=None))
         record = SegmentRecord(
@@ -223,16 +228,16 @@ class SegmentedResults:
             return
         try:
             closed.close(self._save_dir)
-        except BaseException:
+        except BaseException as error:
             self._failed = True
-            self._salvage()
+            self._salvage(error)
             raise
         self.segments += 1
         if self._keep is not None and self._work is not None:
             prune(self._stream, self._run, self._keep, self._work)
 
-    def _salvage(self) -> None:
-        """Keep what is whole of the segment that could not be written; why it could not is already on its way."""
+    def _salvage(self, why: BaseException | None) -> None:
+        """Keep what is whole of the segment that could not be written; `why` it could not is said by others."""
         left, self._open = self._open, None
         if left is not None:
             left.abandon()
@@ -240,7 +245,8 @@ class SegmentedResults:
             try:
                 settle(self._work, self._save_dir)
             except GmosError as error:
-                logger.warning("%s", error)
+                if str(error) != str(why):
+                    logger.warning("%s", error)
 
     def _tell_end(self) -> None:
         if self.folder is not None:

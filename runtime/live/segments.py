@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...errors import GmosError
-from ..files.atomic_file import replaced_at_end, writing
+from ..files.atomic_file import alive, replaced_at_end, writing
 from ..files.typed_json import Whole, json_bytes, read_json, typed
 from ..frame_result import FrameResult
 from .segment_writers import SegmentWriter, tidy
@@ -162,15 +162,17 @@ def settle(content: Path, save_dir: Path) -> None:
 def prune(stream: Path, current: str, keep: int, work: Path) -> None:
     """Remove the oldest segments of a stream beyond `keep`, of runs that were made to be bounded.
 
-    Runs that were told to keep everything are left alone. The current run counts as the newest, whatever the clock
-    said when others began. A segment disappears at once, and a run's folder with its last one.
+    Runs that were told to keep everything are left alone, and so are others that go on. The current run counts as the
+    newest, whatever the clock said when others began. A segment disappears at once, and a run's folder with its last
+    one.
 
     Raises:
         GmosError: a segment cannot be removed.
     """
     found = []
+    others = {_session(content).run for content in alive(work.parent.parent, PREFIX)}
     for run in stream.iterdir():
-        if run.name == current or _bounded(run):
+        if run.name == current or (_session(run).keep_segments is not None and run.name not in others):
             numbers = [one.name for one in run.iterdir() if one.name.isdecimal() and one.is_dir()]
             found += [((run.name == current, run.name, int(number)), run / number) for number in numbers]
     for _, segment in sorted(found)[:-keep]:
@@ -190,17 +192,19 @@ def _remove(folder: Path, work: Path) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Bound:
+class _Session:
     """What of a `session.json` decides whether its segments may go."""
 
+    run: str = ""
     keep_segments: int | None = None
 
 
-def _bounded(run: Path) -> bool:
+def _session(folder: Path) -> _Session:
+    """Of a run's folder, or of what is in its work folder; nothing is known of one that cannot be read."""
     try:
-        return typed(read_json(run / SESSION, ""), _Bound, where="", advice="").keep_segments is not None
+        return typed(read_json(folder / SESSION, ""), _Session, where="", advice="")
     except (OSError, GmosError):
-        return False
+        return _Session()
 
 
 def replace_json(path: Path, value: object) -> None:

@@ -176,9 +176,10 @@ def resolve_frames(
     if fps is None and stride is None:
         raise GmosError("frames of an iterable have no frame rate; expected fps= (of the video) or stride=")
     iterator = iter(frames)
-    first = next(iterator, None)
-    if first is None:
-        raise GmosError("the iterable of frames is empty; expected at least one frame")
+    try:
+        first = next(iterator)
+    except StopIteration:
+        raise GmosError("the iterable of frames is empty; expected at least one frame") from None
     height, width = checked(first, 0, None).shape[:2]
     pi3_size_wh(width, height, pi3_area_px, patch_px)
     video_hw = (height, width)

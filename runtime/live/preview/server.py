@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 MOST_CONNECTIONS = 64
 """More are closed at once: files of the run need descriptors, too."""
+BACKLOG = 16
+"""Connections that the system holds until they are taken, and that asyncio takes before it looks at any of them."""
 SPEAK_S = 10.0
 """A connection on which no request comes for so long is closed."""
 SEND_BUFFER_BYTES = 256 << 10
@@ -180,6 +182,7 @@ class Preview:
             access_log=False,
             log_config=None,
             log_level=logging.CRITICAL,
+            backlog=BACKLOG,
             timeout_graceful_shutdown=int(STOP_S) + 1,
         )
         self._server = uvicorn.Server(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
+
+logger = logging.getLogger(__name__)
 
 MOST_FPS = 1000.0
 """Streams without a rate are given that of their time base, such as 90000."""
@@ -78,12 +81,15 @@ class AvReader:
             self._timed = not opened.format.flags & NO_TIMESTAMPS
             self._stack = stack.pop_all()
         self._damaged = 0
+        self._given = False
 
     def __enter__(self) -> AvReader:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+        if self._damaged > 1:
+            logger.warning("%s: %d damaged pictures were left out", self._shown, self._damaged)
 
     @property
     def rate_fps(self) -> float | None:
@@ -103,6 +109,7 @@ class AvReader:
             for packet in self._container.demux(self._stream):
                 arrival_s = self._clock()
                 for frame in self._decoded(packet.decode):
+                    self._given = True
                     yield self._picture(frame, arrival_s)
                     last_s = self._clock()
                 if self._clock() - last_s > self._timeout_s:
@@ -115,10 +122,21 @@ class AvReader:
 
     def _decoded(self, decode: Callable[[], list[VideoFrame]]) -> list[VideoFrame]:
         try:
-            return [frame for frame in decode() if not frame.is_corrupt]
+            decoded = decode()
         except av.error.InvalidDataError:
-            self._damaged += 1
+            self._leave_out(1)
             return []
+        whole = [frame for frame in decoded if not frame.is_corrupt]
+        self._leave_out(len(decoded) - len(whole))
+        return whole
+
+    def _leave_out(self, count: int) -> None:
+        if not count or not self._given:
+            # Who comes in the middle misses what the first ones need.
+            return
+        if not self._damaged:
+            logger.warning("%s: a damaged picture was left out", self._shown)
+        self._damaged += count
 
     def _picture(self, frame: VideoFrame, arrival_s: float) -> Picture:
         try:

@@ -32,6 +32,9 @@ class StreamSession(Protocol):
 
     delay_frames: int
 
+    def prepare(self, frame: LiveFrame) -> LiveFrame:
+        """The frame with its Pi3 version; in any thread."""
+
     def push(self, frame: LiveFrame) -> list[FrameResult]:
         """Take a frame; the answers that it completes."""
 
@@ -52,7 +55,7 @@ class LiveRun:
 
     Args:
         reading: of the source; it has been started, and its first frame has come.
-        session: answers the frames; used by one thread, and closed there.
+        session: answers the frames; used by one thread, and closed there. Another one prepares frames that wait.
         sinks: take the answers; opened and closed by one thread.
         listeners: hear every answer too, and once a second what has happened so far.
         free_bytes: tells how much device memory is free; None where networks run in host memory.
@@ -112,6 +115,7 @@ class LiveRun:
         try:
             # Interrupted while they begin, they end as they do later.
             self._writing.start()
+            self._reading.prepare_with(self._session.prepare)
             self._computing.start()
             told = 0
             while not self._is_over():
@@ -130,7 +134,8 @@ class LiveRun:
             self._sum_up()
         error = self._writing.error or self._error
         if error is not None:
-            self.summary.ended = "an error ended it"
+            closed = isinstance(error, BrokenPipeError)
+            self.summary.ended = "whoever read its answers is gone" if closed else "an error ended it"
             raise error
         return self.summary
 

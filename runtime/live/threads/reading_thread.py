@@ -1,4 +1,4 @@
-"""The thread that reads a live source into the queue, from before networks are loaded until the run ends."""
+"""The thread that reads a live source into the queue, from before networks are loaded, and one that prepares there."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from queue import Empty, SimpleQueue
 from threading import Thread
 
+from ..incoming import LiveFrame
 from ..reading import LiveFrames, ReadingOptions, StreamStart
 from ..sources.source import LiveInput
 from .frame_queue import Drop, FrameQueue
@@ -40,6 +41,7 @@ class ReadingThread:
         self._stop: SimpleQueue[None] = SimpleQueue()
         # A daemon: a read that hangs in the system must not keep the process alive.
         self._thread = Thread(target=self._read, name="read live", daemon=True)
+        self._preparing: Thread | None = None
 
     def __enter__(self) -> ReadingThread:
         self._thread.start()
@@ -53,6 +55,14 @@ class ReadingThread:
         self.queue.stop()
         self._stop.put(None)
         self._thread.join(LEAVE_S)
+        if self._preparing is not None:
+            self._preparing.join(LEAVE_S)
+
+    def prepare_with(self, prepare: Callable[[LiveFrame], LiveFrame]) -> None:
+        """From now on frames are prepared while they wait, by a thread that ends with this one."""
+        preparing = Thread(target=self.queue.prepare_all, args=(prepare,), name="prepare live", daemon=True)
+        preparing.start()
+        self._preparing = preparing
 
     @contextmanager
     def running(self) -> Iterator[None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -100,6 +102,39 @@ def test_never() -> None:
     first, second = numbers([0.0, 60.0], numbering(reset_after_s=0.0))
     assert (second.index, second.new_sequence) == (600, False)
     assert first.index == 0
+
+
+@pytest.mark.parametrize("counted", [False, True])
+@pytest.mark.parametrize("back_s", [0.4, 1.9, 3600.0])
+def test_a_clock_that_is_set_back_in_a_sequence(back_s: float, *, counted: bool) -> None:
+    """Times go on, or a segment would never be over; files have their own interval, streams the monotonic clock."""
+    one = numbering(reset_after_s=0.0, counted=counted)
+    one.number(5000.0, 100.0)
+    one.number(5000.1, 100.1)
+    found = [one.number(5000.1 - back_s + 0.1 * i, 100.4 + 0.1 * i) for i in range(3)]
+    start_s = 0.2 if counted else 0.4
+    assert [one.time_s for one in found] == pytest.approx([start_s, start_s + 0.1, start_s + 0.2])
+    assert [one.index for one in found] == [2, 3, 4]
+    assert not any(one.new_sequence for one in found)
+
+
+@pytest.mark.parametrize("counted", [False, True])
+@pytest.mark.parametrize("tick_s", [0.0, 1 / 90_000])
+def test_a_clock_that_has_stopped(tick_s: float, *, counted: bool) -> None:
+    """A few frames of one time are nothing; then times go on, or a segment would never be over."""
+    one = numbering(counted=counted)
+    found = [one.number(7.0 + tick_s * i, 100.0 + 0.1 * i) for i in range(30)]
+    found.append(one.number(7.0 + tick_s * 29 + 0.1, 103.0))
+    assert [one.time_s for one in found[:5]] == pytest.approx([tick_s * i for i in range(5)])
+    steps = [after.time_s - before.time_s for before, after in pairwise(found[4:])]
+    assert steps == pytest.approx([0.1] * 26)
+    assert [one.index for one in found] == list(range(31))
+
+
+def test_a_frame_that_is_late_in_its_order_sets_no_clock() -> None:
+    """Times wait for the others, and are the source's again."""
+    found = numbers([0.0, 0.1, 0.3, 0.2, 0.4])
+    assert [one.time_s for one in found] == pytest.approx([0.0, 0.1, 0.3, 0.3, 0.4])
 
 
 def test_a_slow_source_is_not_reset_all_the_time() -> None:

@@ -213,6 +213,26 @@ def test_old_segments_go(tmp_path: Path) -> None:
     assert {one.name for one in (tmp_path / "live/door").iterdir()} == {one.name for one in left}
 
 
+def test_runs_that_go_on_keep_their_segments(tmp_path: Path) -> None:
+    """Two streams of one name, as of two pipes: each is bounded by itself, and what one leaves by the next one."""
+    with (
+        files(tmp_path, "tracks", keep_segments=2) as first,
+        files(tmp_path, "tracks", keep_segments=2) as other,
+    ):
+        for index in range(45):
+            first.write(answer(index))
+            other.write(answer(index))
+        found = segments_of(tmp_path)
+        assert {one.parent for one in found} == {first.folder, other.folder}
+        assert [one.name for one in found] == ["000002", "000003"] * 2
+        assert first.folder is not None
+        assert json.loads((first.folder / "session.json").read_text())["run"] == first.folder.name
+    with files(tmp_path, "tracks", keep_segments=2) as third:
+        third.write(answer(0))
+    assert [one.name for one in segments_of(tmp_path)][-1] == "000000"
+    assert len(segments_of(tmp_path)) == 2
+
+
 def test_the_current_run_is_the_newest(tmp_path: Path) -> None:
     """A device without a battery for its clock begins in 1970 each time."""
     stream = tmp_path / "live/door"

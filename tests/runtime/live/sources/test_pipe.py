@@ -18,6 +18,9 @@ from gmos_deploy.runtime.live.sources.source import Asked, SourceLostError
 
 from .servers import FPS, HW, coded
 
+JPEG = b"\xff\xd8\xff"
+"""How a picture of Motion JPEG begins."""
+
 
 @contextmanager
 def pipe_of(data: bytes, *, open_after: bool = False) -> Iterator[int]:
@@ -51,6 +54,21 @@ def test_containers(container: str) -> None:
     assert {picture.rgb.shape for picture in found} == {(*HW, 3)}
     times = [picture.time_s or 0.0 for picture in found]
     assert [time - times[0] for time in times] == pytest.approx([i / FPS for i in range(20)], abs=1e-3)
+
+
+def test_damage_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    """When it begins, and how much it was at the end; what is whole comes."""
+    first, *pictures = coded(12, "matroska", "mjpeg").split(JPEG)
+    for place in (3, 4, 9):
+        # The next one's header lies behind it.
+        pictures[place] = bytes(len(pictures[place]) - 40) + pictures[place][-40:]
+    with pipe_of(JPEG.join([first, *pictures])) as descriptor, open_pipe(descriptor, 5.0) as reader:
+        found = list(reader)
+    assert len(found) == 9
+    assert caplog.messages == [
+        "standard input: a damaged picture was left out",
+        "standard input: 3 damaged pictures were left out",
+    ]
 
 
 @pytest.mark.parametrize("data", [b"", b"no video at all" * 99, b"ffconcat version 1.0\nfile 'a'\n"])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from threading import Thread
+from dataclasses import replace
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
 
 import numpy as np
 import pytest
 
+from gmos_deploy.errors import GmosError
 from gmos_deploy.runtime.live.incoming import LiveFrame
 from gmos_deploy.runtime.live.threads.frame_queue import STALLED, Drop, Ended, FrameQueue
 
@@ -136,3 +139,95 @@ def test_a_stall_is_counted_from_the_last_frame_that_came() -> None:
     queue.put(frame(1))
     now[0] = 110.0
     assert isinstance(queue.get(2.0), LiveFrame)
+
+
+def prepared(frame: LiveFrame) -> LiveFrame:
+    return replace(frame, pi3_rgb=np.full((3, 1, 1), frame.index, np.uint8))
+
+
+def pi3_of(got: object) -> int | None:
+    """Which frame's Pi3 version came with a frame; None: none did."""
+    assert isinstance(got, LiveFrame)
+    assert got.pi3_rgb is None or got.index == got.pi3_rgb[0, 0, 0]
+    return None if got.pi3_rgb is None else got.index
+
+
+def test_frames_are_prepared_while_they_wait() -> None:
+    """By a thread of its own. One that is left out is not waited for, nor does what was counted for it get lost."""
+    queue, begun, go_on = FrameQueue("oldest"), SimpleQueue(), Event()
+
+    def prepare(frame: LiveFrame) -> LiveFrame:
+        begun.put(frame.index)
+        assert go_on.wait(10)
+        return prepared(frame)
+
+    thread = Thread(target=queue.prepare_all, args=(prepare,))
+    thread.start()
+    queue.put(frame(0, new_sequence=True))
+    assert begun.get(timeout=10) == 0
+    for index in (1, 2):
+        queue.put(frame(index))
+    go_on.set()
+    assert [begun.get(timeout=10), begun.get(timeout=10)] == [1, 2]
+    queue.end()
+    thread.join(10)
+    first, second = queue.get(), queue.get()
+    assert (pi3_of(first), pi3_of(second)) == (1, 2)
+    assert isinstance(first, LiveFrame)
+    assert (first.dropped_before, first.new_sequence) == (1, True)
+
+
+def test_a_frame_that_is_being_prepared_is_waited_for() -> None:
+    """And one that nobody has begun on is given as it came: it is not waited for."""
+    queue, begun, go_on, got = FrameQueue("none"), Event(), Event(), SimpleQueue()
+
+    def prepare(frame: LiveFrame) -> LiveFrame:
+        begun.set()
+        assert go_on.wait(10)
+        return prepared(frame)
+
+    threads = [
+        Thread(target=queue.prepare_all, args=(prepare,)),
+        Thread(target=lambda: [got.put(queue.get()), got.put(queue.get())]),
+    ]
+    threads[0].start()
+    queue.put(frame(0))
+    queue.put(frame(1))
+    assert begun.wait(10)
+    threads[1].start()
+    with pytest.raises(Empty):
+        got.get(timeout=0.05)
+    go_on.set()
+    assert pi3_of(got.get(timeout=10)) == 0
+    assert pi3_of(got.get(timeout=10)) in {1, None}
+    queue.end()
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+    raw = FrameQueue("none")
+    raw.put(frame(0))
+    assert pi3_of(raw.get()) is None
+
+
+def test_a_frame_that_cannot_be_prepared_is_given_as_it_came() -> None:
+    """Whoever computes meets the error in its turn; the frames behind it are prepared."""
+    queue = FrameQueue("none")
+
+    def prepare(frame: LiveFrame) -> LiveFrame:
+        if frame.index == 0:
+            raise GmosError("another size")
+        return prepared(frame)
+
+    queue.put(frame(0))
+    queue.put(frame(1))
+    queue.end()
+    queue.prepare_all(prepare)
+    assert (pi3_of(queue.get()), pi3_of(queue.get())) == (None, 1)
+
+
+def test_nothing_grows_where_nobody_prepares() -> None:
+    """While networks are loaded a camera gives thousands of frames."""
+    queue = FrameQueue("oldest")
+    for index in range(1000):
+        queue.put(frame(index))
+    assert queue._raw.qsize() == 1

@@ -8,7 +8,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
+from queue import SimpleQueue
 from threading import Event, Thread, get_ident
 from typing import Any
 
@@ -73,6 +75,9 @@ class Session:
         self.on_push: Callable[[LiveFrame], None] = lambda _: None
         self.closed = False
         self.not_finite = {"gmos_s": 2}
+
+    def prepare(self, frame: LiveFrame) -> LiveFrame:
+        return replace(frame, pi3_rgb=frame.rgb[:1])
 
     def push(self, frame: LiveFrame) -> list[FrameResult]:
         self.threads.add(get_ident())
@@ -387,6 +392,48 @@ def test_a_full_disk() -> None:
     assert run.summary.answered == 2
     assert session.closed
     assert endless.closed.wait(WAIT_S)
+
+
+def test_frames_are_prepared_beside_computing() -> None:
+    """While the first one is computed those that wait are made ready, in another thread."""
+    session, prepared, pushed = Session(), SimpleQueue[int](), []
+    threads = set()
+
+    def prepare(frame: LiveFrame) -> LiveFrame:
+        threads.add(get_ident())
+        prepared.put(frame.index)
+        return replace(frame, pi3_rgb=frame.rgb[:1])
+
+    def push(frame: LiveFrame) -> None:
+        pushed.append((frame.index, frame.pi3_rgb is not None))
+        if frame.index == 0:
+            while prepared.get(timeout=WAIT_S) < 2:
+                pass
+
+    session.prepare, session.on_push = prepare, push  # type: ignore[method-assign]
+    camera = Camera(lambda _: (picture(i) for i in range(6)), waits=True)
+    with live_run(camera, session, Sink()) as run:
+        assert run.run().answered == 6
+    assert [index for index, _ in pushed] == list(range(6))
+    assert all(ready for index, ready in pushed if index in {1, 2})
+    assert len(threads) == 1
+    assert not threads & session.threads
+
+
+def test_a_reader_that_is_gone() -> None:
+    """Is no fault of the run's, and its summary says so."""
+
+    def write(answer: FrameResult) -> None:
+        if answer.index == 3:
+            raise BrokenPipeError
+
+    camera = Camera(lambda _: (picture(i) for i in range(50)), waits=True)
+    sink = Sink()
+    sink.on_write = write
+    with live_run(camera, Session(), sink) as run:
+        with pytest.raises(BrokenPipeError):
+            run.run()
+        assert (run.summary.ended, run.summary.answered) == ("whoever read its answers is gone", 3)
 
 
 def test_listeners_hear_counts_while_nothing_comes() -> None:
