@@ -104,6 +104,8 @@ class NetworkSource:
         own = {"backend": self.choice.backend, **self.identity(), "device": self.choice.device}
         if BACKENDS[self.choice.backend].runs == "checkpoints":
             own["precision"] = self.choice.precision
+        if self.model.frame_blocks:
+            own |= {"local_layers": self.model.local_layers, "frame_blocks": self.model.frame_blocks}
         return own
 
     def load(self) -> Backend:
@@ -151,7 +153,8 @@ class NetworkChoice:
     """The options that choose networks and how they run; fields as `gmos-run`'s options, budgets in bytes.
 
     `threads` of the CPU, 0 for one per physical core. `memory_share` is this process's part of the device, above 0 and
-    up to 1, where several run side by side: engines keep within it as within a `memory_budget`.
+    up to 1, where several run side by side: engines keep within it as within a `memory_budget`. `local_layers` and
+    `share_block` change networks from checkpoints (`gmos_ref.presets.with_frame_blocks`); a bundle has its own.
 
     Raises:
         GmosError: a backend, variant or precision that does not exist.
@@ -174,6 +177,8 @@ class NetworkChoice:
     memory_share: float = 1.0
     trust: tuple[Path, ...] = ()
     trust_engines: bool = False
+    local_layers: int = 0
+    share_block: bool = False
 
     def __post_init__(self) -> None:
         known = {
@@ -239,6 +244,8 @@ class NetworkChoice:
             **self._checkpoints(),
             device=self.device,
             precision=self.precision,
+            local_layers=self.local_layers,
+            share_block=self.share_block,
         )
 
     def _checkpoints(self) -> dict[str, Path | None]:
@@ -270,6 +277,7 @@ class NetworkChoice:
             and self.preset in (None, "nano")
             and self.backend in (AUTO, "onnxruntime")
             and self.precision in (AUTO, "fp32")
+            and not (self.local_layers or self.share_block)
         ):
             return False
         from .nano_bundle import prefers_bundle  # noqa: PLC0415 - only nano runs need it
@@ -289,7 +297,7 @@ class NetworkChoice:
         )
 
     def _checkpoint_source(self, *notes: str) -> NetworkSource:
-        from .gmos_ref.presets import model_spec, preset  # noqa: PLC0415 - see reference
+        from .gmos_ref.presets import model_spec  # noqa: PLC0415 - see reference
         from .runtime.files.checkpoint_identity import checkpoint_identity, kept_sha256  # noqa: PLC0415
         from .runtime.files.made_from import joined, of_checkpoint  # noqa: PLC0415
 
@@ -317,7 +325,7 @@ class NetworkChoice:
         by_default = self.preset is None and self._names_nothing()
         return NetworkSource(
             choice=self,
-            model=model_spec(preset(config.preset), config.variant),
+            model=model_spec(config.sizes, config.variant),
             identity=identity,
             bundle=lambda: None,
             made_from=made_from,
@@ -363,6 +371,14 @@ class NetworkChoice:
             raise GmosError(
                 f"--variant {self.variant}: {self.bundle} holds {bundle.model.variant}; export that variant, "
                 "or leave the option out"
+            )
+        if (self.local_layers and self.local_layers != bundle.model.local_layers) or (
+            self.share_block and not bundle.model.frame_blocks
+        ):
+            asked = f"--local_layers {self.local_layers}" if self.local_layers else "--share_block"
+            raise GmosError(
+                f"{asked}: {self.bundle} has {bundle.model.local_layers} local layers, and they are in its graphs; "
+                f"export it with {asked}, or leave the option out"
             )
         if self.precision not in (AUTO, bundle.precision):
             raise GmosError(

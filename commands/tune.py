@@ -13,6 +13,7 @@ from ..options import (
     CONTEXT,
     DIR,
     FILE,
+    FRAME_BLOCKS,
     INPUT,
     NETWORKS,
     RESULTS,
@@ -21,6 +22,7 @@ from ..options import (
     GroupedCommand,
     checkpoint_options,
     count_option,
+    frame_block_options,
     given_input,
     listed,
     option,
@@ -86,6 +88,7 @@ SEARCH = "Search"
 @option("bundle", NETWORKS, "The bundle to tune (gmos-export onnx).", type=DIR)
 @trust_options
 @checkpoint_options
+@frame_block_options
 @option("preset", NETWORKS, "Network sizes.  [default: as gmos-run]", metavar="NAME")
 @option("backend", SPEED, "What runs the networks, as for gmos-run.", default=AUTO, metavar="NAME")
 @option("device", SPEED, "cpu, cuda, cuda:N, or auto: CUDA where there is one.", default=AUTO, metavar="NAME")
@@ -120,7 +123,7 @@ def tune_command(**options: Any) -> None:
     config = TuneConfig(
         inputs=options["inputs"],
         networks=NetworkChoice(
-            **{name: options[name] for name in ("variant", "preset", "bundle", *CHECKPOINTS)},
+            **{name: options[name] for name in ("variant", "preset", "bundle", *CHECKPOINTS, *FRAME_BLOCKS)},
             **{name: options[name] for name in ("backend", "device", *TRUST)},
         ),
         levers=listed(options["levers"]) or SEARCHED,
