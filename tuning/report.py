@@ -24,6 +24,7 @@ from ..evaluation.report.environment import environment
 from ..evaluation.report.files import publish
 from ..evaluation.report.origins import origins_section
 from ..runtime.bundle.recipe import RecipeAgreement
+from ..runtime.bundle.recipe import levers_text as recipe_levers
 from ..runtime.contract import Variant
 from ..runtime.files.made_from import KEY
 from .arithmetic import Counted, counted
@@ -84,7 +85,7 @@ def report_tuned(
 
 def levers_text(trial: Trial) -> str:
     """The levers of a trial as options have them."""
-    return ", ".join(f"{name} {value:g}" for name, value in trial.levers.items()) or "exact"
+    return recipe_levers(trial.levers) or "exact"
 
 
 def _speedup(tuned: Tuned, trial: Trial) -> float:

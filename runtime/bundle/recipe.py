@@ -69,12 +69,19 @@ class Recipe:
 
     def line(self) -> str:
         """What it is, in one line."""
-        levers = ", ".join(f"{name} {value:g}" for name, value in self.levers.items()) or "everything exact"
+        levers = levers_text(self.levers) or "everything exact"
         kept = ", ".join(
             f"{one.result} {one.mean:.3f} (worst video {one.worst:.3f})" for one in self.agreement
         )
         videos = ", ".join(clip.name for clip in self.tuned_on) or "no videos"
         return f"{levers}: {self.speedup:.2f} times as fast on {self.device}, keeps {kept} of masks; tuned on {videos}"
+
+
+def levers_text(levers: Mapping[str, Any]) -> str:
+    """Levers as options have them; nothing where all are exact."""
+    return ", ".join(
+        f"{name} {value if isinstance(value, str) else format(value, 'g')}" for name, value in levers.items()
+    )
 
 
 def recipe_path(bundle: Path, name: str) -> Path:
