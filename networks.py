@@ -301,6 +301,9 @@ class NetworkChoice:
         from .runtime.files.checkpoint_identity import checkpoint_identity, kept_sha256  # noqa: PLC0415
         from .runtime.files.made_from import joined, of_checkpoint  # noqa: PLC0415
 
+        if (self.local_layers or self.share_block) and "local_layers" not in BACKENDS[self.backend].options:
+            asked = "--local_layers" if self.local_layers else "--share_block"
+            raise GmosError(f"{asked} goes with --backend torch, and the backend is {self.backend}")
         config = self.reference()
         given = {name: path for name, path in config.checkpoints().items() if path is not None}
         hashed = cache(kept_sha256)
@@ -466,6 +469,7 @@ for _entry in (
         runs="checkpoints",
         packages="PyTorch, SAM2 and safetensors",
         install="pip install 'gmos-deploy[ref]'",
+        options=frozenset({"local_layers", "share_block"}),
     ),
     BackendEntry(
         name="onnxruntime",

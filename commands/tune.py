@@ -59,7 +59,8 @@ SEARCH = "Search"
     "levers",
     SEARCH,
     "What is tried, joined by commas or repeated: geometry (--geometry_every, --geometry_change), propose "
-    "(--propose_every), conditioning (--max_conditioning), area (--pi3_area).  [default: all]",
+    "(--propose_every), conditioning (--max_conditioning), area (--pi3_area); of checkpoints also local "
+    "(--local_layers) and precision (--precision), which tries other bundles as well.  [default: all]",
     multiple=True,
     metavar="NAMES",
 )
@@ -86,6 +87,15 @@ SEARCH = "Search"
 @report_option("Write result.json, observations.jsonl (every trial) and report.html there.")
 @wide_option
 @option("bundle", NETWORKS, "The bundle to tune (gmos-export onnx).", type=DIR)
+@option(
+    "other_bundle",
+    NETWORKS,
+    "A bundle of the same networks made otherwise (another precision, local layers), tried as a lever; may be "
+    "repeated. If it is the fastest that keeps the masks, the recipe goes into it.  [default: none]",
+    type=DIR,
+    to="other_bundles",
+    multiple=True,
+)
 @trust_options
 @checkpoint_options
 @frame_block_options
@@ -111,6 +121,7 @@ def tune_command(**options: Any) -> None:
     as_given = (
         "target_masks",
         "held_out",
+        "other_bundles",
         "budget_minutes",
         "frames",
         "fps",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,7 +48,8 @@ class Recipe:
 
     `levers` by name as options of gmos-run have them. `bundle` is the SHA-256 of the `bundle.json` it was tuned with,
     None of checkpoints. `target_masks` is what every result of every video of `tuned_on` had to keep; `agreement` what
-    was seen there, `held_out` on other videos. `speedup` is measured on `device`.
+    was seen there, `held_out` on other videos. `speedup` is measured on `device`. `networks` is what checkpoints
+    must be loaded as, by names of options: `precision`, `local_layers`.
     """
 
     format: Whole = FORMAT
@@ -66,10 +67,11 @@ class Recipe:
     held_out_on: tuple[ClipOrigin, ...] = ()
     warnings: tuple[str, ...] = ()
     made: str = ""
+    networks: Mapping[str, Any] = field(default_factory=dict)
 
     def line(self) -> str:
         """What it is, in one line."""
-        levers = levers_text(self.levers) or "everything exact"
+        levers = levers_text({**self.networks, **self.levers}) or "everything exact"
         kept = ", ".join(
             f"{one.result} {one.mean:.3f} (worst video {one.worst:.3f})" for one in self.agreement
         )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from gmos_deploy.errors import GmosError
 from gmos_deploy.export.onnx.bundle_export import ExportConfig, export_bundle
@@ -23,6 +27,9 @@ from gmos_deploy.runtime.pipeline.options import RunOptions
 from gmos_deploy.runtime.video.drawn_clip import drawn_clip
 from gmos_deploy.runtime.video.inputs import resolve_frames
 from gmos_deploy.sides import parse_side
+from gmos_deploy.tuning.config import TuneConfig
+from gmos_deploy.tuning.measuring import Measurer
+from gmos_deploy.tuning.tune import tune
 
 FRAMES = 9
 
@@ -106,3 +113,38 @@ def test_what_is_refused(local_bundle: Bundle) -> None:
         NetworkChoice(bundle=local_bundle.root, local_layers=2).resolve()
     side = parse_side("--a", f"onnxruntime:bundle={local_bundle.root},local_layers=1")
     assert side.networks.resolve().model == local_bundle.model
+
+
+def test_another_bundle_as_a_lever(
+    local_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it is the fastest that holds, the recipe goes into it; other networks are refused."""
+    bundles = [Path(shutil.copytree(local_bundle.root, tmp_path / name)) for name in ("exact", "other")]
+    measured = Measurer._run
+
+    def run(self: Measurer, sequence: Any, levers: Any) -> Any:
+        trial, maps = measured(self, sequence, levers)
+        return replace(trial, seconds=0.5 if "bundle" in levers else 1.0), maps
+
+    monkeypatch.setattr(Measurer, "_run", run)
+    video = tmp_path / "clip"
+    video.mkdir()
+    for number, frame in enumerate(drawn_clip()[:4]):
+        Image.fromarray(frame).save(video / f"{number:05d}.png")
+    base = {
+        "inputs": (video,), "target_masks": 0.5, "levers": ("precision",), "stride": 1, "rounds": 1,
+        "networks": NetworkChoice(bundle=bundles[0], backend="onnxruntime", device="cpu"),
+    }  # fmt: skip
+    tuned = tune(TuneConfig(**base, other_bundles=(bundles[1],)))
+    assert tuned.path == bundles[1] / "recipes" / "tuned.json"
+    assert (tuned.recipe.levers, tuned.recipe.networks) == ({}, {})
+    assert tuned.finalists[0].trial.levers == {"bundle": str(bundles[1])}
+    assert tuned.recipe.bundle == local_bundle.identity
+    tuned.work.remove()
+    edited = json.loads((bundles[1] / "bundle.json").read_text())
+    edited["model"]["preset"] = "huge"
+    (bundles[1] / "bundle.json").write_text(json.dumps(edited))
+    with pytest.raises(
+        GmosError, match=r"--other_bundle .* holds gmos-s of the huge size, expected the same"
+    ):
+        tune(TuneConfig(**base, other_bundles=(bundles[1],)))
