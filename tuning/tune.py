@@ -34,7 +34,7 @@ from .network_levers import (
 )
 from .search import Found, search
 from .trial import Trial, VideoTrial, agreements
-from .warnings import warnings_of
+from .warnings import busy_notes, warnings_of
 
 logger = logging.getLogger(__name__)
 
@@ -251,6 +251,7 @@ def _search(
     fastest = sorted(holding, key=lambda one: one.frame_s)[:FINALISTS]
     notes: list[str] = []
     finalists = _in_turns([exact, *fastest], measurer, config.rounds, notes)
+    notes += busy_notes([(one.trial.frame_s, *one.frame_s) for one in finalists])
     best = finalists[0].trial
     scores: tuple[VideoTrial, ...] = ()
     if held_out and best.levers:

@@ -11,6 +11,7 @@ from gmos_deploy.tuning.budget import Budget, OutOfTimeError, WithinBudget
 from gmos_deploy.tuning.network_levers import OtherNetworks
 from gmos_deploy.tuning.search import NO_CHANGE, frontier, search
 from gmos_deploy.tuning.trial import Score, Trial, VideoTrial, agreements
+from gmos_deploy.tuning.warnings import busy_notes
 
 CHANGES = tuple(share / 100 for share in range(100))
 
@@ -159,6 +160,15 @@ def test_frontier() -> None:
     """What nothing beats in both, from slow and exact to fast."""
     points = [(1.0, 1.0), (1.5, 0.97), (1.4, 0.9), (2.0, 0.5), (1.5, 0.96), (0.9, 1.0)]
     assert frontier(points) == [(1.0, 1.0), (1.5, 0.97), (2.0, 0.5)]
+
+
+def test_times_of_a_busy_machine() -> None:
+    """Runs of the same settings that differ much are told."""
+    assert busy_notes([(0.2, 0.21, 0.25), (0.1, 0.1)]) == []
+    (line,) = busy_notes([(0.2, 0.21), (0.1, 0.21)])
+    assert line.startswith(
+        "the same settings took 2.1 times as long in one run as in another: the machine did other"
+    )
 
 
 def test_agreement_is_per_result() -> None:
