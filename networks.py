@@ -244,12 +244,16 @@ class NetworkChoice:
             **self._checkpoints(),
             device=self.device,
             precision=self.precision,
-            local_layers=self.local_layers,
-            share_block=self.share_block,
+            **{name: getattr(self, name) for name in ("local_layers", "share_block")},
         )
 
     def _checkpoints(self) -> dict[str, Path | None]:
         return {name: getattr(self, name) for name in CHECKPOINTS}
+
+    def _blocks_asked(self) -> str:
+        return (
+            f"--local_layers {self.local_layers}" if self.local_layers else "--share_block" * self.share_block
+        )
 
     def _names_nothing(self) -> bool:
         """Whether neither checkpoints nor a bundle were given."""
@@ -277,7 +281,7 @@ class NetworkChoice:
             and self.preset in (None, "nano")
             and self.backend in (AUTO, "onnxruntime")
             and self.precision in (AUTO, "fp32")
-            and not (self.local_layers or self.share_block)
+            and not self._blocks_asked()
         ):
             return False
         from .nano_bundle import prefers_bundle  # noqa: PLC0415 - only nano runs need it
@@ -301,9 +305,8 @@ class NetworkChoice:
         from .runtime.files.checkpoint_identity import checkpoint_identity, kept_sha256  # noqa: PLC0415
         from .runtime.files.made_from import joined, of_checkpoint  # noqa: PLC0415
 
-        if (self.local_layers or self.share_block) and "local_layers" not in BACKENDS[self.backend].options:
-            asked = "--local_layers" if self.local_layers else "--share_block"
-            raise GmosError(f"{asked} goes with --backend torch, and the backend is {self.backend}")
+        if self._blocks_asked() and "local_layers" not in BACKENDS[self.backend].options:
+            raise GmosError(f"{self._blocks_asked()} goes with --backend torch, not with {self.backend}")
         config = self.reference()
         given = {name: path for name, path in config.checkpoints().items() if path is not None}
         hashed = cache(kept_sha256)
@@ -375,14 +378,10 @@ class NetworkChoice:
                 f"--variant {self.variant}: {self.bundle} holds {bundle.model.variant}; export that variant, "
                 "or leave the option out"
             )
-        if (self.local_layers and self.local_layers != bundle.model.local_layers) or (
-            self.share_block and not bundle.model.frame_blocks
-        ):
-            asked = f"--local_layers {self.local_layers}" if self.local_layers else "--share_block"
-            raise GmosError(
-                f"{asked}: {self.bundle} has {bundle.model.local_layers} local layers, and they are in its graphs; "
-                f"export it with {asked}, or leave the option out"
-            )
+        found = bundle.model
+        if self.local_layers not in (0, found.local_layers) or (self.share_block and not found.frame_blocks):
+            has = f"{self.bundle} has {found.local_layers} local layers"
+            raise GmosError(f"{self._blocks_asked()}: {has}; export it with that")
         if self.precision not in (AUTO, bundle.precision):
             raise GmosError(
                 f"--precision {self.precision}: {self.bundle} was exported in {bundle.precision}, and a bundle's "

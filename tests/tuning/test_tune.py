@@ -321,4 +321,4 @@ def test_what_no_other_networks_are_there_for(call: Call, videos: list[Path], tm
     assert "tried as the lever precision beside --bundle; give --bundle" in err
     status, _, err = call(tune_command, *base, "--local_layers", 1)
     assert status == 2
-    assert "--local_layers goes with --backend torch, and the backend is colours" in err
+    assert "--local_layers 1 goes with --backend torch, not with colours" in err
