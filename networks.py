@@ -244,7 +244,8 @@ class NetworkChoice:
             **self._checkpoints(),
             device=self.device,
             precision=self.precision,
-            **{name: getattr(self, name) for name in ("local_layers", "share_block")},
+            local_layers=self.local_layers,
+            share_block=self.share_block,
         )
 
     def _checkpoints(self) -> dict[str, Path | None]:
@@ -380,8 +381,9 @@ class NetworkChoice:
             )
         found = bundle.model
         if self.local_layers not in (0, found.local_layers) or (self.share_block and not found.frame_blocks):
-            has = f"{self.bundle} has {found.local_layers} local layers"
-            raise GmosError(f"{self._blocks_asked()}: {has}; export it with that")
+            raise GmosError(
+                f"{self._blocks_asked()}: {self.bundle} has {found.local_layers}; export it with that"
+            )
         if self.precision not in (AUTO, bundle.precision):
             raise GmosError(
                 f"--precision {self.precision}: {self.bundle} was exported in {bundle.precision}, and a bundle's "
