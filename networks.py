@@ -381,9 +381,7 @@ class NetworkChoice:
             )
         found = bundle.model
         if self.local_layers not in (0, found.local_layers) or (self.share_block and not found.frame_blocks):
-            raise GmosError(
-                f"{self._blocks_asked()}: {self.bundle} has {found.local_layers}; export it with that"
-            )
+            raise GmosError(f"{self._blocks_asked()}: {self.bundle} has {found.local_layers}; export one")
         if self.precision not in (AUTO, bundle.precision):
             raise GmosError(
                 f"--precision {self.precision}: {self.bundle} was exported in {bundle.precision}, and a bundle's "

@@ -107,7 +107,7 @@ def test_what_is_refused(local_bundle: Bundle) -> None:
         GmosError, match=r"--local_layers 2: expected 0 to 1, of the tiny size's 2 global layers"
     ):
         ReferenceConfig(variant="gmos", preset="tiny", local_layers=2)
-    with pytest.raises(GmosError, match=r"--local_layers 2: .* has 1; export it with that"):
+    with pytest.raises(GmosError, match=r"--local_layers 2: .* has 1; export one"):
         NetworkChoice(bundle=local_bundle.root, local_layers=2).resolve()
     side = parse_side("--a", f"onnxruntime:bundle={local_bundle.root},local_layers=1")
     assert side.networks.resolve().model == local_bundle.model
