@@ -104,6 +104,8 @@ class NetworkSource:
         own = {"backend": self.choice.backend, **self.identity(), "device": self.choice.device}
         if BACKENDS[self.choice.backend].runs == "checkpoints":
             own["precision"] = self.choice.precision
+        if self.model.frame_blocks:
+            own |= {"local_layers": self.model.local_layers, "frame_blocks": self.model.frame_blocks}
         return own
 
     def load(self) -> Backend:
@@ -151,7 +153,8 @@ class NetworkChoice:
     """The options that choose networks and how they run; fields as `gmos-run`'s options, budgets in bytes.
 
     `threads` of the CPU, 0 for one per physical core. `memory_share` is this process's part of the device, above 0 and
-    up to 1, where several run side by side: engines keep within it as within a `memory_budget`.
+    up to 1, where several run side by side: engines keep within it as within a `memory_budget`. `local_layers` and
+    `share_block` change networks from checkpoints (`gmos_ref.presets.with_frame_blocks`); a bundle has its own.
 
     Raises:
         GmosError: a backend, variant or precision that does not exist.
@@ -174,6 +177,8 @@ class NetworkChoice:
     memory_share: float = 1.0
     trust: tuple[Path, ...] = ()
     trust_engines: bool = False
+    local_layers: int = 0
+    share_block: bool = False
 
     def __post_init__(self) -> None:
         known = {
@@ -239,10 +244,17 @@ class NetworkChoice:
             **self._checkpoints(),
             device=self.device,
             precision=self.precision,
+            local_layers=self.local_layers,
+            share_block=self.share_block,
         )
 
     def _checkpoints(self) -> dict[str, Path | None]:
         return {name: getattr(self, name) for name in CHECKPOINTS}
+
+    def _blocks_asked(self) -> str:
+        return (
+            f"--local_layers {self.local_layers}" if self.local_layers else "--share_block" * self.share_block
+        )
 
     def _names_nothing(self) -> bool:
         """Whether neither checkpoints nor a bundle were given."""
@@ -270,6 +282,7 @@ class NetworkChoice:
             and self.preset in (None, "nano")
             and self.backend in (AUTO, "onnxruntime")
             and self.precision in (AUTO, "fp32")
+            and not self._blocks_asked()
         ):
             return False
         from .nano_bundle import prefers_bundle  # noqa: PLC0415 - only nano runs need it
@@ -289,10 +302,12 @@ class NetworkChoice:
         )
 
     def _checkpoint_source(self, *notes: str) -> NetworkSource:
-        from .gmos_ref.presets import model_spec, preset  # noqa: PLC0415 - see reference
+        from .gmos_ref.presets import model_spec  # noqa: PLC0415 - see reference
         from .runtime.files.checkpoint_identity import checkpoint_identity, kept_sha256  # noqa: PLC0415
         from .runtime.files.made_from import joined, of_checkpoint  # noqa: PLC0415
 
+        if self._blocks_asked() and "local_layers" not in BACKENDS[self.backend].options:
+            raise GmosError(f"{self._blocks_asked()} goes with --backend torch, not with {self.backend}")
         config = self.reference()
         given = {name: path for name, path in config.checkpoints().items() if path is not None}
         hashed = cache(kept_sha256)
@@ -317,7 +332,7 @@ class NetworkChoice:
         by_default = self.preset is None and self._names_nothing()
         return NetworkSource(
             choice=self,
-            model=model_spec(preset(config.preset), config.variant),
+            model=model_spec(config.sizes, config.variant),
             identity=identity,
             bundle=lambda: None,
             made_from=made_from,
@@ -364,6 +379,9 @@ class NetworkChoice:
                 f"--variant {self.variant}: {self.bundle} holds {bundle.model.variant}; export that variant, "
                 "or leave the option out"
             )
+        found = bundle.model
+        if self.local_layers not in (0, found.local_layers) or (self.share_block and not found.frame_blocks):
+            raise GmosError(f"{self._blocks_asked()}: {self.bundle} has {found.local_layers}; export one")
         if self.precision not in (AUTO, bundle.precision):
             raise GmosError(
                 f"--precision {self.precision}: {self.bundle} was exported in {bundle.precision}, and a bundle's "
@@ -450,6 +468,7 @@ for _entry in (
         runs="checkpoints",
         packages="PyTorch, SAM2 and safetensors",
         install="pip install 'gmos-deploy[ref]'",
+        options=frozenset({"local_layers", "share_block"}),
     ),
     BackendEntry(
         name="onnxruntime",

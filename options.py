@@ -216,6 +216,28 @@ checkpoint_options = together(
 )
 """The published checkpoints."""
 
+frame_block_options = together(
+    option(
+        "local_layers",
+        NETWORKS,
+        "So many of the Pi3 decoder's global layers, from the first, attend within a frame and are computed once for "
+        "it, not in each of its five windows: faster, and the masks change. 0 to all but the last.",
+        type=int,
+        default=0,
+        metavar="K",
+    ),
+    flag(
+        "share_block",
+        NETWORKS,
+        "Compute the decoder's first block, which attends within a frame as it is, once per frame: the same up to "
+        "rounding. --local_layers of 1 or more does so.",
+    ),
+)
+"""Which blocks of the Pi3 decoder are computed for a frame, where networks are made from checkpoints."""
+
+FRAME_BLOCKS = ("local_layers", "share_block")
+"""Fields of what `frame_block_options` give."""
+
 
 def engine_backend_option(text: str) -> Decorator[Any]:
     """The library whose engines are built or checked."""

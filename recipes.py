@@ -77,5 +77,13 @@ def with_recipe(options: RunOptions, recipe: str | None, source: NetworkSource) 
             "recipe %s was tuned with other networks than these: what it keeps of their masks is not known",
             found.name,
         )
+    for name, value in found.networks.items():
+        if {"local_layers": source.model.local_layers, "precision": source.choice.precision}.get(
+            name
+        ) != value:
+            raise GmosError(
+                f"--recipe {recipe} was tuned with --{name} {value}, and these networks have another; give "
+                f"--{name} {value} with it, or tune them"
+            )
     logger.info("recipe %s: %s", found.name, found.line())
     return with_levers(options, found.levers)

@@ -19,7 +19,16 @@ if TYPE_CHECKING:
     from .runtime.files.made_from import MadeFrom
     from .runtime.pipeline.options import RunOptions
 
-SIDE_OPTIONS = ("bundle", "preset", "variant", "device", "precision", *CHECKPOINTS)
+SIDE_OPTIONS = (
+    "bundle",
+    "preset",
+    "variant",
+    "device",
+    "precision",
+    "local_layers",
+    "share_block",
+    *CHECKPOINTS,
+)
 """Fields of `NetworkChoice` that a side may name."""
 
 RECIPE = "recipe"
@@ -148,6 +157,9 @@ def parse_side(option: str, text: str, trust: Mapping[str, Any] | None = None) -
     }
     recipe = values.pop(RECIPE, None)
     given: dict[str, Any] = {**values, **paths, **((trust or {}) if "bundle" in paths else {})}
+    for name, kind_of in (("local_layers", int), ("share_block", bool)):
+        if name in given:
+            given[name] = kind_of(_number(f"{option} {text}", name, given[name]))
     return Side(text=text, choice=NetworkChoice(backend=kind, **given), levers=levers, recipe=recipe)
 
 

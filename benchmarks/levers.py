@@ -1,15 +1,18 @@
 """What levers cost in masks and bring in time, alone and together; and how stage 2 grows with the length of a video.
 
     python benchmarks/levers.py VIDEO… [--variant gmos-s] [--frames N] [--rounds 3] [--levers "geometry_every=2 …"]
+                                [--other BUNDLE]
     python benchmarks/levers.py VIDEO --growth 132,264,528,1000 [--bounds 0,8] [--report DIR]
 
-The first runs each line of levers (SETTINGS, or those of --levers, which may be repeated) and the exact run in turns
-through the pipeline, and prints a row a line: how many times as fast, by the clock and by the processor's time, the
-mean IoU of each result of each video with the exact run, and the shares of frames that were decoded and proposed.
+The first runs each line of levers (SETTINGS, or those of --levers, which may be repeated; "" is none), other bundles of
+the same networks, and the exact run in turns through the pipeline, and prints a row a line: how many times as fast, by
+the clock and by the processor's time, the mean IoU of each result of each video with the exact run, the pixels that
+differ, and the shares of frames that were decoded and proposed.
 
 The second plays the video to and fro to each length, prompts a tenth of its frames in stage 2 whatever their IoU, and
-prints milliseconds a frame of stage 2 with at most so many conditioning memories (0: all), and how its masks agree
-with those of all; --report writes it as a page with the plot. Networks are nano's on ONNX Runtime, or --bundle.
+prints milliseconds a frame of stage 2, of the processor, so that others on the machine count less, with at most so
+many conditioning memories (0: all), and how its masks agree with those of all; --report writes it as a page with the
+plot. Networks are nano's on ONNX Runtime, or --bundle.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import itertools
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +41,7 @@ from gmos_deploy.runtime.pipeline.clip import ClipRun, label_maps
 from gmos_deploy.runtime.pipeline.label_store import LabelStore
 from gmos_deploy.runtime.pipeline.options import RunOptions
 from gmos_deploy.runtime.pipeline.thresholds import Thresholds
+from gmos_deploy.runtime.progress import Advance
 from gmos_deploy.runtime.video.inputs import resolve_frames, resolve_inputs
 from gmos_deploy.runtime.video.reader import VideoReader
 from gmos_deploy.runtime.video.sequence import SequenceInput
@@ -82,6 +86,20 @@ class Run:
     memories: int | None
 
 
+class ProcessorTimes:
+    """A `Progress` that tells seconds of the processor by stage."""
+
+    def __init__(self) -> None:
+        self.stage_s: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str, _frames: int | None) -> Iterator[Advance]:
+        """A stage, whatever its length."""
+        start, stage = time.process_time(), name.rpartition(": ")[2]
+        yield lambda _done: None
+        self.stage_s[stage] = self.stage_s.get(stage, 0.0) + time.process_time() - start
+
+
 def options_of(text: str) -> RunOptions:
     """Options from words such as `geometry_every=2 mos_i_only`."""
     words = text.split()
@@ -95,7 +113,8 @@ def options_of(text: str) -> RunOptions:
 def run(backend: Backend, sequence: SequenceInput, options: RunOptions, frames: int | None = None) -> Run:
     """A video through the pipeline."""
     wall, cpu = time.perf_counter(), time.process_time()
-    clip = ClipRun(backend, sequence, options, frames=frames)
+    times = ProcessorTimes()
+    clip = ClipRun(backend, sequence, options, progress=times, frames=frames)
     maps: dict[str, LabelStore] = {str(name): store for name, store in label_maps(clip).items()}
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     summary = clip.summary
@@ -106,7 +125,7 @@ def run(backend: Backend, sequence: SequenceInput, options: RunOptions, frames: 
         cpu_s=cpu,
         decoded=1.0 if summary.decoded_frames is None else summary.decoded_frames / count,
         proposed=1.0 if summary.proposed_frames is None else summary.proposed_frames / count,
-        stage_2_ms=1000 * summary.stage_s.get(STAGE_2, 0.0) / count,
+        stage_2_ms=1000 * times.stage_s.get(STAGE_2, 0.0) / count,
         memories=summary.conditioning_memories,
     )
 
@@ -117,14 +136,18 @@ def agreement(name: str, exact: LabelStore, found: LabelStore) -> float:
     return sequence_agreement(name, name, names, lambda index: (exact[index], found[index])).mean_iou
 
 
-def prices(given: argparse.Namespace, backend: Backend, videos: Sequence[SequenceInput]) -> None:
-    """A row for each line of levers."""
-    lines = given.levers or SETTINGS[backend.model.variant]
+def prices(
+    given: argparse.Namespace, backend: Backend, videos: Sequence[SequenceInput], others: dict[str, Backend]
+) -> None:
+    """A row for each line of levers and each of other networks."""
+    asked = SETTINGS[backend.model.variant] if given.levers is None else filter(None, given.levers)
+    lines = (*asked, *others)
     first: dict[str, list[Run]] = {}
     seconds: dict[str, list[tuple[float, float]]] = {}
     for number in range(given.rounds):
         for line in ("", *lines):
-            runs = [run(backend, video, options_of(line), given.frames) for video in videos]
+            own, options = others.get(line, backend), options_of("" if line in others else line)
+            runs = [run(own, video, options, given.frames) for video in videos]
             seconds.setdefault(line, []).append(
                 (sum(one.wall_s for one in runs), sum(one.cpu_s for one in runs))
             )
@@ -151,8 +174,14 @@ def row(
         + ", ".join(f"{name} {agreement(name, exact.maps[name], own.maps[name]):.3f}" for name in own.maps)
         for video, exact, own in zip(videos, runs[""], runs[line], strict=True)
     )
+    pixels = sum(
+        int((exact.maps[name][i] != own.maps[name][i]).sum())
+        for exact, own in zip(runs[""], runs[line], strict=True)
+        for name in own.maps
+        for i in range(len(own.maps[name]))
+    )
     shares = [statistics.fmean(getattr(one, name) for one in runs[line]) for name in ("decoded", "proposed")]
-    return f"| {line or 'exact'} | {wall:.2f} | {cpu:.2f} | {kept} | {shares[0]:.0%} | {shares[1]:.0%} |"
+    return f"| {line or 'exact'} | {wall:.2f} | {cpu:.2f} | {kept} | {pixels} | {shares[0]:.0%} | {shares[1]:.0%} |"
 
 
 def to_and_fro(frames: Sequence[NDArray[np.uint8]], count: int) -> Iterator[NDArray[np.uint8]]:
@@ -197,7 +226,7 @@ def growth(given: argparse.Namespace, backend: Backend, video: Path) -> None:
                 (one["frames"], one["ms"], f"{one['ms']:.1f} ms") for one in rows if one["bound"] == bound
             ],
             across="frames",
-            up="ms a frame of stage 2",
+            up="ms a frame of stage 2, of the processor",
             caption=f"At most {bound} conditioning memories" if bound else "All conditioning memories",
         )
         for bound in dict.fromkeys(one["bound"] for one in rows)
@@ -207,7 +236,7 @@ def growth(given: argparse.Namespace, backend: Backend, video: Path) -> None:
             Column("frames", lambda one: one["frames"], "d"),
             Column("bound", lambda one: one["bound"] or "all", "d"),
             Column("memories", lambda one: one["memories"], "d", "of an object"),
-            Column("stage 2", lambda one: one["ms"], ".1f", "ms a frame"),
+            Column("stage 2", lambda one: one["ms"], ".1f", "ms a frame, of the processor"),
             Column("MOS", lambda one: one["kept"], ".3f", "mean IoU with all"),
         ],
         entries=rows,
@@ -233,6 +262,7 @@ def main() -> None:
     parser.add_argument("--stride", type=int)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--levers", action="append")
+    parser.add_argument("--other", action="append", type=Path, default=[])
     parser.add_argument("--growth")
     parser.add_argument("--bounds", default="0,8")
     parser.add_argument("--report", type=Path)
@@ -246,9 +276,15 @@ def main() -> None:
             return
         print(f"{backend.description}; {', '.join(f'{one.name}, stride {one.stride}' for one in videos)}")
         print(
-            "| levers | x, clock | x, processor | agreement | decoded | proposed |\n|---|---|---|---|---|---|"
+            "| levers | x, clock | x, processor | agreement | pixels differ | decoded | proposed |\n"
+            "|---|---|---|---|---|---|---|"
         )
-        prices(given, backend, videos)
+        with ExitStack() as stack:
+            others = {
+                str(path): stack.enter_context(closing(NetworkChoice(bundle=path).resolve().load()))
+                for path in given.other
+            }
+            prices(given, backend, videos, others)
 
 
 if __name__ == "__main__":

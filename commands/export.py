@@ -12,6 +12,7 @@ from ..errors import GmosError, printable
 from ..options import (
     CONTEXT,
     ENGINES,
+    FRAME_BLOCKS,
     NETWORKS,
     PATH,
     RESULTS,
@@ -22,6 +23,7 @@ from ..options import (
     engine_backend_option,
     flag,
     force_option,
+    frame_block_options,
     given_trust,
     json_flag,
     listed,
@@ -80,6 +82,7 @@ def export_command() -> None:
     metavar="NAME",
     help="Network sizes: published, nano, small or tiny; without checkpoints the last two get untrained weights.",
 )
+@frame_block_options
 @option(
     "precision",
     group=NETWORKS,
@@ -144,7 +147,7 @@ def onnx_command(**options: Any) -> None:
 
     reference = ReferenceConfig(
         variant=_variant(options["variant"], options["gmos_ckpt"], options["gmos_s_ckpt"]),
-        **{name: options[name] for name in ("preset", *CHECKPOINTS)},
+        **{name: options[name] for name in ("preset", *CHECKPOINTS, *FRAME_BLOCKS)},
         device="cpu",
         precision="fp32",
     )

@@ -13,6 +13,7 @@ from ..networks import AUTO, CHECKPOINTS, NetworkChoice
 from ..options import (
     CONTEXT,
     DIR,
+    FRAME_BLOCKS,
     INPUT,
     MIB,
     NETWORKS,
@@ -24,6 +25,7 @@ from ..options import (
     GroupedCommand,
     checkpoint_options,
     flag,
+    frame_block_options,
     given_input,
     json_flag,
     option,
@@ -107,6 +109,7 @@ OF_FILES = ("recipe", "dataset", "root", "sequences", "time_anno_csv")
 @option("bundle", NETWORKS, "Run an exported bundle instead of checkpoints (gmos-export onnx).", type=DIR)
 @trust_options
 @checkpoint_options
+@frame_block_options
 @option(
     "preset",
     NETWORKS,
@@ -223,7 +226,7 @@ def run_command(**options: Any) -> int:
 
     set_up_logging("gmos-run", quiet=options["quiet"])
     networks = NetworkChoice(
-        **{name: options[name] for name in ("variant", "preset", "bundle", *CHECKPOINTS)},
+        **{name: options[name] for name in ("variant", "preset", "bundle", *CHECKPOINTS, *FRAME_BLOCKS)},
         **{name: options[name] for name in ("backend", "device", "precision", "build", *TRUST)},
         memory_budget=None if options["memory_budget"] is None else options["memory_budget"] * MIB,
         cuda_graphs=not options["no_cuda_graphs"],

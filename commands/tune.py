@@ -13,6 +13,7 @@ from ..options import (
     CONTEXT,
     DIR,
     FILE,
+    FRAME_BLOCKS,
     INPUT,
     NETWORKS,
     RESULTS,
@@ -21,6 +22,7 @@ from ..options import (
     GroupedCommand,
     checkpoint_options,
     count_option,
+    frame_block_options,
     given_input,
     listed,
     option,
@@ -57,7 +59,8 @@ SEARCH = "Search"
     "levers",
     SEARCH,
     "What is tried, joined by commas or repeated: geometry (--geometry_every, --geometry_change), propose "
-    "(--propose_every), conditioning (--max_conditioning), area (--pi3_area).  [default: all]",
+    "(--propose_every), conditioning (--max_conditioning), area (--pi3_area); of checkpoints also local "
+    "(--local_layers) and precision (--precision), which tries other bundles as well.  [default: all]",
     multiple=True,
     metavar="NAMES",
 )
@@ -84,8 +87,18 @@ SEARCH = "Search"
 @report_option("Write result.json, observations.jsonl (every trial) and report.html there.")
 @wide_option
 @option("bundle", NETWORKS, "The bundle to tune (gmos-export onnx).", type=DIR)
+@option(
+    "other_bundle",
+    NETWORKS,
+    "A bundle of the same networks made otherwise (another precision, local layers), tried as a lever; may be "
+    "repeated. If it is the fastest that keeps the masks, the recipe goes into it.  [default: none]",
+    type=DIR,
+    to="other_bundles",
+    multiple=True,
+)
 @trust_options
 @checkpoint_options
+@frame_block_options
 @option("preset", NETWORKS, "Network sizes.  [default: as gmos-run]", metavar="NAME")
 @option("backend", SPEED, "What runs the networks, as for gmos-run.", default=AUTO, metavar="NAME")
 @option("device", SPEED, "cpu, cuda, cuda:N, or auto: CUDA where there is one.", default=AUTO, metavar="NAME")
@@ -108,6 +121,7 @@ def tune_command(**options: Any) -> None:
     as_given = (
         "target_masks",
         "held_out",
+        "other_bundles",
         "budget_minutes",
         "frames",
         "fps",
@@ -120,7 +134,7 @@ def tune_command(**options: Any) -> None:
     config = TuneConfig(
         inputs=options["inputs"],
         networks=NetworkChoice(
-            **{name: options[name] for name in ("variant", "preset", "bundle", *CHECKPOINTS)},
+            **{name: options[name] for name in ("variant", "preset", "bundle", *CHECKPOINTS, *FRAME_BLOCKS)},
             **{name: options[name] for name in ("backend", "device", *TRUST)},
         ),
         levers=listed(options["levers"]) or SEARCHED,

@@ -151,7 +151,7 @@ class TorchBackend:
         self._resize = Sam2Resize(model.sam2_image_px).to(device)
         self._tables = lru_cache(maxsize=RESOLUTIONS_KEPT)(self._pi3.tables)
         name = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
-        self.description = f"torch {torch.__version__} on {device}{name}, {precision}"
+        self.description = f"torch {torch.__version__} on {device}{name}, {precision}{model.approximations}"
         self._networks: dict[str, Callable[[Inputs], dict[str, Tensor]]] = {
             "sam2_resize": lambda x: {"images": self._resize(x["frames"])},
             "dino": self._run_dino,
@@ -206,11 +206,15 @@ class TorchBackend:
         frames = inputs["frames"]
         patch = self.model.patch_px
         tables = self._tables(frames.shape[-2] // patch, frames.shape[-1] // patch)
-        return {"tokens": self._pi3.encode_frames(frames.float() / 255, tables)}
+        tokens = self._pi3.encode_frames(frames.float() / 255, tables)
+        if not self.model.frame_blocks:
+            return {"tokens": tokens}
+        return dict(zip(("tokens", "registers"), self._pi3.decode_frames(tokens, tables), strict=True))
 
     def _run_pi3_decoder(self, inputs: Inputs) -> dict[str, Tensor]:
         tokens = inputs["tokens"]
-        return {"geometry": self._pi3.decode_window(tokens, self._tables(*tokens.shape[2:4]))}
+        tables = self._tables(*tokens.shape[2:4])
+        return {"geometry": self._pi3.decode_window(tokens, tables, inputs.get("registers"))}
 
     def _run_sam2_encoder(self, inputs: Inputs) -> dict[str, Tensor]:
         # Autocast leaves f in float32, as the sum of two levels; it is kept for the whole video, so it

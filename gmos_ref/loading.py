@@ -16,7 +16,7 @@ from .gmos.gmos_s import GmosS
 from .gmos.proposer import GmosProposer
 from .networks import ReferenceNetworks
 from .pi3.encoder import Pi3Encoder
-from .presets import Preset, model_spec, preset
+from .presets import Preset, model_spec
 from .reference_config import ReferenceConfig
 from .sam2.model import build_sam2
 
@@ -37,7 +37,7 @@ def load_reference(config: ReferenceConfig) -> TorchBackend:
     """
     device = choose_device(config.device)
     precision = choose_precision(config.precision, device)
-    sizes = preset(config.preset)
+    sizes = config.sizes
     stand_in = config.pi3_ckpt is None
     networks = stand_in_networks(sizes, config.variant) if stand_in else checkpoint_networks(sizes, config)
     backend = TorchBackend(model_spec(sizes, config.variant), networks, device=device, precision=precision)

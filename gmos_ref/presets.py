@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 
 from ..errors import GmosError
 from ..runtime.contract import ModelSpec, Variant
@@ -14,11 +14,11 @@ SAM2_STRIDE = 16
 """Pixels of the SAM2 image per token of its coarsest feature map."""
 
 
-def _require_positive(owner: str, config: Pi3Config | ProposerConfig, *, but: str) -> None:
-    """All sizes but one, which is checked on its own."""
+def _require_positive(owner: str, config: Pi3Config | ProposerConfig, *, but: Sequence[str]) -> None:
+    """All sizes but some, which are checked on their own."""
     for field in fields(config):
         value = getattr(config, field.name)
-        if field.name != but and value <= 0:
+        if field.name not in but and value <= 0:
             raise GmosError(f"{owner}: {field.name} is {value}, expected a positive number")
 
 
@@ -36,7 +36,9 @@ class Pi3Config:
     """The Pi3 encoder: DINOv2 per frame, then the decoder over a window.
 
     `area_px` is the area budget of a resized frame in pixels, `dino_grid` the side in patches of the
-    grid that the stored position embedding covers. Defaults are the published sizes.
+    grid that the stored position embedding covers. The decoder's first `frame_blocks` attend within a frame and are
+    computed once for it; beyond the first they are an approximation (AVGGT, arXiv 2512.02541). Defaults are the
+    published sizes.
     """
 
     dim: int = 1024
@@ -51,9 +53,10 @@ class Pi3Config:
     mlp_ratio: int = 4
     rope_base: float = 100.0
     area_px: int = 255_000
+    frame_blocks: int = 0
 
     def __post_init__(self) -> None:
-        _require_positive("Pi3", self, but="area_px")
+        _require_positive("Pi3", self, but=("area_px", "frame_blocks"))
         _require_rope_width("Pi3", self.dim, self.heads)
         if self.decoder_depth % 2:
             raise GmosError(
@@ -62,6 +65,10 @@ class Pi3Config:
             )
         if self.window % 2 == 0:
             raise GmosError(f"Pi3: window is {self.window} frames, expected an odd number")
+        if self.frame_blocks not in (0, *range(1, self.decoder_depth, 2)):
+            raise GmosError(
+                f"Pi3: frame_blocks is {self.frame_blocks}, expected 0 or an odd number below {self.decoder_depth}"
+            )
         if self.area_px < self.patch_px**2:
             raise GmosError(
                 f"Pi3: area_px is {self.area_px}, expected room for one patch ({self.patch_px**2})"
@@ -129,7 +136,7 @@ class ProposerConfig:
     rope_base: float = 56.25
 
     def __post_init__(self) -> None:
-        _require_positive("proposer", self, but="sam2_channels")
+        _require_positive("proposer", self, but=("sam2_channels",))
         if self.dim % self.cross_downsample:
             raise GmosError(
                 f"proposer: dim {self.dim}, expected a multiple of cross_downsample {self.cross_downsample}"
@@ -280,6 +287,24 @@ def preset(name: str) -> Preset:
         raise GmosError(f"preset {name!r} does not exist: expected one of {', '.join(PRESETS)}") from None
 
 
+def with_frame_blocks(sizes: Preset, *, local_layers: int = 0, share_block: bool = False) -> Preset:
+    """Sizes with the first `local_layers` global layers of the Pi3 decoder attending within a frame.
+
+    Those and the blocks before, between and behind them are computed once per frame, not once per window. With
+    `share_block` that is done with the first block too where no layer is local, which computes the same.
+
+    Raises:
+        GmosError: the decoder has fewer layers; its last one spans the window.
+    """
+    most = sizes.pi3.decoder_depth // 2 - 1
+    if not 0 <= local_layers <= most:
+        raise GmosError(
+            f"--local_layers {local_layers}: expected 0 to {most}, of the {sizes.name} size's {most + 1} global layers"
+        )
+    blocks = 2 * local_layers + 1 if local_layers or share_block else 0
+    return replace(sizes, pi3=replace(sizes.pi3, frame_blocks=blocks))
+
+
 def model_spec(preset: Preset, variant: Variant) -> ModelSpec:
     """What the runtime must know about the networks of a preset."""
     return ModelSpec(
@@ -294,4 +319,6 @@ def model_spec(preset: Preset, variant: Variant) -> ModelSpec:
         queries=preset.proposer.queries,
         memory_channels=preset.sam2.memory_channels,
         memory_frames=preset.sam2.memory_frames,
+        frame_blocks=preset.pi3.frame_blocks,
+        pi3_registers=preset.pi3.decoder_registers,
     )

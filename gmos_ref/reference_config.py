@@ -12,7 +12,7 @@ from ..errors import GmosError
 from ..runtime.contract import Variant
 from ..runtime.files.made_from import UNKNOWN
 from ..runtime.precision import PrecisionName
-from .presets import preset
+from .presets import Preset, preset, with_frame_blocks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +86,7 @@ class ReferenceConfig:
     `device` is cpu, cuda, cuda:N or auto (CUDA where there is one); `precision` auto is that of the
     published runs: bf16 on CUDA (fp16 where the card has no bf16), fp32 on a CPU. The published preset
     needs its checkpoints; without any, nano runs on the trained weights that come with the package, and
-    others on untrained stand-in weights.
+    others on untrained stand-in weights. `local_layers` and `share_block` as `presets.with_frame_blocks` has them.
     """
 
     variant: Variant
@@ -97,9 +97,11 @@ class ReferenceConfig:
     gmos_s_ckpt: Path | None = None
     device: str = "auto"
     precision: Literal["auto"] | PrecisionName = "auto"
+    local_layers: int = 0
+    share_block: bool = False
 
     def __post_init__(self) -> None:
-        preset(self.preset)
+        _ = self.sizes
         if self.preset == NANO and not any(self.checkpoints().values()):
             for name, path in nano_checkpoints(self.variant).items():
                 # As if they had been given: whatever reads the checkpoints finds them here.
@@ -118,6 +120,17 @@ class ReferenceConfig:
                 + "; ".join(missing)
                 + ". To try the pipeline without checkpoints: --preset small"
             )
+
+    @property
+    def sizes(self) -> Preset:
+        """Sizes of the networks.
+
+        Raises:
+            GmosError: there is no such preset, or it has fewer layers.
+        """
+        return with_frame_blocks(
+            preset(self.preset), local_layers=self.local_layers, share_block=self.share_block
+        )
 
     def checkpoints(self) -> dict[str, Path | None]:
         """The checkpoint flags that this variant uses, with what was given."""

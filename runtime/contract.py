@@ -59,6 +59,8 @@ SIZES = {
     "memory_channels": (1, 1 << 16),
     "memory_frames": (1, 1 << 10),
     "object_pointers": (1, 1 << 10),
+    "frame_blocks": (0, 1 << 10),
+    "pi3_registers": (1, 1 << 10),
 }
 """Least and greatest of each field of `ModelSpec`: many times what networks have, and none that fills a machine."""
 
@@ -69,7 +71,8 @@ class ModelSpec:
 
     Lengths in pixels unless said otherwise. `pi3_area_px` is the area budget of a Pi3 frame.
     `memory_frames` is how many frames back the tracker's memories reach, the frame itself counted;
-    `object_pointers` likewise for object pointers (SAM2.1: 7 and 16).
+    `object_pointers` likewise for object pointers (SAM2.1: 7 and 16). `frame_blocks` of the Pi3 decoder are part of
+    `dino`, once per frame; then a frame's `pi3_registers` wait for its windows as its patches do.
     """
 
     variant: Variant
@@ -84,6 +87,8 @@ class ModelSpec:
     memory_channels: int
     memory_frames: int = 7
     object_pointers: int = 16
+    frame_blocks: int = 0
+    pi3_registers: int = 5
 
     def __post_init__(self) -> None:
         if self.variant not in ("gmos", "gmos-s"):
@@ -98,11 +103,26 @@ class ModelSpec:
             raise GmosError(f"window of {self.window} frames: expected an odd number, it has a middle frame")
         if self.sam2_image_px % 16:
             raise GmosError(f"sam2_image_px {self.sam2_image_px}: expected a multiple of 16")
+        if self.frame_blocks and self.frame_blocks % 2 != 1:
+            raise GmosError(
+                f"frame_blocks {self.frame_blocks}: expected 0 or an odd number, the last one attends within a frame"
+            )
 
     @property
     def kept_queries(self) -> int:
         """K, the proposals a frame can have."""
         return min(PROPOSAL_LIMIT, self.queries)
+
+    @property
+    def local_layers(self) -> int:
+        """How many of the decoder's global layers attend within a frame."""
+        return self.frame_blocks // 2
+
+    @property
+    def approximations(self) -> str:
+        """What a description of these networks ends with: nothing where they are the published ones."""
+        count = self.local_layers
+        return f", {count} local layer{'s' * (count != 1)}" if count else ""
 
     @property
     def mask_px(self) -> int:
@@ -139,12 +159,7 @@ def network_specs(model: ModelSpec) -> dict[NetworkName, NetworkSpec]:
     """The contract of every network that a run of `model.variant` uses."""
     kept = model.kept_queries
     features = _features(model, "B")
-    tokens = _tensor(
-        "tokens", "B", "h", "w", model.pi3_channels, values="DINOv2 patch tokens after the final norm"
-    )
-    windows = _tensor(
-        "tokens", "B", model.window, "h", "w", model.pi3_channels, values="DINOv2 patch tokens of a window"
-    )
+    tokens, windows = _frame_tokens(model, "B"), _frame_tokens(model, "B", model.window)
     geometry = _tensor(
         "geometry", "B", "h", "w", model.pi3_channels, values="Pi3 features of the window's middle frame"
     )
@@ -163,8 +178,8 @@ def network_specs(model: ModelSpec) -> dict[NetworkName, NetworkSpec]:
 
     networks = [
         _network("sam2_resize", (video,), (images,)),
-        _network("dino", (frames,), (tokens,)),
-        _network("pi3_decoder", (windows,), (geometry,)),
+        _network("dino", (frames,), tokens),
+        _network("pi3_decoder", windows, (geometry,)),
         _network("sam2_encoder", (images,), features),
     ]
     if model.variant == "gmos":
@@ -205,6 +220,18 @@ def _network(
 
 
 VIDEO_HW = _tensor("video_hw", 2, dtype="int64", values="height and width of the video", host=True)
+
+
+def _frame_tokens(model: ModelSpec, *batch: str | int) -> tuple[TensorSpec, ...]:
+    """What the Pi3 decoder reads of a frame: its patches, and its registers where blocks were run for it alone."""
+    channels, blocks = model.pi3_channels, model.frame_blocks
+    made = f"after {blocks} blocks of the decoder" if blocks else "after DINOv2's final norm"
+    patches = _tensor("tokens", *batch, "h", "w", channels, values=f"patch tokens {made}")
+    if not blocks:
+        return (patches,)
+    return patches, _tensor(
+        "registers", *batch, model.pi3_registers, channels, values=f"register tokens {made}"
+    )
 
 
 def _features(model: ModelSpec, batch: str | int) -> tuple[TensorSpec, TensorSpec, TensorSpec]:

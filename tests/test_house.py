@@ -11,7 +11,7 @@ ROOT = Path(gmos_deploy.__file__).parent
 OUTSIDE = {"tests", "tools", "benchmarks", "docs", "examples", "build"}
 """Folders that are not shipped."""
 
-PRODUCT_LINES = 54_000
+PRODUCT_LINES = 54_700
 """All lines of product code together. Who raises it says by what, in the changelog."""
 
 FILE_LINES = 500

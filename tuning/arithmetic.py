@@ -24,6 +24,9 @@ Of a frame of 672x378 pixels at Pi3's size, of a window of five, of one object w
 Counted by PyTorch (`export.onnx.flops`); `tests/tuning/test_arithmetic.py` counts again.
 """
 
+FRAME_BLOCK, WINDOW_BLOCK = 0.0397, 0.3370
+"""A block of the Pi3 decoder on one frame, and one that attends over the window; counted likewise."""
+
 ATTENTION_PER_MEMORY = (1.3042 - 0.6056) / 10
 """What each further conditioning memory, with its pointer, adds to memory attention; counted likewise."""
 
@@ -52,6 +55,7 @@ def frame_tera(
     decoded: float = 1.0,
     proposed: float = 1.0,
     mos_i_only: bool = False,
+    local_layers: int | None = None,
 ) -> float:
     """Operations a frame at the published size, in 10^12.
 
@@ -63,11 +67,16 @@ def frame_tera(
         decoded: share of frames that go through the Pi3 decoder.
         proposed: share of frames that go through the proposer.
         mos_i_only: without stage 2.
+        local_layers: of the decoder; 0 shares its first block alone, None nothing.
     """
     cost = PUBLISHED
     # DINO sees the frames of windows: all of them unless only every stride-th frame has one.
     dino = decoded if decoded <= 1 / stride else min(1.0, decoded * WINDOW)
-    total = dino * cost["dino"] + decoded * cost["pi3_decoder"] + cost["sam2_encoder"]
+    frame, window = cost["dino"], cost["pi3_decoder"]
+    if local_layers is not None:
+        frame += (2 * local_layers + 1) * FRAME_BLOCK
+        window -= (local_layers + 1) * WINDOW * FRAME_BLOCK + local_layers * WINDOW_BLOCK
+    total = dino * frame + decoded * window + cost["sam2_encoder"]
     if variant == "gmos-s":
         return total + cost["gmos_s"]
     step = cost["memory_attention"] + cost["mask_decoder"] + cost["memory_encoder"]
@@ -88,6 +97,10 @@ LEVERS: tuple[tuple[str, Shares, bool], ...] = (
     ("--geometry_every 2", {"decoded": 1 / 2}, False),
     ("--geometry_every 2, half of the gaps decoded", {"decoded": 3 / 4}, False),
     ("--geometry_every 3", {"decoded": 1 / 3}, False),
+    ("--share_block", {"local_layers": 0}, False),
+    ("--local_layers 6", {"local_layers": 6}, False),
+    ("--local_layers 9", {"local_layers": 9}, False),
+    ("--local_layers 6 --geometry_every 2", {"local_layers": 6, "decoded": 1 / 2}, False),
     ("--propose_every 3, no frame looked back to", {"proposed": 1 / 3, "decoded": 1 / 3}, True),
     ("--propose_every 3, half of the others proposed", {"proposed": 2 / 3, "decoded": 2 / 3}, True),
     (LONG, {"memories": LONG_MEMORIES}, True),

@@ -10,8 +10,11 @@ from ..errors import GmosError
 from ..networks import NetworkChoice
 from ..runtime.bundle.recipe import EXACT_RECIPE, NAME
 
-SEARCHED = ("geometry", "propose", "conditioning", "area")
-"""Levers that are tried; `geometry` is --geometry_every with and without --geometry_change, `area` --pi3_area."""
+SEARCHED = ("geometry", "propose", "conditioning", "area", "local", "precision")
+"""Levers that are tried; `geometry` is --geometry_every with and without --geometry_change, `area` --pi3_area.
+
+`local` is --local_layers, and `precision` --precision of checkpoints or other bundles.
+"""
 
 ROUNDS = 3
 """Runs of each finalist and of the exact run, in turns."""
@@ -21,6 +24,8 @@ ROUNDS = 3
 class TuneConfig:
     """Options as the command has them; `out` is the recipe's file, None for the bundle's or beside it.
 
+    `other_bundles` hold the same networks, made otherwise.
+
     Raises:
         GmosError: a value is out of range.
     """
@@ -29,6 +34,7 @@ class TuneConfig:
     networks: NetworkChoice
     target_masks: float
     held_out: tuple[Path, ...] = ()
+    other_bundles: tuple[Path, ...] = ()
     levers: tuple[str, ...] = SEARCHED
     budget_minutes: float = 60.0
     frames: int | None = None
@@ -46,6 +52,11 @@ class TuneConfig:
             )
         if not self.levers or set(self.levers) - set(SEARCHED):
             raise GmosError(f"--levers {','.join(self.levers)}: expected some of {', '.join(SEARCHED)}")
+        if self.other_bundles and (self.networks.bundle is None or "precision" not in self.levers):
+            raise GmosError(
+                f"--other_bundle {self.other_bundles[0]}: tried as the lever precision beside --bundle; give --bundle, "
+                "and leave precision among --levers"
+            )
         if not self.budget_minutes > 0:
             raise GmosError(f"--budget_minutes {self.budget_minutes:g}: expected more than 0")
         for name in ("frames", "rounds"):

@@ -11,13 +11,13 @@ from ..calibration.search.finished_work import FinishedWork
 from ..evaluation.compare.mask_agreement import Labels, sequence_agreement
 from ..evaluation.progress_bar import run_progress
 from ..recipes import with_levers
-from ..runtime.backend import Backend
 from ..runtime.frame_result import CompactMap
 from ..runtime.pipeline.clip import ClipRun, label_maps
 from ..runtime.pipeline.options import RunOptions
 from ..runtime.tensorrt.memory import settle_run
 from ..runtime.video.sequence import SequenceInput
 from .budget import Budget, OutOfTimeError, WithinBudget
+from .network_levers import Networks, run_part
 from .trial import Score, Trial, VideoTrial
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Measurer:
     """Runs levers on videos; what it has measured is kept in `work` and never measured again.
 
     Args:
-        backend: with its networks loaded.
+        networks: the exact ones, loaded, and others that levers choose.
         sequences: the videos.
         frames: of each, at most; None: all.
         work: where measurements are kept.
@@ -76,7 +76,7 @@ class Measurer:
 
     def __init__(
         self,
-        backend: Backend,
+        networks: Networks,
         sequences: Sequence[SequenceInput],
         *,
         frames: int | None,
@@ -84,7 +84,7 @@ class Measurer:
         budget: Budget,
         kind: str = "tuning",
     ) -> None:
-        self._backend = backend
+        self._networks = networks
         self._sequences = sequences
         self._frames = frames
         self._work = work
@@ -170,11 +170,12 @@ class Measurer:
 
     def _run(self, sequence: SequenceInput, levers: Mapping[str, Any]) -> tuple[VideoTrial, Maps]:
         # Levers that give values which are not finite are ones whose masks do not hold.
-        options = with_levers(RunOptions(allow_nonfinite=bool(levers)), levers)
-        options = settle_run(self._backend, options, [sequence])
+        backend = self._networks.backend(levers)
+        options = with_levers(RunOptions(allow_nonfinite=bool(levers)), run_part(levers))
+        options = settle_run(backend, options, [sequence])
         with run_progress() as progress:
             run = ClipRun(
-                self._backend,
+                backend,
                 sequence,
                 options,
                 progress=WithinBudget(progress, self._budget),

@@ -24,6 +24,7 @@ from ..evaluation.report.environment import environment
 from ..evaluation.report.files import publish
 from ..evaluation.report.origins import origins_section
 from ..runtime.bundle.recipe import RecipeAgreement
+from ..runtime.bundle.recipe import levers_text as recipe_levers
 from ..runtime.contract import Variant
 from ..runtime.files.made_from import KEY
 from .arithmetic import Counted, counted
@@ -84,7 +85,7 @@ def report_tuned(
 
 def levers_text(trial: Trial) -> str:
     """The levers of a trial as options have them."""
-    return ", ".join(f"{name} {value:g}" for name, value in trial.levers.items()) or "exact"
+    return recipe_levers(trial.levers) or "exact"
 
 
 def _speedup(tuned: Tuned, trial: Trial) -> float:
@@ -110,6 +111,7 @@ def tuned_document(config: TuneConfig, tuned: Tuned, made_on: dict[str, Any]) ->
     ]
     use = recipe.name if tuned.path.parent.name == "recipes" else str(tuned.path)
     best = tuned.finalists[0].trial
+    networks = "".join(f"--{name} {value} " for name, value in recipe.networks.items())
     sections = [
         Section(
             "The recipe",
@@ -118,7 +120,7 @@ def tuned_document(config: TuneConfig, tuned: Tuned, made_on: dict[str, Any]) ->
                     [
                         ("levers", levers_text(best)),
                         ("file", str(tuned.path)),
-                        ("run it", f"gmos-run --recipe {use}"),
+                        ("run it", f"gmos-run {networks}--recipe {use}"),
                     ]
                 )
             ],
@@ -250,6 +252,7 @@ def _counted(tuned: Tuned) -> dict[str, list[Counted]]:
     """Rows by what is counted; the recipe with the shares of frames that it had on the tuning videos."""
     best, variant = tuned.finalists[0].trial, tuned.recipe.variant
     shares = {name: share for name in ("decoded", "proposed") if (share := best.share(name)) is not None}
+    shares |= {name: best.levers[name] for name in ("local_layers",) if name in best.levers}
     more = {f"the recipe ({levers_text(best)}), with its shares here": shares} if shares else {}
     both: tuple[Variant, ...] = ("gmos-s", "gmos")
     return {

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .network_levers import OtherNetworks
 from .trial import Trial
 
 logger = logging.getLogger(__name__)
@@ -20,6 +21,7 @@ Measure = Callable[[Levers], Trial | None]
 """Tries levers; None when there is no time left."""
 
 GEOMETRY, PROPOSE, CONDITIONING, AREA = "geometry", "propose", "conditioning", "area"
+LOCAL, PRECISION = "local", "precision"
 
 EVERY = (2, 3, 4, 6)
 """Settings of --geometry_every and --propose_every beside the stride and its double."""
@@ -41,6 +43,8 @@ KEPT_PER_LEVER = 3
 
 MOST_COMBINATIONS = 24
 
+NO_OTHERS = OtherNetworks()
+
 
 @dataclass(slots=True, kw_only=True)
 class Found:
@@ -60,6 +64,7 @@ def search(
     stride: int,
     seed: int,
     pi3_area: int | None = None,
+    others: OtherNetworks = NO_OTHERS,
 ) -> Found:
     """Try levers alone, then together, until nothing that holds can be faster.
 
@@ -73,16 +78,18 @@ def search(
         stride: of the videos' windows in frames, the commonest one.
         seed: decides between combinations that promise the same.
         pi3_area: of the networks, in pixels; None where they take one size only.
+        others: networks that may be tried.
     """
     found = Found()
     alone: dict[str, list[Trial]] = {}
     try:
         for name in names:
-            trials = (
-                _area(measure, found, target, pi3_area)
-                if name == AREA
-                else LADDERS[name](measure, found, exact, target, stride)
-            )
+            if name in (LOCAL, PRECISION):
+                trials = _networks(measure, found, target, name, others)
+            elif name == AREA:
+                trials = _area(measure, found, target, pi3_area)
+            else:
+                trials = LADDERS[name](measure, found, exact, target, stride)
             alone[name] = _fastest_first(trial for trial in trials if trial.holds(target))
         _combine(alone, measure, found, exact=exact, target=target, seed=seed)
     except _OutOfTimeError:
@@ -170,6 +177,23 @@ def _area(measure: Measure, found: Found, target: float, pi3_area: int | None) -
         if not trial.holds(target):
             if share != AREA_SHARES[-1]:
                 found.left_out.append(f"pi3_area below {int(share * pi3_area)}: the masks do not hold there")
+            return
+
+
+def _networks(
+    measure: Measure, found: Found, target: float, name: str, others: OtherNetworks
+) -> Iterator[Trial]:
+    """Every other precision or bundle; more local layers until the masks do not hold."""
+    if others.left_out and name in others.left_out:
+        found.left_out.append(others.left_out[name])
+    settings = others.local if name == LOCAL else others.precision
+    for place, levers in enumerate(settings):
+        trial = _tried(levers, measure, found)
+        yield trial
+        if name == LOCAL and not trial.holds(target):
+            if place + 1 < len(settings):
+                (count,) = levers.values()
+                found.left_out.append(f"local_layers above {count}: the masks do not hold there")
             return
 
 

@@ -7,8 +7,7 @@ import os
 import statistics
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -24,9 +23,18 @@ from ..runtime.video.sequence import SequenceInput
 from .budget import Budget, OutOfTimeError
 from .config import TuneConfig
 from .measuring import Measurer, Measures
+from .network_levers import (
+    BUNDLE,
+    Networks,
+    OtherNetworks,
+    network_part,
+    other_networks,
+    run_part,
+    source_of,
+)
 from .search import Found, search
 from .trial import Trial, VideoTrial, agreements
-from .warnings import warnings_of
+from .warnings import busy_notes, warnings_of
 
 logger = logging.getLogger(__name__)
 
@@ -84,13 +92,22 @@ def tune(config: TuneConfig) -> Tuned:
     work.check()
     origins = [[*one.made_from(one.settings()).clips] for one in (*videos, *held_out)]
     clips = [clip for found in origins for clip in found]
-    work.begin({**config.settings(), "networks": source.settings(), "clips": [_clip(clip) for clip in clips]})
     budget = Budget(config.budget_s)
-    with closing(source.load()) as backend:
+    with Networks(source) as networks:
+        backend = networks.exact
         logger.info("%s", backend.description)
+        others_given = other_networks(source, config.other_bundles, backend)
+        work.begin(
+            {
+                **config.settings(),
+                "networks": source.settings(),
+                "others": others_given.identities,
+                "clips": [_clip(clip) for clip in clips],
+            }
+        )
         kept = {"frames": config.frames, "work": work, "budget": budget}
-        measurer = Measurer(backend, videos, **kept)  # type: ignore[arg-type]
-        others = Measurer(backend, held_out, **kept, kind="held out")  # type: ignore[arg-type]
+        measurer = Measurer(networks, videos, **kept)  # type: ignore[arg-type]
+        others = Measurer(networks, held_out, **kept, kind="held out")  # type: ignore[arg-type]
         try:
             exact = measurer.exact()
         except OutOfTimeError:
@@ -110,16 +127,24 @@ def tune(config: TuneConfig) -> Tuned:
             videos=videos,
             held_out=held_out,
             pi3_area=area,
+            networks=others_given,
         )
         found, finalists, scores, notes = result
         best = finalists[0]
-        device = backend.description
+        device = networks.backend(best.trial.levers).description
     warnings = tuple(warnings_of(config, exact, best.trial, held_out=scores, found=found, notes=notes))
-    bundle = source.bundle()
+    used = source_of(source, best.trial.levers)
+    bundle = used.bundle()
+    if BUNDLE in best.trial.levers and config.out is None:
+        # A recipe goes with the networks that it is for.
+        path = recipe_place(replace(config, networks=used.choice), used)
+    chosen = network_part(best.trial.levers)
+    chosen.pop(BUNDLE, None)
     recipe = Recipe(
         name=config.name,
         variant=source.model.variant,
-        levers=best.trial.levers,
+        levers=run_part(best.trial.levers),
+        networks=chosen,
         bundle=None if bundle is None else bundle.identity,
         backend=source.choice.backend,
         device=device,
@@ -142,7 +167,7 @@ def tune(config: TuneConfig) -> Tuned:
         left_out=found.left_out,
         finalists=finalists,
         held_out=scores,
-        made_from=source.made_from() | MadeFrom(clips=tuple(clips)),
+        made_from=used.made_from() | MadeFrom(clips=tuple(clips)),
         spent_s=budget.spent,
         finished=found.finished,
         warnings=warnings,
@@ -203,6 +228,7 @@ def _search(
     videos: Sequence[SequenceInput],
     held_out: Sequence[SequenceInput],
     pi3_area: int | None,
+    networks: OtherNetworks,
 ) -> tuple[Found, list[Finalist], tuple[VideoTrial, ...], list[str]]:
     """Trials, finalists with the best first, and the scores of the best on held-out videos; and what went short."""
     share = len(held_out) / len(videos)
@@ -217,6 +243,7 @@ def _search(
         stride=stride,
         seed=config.seed,
         pi3_area=pi3_area,
+        others=networks,
     )
     budget.limit = budget.seconds
     # Those that seemed slower than the exact run, too: what was tried once on a busy machine says little of time.
@@ -224,6 +251,7 @@ def _search(
     fastest = sorted(holding, key=lambda one: one.frame_s)[:FINALISTS]
     notes: list[str] = []
     finalists = _in_turns([exact, *fastest], measurer, config.rounds, notes)
+    notes += busy_notes([(one.trial.frame_s, *one.frame_s) for one in finalists])
     best = finalists[0].trial
     scores: tuple[VideoTrial, ...] = ()
     if held_out and best.levers:

@@ -14,6 +14,8 @@ SHORT_FRAMES = 100
 STILL_SHARE = 0.1
 """Of the frames: with fewer that move, masks agree because there are none."""
 FEW_PROMPTS = 10
+BUSY_SPREAD = 1.5
+"""Of the times of the same settings, the longest over the shortest: beyond it the machine did other work."""
 
 
 def warnings_of(
@@ -57,3 +59,18 @@ def warnings_of(
     if not found.finished:
         yield f"the time was over after {len(found.trials)} trials: raise --budget_minutes for more"
     yield from notes
+
+
+def busy_notes(times: Sequence[Sequence[float]]) -> list[str]:
+    """What is to be said where the same settings took different times.
+
+    Args:
+        times: of each of some settings, its runs in seconds a frame; one or more.
+    """
+    spread = max(max(runs) / min(runs) for runs in times)
+    if spread <= BUSY_SPREAD:
+        return []
+    return [
+        f"the same settings took {spread:.1f} times as long in one run as in another: the machine did other work, and "
+        "speeds say little; tune on a quiet one"
+    ]

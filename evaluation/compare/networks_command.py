@@ -111,7 +111,9 @@ def default_reference(side: Side) -> str:
             "--a is missing: the published preset needs the checkpoints that the bundle was exported from; give --a "
             "torch:preset=published,pi3_ckpt=FILE,sam2_ckpt=FILE,gmos_ckpt=FILE"
         )
-    return f"torch:preset={model.preset},variant={model.variant}"
+    shared = ",share_block=1" if model.frame_blocks else ""
+    local = f",local_layers={model.local_layers}" if model.local_layers else shared
+    return f"torch:preset={model.preset},variant={model.variant}{local}"
 
 
 def sought_layer(

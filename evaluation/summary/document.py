@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from ...runtime.bundle.recipe import RecipeAgreement, levers_text
 from ...runtime.files.made_from import joined
 from ..benchmarks.results import METRICS
 from ..profile.layer_kinds import lengths_text
@@ -23,9 +24,11 @@ from .saved import (
     SavedCalibration,
     SavedDiagnosis,
     SavedEvaluation,
+    SavedFinalist,
     SavedParity,
     SavedProfile,
     SavedStep,
+    SavedTuning,
     ScoredSequence,
     SeenItem,
     TimedNetwork,
@@ -275,12 +278,44 @@ def _diagnosis(saved: SavedDiagnosis) -> Summary:
     )
 
 
+def _tuning(saved: SavedTuning) -> Summary:
+    recipe = saved.recipe
+    kept: list[Column[tuple[str, RecipeAgreement]]] = [
+        Column("result", lambda entry: f"{entry[1].result}, {entry[0]}"),
+        Column("mean", lambda entry: entry[1].mean, ".3f", "of videos"),
+        Column("worst", lambda entry: entry[1].worst, ".3f", "video"),
+        Column("which", lambda entry: entry[1].worst_video, shown="room"),
+    ]
+    tried: list[Column[SavedFinalist]] = [
+        Column("levers", lambda one: levers_text(one.levers) or "exact"),
+        Column("times as fast", lambda one: one.speedup, ".2f", "medians"),
+    ]
+    return Summary(
+        title=f"gmos-export tune, recipe {recipe.name}",
+        of=f"{recipe.variant}: {recipe.line()}; target {recipe.target_masks:g}",
+        verdict=(f"{recipe.speedup:.2f} times as fast", ""),
+        remarks=saved.warnings,
+        blocks=[
+            Table(
+                columns=kept,
+                entries=[
+                    *(("tuned on", one) for one in recipe.agreement),
+                    *(("held out", one) for one in recipe.held_out),
+                ],
+            ),
+            Table(columns=tried, entries=saved.finalists, folded="In turns with the exact run"),
+            Remarks(saved.left_out, tone="dim"),
+        ],
+    )
+
+
 SUMMARIES: Mapping[type[Saved], Callable[[Any], Summary]] = {
     SavedParity: _parity,
     SavedProfile: _profile,
     SavedCalibration: _calibration,
     SavedAcceptance: _acceptance,
     SavedDiagnosis: _diagnosis,
+    SavedTuning: _tuning,
 }
 """How each result is shown; those of gmos-eval are shown together."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import GmosError
+from ...runtime.bundle.recipe import Recipe
 from ...runtime.files.made_from import NOTHING, MadeFrom
 from ...runtime.files.regular_file import read_bounded
 from ...runtime.files.typed_json import parse_json, typed
@@ -257,11 +258,31 @@ class SavedAcceptance(Saved):
     steps: tuple[SavedStep, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedFinalist:
+    """Levers that were measured in turns with the exact run."""
+
+    levers: Mapping[str, Any]
+    speedup: Number
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedTuning(Saved):
+    """Of gmos-export tune."""
+
+    recipe: Recipe
+    finished: bool
+    finalists: tuple[SavedFinalist, ...] = ()
+    left_out: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
 KINDS: Mapping[str, tuple[str, type[Saved]]] = {
     "gmos-parity/1": ("gmos-parity", SavedParity),
     "gmos-profile/1": ("gmos-profile", SavedProfile),
     "gmos-eval/1": ("gmos-eval", SavedEvaluation),
     "gmos-calibration/2": ("gmos-export calibrate", SavedCalibration),
+    "gmos-tune/1": ("gmos-export tune", SavedTuning),
     "gmos-acceptance/1": ("benchmarks/acceptance.py", SavedAcceptance),
     "gmos-doctor/1": ("gmos-doctor --json", SavedDiagnosis),
 }

@@ -19,7 +19,7 @@ from ...gmos_ref.checkpoints.stand_in import stand_in_networks
 from ...gmos_ref.loading import checkpoint_networks
 from ...gmos_ref.networks import ReferenceNetworks
 from ...gmos_ref.pi3.encoder import Pi3Encoder
-from ...gmos_ref.presets import model_spec, preset
+from ...gmos_ref.presets import model_spec
 from ...gmos_ref.reference_config import NON_COMMERCIAL, NOT_STATED, ReferenceConfig, Weights
 from ...runtime.bundle.check_inputs import write_check_inputs
 from ...runtime.bundle.manifest import TABLES_FILE, Bundle, BundleNetwork, Manifest, Rotation, open_bundle
@@ -79,7 +79,7 @@ class ExportConfig:
     @property
     def model(self) -> ModelSpec:
         """Sizes of the networks."""
-        return model_spec(preset(self.reference.preset), self.reference.variant)
+        return model_spec(self.reference.sizes, self.reference.variant)
 
     @property
     def resolutions(self) -> tuple[Resolution, ...]:
@@ -99,7 +99,7 @@ def export_bundle(config: ExportConfig) -> Bundle:
             the directory cannot be written, or another process is writing it. Then nothing is left behind, but what a
             failed validation compared, in a directory of its own.
     """
-    sizes, model = preset(config.reference.preset), config.model
+    sizes, model = config.reference.sizes, config.model
     plan = Plan(
         sizes=sizes,
         model=model,
@@ -211,8 +211,8 @@ def _licensed(network: BundleNetwork, weights: Mapping[str, Weights]) -> BundleN
 def _load(reference: ReferenceConfig) -> ReferenceNetworks:
     if reference.pi3_ckpt is None:
         logger.warning("no checkpoints: the %s preset is exported with stand-in weights", reference.preset)
-        return stand_in_networks(preset(reference.preset), reference.variant)
-    return checkpoint_networks(preset(reference.preset), reference)
+        return stand_in_networks(reference.sizes, reference.variant)
+    return checkpoint_networks(reference.sizes, reference)
 
 
 def table_source(pi3: Pi3Encoder) -> Pi3TableSource:

@@ -48,6 +48,13 @@ def cast_weights(module: nn.Module, dtype: torch.dtype) -> None:
         rope.cos, rope.sin = table
 
 
+def _frame_rope(cos: Tensor, sin: Tensor, registers: int) -> RopeTable:
+    """The rotation of a frame's tokens from that of its patches, (h, w, D) each."""
+    # The registers are at position (0, 0): they are not turned.
+    still = cos.new_zeros(registers, cos.shape[-1])
+    return RopeTable(cos=torch.cat((still + 1, cos.flatten(0, 1))), sin=torch.cat((still, sin.flatten(0, 1))))
+
+
 class DinoExport(nn.Module):
     """DINOv2 from 8-bit frames; the position embedding of the grid comes from outside."""
 
@@ -79,6 +86,26 @@ class DinoExport(nn.Module):
         return tokens.reshape(frames.shape[0], h, w, -1)
 
 
+class Pi3FramesExport(nn.Module):
+    """DINOv2 and the decoder's blocks that see one frame."""
+
+    def __init__(self, pi3: Pi3Encoder, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dino = DinoExport(pi3.encoder, dtype)
+        # The other blocks are the decoder's.
+        pi3.encoder, pi3.decoder = nn.Identity(), pi3.decoder[: pi3.config.frame_blocks]  # type: ignore[assignment]
+        fold_layer_scale(pi3)
+        self.pi3 = pi3.to(dtype)
+
+    def forward(
+        self, frames: Tensor, position: Tensor, rope_cos: Tensor, rope_sin: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """As `DinoExport` with table (h, w, D) float32; patches (B, h, w, C) and registers (B, r, C)."""
+        rope = _frame_rope(rope_cos, rope_sin, self.pi3.config.decoder_registers)
+        tables = Pi3Tables(pos_embed=position, frame_rope=rope, window_rope=rope)
+        return self.pi3.decode_frames(self.dino(frames, position), tables)
+
+
 class Pi3DecoderExport(nn.Module):
     """The Pi3 decoder; the RoPE table of the grid comes from outside."""
 
@@ -89,15 +116,22 @@ class Pi3DecoderExport(nn.Module):
 
     def forward(self, tokens: Tensor, rope_cos: Tensor, rope_sin: Tensor) -> Tensor:
         """Tokens (B, T, h, w, C) and table (h, w, D) float32 to features (B, h, w, C)."""
+        return self.pi3.decode_window(tokens, self._tables(rope_cos, rope_sin))
+
+    def _tables(self, cos: Tensor, sin: Tensor) -> Pi3Tables:
         config = self.pi3.config
-        # The registers are at position (0, 0): they are not turned.
-        still = rope_cos.new_zeros(config.decoder_registers, rope_cos.shape[-1])
-        frame = RopeTable(
-            cos=torch.cat((still + 1, rope_cos.flatten(0, 1))),
-            sin=torch.cat((still, rope_sin.flatten(0, 1))),
-        )
-        tables = Pi3Tables(pos_embed=still, frame_rope=frame, window_rope=frame.repeat(config.window))
-        return self.pi3.decode_window(tokens, tables)
+        frame = _frame_rope(cos, sin, config.decoder_registers)
+        return Pi3Tables(pos_embed=cos, frame_rope=frame, window_rope=frame.repeat(config.window))
+
+
+class Pi3RestExport(Pi3DecoderExport):
+    """The blocks of the Pi3 decoder behind those of `Pi3FramesExport`."""
+
+    def forward(  # type: ignore[override]
+        self, tokens: Tensor, registers: Tensor, rope_cos: Tensor, rope_sin: Tensor
+    ) -> Tensor:
+        """The same with registers (B, T, r, C)."""
+        return self.pi3.decode_window(tokens, self._tables(rope_cos, rope_sin), registers)
 
 
 class Sam2EncoderExport(nn.Module):
@@ -199,8 +233,18 @@ def _tracker(name: NetworkName) -> Builder:
 
 def _decoder(networks: ReferenceNetworks, _model: ModelSpec, dtype: torch.dtype) -> nn.Module:
     # Without DINOv2, which would double the copy's size for nothing.
-    decoder = copy.deepcopy(networks.pi3, {id(networks.pi3.encoder): nn.Identity()})
-    return Pi3DecoderExport(decoder, dtype)
+    frames = networks.pi3.decoder[: networks.pi3.config.frame_blocks]
+    decoder = copy.deepcopy(
+        networks.pi3, {id(part): nn.Identity() for part in (networks.pi3.encoder, *frames)}
+    )
+    return (Pi3RestExport if len(frames) else Pi3DecoderExport)(decoder, dtype)
+
+
+def _dino(networks: ReferenceNetworks, _model: ModelSpec, dtype: torch.dtype) -> nn.Module:
+    if not networks.pi3.config.frame_blocks:
+        return DinoExport(copy.deepcopy(networks.pi3.encoder), dtype)
+    blocks = networks.pi3.decoder[networks.pi3.config.frame_blocks :]
+    return Pi3FramesExport(copy.deepcopy(networks.pi3, {id(block): nn.Identity() for block in blocks}), dtype)
 
 
 def _head(networks: ReferenceNetworks, model: ModelSpec) -> HeadNetwork:
@@ -208,7 +252,7 @@ def _head(networks: ReferenceNetworks, model: ModelSpec) -> HeadNetwork:
 
 
 MODULES: Mapping[NetworkName, Builder] = {
-    "dino": lambda networks, _, dtype: DinoExport(copy.deepcopy(networks.pi3.encoder), dtype),
+    "dino": _dino,
     "pi3_decoder": _decoder,
     "sam2_encoder": lambda networks, _, dtype: Sam2EncoderExport(copy.deepcopy(networks.sam2), dtype),
     "proposer": lambda networks, model, dtype: ProposerExport(_head(networks, model), dtype),

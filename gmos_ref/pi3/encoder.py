@@ -34,7 +34,8 @@ class Pi3Tables:
 class Pi3Encoder(nn.Module):
     """DINOv2 per frame, then blocks that attend within a frame (even) and over the window (odd).
 
-    The two halves are called separately because the first depends on one frame alone and is cached.
+    The two halves are called separately because the first depends on one frame alone and is cached. The decoder's first
+    `frame_blocks` of the configuration belong to it: all of them attend within a frame.
     """
 
     image_mean: Tensor
@@ -83,25 +84,46 @@ class Pi3Encoder(nn.Module):
         h, w = (side // self.config.patch_px for side in frames.shape[-2:])
         return self.encoder(self.normalize(frames), tables.pos_embed).unflatten(1, (h, w))
 
-    def decode_window(self, tokens: Tensor, tables: Pi3Tables) -> Tensor:
+    def decode_frames(self, tokens: Tensor, tables: Pi3Tables) -> tuple[Tensor, Tensor]:
+        """The decoder's blocks that see one frame: the first `frame_blocks`.
+
+        Args:
+            tokens: (B, h, w, C) from `encode_frames`.
+            tables: `tables(h, w)`.
+
+        Returns:
+            Patches (B, h, w, C) and registers (B, r, C), for `decode_window`.
+        """
+        registers = self.register_token[0].expand(tokens.shape[0], -1, -1)
+        x = torch.cat((registers, tokens.flatten(1, 2).to(registers.dtype)), dim=1)
+        for block in self.decoder[: self.config.frame_blocks]:
+            x = block(x, tables.frame_rope)
+        count = self.config.decoder_registers
+        return x[:, count:].unflatten(1, tokens.shape[1:3]), x[:, :count]
+
+    def decode_window(self, tokens: Tensor, tables: Pi3Tables, registers: Tensor | None = None) -> Tensor:
         """Features of the middle frame of each window.
 
         The last block attends over the window, and the middle frame's tokens are all that is read of
         it; so it is computed for that frame's queries only.
 
         Args:
-            tokens: (B, T, h, w, C) from `encode_frames`.
+            tokens: (B, T, h, w, C) from `encode_frames`, or from `decode_frames` if it has blocks.
             tables: `tables(h, w)`.
+            registers: (B, T, r, C) from `decode_frames`.
 
         Returns:
             (B, h, w, C).
         """
         batch, window, h, w, channels = tokens.shape
-        registers = self.register_token.expand(batch, window, -1, -1)
+        if registers is None:
+            registers = self.register_token.expand(batch, window, -1, -1)
         x = torch.cat((registers, tokens.flatten(2, 3).to(registers.dtype)), dim=2)
         length = x.shape[2]
         *blocks, last = self.decoder
         for i, block in enumerate(blocks):
+            if i < self.config.frame_blocks:
+                continue
             if i % 2 == 0:
                 x = block(x.reshape(batch * window, length, channels), tables.frame_rope)
             else:
@@ -118,4 +140,9 @@ class Pi3Encoder(nn.Module):
         """Both halves at once: (B, T, 3, H, W) in [0, 1] to the middle frames' features (B, h, w, C)."""
         batch, window = frames.shape[:2]
         tokens = self.encode_frames(frames.flatten(0, 1), tables)
-        return self.decode_window(tokens.unflatten(0, (batch, window)), tables)
+        if not self.config.frame_blocks:
+            return self.decode_window(tokens.unflatten(0, (batch, window)), tables)
+        tokens, registers = (
+            part.unflatten(0, (batch, window)) for part in self.decode_frames(tokens, tables)
+        )
+        return self.decode_window(tokens, tables, registers)

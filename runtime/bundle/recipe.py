@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,7 +48,8 @@ class Recipe:
 
     `levers` by name as options of gmos-run have them. `bundle` is the SHA-256 of the `bundle.json` it was tuned with,
     None of checkpoints. `target_masks` is what every result of every video of `tuned_on` had to keep; `agreement` what
-    was seen there, `held_out` on other videos. `speedup` is measured on `device`.
+    was seen there, `held_out` on other videos. `speedup` is measured on `device`. `networks` is what checkpoints
+    must be loaded as, by names of options: `precision`, `local_layers`.
     """
 
     format: Whole = FORMAT
@@ -66,15 +67,23 @@ class Recipe:
     held_out_on: tuple[ClipOrigin, ...] = ()
     warnings: tuple[str, ...] = ()
     made: str = ""
+    networks: Mapping[str, Any] = field(default_factory=dict)
 
     def line(self) -> str:
         """What it is, in one line."""
-        levers = ", ".join(f"{name} {value:g}" for name, value in self.levers.items()) or "everything exact"
+        levers = levers_text({**self.networks, **self.levers}) or "everything exact"
         kept = ", ".join(
             f"{one.result} {one.mean:.3f} (worst video {one.worst:.3f})" for one in self.agreement
         )
         videos = ", ".join(clip.name for clip in self.tuned_on) or "no videos"
         return f"{levers}: {self.speedup:.2f} times as fast on {self.device}, keeps {kept} of masks; tuned on {videos}"
+
+
+def levers_text(levers: Mapping[str, Any]) -> str:
+    """Levers as options have them; nothing where all are exact."""
+    return ", ".join(
+        f"{name} {value if isinstance(value, str) else format(value, 'g')}" for name, value in levers.items()
+    )
 
 
 def recipe_path(bundle: Path, name: str) -> Path:

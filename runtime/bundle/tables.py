@@ -46,12 +46,14 @@ def table_specs(network: NetworkName, model: ModelSpec, head_dim: int) -> tuple[
         return TensorSpec(name=name, axes=axes, dtype="float32", values=values)
 
     side = model.sam2_image_px
+    position = table("position", "h", "w", model.pi3_channels, values="position embedding of the grid")
+    rotation = (
+        table("rope_cos", "h", "w", head_dim, values="cosines of the rotation of each patch"),
+        table("rope_sin", "h", "w", head_dim, values="sines of the rotation of each patch"),
+    )
     specs: dict[str, tuple[TensorSpec, ...]] = {
-        "dino": (table("position", "h", "w", model.pi3_channels, values="position embedding of the grid"),),
-        "pi3_decoder": (
-            table("rope_cos", "h", "w", head_dim, values="cosines of the rotation of each patch"),
-            table("rope_sin", "h", "w", head_dim, values="sines of the rotation of each patch"),
-        ),
+        "dino": (position, *rotation) if model.frame_blocks else (position,),
+        "pi3_decoder": rotation,
         "sam2_resize": (
             table("resize_rows", side, "H", values="weights of the frame's rows in each row of the image"),
             table("resize_columns", "W", side, values="weights of the frame's columns, transposed"),

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GmosError
-from ..arrays import Array
 from ..backend import Backend
 from ..frame_result import FrameResult, LiveFacts, MapName
 from ..pi3_frame import pi3_frame, pi3_size_wh
+from ..pipeline.encode import FrameTokens
 from ..pipeline.finite_check import FiniteCheck
 from ..pipeline.memory_tracker import OBJECT_LIMIT, make_live_tracker
 from ..pipeline.options import RunOptions, prepare_workers
@@ -196,7 +196,7 @@ class LiveSession:
             )
         return ended
 
-    def _windows_due(self, frame: LiveFrame, tokens: Array) -> list[DueWindow]:
+    def _windows_due(self, frame: LiveFrame, tokens: FrameTokens) -> list[DueWindow]:
         """Take a frame with its tokens; the windows that are complete with it."""
         begins, self._begins, self._last = self._begins, False, frame.index
         return self._windows.add(replace(frame, new_sequence=begins, pi3_rgb=None), tokens)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..arrays import Array, NumpyArrays, by_frame
 from ..backend import Backend
-from ..pipeline.encode import SAM2_FEATURES, Encoders
+from ..pipeline.encode import SAM2_FEATURES, Encoders, FrameTokens
 from ..pipeline.finite_check import seen_logits, source_of
 from ..pipeline.propose import HEADS, Head
 from .incoming import LiveFrame
@@ -49,9 +49,9 @@ class WindowCalls:
         self._batch_size = batch_size
         self._looked = False
 
-    def tokens(self, frames: Sequence[LiveFrame]) -> list[Array]:
+    def tokens(self, frames: Sequence[LiveFrame]) -> list[FrameTokens]:
         """DINO's tokens of prepared frames; those of one Pi3 size go together."""
-        found: dict[int, Array] = {}
+        found: dict[int, FrameTokens] = {}
         pi3 = [frame.pi3_rgb for frame in frames if frame.pi3_rgb is not None]
         for places in self._together([one.shape for one in pi3]):
             tokens = self._encoders.tokens([pi3[place] for place in places])

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ..arrays import Array
+from ..pipeline.encode import FrameTokens
 from .incoming import LiveFrame
 
 
@@ -33,7 +33,7 @@ class DueWindow:
     """A frame whose window is complete, and the tokens of the frames in its window, in order."""
 
     frame: LiveFrame
-    tokens: Sequence[Array]
+    tokens: Sequence[FrameTokens]
 
 
 class LiveWindows:
@@ -48,7 +48,7 @@ class LiveWindows:
         self._stride = stride
         self._window = window
         self._reach = window // 2 * stride
-        self._tokens: dict[int, Array] = {}
+        self._tokens: dict[int, FrameTokens] = {}
         self._waiting: deque[LiveFrame] = deque()
 
     @property
@@ -61,7 +61,7 @@ class LiveWindows:
         """Frames whose tokens are held."""
         return len(self._tokens)
 
-    def add(self, frame: LiveFrame, tokens: Array) -> list[DueWindow]:
+    def add(self, frame: LiveFrame, tokens: FrameTokens) -> list[DueWindow]:
         """Take the next kept frame with its DINO tokens; the frames that are due with it, in order."""
         self._tokens[frame.index] = tokens
         self._waiting.append(frame)

@@ -83,7 +83,8 @@ class OnnxBackend:
         self._options = options
         self._ort = onnxruntime
         self.model = bundle.model
-        self.description = f"ONNX Runtime {onnxruntime.__version__} on {device}, {bundle.precision}"
+        runs = f"ONNX Runtime {onnxruntime.__version__} on {device}"
+        self.description = f"{runs}, {bundle.precision}{bundle.model.approximations}"
         self.arrays: SessionArrays = (
             OrtHostArrays() if device.kind == "cpu" else OrtCudaArrays(Cuda(device.index))
         )

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays import Array, Arrays
+from ..arrays import Array, Arrays, by_frame
 from ..backend import Backend
 from ..contract import ModelSpec
 from ..pi3_frame import pi3_frame, pi3_size_wh
 from ..video.sequence import Frame, window_indices
 
 SAM2_FEATURES = ("s0", "s1", "f")
+
+FrameTokens = Mapping[str, Array]
+"""What the Pi3 decoder reads of a frame, by the names of its inputs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,28 +89,49 @@ class EncodedBatch(Encoded):
         )
 
 
-class Encoders:
-    """The networks before the heads, as streams and files call them alike."""
+class Pi3:
+    """Pi3's two halves: of frames, and of their windows."""
 
     def __init__(self, backend: Backend) -> None:
         self._arrays = backend.arrays
         self._dino = backend.runner("dino")
         self._decoder = backend.runner("pi3_decoder")
+
+    def tokens(self, frames: Sequence[NDArray[np.uint8]]) -> Sequence[FrameTokens]:
+        """Of frames (3, h*14, w*14) uint8 of one size, in one call."""
+        found = self._dino({"frames": self._arrays.upload(np.stack(frames))})
+        return by_frame(self._arrays, found, found)
+
+    def geometry(self, windows: Sequence[Sequence[FrameTokens]]) -> Array:
+        """Of windows of one size (B, h, w, C), in one call."""
+        stack = self._arrays.stack
+        return self._decoder(
+            {
+                name: stack([stack([frame[name] for frame in window]) for window in windows])
+                for name in windows[0][0]
+            }
+        )["geometry"]
+
+
+class Encoders:
+    """The networks before the heads, as streams and files call them alike."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._arrays = backend.arrays
+        pi3 = Pi3(backend)
+        self.tokens = pi3.tokens
+        self._geometry = pi3.geometry
         self._resize = backend.runner("sam2_resize")
         self._sam2 = backend.runner("sam2_encoder")
 
-    def tokens(self, frames: Sequence[NDArray[np.uint8]]) -> Sequence[Array]:
-        """DINO's tokens of frames (3, h*14, w*14) uint8 of one size, in one call."""
-        stacked = self._arrays.upload(np.stack(frames))
-        return self._arrays.unstack(self._dino({"frames": stacked})["tokens"])
-
-    def encode(self, windows: Sequence[Sequence[Array]], frames: Sequence[NDArray[np.uint8]]) -> Encoded:
+    def encode(
+        self, windows: Sequence[Sequence[FrameTokens]], frames: Sequence[NDArray[np.uint8]]
+    ) -> Encoded:
         """Windows of tokens of one size, and their middle frames (H, W, 3) uint8, in one call of each network.
 
         Only resizing has a call for each size of frames.
         """
-        tokens = self._arrays.stack([self._arrays.stack(window) for window in windows])
-        geometry = self._decoder({"tokens": tokens})["geometry"]
+        geometry = self._geometry(windows)
         return Encoded(geometry=geometry, features=self._sam2({"images": self._images(frames)}))
 
     def _images(self, frames: Sequence[NDArray[np.uint8]]) -> Array:
@@ -136,7 +160,7 @@ class WindowEncoder:
         self._batch_size = batch_size
         self._window = backend.model.window
         self._reach = backend.model.window // 2 * stride
-        self._tokens: dict[int, Array] = {}
+        self._tokens: dict[int, FrameTokens] = {}
         self._waiting: deque[PreparedFrame] = deque()
         self._seen = 0
 

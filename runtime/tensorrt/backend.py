@@ -98,7 +98,7 @@ class EngineBackend:
         self._device = EngineDevice(cuda, budget=budget)
         self.arrays = self._device
         self.model = bundle.model
-        self.description = f"{library.label} on {cuda}, {bundle.precision}"
+        self.description = f"{library.label} on {cuda}, {bundle.precision}{bundle.model.approximations}"
         self._tables = DeviceTables(TableMaker(bundle.table_source(), bundle.model), self.arrays)
         self._runners: dict[NetworkName, EngineRunner] = {}
         self._closed = False

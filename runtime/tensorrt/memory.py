@@ -401,9 +401,9 @@ def build_for_conditioning(bundle: Bundle, record: EngineRecord, conditioning: i
 def _waiting_tokens(bundle: Bundle, size: RunSize) -> int:
     """Bytes of the tokens that wait for the frames of their windows."""
     model = bundle.model
-    (tokens,) = bundle.networks["dino"].outputs
     lengths = {**video_lengths(size.levers.sized(model), size.video_hw), "B": 1}
-    frame = byte_count(size_of(tokens, lengths), tokens.dtype)
+    outputs = bundle.networks["dino"].outputs
+    frame = sum(byte_count(size_of(tokens, lengths), tokens.dtype) for tokens in outputs)
     # Those of the windows' neighbours on both sides, and the windows themselves once stacked.
     reach = model.window // 2 * size.stride
     waiting = 2 * reach + size.batch_size * (1 + model.window)

@@ -18,7 +18,7 @@ from gmos_deploy.gmos_ref.backend import TorchBackend
 from gmos_deploy.gmos_ref.checkpoints.stand_in import stand_in_networks
 from gmos_deploy.gmos_ref.loading import load_reference
 from gmos_deploy.gmos_ref.networks import ReferenceNetworks
-from gmos_deploy.gmos_ref.presets import model_spec, preset
+from gmos_deploy.gmos_ref.presets import model_spec, preset, with_frame_blocks
 from gmos_deploy.gmos_ref.reference_config import ReferenceConfig
 from gmos_deploy.runtime.bundle.manifest import MANIFEST, Bundle, BundleNetwork, open_bundle
 from gmos_deploy.runtime.contract import NetworkName
@@ -44,7 +44,11 @@ def tiny_config() -> Callable[..., ExportConfig]:
 
     def make(out: Path, **fields: Any) -> ExportConfig:
         reference = ReferenceConfig(
-            variant=fields.pop("variant", "gmos"), preset="tiny", device="cpu", precision="fp32"
+            variant=fields.pop("variant", "gmos"),
+            preset="tiny",
+            device="cpu",
+            precision="fp32",
+            local_layers=fields.pop("local_layers", 0),
         )
         return ExportConfig(out=out, reference=reference, **fields)
 
@@ -155,14 +159,16 @@ def exporter(
 def half_network(half_bundle: Bundle, made_once: MadeOnce) -> Callable[..., tuple[BundleNetwork, Path]]:
     """A network in half precision that passed the gate, and its directory; each is exported once.
 
-    Takes the name and fields of the plan, the preset among them: tiny. Those of the half bundle come from there.
+    Takes the name and fields of the plan, the preset among them (tiny), and local layers (none). Those of the half
+    bundle come from there.
     """
 
     def make(name: NetworkName, **fields: Any) -> tuple[BundleNetwork, Path]:
         if fields == {"precision": "fp16", "head_precision": "fp16"}:
             return half_bundle.networks[name], half_bundle.root
         key = "-".join((name, *(f"{field}={value}" for field, value in sorted(fields.items()))))
-        sizes, variant = preset(fields.pop("preset", "tiny")), fields.pop("variant", "gmos")
+        variant, local = fields.pop("variant", "gmos"), fields.pop("local_layers", 0)
+        sizes = with_frame_blocks(preset(fields.pop("preset", "tiny")), local_layers=local)
         model = model_spec(sizes, variant)
         plan: dict[str, Any] = {
             "sizes": sizes,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -201,3 +202,43 @@ def test_published_window(
     assert torch.isfinite(short).all()
     assert short.std() > 0.1
     torch.testing.assert_close(short, plain, rtol=0, atol=PUBLISHED_SUMS)
+
+
+@pytest.fixture
+def with_blocks(encoder: Pi3Encoder) -> Callable[[int], Pi3Encoder]:
+    """The tiny encoder with so many blocks run for each frame."""
+
+    def make(blocks: int) -> Pi3Encoder:
+        module = Pi3Encoder(replace(TINY.pi3, frame_blocks=blocks))
+        module.load_state_dict(encoder.state_dict())
+        return module.eval()
+
+    return make
+
+
+def test_the_first_block_once_per_frame_is_the_same(
+    encoder: Pi3Encoder, with_blocks: Callable[[int], Pi3Encoder], uniform: Draw
+) -> None:
+    """Bit by bit: it attends within a frame, so its answer on a frame is that in every window."""
+    frames, tables = uniform(31, (2, 5, 3, 42, 84)), encoder.tables(3, 6)
+    with torch.inference_mode():
+        assert torch.equal(with_blocks(1)(frames, tables), encoder(frames, tables))
+
+
+def test_local_layers_attend_within_a_frame(
+    encoder: Pi3Encoder, with_blocks: Callable[[int], Pi3Encoder], uniform: Draw
+) -> None:
+    """As the plain decoder whose first global layer is run on each frame alone; computed once for it."""
+    frames, tables = uniform(32, (2, 5, 3, 42, 84)), encoder.tables(3, 6)
+    with torch.inference_mode():
+        tokens = encoder.encode_frames(frames.flatten(0, 1), tables)
+        x = torch.cat((encoder.register_token[0].expand(10, -1, -1), tokens.flatten(1, 2)), dim=1)
+        for block in encoder.decoder[:3]:
+            x = block(x, tables.frame_rope)
+        last = encoder.decoder[3]
+        assert isinstance(last, VitBlock)
+        x = last(x.reshape(2, -1, x.shape[-1]), tables.window_rope).reshape(2, 5, *x.shape[1:])
+        plain = x[:, 2, encoder.config.decoder_registers :].unflatten(1, (3, 6))
+        found = with_blocks(3)(frames, tables)
+    assert torch.allclose(found, plain, atol=SUMS, rtol=SUMS)
+    assert not torch.allclose(found, encoder(frames, tables), atol=1e-2)

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from gmos_deploy.tuning.arithmetic import ATTENTION_PER_MEMORY, PUBLISHED, counted, frame_tera
+from gmos_deploy.tuning.arithmetic import (
+    ATTENTION_PER_MEMORY,
+    FRAME_BLOCK,
+    PUBLISHED,
+    WINDOW_BLOCK,
+    counted,
+    frame_tera,
+)
 
 
 def test_the_bill() -> None:
@@ -20,6 +27,9 @@ def test_the_bill() -> None:
         ("gmos", 3, "--geometry_every 2", 1.4),
         ("gmos-s", 0, "--geometry_every 3", 2.3),
         ("gmos", 3, "--geometry_every 3", 1.75),
+        ("gmos-s", 0, "--share_block", 1.013),
+        ("gmos-s", 0, "--local_layers 6", 1.31),
+        ("gmos-s", 0, "--local_layers 9", 1.53),
         ("gmos", 3, "--propose_every 3, no frame looked back to", 1.75),
         ("gmos", 3, "--max_conditioning 8 of them", 2.1),
         ("gmos", 3, "exact, 100 conditioning memories", 1.0),
@@ -53,7 +63,7 @@ def test_operations_counted_again() -> None:
     from gmos_deploy.gmos_ref.networks import ReferenceNetworks
     from gmos_deploy.gmos_ref.pi3.encoder import Pi3Encoder
     from gmos_deploy.gmos_ref.presets import PUBLISHED as SIZES
-    from gmos_deploy.gmos_ref.presets import model_spec
+    from gmos_deploy.gmos_ref.presets import model_spec, with_frame_blocks
     from gmos_deploy.gmos_ref.sam2.model import build_sam2
 
     with torch.device("meta"):
@@ -76,5 +86,19 @@ def test_operations_counted_again() -> None:
 
     for name, known in PUBLISHED.items():
         assert tera(name) == pytest.approx(known, abs=1e-4), name
+    # Of the decoder alone 1.45 and 1.84 times, by the description.
+    for layers, saves in ((0, 1.017), (6, 1.45), (9, 1.84)):
+        cost = (2 * layers + 1) * FRAME_BLOCK
+        left = PUBLISHED["pi3_decoder"] - (layers + 1) * 5 * FRAME_BLOCK - layers * WINDOW_BLOCK
+        assert PUBLISHED["pi3_decoder"] / (left + cost) == pytest.approx(saves, abs=0.01)
+        own = with_frame_blocks(SIZES, local_layers=layers, share_block=True)
+        with torch.device("meta"):
+            pi3 = Pi3Encoder(own.pi3).requires_grad_(False)
+        networks = ReferenceNetworks(pi3=pi3, sam2=sam2, head=heads["gmos"])
+        model = model_spec(own, "gmos")
+        for name, known in (("dino", PUBLISHED["dino"] + cost), ("pi3_decoder", left)):
+            module = MODULES[name](networks, model, torch.float32).eval()
+            sign = signature(name, model, head_dim=own.pi3.head_dim, precision="fp32")
+            assert count_flops(module, sign, lengths) / 1e12 == pytest.approx(known, abs=2e-3), (name, layers)
     longer = tera("memory_attention", R=17, P=26)
     assert (longer - PUBLISHED["memory_attention"]) / 10 == pytest.approx(ATTENTION_PER_MEMORY, rel=1e-3)

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from gmos_deploy.tuning.budget import Budget, OutOfTimeError, WithinBudget
+from gmos_deploy.tuning.network_levers import OtherNetworks
 from gmos_deploy.tuning.search import NO_CHANGE, frontier, search
 from gmos_deploy.tuning.trial import Score, Trial, VideoTrial, agreements
+from gmos_deploy.tuning.warnings import busy_notes
 
 CHANGES = tuple(share / 100 for share in range(100))
 
@@ -34,6 +36,12 @@ class Device:
             elif name == "propose_every":
                 seconds *= 0.5 + 0.5 / value
                 iou -= self.agreement[name] * (value - 1)
+            elif name == "bundle":
+                seconds *= 0.8
+                iou -= 0.005
+            elif name == "local_layers":
+                seconds *= 1 - 0.05 * value
+                iou -= 0.015 * value
             elif name == "max_conditioning":
                 seconds *= 0.9 + 0.1 * value / 20
                 iou -= self.agreement[name] * (20 - value)
@@ -86,6 +94,27 @@ def test_levers_alone_then_together() -> None:
     assert len(levers) == len(device.tried)
 
 
+def test_other_networks() -> None:
+    """Local layers until the masks do not hold, every bundle; both are combined with levers of a run."""
+    others = OtherNetworks(
+        precision=[{"bundle": "fp16"}, {"bundle": "int8"}],
+        local=[{"local_layers": count} for count in (1, 2, 6, 9)],
+        left_out={"local": "none of 12"},
+    )
+    device = Device(COSTS)
+    names = ("geometry", "local", "precision")
+    found = search(
+        names, device.measure, exact=device.trial({}), target=0.95, stride=3, seed=0, others=others
+    )
+    levers = [trial.levers for trial in found.trials]
+    local = [one["local_layers"] for one in levers if set(one) == {"local_layers"}]
+    assert local == [1, 2, 6], "0.91: no more are tried"
+    assert {"local_layers above 6: the masks do not hold there", "none of 12"} <= set(found.left_out)
+    assert {"bundle": "fp16"} in levers
+    assert {"bundle": "int8"} in levers
+    assert any({"bundle", "local_layers"} <= set(one) for one in levers)
+
+
 def test_the_same_again() -> None:
     """Every decision follows from the trials."""
     assert run(Device(COSTS)).trials == run(Device(COSTS)).trials
@@ -131,6 +160,15 @@ def test_frontier() -> None:
     """What nothing beats in both, from slow and exact to fast."""
     points = [(1.0, 1.0), (1.5, 0.97), (1.4, 0.9), (2.0, 0.5), (1.5, 0.96), (0.9, 1.0)]
     assert frontier(points) == [(1.0, 1.0), (1.5, 0.97), (2.0, 0.5)]
+
+
+def test_times_of_a_busy_machine() -> None:
+    """Runs of the same settings that differ much are told."""
+    assert busy_notes([(0.2, 0.21, 0.25), (0.1, 0.1)]) == []
+    (line,) = busy_notes([(0.2, 0.21), (0.1, 0.21)])
+    assert line.startswith(
+        "the same settings took 2.1 times as long in one run as in another: the machine did other"
+    )
 
 
 def test_agreement_is_per_result() -> None:

@@ -272,3 +272,54 @@ def test_recipes_that_do_not_fit(call: Call, videos: list[Path], tmp_path: Path)
     assert call(*run, "--recipe", "exact")[0] == 0
     settings = json.loads((tmp_path / "run/.gmos/street.gmos.json").read_text())["settings"]
     assert "geometry_every" not in settings
+
+
+def test_local_layers_of_checkpoints(
+    call: Call, videos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recipe says what the networks must be loaded as, and runs on those alone."""
+    measured = Measurer._run
+
+    def run(self: Measurer, sequence: Any, levers: Any) -> Any:
+        trial, maps = measured(self, sequence, levers)
+        return replace(trial, seconds=trial.seconds / (2 if "local_layers" in levers else 1)), maps
+
+    monkeypatch.setattr(Measurer, "_run", run)
+    out = tmp_path / "local.json"
+    base = ("--backend", "torch", "--device", "cpu", "--preset", "tiny", "--variant", "gmos-s", "--stride", 1)
+    status, shown, err = call(
+        tune_command, videos[0], *base, "--target_masks", 1e-6, "--levers", "local,precision", "--rounds", 1,
+        "--frames", 4, "--out", out,
+    )  # fmt: skip
+    assert status == 0, err
+    recipe = read_recipe(out)
+    assert recipe.networks["local_layers"] == 1
+    assert not recipe.levers
+    assert "1 local layer" in recipe.device
+    assert "--local_layers 1" in shown
+    run_it = (run_command, videos[0], *base, "--recipe", out, "--save_dir", tmp_path / "run")
+    status, _, err = call(*run_it)
+    assert status == 2
+    assert "was tuned with --local_layers 1, and these networks have another; give --local_layers 1" in err
+    more = [one for name, value in recipe.networks.items() for one in (f"--{name}", value)]
+    assert call(*run_it, *more)[0] == 0
+    settings = json.loads((tmp_path / "run/.gmos/street.gmos-s.json").read_text())["settings"]
+    assert settings["local_layers"] == 1
+
+
+def test_what_no_other_networks_are_there_for(call: Call, videos: list[Path], tmp_path: Path) -> None:
+    """It is said what would be needed; another bundle goes with a bundle, local layers with a backend that has them."""
+    base = (videos[0], *BASE, "--variant", "gmos-s", "--target_masks", 0.9)
+    status, shown, _ = call(
+        tune_command, *base, "--levers", "local,precision", "--out", tmp_path / "x.json", "--rounds", 1
+    )
+    assert status == 0
+    words = " ".join(shown.split())
+    assert "local_layers: they need another export; name it with --other_bundle, or give checkpoints" in words
+    assert "precision: name bundles in others with --other_bundle, or give checkpoints" in words
+    status, _, err = call(tune_command, *base, "--other_bundle", tmp_path)
+    assert status == 2
+    assert "tried as the lever precision beside --bundle; give --bundle" in err
+    status, _, err = call(tune_command, *base, "--local_layers", 1)
+    assert status == 2
+    assert "--local_layers 1 goes with --backend torch, not with colours" in err

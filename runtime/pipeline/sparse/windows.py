@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ...arrays import Array
 from ...backend import Backend
 from ...video.sequence import window_indices
+from ..encode import FrameTokens, Pi3
 
 Pixels = Callable[[int], NDArray[np.uint8]]
 """A frame by its index as Pi3 sees it, (3, Hp, Wp) uint8."""
@@ -31,9 +32,8 @@ class Windows:
         self._stride = stride
         self._on_decoded = on_decoded
         self._window = backend.model.window
-        self._dino = backend.runner("dino")
-        self._decoder = backend.runner("pi3_decoder")
-        self._tokens: dict[int, Array] = {}
+        self._pi3 = Pi3(backend)
+        self._tokens: dict[int, FrameTokens] = {}
         self.changes: list[float] = []
         """Every answer of `change`, in order."""
 
@@ -48,10 +48,9 @@ class Windows:
         self.compute_tokens((index for window in windows.values() for index in window), pixels)
         found: dict[int, Array] = {}
         for part in in_parts(list(windows), self.batch_size):
-            stacked = [
-                self._arrays.stack([self._tokens[index] for index in windows[frame]]) for frame in part
-            ]
-            geometry = self._decoder({"tokens": self._arrays.stack(stacked)})["geometry"]
+            geometry = self._pi3.geometry(
+                [[self._tokens[index] for index in windows[frame]] for frame in part]
+            )
             found |= zip(part, self._arrays.unstack(geometry), strict=True)
             self._on_decoded(len(part))
         return found
@@ -60,14 +59,13 @@ class Windows:
         """Compute the tokens of frames that have none yet."""
         missing = sorted({frame for frame in frames if frame not in self._tokens})
         for part in in_parts(missing, self.batch_size):
-            stacked = self._arrays.upload(np.stack([pixels(frame) for frame in part]))
-            tokens = self._arrays.unstack(self._dino({"frames": stacked})["tokens"])
-            self._tokens |= zip(part, tokens, strict=True)
+            self._tokens |= zip(part, self._pi3.tokens([pixels(frame) for frame in part]), strict=True)
 
     def change(self, first: int, last: int, pixels: Pixels) -> float:
         """How much the tokens of two frames differ: the mean length of the differences as a share of theirs."""
         self.compute_tokens((first, last), pixels)
-        a, b = (self._arrays.download(self._tokens[frame]).astype(np.float32) for frame in (first, last))
+        ends = (self._tokens[frame]["tokens"] for frame in (first, last))
+        a, b = (self._arrays.download(tokens).astype(np.float32) for tokens in ends)
         size = float(np.linalg.norm(a, axis=-1).mean())
         self.changes.append(float(np.linalg.norm(b - a, axis=-1).mean()) / size if size else 0.0)
         return self.changes[-1]

@@ -23,6 +23,7 @@ from gmos_deploy.evaluation.compare.report import SCHEMA as PARITY
 from gmos_deploy.evaluation.doctor.command import SCHEMA as DOCTOR
 from gmos_deploy.evaluation.profile.report import SCHEMA as PROFILE
 from gmos_deploy.evaluation.summary.saved import KINDS, read_saved
+from gmos_deploy.tuning.report import SCHEMA as TUNING
 
 Save = Callable[..., Path]
 Call = Callable[..., tuple[int, str, str]]
@@ -96,6 +97,16 @@ RESULTS: dict[str, dict[str, Any]] = {
         "weight_bytes": {"before": 20 << 20, "after": 10 << 20},
         "networks": [{"name": "dino", "layers": 8, "weight_only": 1, "error": None}],
     },
+    "tuning": {
+        "schema": "gmos-tune/1", "finished": False, "warnings": ["tuned on 1 video"], "left_out": ["wider gaps"],
+        "finalists": [{"levers": {"geometry_every": 2}, "speedup": 1.4567}, {"levers": {}, "speedup": 1.0}],
+        "recipe": {
+            "format": 1, "name": "tuned", "variant": "gmos-s", "levers": {"geometry_every": 2}, "bundle": HASH,
+            "backend": "onnxruntime", "device": "a CPU", "target_masks": 0.95, "speedup": 1.4567,
+            "agreement": [{"result": "foreground", "mean": 0.9712, "worst": 0.9611, "worst_video": "street"}],
+            "held_out": [{"result": "foreground", "mean": 0.8912, "worst": 0.8812, "worst_video": "yard"}],
+        },
+    },
     "acceptance": {
         "schema": "gmos-acceptance/1", "failed": False,
         "steps": [
@@ -140,7 +151,7 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
 
 def test_every_schema_is_that_of_its_command() -> None:
     """None is forgotten when its number rises."""
-    assert {PARITY, PROFILE, JSON_SCHEMA, DOCTOR, CALIBRATION, "gmos-acceptance/1"} == set(KINDS)
+    assert {PARITY, PROFILE, JSON_SCHEMA, DOCTOR, CALIBRATION, TUNING, "gmos-acceptance/1"} == set(KINDS)
 
 
 def test_one_page_of_everything(save: Save, call: Call) -> None:
@@ -151,7 +162,7 @@ def test_one_page_of_everything(save: Save, call: Call) -> None:
     for words in (
         "<title>Release 1</title>", "failed: gmos-parity video", "gmos-parity video: mos of street: 0.9",
         "born in: proposer", "0.98765", "PASS", "gmos-profile: a busy machine", "12.35", "4.50 frames/s", "80.5",
-        "20.0 to 10.0 MiB of weights",
+        "20.0 to 10.0 MiB of weights", "1.46 times as fast", "0.881", "tuned on 1 video", "wider gaps",
         "unfinished: video", "ready: onnxruntime on cpu", HASH, HASH[::-1], "CC-BY-NC-4.0",
         "https://huggingface.co/yyfz233/Pi3", "gmos-deploy 0.1.0", "A CPU", "2026-12-01",
         "sequences left out because files are missing: 2",

@@ -45,12 +45,17 @@ CASES: list[tuple[NetworkName, dict[str, Any], int]] = [
     ("dino", {"precision": "bf16", "preset": "small"}, 4),
     # A head of 128 channels. Its self-attention is one head over 256 tokens of one frame, which is left alone.
     ("memory_attention", {"precision": "fp16", "preset": "small"}, 1),
+    # With the decoder's blocks that see one frame: three of its four, and two of DINOv2.
+    ("dino", {"precision": "fp16", "local_layers": 1}, 5),
+    ("pi3_decoder", {"precision": "fp16", "local_layers": 1}, 1),
 ]
 """Beside the tiny networks of test_half_engines.py, with heads of 16 and 64 channels."""
 
 
 @pytest.mark.parametrize(
-    ("name", "plan", "attentions"), CASES, ids=[f"{name}-{plan['precision']}" for name, plan, _ in CASES]
+    ("name", "plan", "attentions"),
+    CASES,
+    ids=[f"{name}-{'-'.join(map(str, plan.values()))}" for name, plan, _ in CASES],
 )
 def test_attention_is_fused_and_sums_in_float32(
     name: NetworkName,
