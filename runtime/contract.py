@@ -225,10 +225,11 @@ VIDEO_HW = _tensor("video_hw", 2, dtype="int64", values="height and width of the
 def _frame_tokens(model: ModelSpec, *batch: str | int) -> tuple[TensorSpec, ...]:
     """What the Pi3 decoder reads of a frame: its patches, and its registers where blocks were run for it alone."""
     channels, blocks = model.pi3_channels, model.frame_blocks
-    made = f"after {blocks} blocks of the decoder" if blocks else "after DINOv2's final norm"
-    patches = _tensor("tokens", *batch, "h", "w", channels, values=f"patch tokens {made}")
     if not blocks:
-        return (patches,)
+        place = "of a window" if model.window in batch else "after the final norm"
+        return (_tensor("tokens", *batch, "h", "w", channels, values=f"DINOv2 patch tokens {place}"),)
+    made = f"after {blocks} blocks of the decoder"
+    patches = _tensor("tokens", *batch, "h", "w", channels, values=f"patch tokens {made}")
     return patches, _tensor(
         "registers", *batch, model.pi3_registers, channels, values=f"register tokens {made}"
     )

@@ -92,7 +92,7 @@ def find(tmp_path: Path) -> Callable[..., FirstDivergence]:
             bundles.append(
                 SimpleNamespace(
                     root=tmp_path / name,
-                    model=SimpleNamespace(sam2_image_px=1, pi3_channels=1),
+                    model=SimpleNamespace(sam2_image_px=1, pi3_channels=1, frame_blocks=0),
                     networks={"pi3_decoder_like": SimpleNamespace(flops=flops, precision="fp32")},
                     graph_content=lambda *_, path=path: GraphContent(
                         path=path, graph=path.read_bytes(), weights={}

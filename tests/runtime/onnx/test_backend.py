@@ -263,7 +263,11 @@ def test_what_has_no_memory_is_said_with_what_to_lower(words: str, memory: bool)
             raise RuntimeError(words)
 
     bundle: Any = SimpleNamespace(
-        networks={}, precision="fp32", root=Path("b"), model=None, table_source=dict
+        networks={},
+        precision="fp32",
+        root=Path("b"),
+        model=SimpleNamespace(approximations=""),
+        table_source=dict,
     )
     backend = OnnxBackend(bundle, OnnxDevice(kind="cpu"), SessionOptions(), fake_runtime(CPU_BUILD))
     backend.arrays = Arrays()
