@@ -106,7 +106,6 @@ class RayWorkers:
         self._began = False
         self._printing = ExitStack()
         self._told = False
-        self._deaths = 0
         self._start = time.monotonic()
 
     def __enter__(self) -> RayWorkers:
@@ -160,7 +159,6 @@ class RayWorkers:
 
     def close(self) -> None:
         """See `dispatch.Pool`."""
-        busy = self._deaths or any(one.running is not None for one in self._actors)
         for one in self._actors:
             with suppress(Exception):
                 self._ray.kill(one.handle)
@@ -169,10 +167,9 @@ class RayWorkers:
             self._ray.shutdown()
             self._began = False
         self._printing.close()
-        if busy:
-            # What those had begun that could not clear up: a node that was lost may have outlived its next start.
-            with suppress(GmosError):
-                check_save_dir(self._settings.save_dir)
+        # What workers had begun that could not clear up: of a lost node's, one may have died after the next had looked.
+        with suppress(GmosError):
+            check_save_dir(self._settings.save_dir)
 
     def _room(self) -> tuple[int, dict[str, float]]:
         """How many workers, and what each asks of Ray."""
@@ -241,7 +238,6 @@ class RayWorkers:
         with suppress(Exception):
             self._ray.kill(self._actors[k].handle)
         self._actors[k] = self._new()
-        self._deaths += 1
         self._lifelines.died(reason)
         return Died(worker=k, reason=reason)
 
